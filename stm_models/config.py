@@ -1,0 +1,85 @@
+"""Typed configuration: one frozen, validated object per entry point."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stm_models.errors import InputError
+
+__all__ = ["Config", "merge", "parse_assignments", "validate"]
+
+
+class Config(BaseModel):
+    """Base of every configuration: immutable, unknown keys and NaN refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
+
+
+def validate(kind: type[AnyConfig], values: Mapping[str, Any], where: str) -> AnyConfig:
+    """Build ``kind`` from ``values``.
+
+    Raises
+    ------
+    InputError
+        One line naming the key, the value got, what is expected and the keys that exist.
+    """
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        raise InputError(f"{where}: {_explain(kind, error)}") from error
+
+
+def parse_assignments(pairs: Iterable[str]) -> dict[str, Any]:
+    """Turn ``["a.b=1", "c=[1, 2]"]`` into a nested mapping; values are read as YAML.
+
+    Examples
+    --------
+    >>> parse_assignments(["simulate.draws=2", "train.network=conv"])
+    {'simulate': {'draws': 2}, 'train': {'network': 'conv'}}
+    """
+    result: dict[str, Any] = {}
+    for pair in pairs:
+        key, sign, text = pair.partition("=")
+        parts = key.strip().split(".")
+        if not sign or not all(parts):
+            raise InputError(f"--set got {pair!r}: expected section.key=value, e.g. --set train.epochs=20")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set got {pair!r}: the value is no valid YAML") from error
+        for part in reversed(parts[1:]):
+            value = {part: value}
+        result = merge(result, {parts[0]: value})
+    return result
+
+
+def merge(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with ``extra`` laid over it, nested mappings merged key by key."""
+    result = dict(base)
+    for key, value in extra.items():
+        if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
+            value = merge(result[key], value)
+        result[key] = value
+    return result
+
+
+def _explain(kind: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"]) or "the whole"
+    if first["type"] == "extra_forbidden":
+        names = list(kind.model_fields)
+        near = difflib.get_close_matches(str(first["loc"][-1]), names, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        return f"unknown key {path!r}{hint}; the keys are {', '.join(names)}"
+    got = "" if first["type"] == "missing" else f", got {first['input']!r}"
+    more = len(error.errors()) - 1
+    also = f" (and {more} more)" if more else ""
+    return f"{path}: {first['msg'].removeprefix('Value error, ')}{got}{also}"

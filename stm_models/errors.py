@@ -1,0 +1,33 @@
+"""The one exception for a user's mistake."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["InputError", "unknown"]
+
+
+class InputError(Exception):
+    """Bad input: the message says what was wrong, the value got, what was expected and the way out.
+
+    The command line prints it as one line and exits with code 2; the server answers 400 with it.
+    """
+
+
+def unknown(what: str, got: object, choices: Iterable[object]) -> InputError:
+    """Return the error for a name that does not exist, with the choices and the nearest one.
+
+    Parameters
+    ----------
+    what : str
+        Kind of thing, e.g. ``"preset"``.
+    got : object
+        The name that was given.
+    choices : iterable
+        Every valid name.
+    """
+    names = [str(choice) for choice in choices]
+    near = difflib.get_close_matches(str(got), names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return InputError(f"unknown {what} {str(got)!r}: choose from {', '.join(names) or 'none'}{hint}")

@@ -1,0 +1,90 @@
+"""Progress with a rate and an ETA: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TextIO
+
+__all__ = ["Progress"]
+
+
+class Progress:
+    """Count finished units of a long piece of work on stderr.
+
+    Parameters
+    ----------
+    total : int
+        Number of units in all.
+    label : str
+        What is being done, e.g. ``"simulate"``.
+    unit : str
+        Name of one unit, e.g. ``"group"``.
+    done : int
+        Units that an earlier, interrupted call finished.
+    every : float
+        Seconds between plain lines where stderr is no terminal.
+    """
+
+    def __init__(
+        self, total: int, label: str, unit: str = "it", *, done: int = 0, every: float = 10.0,
+        stream: TextIO | None = None,
+    ) -> None:
+        self.total, self.label, self.unit, self.every = total, label, unit, every
+        self.done = self.first = done
+        self.note = ""
+        self._stream = stream or sys.stderr
+        self._tty = self._stream.isatty()
+        self._start = time.monotonic()
+        self._printed = self._start
+
+    def __enter__(self) -> Progress:
+        if self.first:
+            self._line(f"{self.label}: continuing, {self.first} of {self.total} {self.unit}s were there")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._tty:
+            self._stream.write("\n")
+        elif kind is None and self.done > self.first:
+            self._line(self._text())
+
+    def update(self, count: int = 1, note: str = "") -> None:
+        """Report ``count`` more finished units, with an optional short note (e.g. a loss)."""
+        self.done += count
+        self.note = note
+        now = time.monotonic()
+        if self._tty and (now - self._printed > 0.1 or self.done >= self.total):
+            self._printed = now
+            self._stream.write(f"\r\x1b[K{self._bar()} {self._text()}")
+            self._stream.flush()
+        elif not self._tty and now - self._printed >= self.every:
+            self._printed = now
+            self._line(self._text())
+
+    def _bar(self, width: int = 24) -> str:
+        filled = round(width * self.done / max(self.total, 1))
+        return "[" + "#" * filled + "." * (width - filled) + "]"
+
+    def _text(self) -> str:
+        spent = time.monotonic() - self._start
+        rate = (self.done - self.first) / spent if spent > 0 else 0.0
+        left = f", {_clock((self.total - self.done) / rate)} left" if rate > 0 and self.done < self.total else ""
+        note = f", {self.note}" if self.note else ""
+        return (
+            f"{self.label}: {self.done}/{self.total} {self.unit}s, {rate:.2f} {self.unit}/s, "
+            f"{_clock(spent)} spent{left}{note}"
+        )
+
+    def _line(self, text: str) -> None:
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

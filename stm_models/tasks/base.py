@@ -1,0 +1,177 @@
+"""What a task is: everything that only the task knows, and nothing that another room does."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stm_models.config import Config
+from stm_models.search import Space
+
+__all__ = ["ArraySpec", "Group", "GroupResult", "Plan", "Prepared", "RawMap", "Simulator", "Task", "Variable"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A named quantity with its unit (``"1"`` for none)."""
+
+    name: str
+    unit: str
+    description: str
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array of a data set, without its leading sample (or group) axis.
+
+    ``digits`` is the number of decimals that the content digest keeps.
+    """
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    unit: str
+    description: str
+    digits: int = 5
+
+
+@dataclass(frozen=True)
+class Group:
+    """One simulated state to be: its place in the data set and all that is known beforehand.
+
+    Attributes
+    ----------
+    index : int
+        Row on the data set's group axis.
+    parameters : mapping of str to float
+        Same value for every sample of the group (targets among them).
+    samples : mapping of str to (samples_per_group,) float64
+        Values that differ between the samples of the group.
+    """
+
+    index: int
+    parameters: Mapping[str, float]
+    samples: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """What simulating one group gives: arrays per sample, its state, and scalars per group.
+
+    ``state`` is what the next group of the chain starts from, kept at full precision.
+    ``scalars`` has ``converged`` (1.0 or 0.0) among others.
+    """
+
+    arrays: Mapping[str, Array]
+    state: Mapping[str, Array]
+    scalars: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole data set before a single group is simulated.
+
+    Groups of one chain depend on their predecessors and run in order; chains are independent.
+    """
+
+    chains: tuple[tuple[Group, ...], ...]
+    samples_per_group: int
+    arrays: Mapping[str, ArraySpec]
+    state: Mapping[str, ArraySpec]
+    parameters: tuple[Variable, ...]
+    samples: tuple[Variable, ...]
+    scalars: tuple[Variable, ...]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> list[Group]:
+        """All groups by index."""
+        return sorted((g for chain in self.chains for g in chain), key=lambda g: g.index)
+
+
+Simulator = Callable[[Group, Mapping[str, Array] | None], GroupResult]
+
+
+@dataclass(frozen=True)
+class RawMap:
+    """A real-space map as an instrument or a simulator gives it.
+
+    Attributes
+    ----------
+    values : (channel, y, x) float64
+    size_nm : (height, width) or None
+        Physical size of the field; ``None`` when the file does not say.
+    bias : (channel,) float64 or None
+        Bias voltage of each channel in V.
+    source : str
+        File name and key, for the record.
+    """
+
+    values: Array
+    size_nm: tuple[float, float] | None
+    bias: Array | None
+    source: str
+    points: Array | None = None  # (n, 2) positions in nm when the values are scattered: values is (channel, 1, n)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network input made from a raw map.
+
+    Attributes
+    ----------
+    image : (channel, y, x) float32
+    known : (y, x) bool
+        False where the map holds no information and the image is masked.
+    notes : tuple of str
+        What a reader of the prediction must be told.
+    """
+
+    image: Array
+    known: Array
+    notes: tuple[str, ...] = ()
+
+
+class Task(ABC):
+    """Base of every task; nothing outside ``stm_models/tasks`` branches on its name."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    targets: ClassVar[tuple[Variable, ...]]
+    stratify: ClassVar[str]  # the parameter that splits are stratified over and hold out values of
+    metric: ClassVar[str]  # the promotion gate's metric, smaller is better
+    default_network: ClassVar[str]
+    loss: ClassVar[str]
+    baselines: ClassVar[tuple[str, ...]]
+    simulation: ClassVar[type[Config]]
+
+    @abstractmethod
+    def plan(self, config: Any) -> Plan:
+        """Lay out the data set for a validated simulation config."""
+
+    @abstractmethod
+    def simulator(self, config: Any) -> Simulator:
+        """Build the function that simulates one group; geometry and kernels are made once here."""
+
+    @abstractmethod
+    def fresh(self, config: Any, seed: int, states: int) -> Any:
+        """Return a config for ``states`` new states of the same kind with unseen, continuous targets."""
+
+    @abstractmethod
+    def prepare(self, raw: RawMap, input_spec: Mapping[str, Any]) -> Prepared:
+        """Turn a raw map into the network's input described by the model's ``input_spec``."""
+
+    @abstractmethod
+    def decode(self, outputs: Mapping[str, Array], metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Turn the model's raw outputs into one answer per sample, with units and a verdict."""
+
+    def search_space(self) -> Space:
+        """Training parameters worth tuning, whatever the network."""
+        return {}

@@ -1,0 +1,185 @@
+"""Commensurate twisted bilayer graphene: atoms, cell, Brillouin zone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stm_models.errors import InputError
+from stm_models.physics.moire.constants import INTERLAYER, LATTICE_CONSTANT
+
+__all__ = ["Lattice", "build", "patch", "site_images"]
+
+Floats = NDArray[np.float64]
+_ON_CELL_EDGE = 1e-9
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """One moiré cell of the commensurate structure (I, I+1), AA region and rotation axis at the origin.
+
+    Sites are ordered so that site i + N/2 is the image of site i under the in-plane half turn C2z.
+
+    Attributes
+    ----------
+    index : int
+        I of the commensurate pair (I, I+1).
+    positions : (N, 3) float64, a
+    layer : (N,) int64
+        0 below, 1 above.
+    sublattice : (N,) int64
+    vectors : (2, 2) float64, a
+        Moiré lattice vectors as rows.
+    """
+
+    index: int
+    positions: Floats
+    layer: NDArray[np.int64]
+    sublattice: NDArray[np.int64]
+    vectors: Floats
+
+    @property
+    def size(self) -> int:
+        """Number of atoms N in the cell."""
+        return len(self.positions)
+
+    @property
+    def twist_angle(self) -> float:
+        """Twist angle in degrees."""
+        return math.degrees(_angle(self.index))
+
+    @cached_property
+    def reciprocal(self) -> Floats:
+        """Reciprocal lattice vectors as rows, (2, 2) float64, 1/a."""
+        return 2 * math.pi * np.linalg.inv(self.vectors).T
+
+    def high_symmetry(self) -> dict[str, Floats]:
+        """Γ, M, K and K' of the moiré Brillouin zone, each (2,) float64, 1/a."""
+        g1, g2 = self.reciprocal
+        return {"Γ": np.zeros(2), "M": g1 / 2, "K": (2 * g1 + g2) / 3, "K'": (g1 + 2 * g2) / 3}
+
+
+def build(index: int, layer_distance: float = INTERLAYER * LATTICE_CONSTANT) -> Lattice:
+    """Place the atoms of the commensurate cell (I, I+1).
+
+    Parameters
+    ----------
+    index : int
+        I >= 1; N = 4 (3 I² + 3 I + 1) atoms and cos(theta) = (3 I² + 3 I + 1/2) / (3 I² + 3 I + 1).
+    layer_distance : float
+        Distance of the layers in Å.
+
+    Raises
+    ------
+    InputError
+        For I < 1 or a distance that is not positive.
+
+    Notes
+    -----
+    Lopes dos Santos, Peres and Castro Neto, PRB 86, 155449.
+    """
+    if index < 1:
+        raise InputError(f"commensurate index I is {index}: expected a whole number of at least 1")
+    if not layer_distance > 0:
+        raise InputError(f"layer distance is {layer_distance} Å: expected a positive length, e.g. 3.35")
+    graphene = np.array([[1.0, 0.0], [0.5, math.sqrt(3) / 2]])
+    rotations = [_rotation(-_angle(index) / 2), _rotation(_angle(index) / 2)]
+    first = rotations[0] @ (index * graphene[0] + (index + 1) * graphene[1])
+    vectors = np.array([first, _rotation(math.pi / 3) @ first])
+    basis = np.array([graphene.sum(axis=0), -graphene.sum(axis=0)]) / 3
+    reach = 3 * index + 4
+    m, n = np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1), indexing="ij")
+    cells = np.stack([m.ravel(), n.ravel()], axis=1) @ graphene
+
+    positions, layers, sublattices = [], [], []
+    for layer, rotation in enumerate(rotations):
+        for sublattice, offset in enumerate(basis):
+            plane = (cells + offset) @ rotation.T
+            fraction = plane @ np.linalg.inv(vectors)
+            inside = np.all((fraction >= -_ON_CELL_EDGE) & (fraction < 1 - _ON_CELL_EDGE), axis=1)
+            height = (layer - 0.5) * layer_distance / LATTICE_CONSTANT
+            positions.append(np.column_stack([plane[inside], np.full(inside.sum(), height)]))
+            layers += [layer] * int(inside.sum())
+            sublattices += [sublattice] * int(inside.sum())
+    lattice = Lattice(index, np.concatenate(positions), np.array(layers), np.array(sublattices), vectors)
+    expected = 4 * (3 * index**2 + 3 * index + 1)
+    if lattice.size != expected:
+        raise RuntimeError(f"placed {lattice.size} atoms in the cell I={index}, expected {expected}")
+    return _pair_half_turn(lattice)
+
+
+def patch(lattice: Lattice, radius: float) -> tuple[Floats, NDArray[np.int64]]:
+    """List the atoms of the periodic crystal inside a disc around the AA rotation centre.
+
+    A disc keeps the C6 symmetry of the crystal; a parallelogram would break it.
+
+    Parameters
+    ----------
+    lattice : Lattice
+    radius : float
+        Disc radius in a.
+
+    Returns
+    -------
+    positions : (M, 2) float64, a
+    sites : (M,) int64
+        Which site of the cell each atom is a copy of.
+    """
+    reach = int(math.ceil(radius / (math.sqrt(3) / 2 * np.linalg.norm(lattice.vectors[0])))) + 1
+    m, n = np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1), indexing="ij")
+    shifts = np.stack([m.ravel(), n.ravel()], axis=1) @ lattice.vectors
+    points = (shifts[:, None, :] + lattice.positions[None, :, :2]).reshape(-1, 2)
+    sites = np.tile(np.arange(lattice.size), len(shifts))
+    # The tolerance takes or leaves whole shells: symmetric copies differ by rounding alone.
+    inside = np.hypot(points[:, 0], points[:, 1]) < radius + 1e-6
+    return points[inside], sites[inside]
+
+
+def site_images(lattice: Lattice, operation: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find where an operation sends each site.
+
+    Returns
+    -------
+    partner : (N,) int64
+        operation @ r_i = r_partner[i] + shift[i] @ vectors.
+    shift : (N, 2) int64
+
+    Raises
+    ------
+    ValueError
+        When the operation is no symmetry of the lattice.
+    """
+    moved = lattice.positions @ operation.T
+    inverse = np.linalg.inv(lattice.vectors)
+    difference = moved[:, None, :] - lattice.positions[None, :, :]
+    fraction = difference[..., :2] @ inverse
+    nearest = np.rint(fraction)
+    miss = np.abs(fraction - nearest).max(axis=2) + np.abs(difference[..., 2])
+    partner = miss.argmin(axis=1)
+    rows = np.arange(lattice.size)
+    if miss[rows, partner].max() > 1e-6:
+        raise ValueError("the operation is no symmetry of this lattice")
+    return partner, nearest[rows, partner].astype(np.int64)
+
+
+def _angle(index: int) -> float:
+    cells = 3 * index**2 + 3 * index
+    return math.acos((cells + 0.5) / (cells + 1))
+
+
+def _rotation(angle: float) -> Floats:
+    cos, sin = math.cos(angle), math.sin(angle)
+    return np.array([[cos, -sin], [sin, cos]])
+
+
+def _pair_half_turn(lattice: Lattice) -> Lattice:
+    partner, _ = site_images(lattice, np.diag([-1.0, -1.0, 1.0]))
+    first = np.flatnonzero(np.arange(lattice.size) < partner)
+    order = np.concatenate([first, partner[first]])
+    return Lattice(
+        lattice.index, lattice.positions[order], lattice.layer[order], lattice.sublattice[order], lattice.vectors
+    )

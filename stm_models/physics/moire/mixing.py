@@ -1,0 +1,51 @@
+"""Anderson mixing of a fixed-point iteration x = F(x)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Anderson"]
+
+Floats = NDArray[np.float64]
+
+
+class Anderson:
+    """Next guess from the last few guesses and residuals.
+
+    Parameters
+    ----------
+    beta : float
+        Share of the residual that is mixed in.
+    history : int
+        Number of earlier differences kept.
+    metric : (n,) float64
+        Weight of each component in the inner product (e.g. its multiplicity).
+
+    Notes
+    -----
+    D. G. Anderson, J. ACM 12, 547 (1965); type II, regularised by 1e-10 of the trace.
+    """
+
+    def __init__(self, metric: Floats, beta: float = 0.6, history: int = 6) -> None:
+        self.beta, self.history = beta, history
+        self._scale = np.sqrt(metric)
+        self._guesses: list[Floats] = []
+        self._residuals: list[Floats] = []
+
+    def step(self, guess: Floats, residual: Floats) -> Floats:
+        """Return the next guess from ``guess`` (n,) and ``residual`` F(guess) - guess (n,)."""
+        self._guesses.append(guess)
+        self._residuals.append(residual)
+        if len(self._guesses) > self.history + 1:
+            del self._guesses[0], self._residuals[0]
+        moved = guess + self.beta * residual
+        if len(self._guesses) == 1:
+            return moved
+        changes = np.diff(np.array(self._residuals), axis=0)
+        steps = np.diff(np.array(self._guesses), axis=0)
+        weighted = changes * self._scale
+        gram = weighted @ weighted.T
+        gram += 1e-10 * np.trace(gram) * np.eye(len(gram))
+        share = np.linalg.solve(gram, weighted @ (residual * self._scale))
+        return moved - share @ (steps + self.beta * changes)

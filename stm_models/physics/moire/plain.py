@@ -1,0 +1,81 @@
+"""The same Hartree-Fock problem written plainly: what tests and benchmarks hold the fast path against.
+
+Complex Bloch matrices on the whole mesh, every site and directed bond on its own, a cold start, and
+linear mixing. Shares only the lattice, the bond list and V(r) with the fast path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from stm_models.physics.moire.coulomb import hartree_rows, screened
+from stm_models.physics.moire.hopping import HOPPING_RANGE, bloch_matrix, find_bonds, slater_koster
+from stm_models.physics.moire.lattice import Lattice
+from stm_models.physics.moire.mean_field import chemical_potential
+from stm_models.physics.moire.symmetry import k_mesh
+
+__all__ = ["PlainSolution", "solve"]
+
+
+@dataclass(frozen=True)
+class PlainSolution:
+    """Density per spin (N,) float64, bond orders (B,) complex128 and bands with complex vectors."""
+
+    density: NDArray[np.float64]
+    bond_order: NDArray[np.complex128]
+    energies: NDArray[np.float64]
+    vectors: NDArray[np.complex128]
+    weights: NDArray[np.float64]
+    chemical_potential: float
+    iterations: int
+    converged: bool
+
+
+def solve(
+    lattice: Lattice, interaction: float, filling: float, *, k_count: int, temperature: float,
+    dielectric: float | None, gate_distance: float = 10.0, mixing: float = 0.3, tolerance: float = 1e-6,
+    max_iterations: int = 400,
+) -> PlainSolution:
+    """Iterate from non-interacting bands with x <- (1 - mixing) x + mixing F(x).
+
+    Parameters are those of :class:`~stm_models.physics.moire.mean_field.MeanField` and its ``solve``.
+    """
+    size, count = lattice.size, lattice.size + filling
+    bonds = find_bonds(lattice)
+    hopping = slater_koster(bonds.vector)
+    exchange, hartree = np.zeros(len(hopping)), np.zeros((size, size))
+    if dielectric is not None:
+        plane = np.hypot(bonds.vector[:, 0], bonds.vector[:, 1])
+        repulsion = screened(bonds.length, dielectric, gate_distance)
+        exchange = np.where(plane <= HOPPING_RANGE + 1e-9, repulsion, 0.0)
+        hartree = hartree_rows(lattice, np.arange(size), dielectric, gate_distance)
+    mesh = k_mesh(lattice, k_count, reduce=False)
+    density = np.full(size, count / 2 / size)
+    bond_order = np.zeros(len(hopping), dtype=complex)
+    for iteration in range(1, max_iterations + 1):
+        onsite = interaction * (density - 0.5) + hartree @ (2 * (density - density.mean()))
+        bands = []
+        for k in mesh.points:
+            matrix = bloch_matrix(size, bonds, hopping - exchange * bond_order, k) + np.diag(onsite)
+            bands.append(np.linalg.eigh(matrix))
+        energies = np.array([band[0] for band in bands])
+        vectors = np.array([band[1] for band in bands])
+        level = chemical_potential(energies, mesh.weights, count, temperature)
+        new_density, new_order = np.zeros(size), np.zeros(len(hopping), dtype=complex)
+        for k, weight, energy, states in zip(mesh.points, mesh.weights, energies, vectors, strict=True):
+            matrix = (states * expit((level - energy) / temperature)) @ states.conj().T
+            new_density += weight * matrix.diagonal().real
+            phase = np.exp(-1j * (bonds.vector[:, :2] @ k))
+            new_order += weight * matrix[bonds.start, bonds.end] * phase
+        change = max(np.abs(new_density - density).max(), np.abs(new_order - bond_order).max())
+        if change < tolerance or iteration == max_iterations:
+            break
+        density = (1 - mixing) * density + mixing * new_density
+        bond_order = (1 - mixing) * bond_order + mixing * new_order
+    return PlainSolution(
+        new_density, new_order, energies, vectors, mesh.weights, level, iteration, change < tolerance
+    )

@@ -1,0 +1,101 @@
+"""The task hubbard: regress the Hubbard U from FT-LDOS images of twisted bilayer graphene."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stm_models.config import Config
+from stm_models.physics.moire.fourier import KGrid
+from stm_models.search import Range, Space
+from stm_models.signal.real_map import to_ft_image
+from stm_models.tasks.base import Plan, Prepared, RawMap, Simulator, Task, Variable
+from stm_models.tasks.hubbard import simulation
+from stm_models.tasks.hubbard.config import HubbardSimulation
+
+__all__ = ["HubbardTask"]
+
+
+class HubbardTask(Task):
+    """FT-LDOS image in, Hubbard U (eV) out. After arXiv 2602.18890."""
+
+    name: ClassVar[str] = "hubbard"
+    title: ClassVar[str] = "Hubbard U of twisted bilayer graphene from FT-LDOS images"
+    targets: ClassVar[tuple[Variable, ...]] = (Variable("U", "eV", "Hubbard interaction"),)
+    stratify: ClassVar[str] = "U"
+    metric: ClassVar[str] = "mae"
+    default_network: ClassVar[str] = "mlp"
+    loss: ClassVar[str] = "mse"
+    baselines: ClassVar[tuple[str, ...]] = ("mean", "ridge", "kernel_ridge")
+    simulation: ClassVar[type[Config]] = HubbardSimulation
+
+    def plan(self, config: HubbardSimulation) -> Plan:
+        """Lay out chains of self-consistent states along U."""
+        return simulation.plan(config)
+
+    def simulator(self, config: HubbardSimulation) -> Simulator:
+        """Build the Hartree-Fock solver and the transform; return the function that makes one state."""
+        return simulation.simulator(config)
+
+    def fresh(self, config: HubbardSimulation, seed: int, states: int) -> HubbardSimulation:
+        """Return a config for new states of the same structure at continuous, random U."""
+        replicates = max(1, round(states / 12))
+        count = -(-states // replicates)
+        changed = {
+            "seed": seed, "interaction_sampling": "uniform", "interaction_count": count,
+            "replicates": replicates, "draws": 1,
+        }  # fmt: skip
+        return config.model_copy(update=changed)
+
+    def prepare(self, raw: RawMap, input_spec: Mapping[str, Any]) -> Prepared:
+        """Fourier-transform a real-space map onto the model's k grid.
+
+        Raises
+        ------
+        InputError
+            For a map without a size, with more than one channel, or that cannot be transformed.
+        """
+        grid = KGrid(input_spec["width"], input_spec["kx_max"], input_spec["ky_max"])
+        image, known, notes = to_ft_image(raw, grid, envelope=input_spec["envelope"])
+        return Prepared(image[None], known, tuple(notes))
+
+    def decode(
+        self, outputs: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Name the numbers: U in eV, and how far the image lies from the training data."""
+        prediction = np.asarray(outputs["prediction"], float)
+        limits = metadata["distance"]["quantiles"]
+        answers = []
+        for row, values in enumerate(prediction):
+            answer: dict[str, Any] = {
+                target["name"]: {"value": float(value), "unit": target["unit"]}
+                for target, value in zip(metadata["targets"], values, strict=True)
+            }
+            if "distance" in outputs:
+                distance = float(outputs["distance"][row])
+                answer |= {"distance": distance} | _verdict(distance, limits)
+            answers.append(answer)
+        return answers
+
+    def search_space(self) -> Space:
+        """Learning rate and weight decay, whatever the network."""
+        return {
+            "learning_rate": Range(3e-4, 5e-3, log=True),
+            "weight_decay": Range(1e-6, 1e-2, log=True),
+        }
+
+
+def _verdict(distance: float, limits: Mapping[str, float]) -> dict[str, Any]:
+    usual = limits["0.99"]
+    if distance <= usual:
+        return {"inside": True, "verdict": f"like the training data (distance {distance:.3g}, usual up to {usual:.3g})"}
+    return {
+        "inside": False,
+        "verdict": (
+            f"outside the training data: distance {distance:.3g}, {distance / usual:.3g} times the limit "
+            f"{usual:.3g} that 99 % of held-out simulated images keep; do not trust the value"
+        ),
+    }

@@ -1,0 +1,85 @@
+"""What a network is: standardised images in, features, standardised targets out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from stm_models.config import Config
+from stm_models.errors import InputError
+from stm_models.search import Space
+
+__all__ = ["BlockMean", "Network", "NetworkOptions"]
+
+
+class NetworkOptions(Config):
+    """Options that every network has.
+
+    ``clamp`` cuts predictions below zero off, in physical units (`Model` does it).
+    """
+
+    clamp: bool = False
+
+
+class Network(nn.Module, ABC):
+    """Base of every network.
+
+    Parameters
+    ----------
+    in_shape : (channels, height, width)
+        Shape of one image.
+    outputs : int
+        Number of targets.
+    options : NetworkOptions
+        A validated instance of the class's ``Options``.
+    """
+
+    Options: ClassVar[type[NetworkOptions]]
+    space: ClassVar[Space] = {}
+    head: nn.Module
+
+    def __init__(self, in_shape: tuple[int, int, int], outputs: int, options: NetworkOptions) -> None:
+        super().__init__()
+        if len(in_shape) != 3 or min(in_shape) < 1 or outputs < 1:
+            raise InputError(
+                f"a network of shape {tuple(in_shape)} -> {outputs} cannot be built: "
+                "expected (channels, height, width), all positive, and at least one target"
+            )
+        self.in_shape, self.outputs, self.options = tuple(in_shape), outputs, options
+
+    @abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        """Return the (B, F) penultimate features of standardised images ``x`` (B, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the (B, T) standardised targets of standardised images ``x`` (B, C, H, W)."""
+        return self.head(self.features(x))
+
+
+class BlockMean(nn.Module):
+    """Mean over blocks of ``factor`` x ``factor`` pixels; zeros complete the blocks at the far edges.
+
+    Written as a reshape so that its gradient stays exportable.
+    """
+
+    def __init__(self, factor: int, height: int, width: int) -> None:
+        super().__init__()
+        if factor > min(height, width):
+            raise InputError(
+                f"pool={factor} is larger than the image of {height} x {width} pixels: choose a smaller pool"
+            )
+        self.factor = factor
+        self.rows, self.columns = -(-height // factor), -(-width // factor)
+        self.pad = (0, self.columns * factor - width, 0, self.rows * factor - height)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the (B, C, rows, columns) block means of ``x`` (B, C, H, W)."""
+        if self.factor == 1:
+            return x
+        if any(self.pad):
+            x = torch.nn.functional.pad(x, self.pad)
+        shape = (x.shape[0], x.shape[1], self.rows, self.factor, self.columns, self.factor)
+        return x.reshape(shape).mean(dim=(3, 5))

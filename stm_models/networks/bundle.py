@@ -1,0 +1,158 @@
+"""A trained model as a folder: weights.safetensors and model.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from stm_models.errors import InputError
+from stm_models.files import write_json
+from stm_models.networks.model import Model
+from stm_models.networks.registry import create
+from stm_models.training.novelty import Novelty
+
+__all__ = ["Bundle", "load", "save"]
+
+_WEIGHTS, _INFO = "weights.safetensors", "model.json"
+_KEYS = ("network", "options", "input", "targets", "task", "data", "explained")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model ready to use: in eval mode on the CPU, with parameters that need no gradient.
+
+    Attributes
+    ----------
+    model : Model
+    novelty : Novelty or None
+    info : dict
+        network, options, input, targets, task, data, explained.
+    """
+
+    model: Model
+    novelty: Novelty | None
+    info: dict[str, Any]
+
+
+def save(bundle_dir: str | Path, model: Model, novelty: Novelty | None, info: Mapping[str, Any]) -> Path:
+    """Write the folder ``bundle_dir`` as a whole; an older bundle there is replaced.
+
+    Parameters
+    ----------
+    info : mapping
+        Needs network (name), options, input, targets, task, data and explained; JSON values.
+
+    Raises
+    ------
+    InputError
+        When ``info`` lacks a key, or ``bundle_dir`` exists and is no bundle, or cannot be written.
+    """
+    bundle_dir = Path(bundle_dir)
+    _require(info, "the bundle's info")
+    if bundle_dir.exists() and not (bundle_dir.is_dir() and _is_ours(bundle_dir)):
+        raise InputError(f"{bundle_dir} exists and is no model bundle: choose another folder")
+    tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
+    if novelty is not None:
+        tensors |= {f"novelty.{key}": value for key, value in novelty.state_dict().items()}
+    try:
+        bundle_dir.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{bundle_dir.name}.", dir=bundle_dir.parent))
+    except OSError as error:
+        raise InputError(f"cannot write to {bundle_dir}: {error.strerror}; choose another folder") from error
+    try:
+        part.chmod(0o755)
+        save_file(
+            {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
+            part / _WEIGHTS,
+            metadata={"format": "pt"},
+        )
+        write_json(part / _INFO, dict(info))
+        _swap(part, bundle_dir)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return bundle_dir
+
+
+def load(bundle_dir: str | Path) -> Bundle:
+    """Read a folder that `save` wrote.
+
+    Raises
+    ------
+    InputError
+        When the folder or one of its files is missing, truncated or made by something else.
+    """
+    bundle_dir = Path(bundle_dir)
+    for name in (_INFO, _WEIGHTS):
+        if not (bundle_dir / name).is_file():
+            raise InputError(
+                f"{bundle_dir} is no model bundle: {name} is missing; give the folder that train wrote"
+            )
+    try:
+        info = json.loads((bundle_dir / _INFO).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _damaged(bundle_dir / _INFO, "no valid JSON") from error
+    if not isinstance(info, dict):
+        raise _damaged(bundle_dir / _INFO, "no JSON object")
+    _require(info, str(bundle_dir / _INFO))
+    try:
+        tensors = load_file(bundle_dir / _WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(bundle_dir / _WEIGHTS, "truncated or no safetensors file") from error
+    try:
+        in_shape = tuple(tensors["model.pixel_mean"].shape)
+        outputs = len(tensors["model.target_mean"])
+        model = Model.blank(create(info["network"], in_shape, outputs, info["options"]))
+        model.load_state_dict(_part(tensors, "model."))
+        novelty = None
+        if "novelty.variances" in tensors:
+            novelty = Novelty.blank(in_shape, len(tensors["novelty.variances"]))
+            novelty.load_state_dict(_part(tensors, "novelty."))
+            novelty.eval()
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise _damaged(
+            bundle_dir / _WEIGHTS, f"its tensors do not fit network {info['network']!r}"
+        ) from error
+    return Bundle(model.eval().requires_grad_(False), novelty, info)
+
+
+def _swap(new: Path, target: Path) -> None:
+    if not target.exists():
+        os.replace(new, target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    os.replace(target, old)
+    try:
+        os.replace(new, target)
+    except OSError:
+        os.replace(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _is_ours(folder: Path) -> bool:
+    return not any(folder.iterdir()) or (folder / _INFO).is_file()
+
+
+def _require(info: Mapping[str, Any], where: str) -> None:
+    missing = [key for key in _KEYS if key not in info]
+    if missing:
+        raise InputError(f"{where} lacks {', '.join(missing)}: expected {', '.join(_KEYS)}")
+
+
+def _damaged(path: Path, why: str) -> InputError:
+    return InputError(f"{path} cannot be read ({why}): copy the bundle again or train anew")

@@ -1,0 +1,80 @@
+"""A network in physical units on both sides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from stm_models.networks.base import Network
+from stm_models.networks.scaling import pixel_statistics, target_statistics
+
+__all__ = ["Model"]
+
+
+class Model(nn.Module):
+    """Standardise images per pixel, apply the network, rescale its outputs to the targets' units.
+
+    Parameters
+    ----------
+    network : Network
+    pixel_mean, pixel_scale : (C, H, W) float32, the image's unit
+    target_mean, target_scale : (T,) float32, the targets' units
+    """
+
+    pixel_mean: Tensor
+    pixel_scale: Tensor
+    target_mean: Tensor
+    target_scale: Tensor
+
+    def __init__(
+        self,
+        network: Network,
+        pixel_mean: Tensor,
+        pixel_scale: Tensor,
+        target_mean: Tensor,
+        target_scale: Tensor,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.clamp = network.options.clamp
+        self.register_buffer("pixel_mean", pixel_mean)
+        self.register_buffer("pixel_scale", pixel_scale)
+        self.register_buffer("target_mean", target_mean)
+        self.register_buffer("target_scale", target_scale)
+
+    @classmethod
+    def for_data(cls, network: Network, images: NDArray[Any], targets: NDArray[Any]) -> Model:
+        """Wrap ``network`` with the statistics of training ``images`` (S, C, H, W) and ``targets`` (S, T).
+
+        Raises
+        ------
+        InputError
+            When the data are empty or hold NaN or infinity.
+        """
+        statistics = (*pixel_statistics(images), *target_statistics(targets))
+        return cls(network, *(torch.from_numpy(np.ascontiguousarray(part)) for part in statistics))
+
+    @classmethod
+    def blank(cls, network: Network) -> Model:
+        """Wrap ``network`` with zero means and unit scales, to be filled by ``load_state_dict``."""
+        pixels, targets = network.in_shape, (network.outputs,)
+        return cls(
+            network, torch.zeros(pixels), torch.ones(pixels), torch.zeros(targets), torch.ones(targets)
+        )
+
+    def standardise(self, x: Tensor) -> Tensor:
+        """Return images ``x`` (B, C, H, W) in units of the training spread."""
+        return (x - self.pixel_mean) / self.pixel_scale
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the network's (B, F) penultimate features of images ``x`` (B, C, H, W)."""
+        return self.network.features(self.standardise(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the (B, T) float32 targets, in their units, of images ``x`` (B, C, H, W) float32."""
+        prediction = self.network(self.standardise(x)) * self.target_scale + self.target_mean
+        return prediction.clamp_min(0.0) if self.clamp else prediction

@@ -1,0 +1,90 @@
+"""Networks by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from stm_models.config import validate
+from stm_models.errors import InputError, unknown
+from stm_models.networks.base import Network
+from stm_models.networks.conv import Conv
+from stm_models.networks.mlp import MLP
+from stm_models.search import Space
+
+__all__ = ["create", "default_options", "names", "register", "space"]
+
+_NETWORKS: dict[str, type[Network]] = {}
+
+
+def register(name: str, network: type[Network]) -> None:
+    """Make ``network`` available under ``name``.
+
+    Raises
+    ------
+    InputError
+        When another network has that name.
+    """
+    if _NETWORKS.get(name, network) is not network:
+        raise InputError(f"network name {name!r} is taken by {_NETWORKS[name].__name__}: choose another one")
+    _NETWORKS[name] = network
+
+
+def names() -> list[str]:
+    """Return the names of all networks, sorted."""
+    return sorted(_NETWORKS)
+
+
+def create(
+    name: str,
+    in_shape: tuple[int, int, int],
+    outputs: int,
+    options: Mapping[str, Any] | None = None,
+    *,
+    seed: int = 0,
+) -> Network:
+    """Build a network with weights drawn from ``seed``; the global random state is left as it was.
+
+    Parameters
+    ----------
+    name : str
+        One of `names`.
+    in_shape : (channels, height, width)
+        Shape of one image.
+    outputs : int
+        Number of targets.
+    options : mapping, optional
+        Overrides of `default_options`.
+
+    Raises
+    ------
+    InputError
+        For an unknown name or option, or a shape that the network cannot take.
+    """
+    kind = _find(name)
+    validated = validate(kind.Options, options or {}, f"options of network {name!r}")
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        return kind(in_shape, outputs, validated)
+
+
+def default_options(name: str) -> dict[str, Any]:
+    """Return the options of network ``name`` with their defaults, as plain JSON values."""
+    return _find(name).Options().model_dump(mode="json")
+
+
+def space(name: str) -> Space:
+    """Return the options of network ``name`` worth tuning; the keys are option names."""
+    return dict(_find(name).space)
+
+
+def _find(name: str) -> type[Network]:
+    if name not in _NETWORKS:
+        raise unknown("network", name, names())
+    return _NETWORKS[name]
+
+
+register("mlp", MLP)
+register("conv", Conv)

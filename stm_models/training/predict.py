@@ -1,0 +1,51 @@
+"""Predictions for many images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from stm_models.errors import InputError
+
+__all__ = ["predict"]
+
+
+def predict(model: nn.Module, images: NDArray[Any], batch_size: int = 256) -> NDArray[np.float64]:
+    """Apply ``model`` in eval mode, on the device where it is.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Maps (B, C, H, W) float32 to (B, T).
+    images : (S, C, H, W) floating, S >= 1
+
+    Returns
+    -------
+    (S, T) float64, in the targets' units
+
+    Raises
+    ------
+    InputError
+        When there are no images, or they do not have the model's shape.
+    """
+    expected = getattr(model, "pixel_mean", None)
+    if images.ndim != 4 or len(images) == 0:
+        raise InputError(f"images have shape {images.shape}: expected (samples, channels, height, width)")
+    if expected is not None and tuple(images.shape[1:]) != tuple(expected.shape):
+        raise InputError(f"images have shape {images.shape[1:]}: this model expects {tuple(expected.shape)}")
+    device = next((value.device for value in model.state_dict().values()), torch.device("cpu"))
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            parts = []
+            for start in range(0, len(images), batch_size):
+                block = np.ascontiguousarray(images[start : start + batch_size], dtype=np.float32)
+                parts.append(model(torch.from_numpy(block).to(device)).cpu().double().numpy())
+    finally:
+        model.train(was_training)
+    return np.concatenate(parts)

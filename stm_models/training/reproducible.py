@@ -1,0 +1,48 @@
+"""Device, threads and random numbers of a training run, without a trace in the process's global state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from stm_models.errors import InputError
+
+__all__ = ["seeded", "select_device", "threads"]
+
+
+def select_device(name: str) -> torch.device:
+    """Return the device called ``"auto"``, ``"cpu"`` or ``"cuda"``.
+
+    Raises
+    ------
+    InputError
+        When ``"cuda"`` was asked for and there is none.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise InputError("device 'cuda' was asked for but there is none: set train.device to 'auto' or 'cpu'")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+@contextmanager
+def seeded(seed: int, epoch: int, device: torch.device) -> Iterator[torch.Generator]:
+    """Yield a CPU generator for ``epoch`` and seed torch's own, for dropout; that is restored on leaving."""
+    mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(mixed)
+        yield torch.Generator().manual_seed(mixed)
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Use ``count`` CPU threads inside; ``None`` leaves the number as it is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

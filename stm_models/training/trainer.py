@@ -1,0 +1,219 @@
+"""Training of one network on arrays."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from stm_models.errors import InputError
+from stm_models.networks import registry
+from stm_models.networks.model import Model
+from stm_models.training import checkpoints
+from stm_models.training.config import TrainConfig
+from stm_models.training.losses import loss_function
+from stm_models.training.metrics import metrics
+from stm_models.training.predict import predict
+from stm_models.training.reproducible import seeded, select_device, threads
+from stm_models.training.schedules import factor
+
+__all__ = ["OnEpoch", "TrainResult", "predict", "train"]
+
+OnEpoch = Callable[[int, dict[str, float]], None]
+Array = NDArray[Any]
+
+_SAVE_EVERY = 5.0  # seconds
+_WITHOUT_EFFECT = {"threads", "device"}
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A trained model and how it came about.
+
+    Attributes
+    ----------
+    model : Model
+        With the weights of the best epoch, on the CPU, in eval mode.
+    history : list of dict
+        Per epoch: epoch, train_loss (standardised), learning_rate, val_mae and val_rmse (targets' units),
+        val_r2, seconds.
+    best_epoch : int
+        Counted from 1.
+    seconds : float
+        Time spent in epochs, earlier interrupted calls included.
+    """
+
+    model: Model
+    history: list[dict[str, float]]
+    best_epoch: int
+    seconds: float
+
+
+def train(
+    config: TrainConfig,
+    images: Array,
+    targets: Array,
+    validation_images: Array,
+    validation_targets: Array,
+    *,
+    on_epoch: OnEpoch | None = None,
+    checkpoint: Path | None = None,
+) -> TrainResult:
+    """Train until the validation error stops falling.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    images, validation_images : (S, C, H, W) float32
+    targets, validation_targets : (S, T) float64
+    on_epoch : callable, optional
+        Called with the epoch (from 1) and its entry of the history; what it raises ends the training and
+        reaches the caller, with that epoch kept in the checkpoint.
+    checkpoint : Path, optional
+        File that keeps the state, at most a few seconds old; where it exists the run continues from it, and
+        on the CPU ends with bitwise the same weights as without the interruption.
+
+    Raises
+    ------
+    InputError
+        For data that do not fit together or hold NaN, a device that is missing, a checkpoint of another run,
+        or a loss that became NaN or infinite.
+    """
+    _check(images, targets, "training", images, targets)
+    _check(validation_images, validation_targets, "validation", images, targets)
+    device = select_device(config.device)
+    network = registry.create(
+        config.network, images.shape[1:], targets.shape[1], config.options, seed=config.seed
+    )
+    model = Model.for_data(network, images, targets).to(device)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    settings = config.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+    arrays = (images, targets, validation_images, validation_targets)
+    state = _resume(checkpoint, settings, arrays, model, optimiser)
+    x = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).to(device)
+    y = torch.from_numpy(np.ascontiguousarray(targets, dtype=np.float32)).to(device)
+    y = (y - model.target_mean) / model.target_scale
+    saved = -np.inf
+    with threads(config.threads):
+        while not _finished(config, state):
+            epoch, start = state.epoch + 1, time.perf_counter()
+            train_loss, rate = _run_epoch(config, epoch, model, optimiser, x, y)
+            prediction = predict(model, validation_images)
+            if not np.isfinite(prediction).all():
+                raise _diverged(epoch, "the validation set", rate)
+            scores = {f"val_{key}": value for key, value in metrics(prediction, validation_targets).items()}
+            entry = {"epoch": epoch, "train_loss": train_loss, "learning_rate": rate, **scores}
+            entry["seconds"] = time.perf_counter() - start
+            state.epoch = epoch
+            state.history.append(entry)
+            if scores["val_mae"] < state.best_mae:
+                state.best_epoch, state.best_mae, state.best = epoch, scores["val_mae"], _copy(model)
+            due = _finished(config, state) or time.monotonic() - saved > _SAVE_EVERY
+            if due:
+                _save(checkpoint, state, model, optimiser)
+                saved = time.monotonic()
+            try:
+                if on_epoch is not None:
+                    on_epoch(epoch, dict(entry))
+            except BaseException:
+                if not due:
+                    _save(checkpoint, state, model, optimiser)
+                raise
+    model.load_state_dict(state.best)
+    seconds = sum(entry["seconds"] for entry in state.history)
+    return TrainResult(model.cpu().eval(), state.history, state.best_epoch, seconds)
+
+
+def _finished(config: TrainConfig, state: checkpoints.Checkpoint) -> bool:
+    return state.epoch >= config.epochs or state.epoch - state.best_epoch >= config.patience
+
+
+def _resume(
+    path: Path | None,
+    settings: dict[str, Any],
+    arrays: tuple[Array, ...],
+    model: Model,
+    optimiser: torch.optim.Optimizer,
+) -> checkpoints.Checkpoint:
+    if path is None:
+        return checkpoints.Checkpoint(settings, data=0)
+    data = checkpoints.fingerprint(*arrays)
+    state = checkpoints.read(path, settings, data)
+    if state is None:
+        return checkpoints.Checkpoint(settings, data)
+    model.load_state_dict(state.last)
+    optimiser.load_state_dict(state.optimiser)
+    return state
+
+
+def _run_epoch(
+    config: TrainConfig, epoch: int, model: Model, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor
+) -> tuple[float, float]:
+    loss_of = loss_function(config.loss)
+    count = -(-len(x) // config.batch_size)
+    losses, weights = [], []
+    with seeded(config.seed, epoch, x.device) as generator:
+        order = torch.randperm(len(x), generator=generator).to(x.device)
+        model.train()
+        for batch, rows in enumerate(order.tensor_split(count)):
+            step = (epoch - 1) * count + batch
+            rate = config.learning_rate * factor(config.schedule, step, config.epochs * count)
+            optimiser.param_groups[0]["lr"] = rate
+            optimiser.zero_grad(set_to_none=True)
+            loss = loss_of(model.network(model.standardise(x[rows])), y[rows])
+            loss.backward()
+            if config.clip_norm:
+                nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+            optimiser.step()
+            losses.append(loss.detach())
+            weights.append(len(rows))
+    # One transfer per epoch: asking every batch would make a GPU wait.
+    values = torch.stack(losses).double().cpu().numpy()
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        raise _diverged(epoch, f"batch {bad[0] + 1} of {count}", rate)
+    return float(np.average(values, weights=weights)), rate
+
+
+def _save(
+    path: Path | None, state: checkpoints.Checkpoint, model: Model, optimiser: torch.optim.Optimizer
+) -> None:
+    if path is not None:
+        state.last, state.optimiser = model.state_dict(), optimiser.state_dict()
+        checkpoints.write(path, state)
+
+
+def _copy(model: Model) -> dict[str, Tensor]:
+    return {key: value.detach().clone() for key, value in model.state_dict().items()}
+
+
+def _check(images: Array, targets: Array, what: str, like_images: Array, like_targets: Array) -> None:
+    if images.ndim != 4 or targets.ndim != 2 or len(images) != len(targets) or len(images) == 0:
+        raise InputError(
+            f"{what} data have shapes {images.shape} and {targets.shape}: expected images (samples, "
+            "channels, height, width) and as many targets (samples, targets), at least 1"
+        )
+    if images.shape[1:] != like_images.shape[1:] or targets.shape[1:] != like_targets.shape[1:]:
+        raise InputError(
+            f"{what} data have shapes {images.shape} and {targets.shape}: expected those of the training "
+            f"data, {like_images.shape} and {like_targets.shape}, but for the number of samples"
+        )
+    for name, values in (("images", images), ("targets", targets)):
+        if not np.isfinite(values).all():
+            raise InputError(f"the {what} {name} hold NaN or infinity: leave those samples out")
+
+
+def _diverged(epoch: int, where: str, rate: float) -> InputError:
+    return InputError(
+        f"the loss became NaN or infinite in epoch {epoch}, {where}, at learning rate {rate:.3g}: "
+        "lower train.learning_rate, or check the data for outliers"
+    )

@@ -1,0 +1,61 @@
+# ruff: noqa: E402
+"""The one door to mlflow: imported quietly, without telemetry, pickle or endless retries."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_DEFAULTS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+for _name, _value in _DEFAULTS.items():
+    os.environ.setdefault(_name, _value)
+os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+for _name in ("alembic", "mlflow.utils.environment"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
+
+import mlflow.onnx as onnx_flavour
+from mlflow import MlflowClient, set_tracking_uri
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelOutput,
+    Metric,
+    Param,
+    RunTag,
+    ViewType,
+)
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.tracking.context.registry import resolve_tags
+from mlflow.types import Schema, TensorSpec
+
+__all__ = [
+    "Dataset", "DatasetInput", "InputTag", "LoggedModelOutput", "Metric", "MlflowClient", "MlflowException",
+    "Model", "ModelSignature", "Param", "RunTag", "Schema", "TensorSpec", "ViewType", "download_artifacts",
+    "onnx_flavour", "resolve_tags", "selected",
+]  # fmt: skip
+
+
+@contextmanager
+def selected(uri: str) -> Iterator[None]:
+    """Make ``uri`` mlflow's global store for the few of its calls that ignore their client's."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        set_tracking_uri(None)
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before

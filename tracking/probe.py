@@ -1,0 +1,113 @@
+"""Quick checks of a store's address, before mlflow's own client retries for minutes."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from stm_models.errors import InputError
+
+__all__ = ["database", "http", "sqlite"]
+
+PATIENCE = 4.0  # seconds
+_REMEDY = "check MLFLOW_TRACKING_URI, or unset it to use mlflow.db in the working directory"
+
+
+def http(uri: str, shown: str) -> None:
+    """Ask ``uri`` whether it is an MLflow server.
+
+    Raises
+    ------
+    InputError
+        When nothing answers within seconds, or something that is no MLflow server does.
+    """
+
+    def ask() -> None:
+        for path in ("/health", "/version"):
+            request = urllib.request.Request(uri + path)  # noqa: S310
+            try:
+                with urllib.request.urlopen(request, timeout=PATIENCE / 2) as answer:  # noqa: S310
+                    if answer.status == 200:
+                        return
+            except urllib.error.HTTPError as error:
+                if error.code in (401, 403):
+                    return
+        raise OSError("something answers there, but it is no MLflow server")
+
+    _limited(ask, shown)
+
+
+def database(uri: str, shown: str) -> None:
+    """Open one connection to the database at ``uri``.
+
+    Raises
+    ------
+    InputError
+        When it cannot be opened within seconds, or its driver is missing.
+    """
+
+    def ask() -> None:
+        import sqlalchemy
+
+        engine = sqlalchemy.create_engine(uri)
+        try:
+            with engine.connect():
+                pass
+        finally:
+            engine.dispose()
+
+    _limited(ask, shown)
+
+
+def sqlite(path: Path) -> None:
+    """Check that ``path`` is free for a new store or holds one.
+
+    Raises
+    ------
+    InputError
+        When it is no SQLite file, another program's, or may not be written.
+    """
+    if not path.exists():
+        return
+    way_out = "give another file with MLFLOW_TRACKING_URI=sqlite:///FILE.db"
+    if not path.is_file() or not os.access(path, os.W_OK):
+        raise InputError(f"the tracking store {path} is no file that you may write; {way_out}")
+    if not path.stat().st_size:
+        return
+    try:
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+        try:
+            names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+        finally:
+            connection.close()
+    except sqlite3.DatabaseError as error:
+        raise InputError(
+            f"the tracking store {path} is no readable SQLite file: {error}; {way_out}"
+        ) from error
+    if not {"experiments", "runs", "alembic_version"} <= names:
+        raise InputError(f"the SQLite file {path} belongs to another program (no MLflow tables); {way_out}")
+
+
+def _limited(ask: Callable[[], None], shown: str) -> None:
+    problem: list[str] = []
+    done = threading.Event()
+
+    def work() -> None:
+        try:
+            ask()
+        except Exception as error:  # drivers raise their own kinds
+            reason = getattr(error, "reason", None) or getattr(error, "orig", None) or error
+            problem.append((str(reason).strip() or type(error).__name__).splitlines()[0])
+        done.set()
+
+    # A thread, because no timeout of a socket covers the look-up of a name.
+    threading.Thread(target=work, daemon=True).start()
+    if not done.wait(PATIENCE):
+        problem.append(f"no answer in {PATIENCE:g} s")
+    if problem:
+        raise InputError(f"cannot reach the tracking store {shown}: {problem[0]}; {_REMEDY}")

@@ -1,0 +1,160 @@
+"""Reading runs back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from stm_models.errors import InputError, unknown
+from tracking.backend import MlflowException, download_artifacts
+from tracking.store import Store, first_line
+
+__all__ = ["RunRow", "download", "find", "get"]
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run as it is stored.
+
+    Attributes
+    ----------
+    status : str
+        RUNNING, FINISHED, FAILED or KILLED; the tag ``outcome`` says more.
+    start : datetime
+        In UTC.
+    seconds : float or None
+        Duration; ``None`` while it runs.
+    metrics : mapping of str to float
+        The last value of each.
+    parent : str or None
+        Id of the run that this one is nested in.
+    """
+
+    id: str
+    name: str
+    experiment: str
+    status: str
+    start: datetime
+    seconds: float | None
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    parent: str | None
+
+    @property
+    def outcome(self) -> str:
+        """How it ended: complete, pruned, failed, killed or running."""
+        return self.tags.get("outcome", self.status.lower())
+
+
+def find(
+    store: Store,
+    experiment: str | None = None,
+    *,
+    where: str = "",
+    parent: str | None = None,
+    limit: int = 1000,
+) -> list[RunRow]:
+    """Return runs, the newest first.
+
+    Parameters
+    ----------
+    experiment : str, optional
+        Its name; all experiments when not given.
+    where : str
+        A filter in mlflow's language, e.g. ``"metrics.mae < 0.1"``.
+    parent : str, optional
+        Only the runs nested in this one.
+
+    Raises
+    ------
+    InputError
+        For an experiment that does not exist, or a filter that cannot be read.
+    """
+    names = store.experiments()
+    if experiment is not None:
+        names = {key: name for key, name in names.items() if name == experiment} or _missing(
+            experiment, names
+        )
+    if parent is not None:
+        where = " and ".join(part for part in (where, f"tags.`mlflow.parentRunId` = '{parent}'") if part)
+    rows: list[RunRow] = []
+    token = None
+    while names and len(rows) < limit:
+        try:
+            page = store.client.search_runs(
+                list(names), filter_string=where, max_results=min(limit - len(rows), 1000),
+                order_by=["attributes.start_time DESC"], page_token=token,
+            )  # fmt: skip
+        except MlflowException as error:
+            raise InputError(f"cannot search runs with {where!r}: {first_line(error)}") from error
+        rows += [_row(run, names) for run in page]
+        token = page.token
+        if not token:
+            break
+    return rows
+
+
+def get(store: Store, run_id: str) -> RunRow:
+    """Return one run.
+
+    Raises
+    ------
+    InputError
+        When it does not exist; the newest ones are named.
+    """
+    try:
+        run = store.client.get_run(run_id)
+    except MlflowException as error:
+        raise unknown("run", run_id, [row.id for row in find(store, limit=5)]) from error
+    return _row(run, {run.info.experiment_id: store.client.get_experiment(run.info.experiment_id).name})
+
+
+def download(store: Store, run_id: str, artifact_path: str, folder: str | Path | None = None) -> Path:
+    """Return a local copy of a run's file or folder.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Where to put it; else it stays where it is when it is local, or goes to a temporary folder.
+
+    Raises
+    ------
+    InputError
+        When the run or the file does not exist; the run's files are named.
+    """
+    get(store, run_id)
+    try:
+        path = download_artifacts(
+            run_id=run_id, artifact_path=artifact_path, tracking_uri=store.uri,
+            dst_path=None if folder is None else str(folder),
+        )  # fmt: skip
+        if Path(path).exists():
+            return Path(path)
+    except (MlflowException, OSError):
+        pass
+    names = [entry.path for entry in store.client.list_artifacts(run_id)]
+    raise unknown(f"file of run {run_id}", artifact_path, names)
+
+
+def _row(run: Any, experiments: Mapping[str, str]) -> RunRow:
+    info, tags = run.info, dict(run.data.tags)
+    return RunRow(
+        id=info.run_id,
+        name=info.run_name or info.run_id[:8],
+        experiment=experiments[info.experiment_id],
+        status=info.status,
+        start=datetime.fromtimestamp(info.start_time / 1000, UTC),
+        seconds=(info.end_time - info.start_time) / 1000 if info.end_time else None,
+        params=dict(run.data.params),
+        metrics=dict(run.data.metrics),
+        tags=tags,
+        parent=tags.get("mlflow.parentRunId"),
+    )
+
+
+def _missing(experiment: str, names: Mapping[str, str]) -> dict[str, str]:
+    raise unknown("experiment", experiment, sorted(names.values()))

@@ -1,0 +1,157 @@
+"""Where runs, data sets and models are recorded: a SQLite file, a database or an MLflow server."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from stm_models.errors import InputError
+from tracking import probe
+from tracking.backend import MlflowClient, MlflowException, ViewType
+from tracking.lock import exclusive
+
+__all__ = ["Store", "connect"]
+
+DEFAULT = "sqlite:///mlflow.db"
+_DATABASES = ("postgresql", "mysql", "mssql")
+_FORMS = "sqlite:///FILE.db, http(s)://HOST:PORT or postgresql://USER@HOST/NAME"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store that answered when it was opened.
+
+    Attributes
+    ----------
+    uri : str
+        What a worker process passes to `connect` (or MLFLOW_TRACKING_URI) to reach the same store.
+    client : mlflow.MlflowClient
+    artifacts : str or None
+        Where a new experiment keeps its files; ``None`` when the server decides.
+    """
+
+    uri: str
+    client: Any
+    artifacts: str | None
+
+    @property
+    def remote(self) -> bool:
+        """Whether files travel over HTTP."""
+        return self.uri.startswith("http")
+
+    @property
+    def location(self) -> str:
+        """The store's address for people, without a password."""
+        return redact(self.uri)
+
+    def experiment(self, name: str) -> str:
+        """Return the id of the experiment ``name``, created when it is new."""
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return str(self.client.create_experiment(name, artifact_location=self.artifacts))
+            except MlflowException as error:
+                found = self.client.get_experiment_by_name(name)
+                if found is None:
+                    raise InputError(f"cannot create the experiment {name!r}: {first_line(error)}") from error
+        if found.lifecycle_stage == "deleted":
+            raise InputError(
+                f"the experiment {name!r} is deleted; restore it with: "
+                f"mlflow experiments restore --experiment-id {found.experiment_id}"
+            )
+        return str(found.experiment_id)
+
+    def experiments(self) -> dict[str, str]:
+        """Return the names of all experiments by id, the newest first, without an empty default one."""
+        found = self.client.search_experiments(
+            view_type=ViewType.ACTIVE_ONLY, order_by=["creation_time DESC"]
+        )
+        return {str(e.experiment_id): e.name for e in found if e.name != "Default"}
+
+    def run_link(self, run_id: str) -> str:
+        """Return the page of a run on the server, or the command that shows it."""
+        if not self.remote:
+            return f"mlflow ui --backend-store-uri {self.location}"
+        info = self.client.get_run(run_id).info
+        return f"{self.location}/#/experiments/{info.experiment_id}/runs/{run_id}"
+
+
+def connect(uri: str | None = None) -> Store:
+    """Open the store, created first where it is a SQLite file that does not exist yet.
+
+    Parameters
+    ----------
+    uri : str, optional
+        Else the environment's MLFLOW_TRACKING_URI, else ``mlflow.db`` in the working directory. The files
+        of a SQLite store live beside it in ``mlartifacts``.
+
+    Raises
+    ------
+    InputError
+        Within seconds, when the store cannot be reached, read or written, or is not one.
+    """
+    uri = (uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT).strip()
+    scheme = urlsplit(uri).scheme.split("+")[0]
+    if scheme == "sqlite":
+        path = _sqlite_path(uri)
+        _create(path)
+        return _open(f"sqlite:///{path}", (path.parent / "mlartifacts").as_uri())
+    if scheme in ("http", "https"):
+        uri = uri.rstrip("/")
+        probe.http(uri, redact(uri))
+        return _open(uri, None)
+    if scheme in _DATABASES:
+        probe.database(uri, redact(uri))
+        return _open(uri, Path("mlartifacts").absolute().as_uri())
+    if scheme in ("", "file"):
+        raise InputError(f"the tracking store {uri!r} is a plain folder or file: expected {_FORMS}")
+    raise InputError(
+        f"the tracking store {redact(uri)!r} has the unknown scheme {scheme!r}: expected {_FORMS}"
+    )
+
+
+def redact(uri: str) -> str:
+    """Return ``uri`` without its password."""
+    parts = urlsplit(uri)
+    if not parts.password:
+        return uri
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _open(uri: str, artifacts: str | None) -> Store:
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    try:
+        client.search_experiments(max_results=1)
+    except Exception as error:
+        text = first_line(error).replace(uri, redact(uri))
+        hint = f"; upgrade it with: mlflow db upgrade {redact(uri)}" if "out-of-date" in text else ""
+        raise InputError(f"cannot use the tracking store {redact(uri)}: {text}{hint}") from error
+    return Store(uri, client, artifacts)
+
+
+def _sqlite_path(uri: str) -> Path:
+    name = uri.partition(":///")[2].partition("?")[0]
+    if not name or name == ":memory:":
+        raise InputError(f"the tracking store {uri!r} names no file: expected sqlite:///FILE.db")
+    return Path(name).absolute()
+
+
+def _create(path: Path) -> None:
+    with exclusive(path.with_name(f"{path.name}.lock")):
+        probe.sqlite(path)
+        if path.exists() and path.stat().st_size:
+            return
+        # A new file is built aside, so that a process killed here leaves no half-made schema behind.
+        part = path.with_name(f"{path.name}.new")
+        part.unlink(missing_ok=True)
+        _open(f"sqlite:///{part}", None)
+        part.replace(path)

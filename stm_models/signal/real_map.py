@@ -1,0 +1,183 @@
+"""From a real-space map to the FT-LDOS image that a model was trained on."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stm_models.errors import InputError
+from stm_models.physics.moire.constants import LATTICE_CONSTANT
+from stm_models.physics.moire.fourier import KGrid, image
+from stm_models.tasks.base import RawMap
+
+__all__ = ["to_ft_image"]
+
+Array = NDArray[Any]
+
+_NM = 10 / LATTICE_CONSTANT  # one nm in units of a
+_SMALLEST = 8
+
+
+def to_ft_image(raw: RawMap, grid: KGrid, *, envelope: float = 0.4) -> tuple[Array, Array, tuple[str, ...]]:
+    """Transform one map to |F(k)| / F(0) on the model's grid of wave vectors.
+
+    Parameters
+    ----------
+    raw : RawMap
+        One channel: a raster (1, y, x) of known size, or scattered values with their points.
+    grid : KGrid
+        The model's window.
+    envelope : float
+        Standard deviation of the Gaussian envelope as a fraction of the disc's radius.
+
+    Returns
+    -------
+    image : (n, n) float32
+        |F|/|F(0)|, zero where unknown.
+    known : (n, n) bool
+        False beyond the raster's Nyquist vectors, pi / pixel along each axis; all True for points.
+    notes : tuple of str
+        Short sentences for the reader of a prediction.
+
+    Raises
+    ------
+    InputError
+        For several channels, an unknown size, fewer than 8 x 8 values, values that are not finite, all equal
+        or of no positive sum, or an envelope that is not positive.
+
+    Notes
+    -----
+    As in the simulation, only the largest disc about the field's middle counts: a parallelogram or square
+    would print its own edges onto the image. Pixel centres become positions in units of a, the first array
+    axis running along y.
+
+    The mean stays in. A simulated image is a sum over all LDOS, so it has the envelope's own peak of height
+    1 at k = 0. Measured on a fine raster of a triangular lattice of Gaussians: with the mean left in, the
+    image of the points is reproduced to 1e-4 (no Gaussian cut by the disc); with it removed that
+    peak is lost (error 1) and the rest stays the same.
+    """
+    if len(raw.values) != 1:
+        raise InputError(f"{raw.source} has {len(raw.values)} channels; choose one with --bias or --channel")
+    if not 0 < envelope < math.inf:
+        raise InputError(f"envelope is {envelope:g}; expected a positive fraction of the radius, e.g. 0.4")
+    values = _checked(raw.values[0], raw)
+    pixel = _pixel(raw)
+    points = _centres(values.shape, pixel) if pixel is not None else _centred(raw)
+    distance = np.hypot(points[:, 0], points[:, 1])
+    radius = _radius(points, distance) if pixel is None else _inscribed(values.shape, pixel)
+    inside = distance <= radius * (1 + 1e-9)
+    x, y = points[inside].T
+    signal = values.ravel()[inside]
+    weights = signal * np.exp(-(distance[inside] ** 2) / (2 * (envelope * radius) ** 2))
+    if not weights.sum() > 0:
+        raise InputError(
+            f"{raw.source}: the signal sums to {weights.sum():.3g} under the envelope; expected a positive "
+            "LDOS, so remove its offset or turn its sign"
+        )
+    result = image(x, y, weights, grid)
+    known = _known(grid, pixel)
+    result[~known] = 0
+    return result, known, _notes(signal, grid, pixel, known, 1 / (envelope * radius))
+
+
+def _checked(values: Array, raw: RawMap) -> Array:
+    values = np.asarray(values, np.float64)
+    bad = values.size - np.count_nonzero(np.isfinite(values))
+    if bad:
+        raise InputError(
+            f"{raw.source}: {bad} of {values.size} values are NaN or infinite; fill or crop them first"
+        )
+    small = min(values.shape) < _SMALLEST if raw.points is None else values.size < _SMALLEST**2
+    if small:
+        what = "x".join(map(str, values.shape)) + " pixels" if raw.points is None else f"{values.size} points"
+        raise InputError(f"{raw.source} has {what}; expected at least 8x8, so give a larger map")
+    if np.ptp(values) == 0:
+        raise InputError(f"{raw.source}: all values equal {values.flat[0]:g}; expected a map with structure")
+    return values
+
+
+def _pixel(raw: RawMap) -> tuple[float, float] | None:
+    """Return height and width of a pixel in a, or None for scattered points."""
+    if raw.points is not None:
+        return None
+    if raw.size_nm is None:
+        raise InputError(f"{raw.source} does not state its size; give it with --size-nm HEIGHTxWIDTH")
+    height, width = raw.size_nm
+    if not (0 < height < math.inf and 0 < width < math.inf):
+        raise InputError(f"{raw.source}: size is {height:g} x {width:g} nm; expected both positive")
+    rows, columns = raw.values.shape[1:]
+    return height * _NM / rows, width * _NM / columns
+
+
+def _centres(shape: tuple[int, ...], pixel: tuple[float, float]) -> Array:
+    y, x = ((np.arange(n) - (n - 1) / 2) * step for n, step in zip(shape, pixel, strict=True))
+    return np.stack([np.tile(x, len(y)), np.repeat(y, len(x))], axis=1)
+
+
+def _centred(raw: RawMap) -> Array:
+    points = np.asarray(raw.points, np.float64) * _NM
+    if points.shape != (raw.values.size, 2) or not np.isfinite(points).all():
+        raise InputError(
+            f"{raw.source}: positions have shape {points.shape}; expected ({raw.values.size}, 2), all finite"
+        )
+    centred: Array = points - (points.min(0) + points.max(0)) / 2
+    if not np.ptp(centred, axis=0).min() > 0:
+        raise InputError(f"{raw.source}: the points lie on one line; expected a field of two dimensions")
+    return centred
+
+
+def _inscribed(shape: tuple[int, ...], pixel: tuple[float, float]) -> float:
+    return min(n * step for n, step in zip(shape, pixel, strict=True)) / 2
+
+
+def _radius(points: Array, distance: Array) -> float:
+    """Return the farthest point of a disc, or half the shorter side of a field with corners."""
+    half, farthest = float(np.ptp(points, axis=0).min() / 2), float(distance.max())
+    return farthest if farthest < 1.1 * half else half
+
+
+def _known(grid: KGrid, pixel: tuple[float, float] | None) -> Array:
+    if pixel is None:
+        return np.ones((grid.n, grid.n), bool)
+    rows = np.abs(grid.ky) <= math.pi / pixel[0]
+    columns = np.abs(grid.kx) <= math.pi / pixel[1]
+    return rows[:, None] & columns
+
+
+def _notes(
+    signal: Array,
+    grid: KGrid,
+    pixel: tuple[float, float] | None,
+    known: Array,
+    peak: float,
+) -> tuple[str, ...]:
+    notes = []
+    if pixel is None:
+        notes.append(f"{signal.size} scattered points, summed as they are: no Nyquist limit applied.")
+    else:
+        height, width = (step * LATTICE_CONSTANT for step in pixel)
+        notes.append(
+            f"Pixels are {width:.3g} Å x {height:.3g} Å (x, y); Nyquist vectors {math.pi / pixel[1]:.3g} and "
+            f"{math.pi / pixel[0]:.3g} 1/a."
+        )
+        if not known.all():
+            need_x, need_y = (math.pi / k * LATTICE_CONSTANT for k in (grid.kx_max, grid.ky_max))
+            notes.append(
+                f"{1 - known.mean():.1%} of the model's window is masked: the whole of it needs pixels <= "
+                f"{need_x:.3g} Å along x and {need_y:.3g} Å along y."
+            )
+    if peak < max(grid.step) / 2:
+        notes.append(
+            f"The field is wide: its peaks ({peak:.2g} 1/a) fall between the model's pixels "
+            f"({max(grid.step):.2g} 1/a); crop it for a fair comparison."
+        )
+    negative = np.mean(signal < 0)
+    if negative > 0:
+        notes.append(
+            f"{negative:.1%} of the values are negative: an offset of the instrument changes the scale of "
+            "|F|/|F(0)|."
+        )
+    return tuple(notes)

@@ -1,0 +1,180 @@
+"""A raster of a known lattice must give the image that the simulation gives for its points."""
+
+import math
+
+import numpy as np
+import pytest
+
+from stm_models.errors import InputError
+from stm_models.physics.moire.fourier import KGrid, image
+from stm_models.signal.real_map import to_ft_image
+from stm_models.tasks.base import RawMap
+
+NM = 0.246
+HALF = 12.0  # half the field, in a
+PERIOD = 2.5
+SIGMA = 0.12
+
+
+def lattice():
+    """Triangular lattice, every second column brighter, nothing near the disc's edge."""
+    m, q = (v.ravel() for v in np.meshgrid(np.arange(-9, 10), np.arange(-9, 10)))
+    x, y = PERIOD * (m + q / 2), PERIOD * q * math.sqrt(3) / 2
+    keep = np.hypot(x, y) < 0.85 * HALF
+    return x[keep], y[keep], 1 + 0.3 * np.cos(np.pi * (m + q / 2))[keep]
+
+
+def raster(rows, columns, height=2 * HALF, width=2 * HALF):
+    x, y, amplitude = lattice()
+    cy = (np.arange(rows) - (rows - 1) / 2) * height / rows
+    cx = (np.arange(columns) - (columns - 1) / 2) * width / columns
+    along_y = np.exp(-((cy[:, None] - y) ** 2) / (2 * SIGMA**2)) * amplitude
+    values = along_y @ np.exp(-((cx - x[:, None]) ** 2) / (2 * SIGMA**2))
+    return RawMap(values[None], (height * NM, width * NM), None, "made.npy")
+
+
+def expected_image(grid, envelope=0.4):
+    """The image of the points, exactly: Gaussian times envelope is a Gaussian, nearer to the middle."""
+    x, y, amplitude = lattice()
+    width = envelope * HALF
+    shrink = width**2 / (width**2 + SIGMA**2)
+    weights = amplitude * np.exp(-(x**2 + y**2) / (2 * (width**2 + SIGMA**2)))
+    form_factor = np.exp(-(grid.kx**2 + grid.ky[:, None] ** 2) * SIGMA**2 * shrink / 2)
+    return image(shrink * x, shrink * y, weights, grid) * form_factor
+
+
+@pytest.mark.parametrize("n", [64, 65])
+def test_a_fine_raster_gives_the_image_of_its_points(n):
+    grid = KGrid(n)
+    picture, known, notes = to_ft_image(raster(240, 240), grid)
+    assert picture.shape == (n, n)
+    assert picture.dtype == np.float32
+    assert known.all()
+    np.testing.assert_allclose(picture, expected_image(grid), atol=1e-4)
+    assert len(notes) == 1
+    assert "0.246 Å x 0.246 Å" in notes[0]
+
+
+def test_the_centre_is_one_because_the_mean_stays_in():
+    picture, _, _ = to_ft_image(raster(240, 240), KGrid(65))
+    assert picture[32, 32] == pytest.approx(1, abs=1e-5)
+
+
+def test_peaks_lie_at_the_reciprocal_vectors():
+    grid = KGrid(129)
+    picture, _, _ = to_ft_image(raster(240, 240), grid)
+    length = 4 * np.pi / (math.sqrt(3) * PERIOD)
+    for angle in np.radians([30, 90, 150]):
+        column = np.argmin(np.abs(grid.kx - length * np.cos(angle)))
+        row = np.argmin(np.abs(grid.ky - length * np.sin(angle)))
+        assert picture[row, column] > 0.9
+        assert picture[row, column] > 10 * np.median(picture)
+
+
+def test_pixels_of_two_sizes_and_a_wide_field():
+    grid = KGrid(65)
+    picture, known, notes = to_ft_image(raster(240, 480, width=4 * HALF), grid)
+    np.testing.assert_allclose(picture, expected_image(grid), atol=1e-4)
+    picture, known, notes = to_ft_image(raster(300, 200), grid)
+    assert known.all()
+    np.testing.assert_allclose(picture, expected_image(grid), atol=1e-4)
+    assert "0.295 Å x 0.197 Å" in notes[0]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(20, 20), (20, 40), (40, 20)])
+def test_beyond_nyquist_nothing_is_known(rows, columns):
+    grid = KGrid(64)
+    picture, known, notes = to_ft_image(raster(rows, columns), grid)
+    limit_y, limit_x = math.pi * rows / (2 * HALF), math.pi * columns / (2 * HALF)
+    expected = (np.abs(grid.ky) <= limit_y)[:, None] & (np.abs(grid.kx) <= limit_x)
+    np.testing.assert_array_equal(known, expected)
+    assert 0 < known.mean() < 1
+    assert np.all(picture[~known] == 0)
+    assert np.all(picture[known] > 0)
+    assert f"{1 - known.mean():.1%}" in notes[1]
+    assert "1.12 Å along x" in notes[1]
+
+
+def test_scattered_points_are_the_simulation_itself():
+    grid = KGrid(64)
+    m, q = (v.ravel() for v in np.meshgrid(np.arange(-40, 41), np.arange(-40, 41)))
+    x, y = m + q / 2, q * math.sqrt(3) / 2
+    keep = np.hypot(x, y) <= 19
+    x, y = x[keep], y[keep]
+    ldos = 2 + np.cos(x) * np.cos(y)
+    reach = np.hypot(x, y).max()
+    expected = image(x, y, ldos * np.exp(-(x**2 + y**2) / (2 * (0.4 * reach) ** 2)), grid)
+    points = np.stack([x + 7, y - 3], axis=1) * NM
+    picture, known, _ = to_ft_image(RawMap(ldos[None, None], None, None, "made.dat", points), grid)
+    assert known.all()
+    np.testing.assert_allclose(picture, expected, atol=1e-6)
+
+
+def test_a_square_of_points_loses_its_corners():
+    grid = KGrid(64)
+    x, y = (v.ravel() for v in np.meshgrid(np.arange(-20.0, 21), np.arange(-20.0, 21)))
+    ldos = 2 + np.cos(0.3 * x)
+    inside = np.hypot(x, y) <= 20
+    raw = RawMap(ldos[None, None], None, None, "all.dat", np.stack([x, y], axis=1) * NM)
+    cut = RawMap(ldos[inside][None, None], None, None, "disc.dat", np.stack([x, y], axis=1)[inside] * NM)
+    np.testing.assert_allclose(to_ft_image(raw, grid)[0], to_ft_image(cut, grid)[0], atol=1e-6)
+
+
+def test_scale_does_not_matter_and_the_envelope_does():
+    raw, grid = raster(100, 100), KGrid(65)
+    picture = to_ft_image(raw, grid)[0]
+    small = RawMap(1e-12 * raw.values, raw.size_nm, None, "made.npy")
+    np.testing.assert_allclose(to_ft_image(small, grid)[0], picture, atol=1e-6)
+    narrow = to_ft_image(raster(240, 240), grid, envelope=0.2)[0]
+    np.testing.assert_allclose(narrow, expected_image(grid, 0.2), atol=1e-4)
+    assert np.abs(narrow - picture).max() > 0.1
+
+
+def test_negative_values_are_mentioned():
+    raw = raster(100, 100)
+    shifted = RawMap(raw.values - 1e-3, raw.size_nm, None, "made.npy")
+    assert "negative" in to_ft_image(shifted, KGrid(16))[2][-1]
+
+
+def test_a_field_too_wide_for_the_pixels_is_mentioned():
+    raw = raster(100, 100)
+    assert not any("wide" in note for note in to_ft_image(raw, KGrid(64))[2])
+    large = RawMap(raw.values, (50.0, 50.0), None, "made.npy")
+    assert any("crop" in note for note in to_ft_image(large, KGrid(64))[2])
+
+
+def changed(values, **more):
+    fields = {"values": values, "size_nm": (5.0, 5.0), "bias": None, "source": "x.npy"} | more
+    return RawMap(**fields)
+
+
+GOOD = np.random.default_rng(0).random((1, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (changed(np.repeat(GOOD, 3, axis=0)), "3 channels"),
+        (changed(GOOD, size_nm=None), "--size-nm"),
+        (changed(GOOD, size_nm=(5.0, -1.0)), "positive"),
+        (changed(GOOD[:, :7]), "8x8"),
+        (changed(np.ones((1, 16, 16))), "all values equal 1"),
+        (changed(np.where(GOOD > 0.9, np.nan, GOOD)), "NaN or infinite"),
+        (changed(np.where(GOOD > 0.9, np.inf, GOOD)), "NaN or infinite"),
+        (changed(-GOOD), "positive"),
+        (changed(GOOD - GOOD.mean() - 0.2), "remove its offset"),
+        (changed(GOOD.reshape(1, 1, -1), points=np.ones((256, 2))), "one line"),
+        (changed(GOOD.reshape(1, 1, -1), points=np.ones((255, 2))), "positions"),
+        (changed(GOOD.reshape(1, 1, -1)[..., :60], points=np.ones((60, 2))), "60 points"),
+    ],
+)
+def test_mistakes_are_named(raw, words):
+    with pytest.raises(InputError, match=words) as caught:
+        to_ft_image(raw, KGrid(16))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("envelope", [0.0, -0.4, math.nan, math.inf])
+def test_envelope_must_be_positive(envelope):
+    with pytest.raises(InputError, match="envelope"):
+        to_ft_image(raster(16, 16), KGrid(16), envelope=envelope)

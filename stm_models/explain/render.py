@@ -18,6 +18,7 @@ from stm_models.files import atomic_path
 __all__ = ["overlay_png"]
 
 _DECADES = 2.0
+_SIGNED = "RdBu_r"
 
 
 def overlay_png(
@@ -65,18 +66,18 @@ def overlay_png(
     grey = axes.imshow(image, cmap="gray", norm=norm, extent=extent, origin="lower", aspect="auto")
     largest = float(np.nanmax(np.abs(map), initial=0.0)) or 1.0
     opacity = np.nan_to_num(np.clip(np.abs(map) / largest, 0.0, 1.0)) ** 0.5
-    signed = ScalarMappable(Normalize(-largest, largest), "RdBu_r")
+    colours = Normalize(-largest, largest)
     axes.imshow(
         map,
-        cmap=signed.cmap,
-        norm=signed.norm,
+        cmap=_SIGNED,
+        norm=colours,
         alpha=opacity,
         extent=extent,
         origin="lower",
         aspect="auto",
     )
     axes.set(xlabel=labels[0], ylabel=labels[1], title=title)
-    figure.colorbar(signed, ax=axes, label=unit)
+    figure.colorbar(ScalarMappable(colours, _SIGNED), ax=axes, label=unit)
     figure.colorbar(grey, ax=axes, label=f"{image_label}{scale}")
     with atomic_path(path) as part:
         figure.savefig(part, format="png", metadata={"Software": None})

@@ -64,8 +64,8 @@ def database(uri: str, shown: str) -> None:
     _limited(ask, shown)
 
 
-def sqlite(path: Path) -> None:
-    """Check that ``path`` is free for a new store or holds one.
+def sqlite(path: Path, tables: set[str], what: str, way_out: str) -> None:
+    """Check that the file ``path`` is free, or holds the ``tables`` of the store that is to be opened.
 
     Raises
     ------
@@ -74,11 +74,8 @@ def sqlite(path: Path) -> None:
     """
     if not path.exists():
         return
-    way_out = "give another file with MLFLOW_TRACKING_URI=sqlite:///FILE.db"
     if not path.is_file() or not os.access(path, os.W_OK):
-        raise InputError(f"the tracking store {path} is no file that you may write; {way_out}")
-    if not path.stat().st_size:
-        return
+        raise InputError(f"the {what} {path} is no file that you may write; {way_out}")
     try:
         connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
         try:
@@ -86,11 +83,9 @@ def sqlite(path: Path) -> None:
         finally:
             connection.close()
     except sqlite3.DatabaseError as error:
-        raise InputError(
-            f"the tracking store {path} is no readable SQLite file: {error}; {way_out}"
-        ) from error
-    if not {"experiments", "runs", "alembic_version"} <= names:
-        raise InputError(f"the SQLite file {path} belongs to another program (no MLflow tables); {way_out}")
+        raise InputError(f"the {what} {path} is no readable SQLite file: {error}; {way_out}") from error
+    if names and not tables <= names:
+        raise InputError(f"the {what} {path} belongs to another program (its tables are others); {way_out}")
 
 
 def _limited(ask: Callable[[], None], shown: str) -> None:

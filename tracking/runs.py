@@ -50,19 +50,21 @@ class Run:
         return self.store.run_link(self.id)
 
     def config(self, values: Mapping[str, Any]) -> None:
-        """Log a configuration: each value as parameter ``section.key``, the whole as ``config.yaml``.
+        """Log a configuration: each value as parameter ``section.key``, the whole as ``config.yaml``."""
+        self.params(values)
+        plain = json.loads(json.dumps(values, default=str))
+        self.store.client.log_text(self.id, yaml.safe_dump(plain, sort_keys=False), "config.yaml")
 
-        A parameter that the run has already is left as it is; a long one is cut, in the parameters only.
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Log each value as parameter ``section.key``.
+
+        A parameter that the run has already is left as it is; a long value is cut.
         """
-        flat = {_key(key): _text(value) for key, value in _flatten(values)}
-        params = [
-            Param(key, _cut(text, _PARAM_LIMIT)) for key, text in flat.items() if key not in self._known
-        ]
+        flat = {_key(key): _cut(_text(value), _PARAM_LIMIT) for key, value in _flatten(values)}
+        params = [Param(key, text) for key, text in flat.items() if key not in self._known]
         for first in range(0, len(params), _BATCH):
             self.store.client.log_batch(self.id, params=params[first : first + _BATCH])
         self._known |= set(flat)
-        plain = json.loads(json.dumps(values, default=str))
-        self.store.client.log_text(self.id, yaml.safe_dump(plain, sort_keys=False), "config.yaml")
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Log numbers; they are sent together, about once per second and at the end."""
@@ -135,6 +137,7 @@ def start(
     *,
     parent: str | None = None,
     tags: Mapping[str, Any] | None = None,
+    resume: str | None = None,
 ) -> Iterator[Run]:
     """Record what happens in the block as one run.
 
@@ -146,13 +149,16 @@ def start(
     ----------
     parent : str, optional
         Id of the run that this one is nested in.
+    resume : str, optional
+        Id of an interrupted run to continue instead of opening a new one.
 
     Raises
     ------
     InputError
-        When MLFLOW_RUN_ID names no run of this store.
+        When ``resume`` or MLFLOW_RUN_ID names no run of this store.
     """
-    given = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
+    launched = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
+    given = resume or launched
     run = _attach(store, given, tags) if given else _create(store, experiment, name, parent, tags)
     with _terminable():
         try:

@@ -18,6 +18,7 @@ __all__ = ["Store", "connect"]
 DEFAULT = "sqlite:///mlflow.db"
 _DATABASES = ("postgresql", "mysql", "mssql")
 _FORMS = "sqlite:///FILE.db, http(s)://HOST:PORT or postgresql://USER@HOST/NAME"
+_ANOTHER = "give another file with MLFLOW_TRACKING_URI=sqlite:///FILE.db"
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def _sqlite_path(uri: str) -> Path:
 
 def _create(path: Path) -> None:
     with exclusive(path.with_name(f"{path.name}.lock")):
-        probe.sqlite(path)
+        probe.sqlite(path, {"experiments", "runs"}, "tracking store", _ANOTHER)
         if path.exists() and path.stat().st_size:
             return
         # A new file is built aside, so that a process killed here leaves no half-made schema behind.

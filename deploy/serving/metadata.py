@@ -1,0 +1,137 @@
+"""What a model file says about itself: the ``stm`` entry of its metadata, checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from stm_models.errors import InputError
+
+__all__ = ["KEY", "SCHEMA", "InputSpec", "ModelMetadata", "Target", "parse"]
+
+KEY = "stm"
+SCHEMA = 1
+
+
+class _Part(BaseModel):
+    # Keys that a later exporter adds under the same schema number are kept, not refused.
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class InputSpec(_Part):
+    """The model's input: ``image`` (batch, channels, height, width) float32 in ``unit``."""
+
+    kind: str
+    channels: int = Field(ge=1)
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+    unit: str = "1"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of one image."""
+        return self.channels, self.height, self.width
+
+
+class Target(_Part):
+    """One predicted quantity."""
+
+    name: str
+    unit: str = "1"
+    description: str = ""
+
+
+class ModelMetadata(_Part):
+    """Everything that a served model knows about itself.
+
+    Attributes
+    ----------
+    explained : int
+        Index of the target that explanations differentiate.
+    data : mapping
+        ``recipe`` and ``digest`` of the training data.
+    distance : mapping
+        ``quantiles`` of the output ``distance`` on held-out samples.
+    explanations : tuple of str
+        Names of the outputs that are explanation maps; the first is the default.
+    sha256 : str
+        Of the model file, in hexadecimal; the one attribute that the file does not hold.
+    """
+
+    task: str
+    input: InputSpec
+    targets: tuple[Target, ...] = Field(min_length=1)
+    explained: int = Field(default=0, ge=0)
+    data: Mapping[str, Any] = {}
+    run_id: str | None = None
+    git_commit: str | None = None
+    versions: Mapping[str, Any] = {}
+    opset: int | None = None
+    metrics: Mapping[str, Any] = {}
+    distance: Mapping[str, Any] = {}
+    explanations: tuple[str, ...] = ()
+    created: str | None = None
+    sha256: str = ""
+
+    @model_validator(mode="after")
+    def _explained_exists(self) -> ModelMetadata:
+        if self.explained >= len(self.targets):
+            raise ValueError(f"explained is {self.explained}, but there are {len(self.targets)} targets")
+        return self
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it all as plain JSON-able values."""
+        return {"schema": SCHEMA, **self.model_dump(mode="json")}
+
+
+def parse(entries: Mapping[str, str], *, sha256: str, source: str) -> ModelMetadata:
+    """Read and check the metadata of an ONNX file.
+
+    Parameters
+    ----------
+    entries : mapping of str to str
+        The file's ``metadata_props``.
+    sha256 : str
+        Of the file.
+    source : str
+        How to call the file in an error.
+
+    Raises
+    ------
+    InputError
+        When the entry is missing, damaged, of a newer schema, or lacks a key.
+    """
+    way_out = "write the file with 'stm export'"
+    text = entries.get(KEY)
+    if text is None:
+        raise InputError(f"{source} is an ONNX file without the metadata entry {KEY!r}: {way_out}")
+    try:
+        values = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        reason = str(error) or "nested too deeply"
+        raise InputError(
+            f"{source}: its metadata entry {KEY!r} is no valid JSON ({reason}): {way_out}"
+        ) from error
+    if not isinstance(values, dict):
+        raise InputError(f"{source}: its metadata entry {KEY!r} is no JSON object: {way_out}")
+    schema = values.pop("schema", None)
+    if type(schema) is not int or schema < 1:
+        raise InputError(f"{source}: its metadata has schema {schema!r}, expected {SCHEMA}: {way_out}")
+    if schema > SCHEMA:
+        raise InputError(
+            f"{source}: its metadata has schema {schema}, this version reads up to {SCHEMA}: upgrade stm-lab"
+        )
+    try:
+        return ModelMetadata.model_validate({**values, "sha256": sha256})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        reason = first["msg"].removeprefix("Value error, ")
+        where = ".".join(str(part) for part in first["loc"]) or "metadata"
+        raise InputError(f"{source}: its metadata is incomplete: {where}: {reason}: {way_out}") from error
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON number")

@@ -1,0 +1,153 @@
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from deploy.client import Client
+from deploy.serving.server import running
+from deploy.serving.session import Session
+from stm_models.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def session(model_file):
+    return Session(model_file, provider="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def url(session):
+    with running({"stm-toy": session, "other": session}) as url:
+        yield url
+
+
+@pytest.fixture
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("model", [None, "stm-toy", "other"])
+@pytest.mark.parametrize("kind", ["f4", "f8", "f2"])
+def test_it_gets_the_arithmetic_of_the_model(url, toy, model, kind):
+    images = toy.images(3).astype(kind)
+    client = Client(url + "/", model)
+    assert client.ready()
+    got = client.infer(images, ("gradient", "prediction", "distance"))
+    assert list(got) == ["gradient", "prediction", "distance"]
+    for name, values in toy.expected(images.astype(np.float32)).items():
+        assert got[name].dtype == np.float32
+        np.testing.assert_allclose(got[name], values, rtol=1e-4, atol=1e-4)
+    assert list(client.infer(images)) == ["prediction"]
+
+
+def test_metadata(url):
+    about = Client(url).metadata()
+    assert about["name"] == "stm-toy"
+    assert about["inputs"][0]["shape"] == [-1, 2, 4, 5]
+    assert about["parameters"]["metadata"]["task"] == "toy"
+
+
+def test_errors_are_the_servers_own(url, toy):
+    client = Client(url)
+    with pytest.raises(InputError, match=r"answered 400: .*expected \(batch, 2, 4, 5\)"):
+        client.infer(np.zeros((4, 5), np.float32))
+    images = toy.images(2)
+    images[1, 0, 0, 0] = np.nan
+    with pytest.raises(InputError, match="row 1 has 1 values that are NaN"):
+        client.infer(images)
+    with pytest.raises(InputError, match="did you mean 'gradient'"):
+        client.infer(toy.images(1), ["gradiant"])
+    with pytest.raises(InputError, match="answered 404: unknown model 'absent': choose from stm-toy, other"):
+        Client(url, "absent").metadata()
+    with pytest.raises(InputError, match="expected float32 numbers"):
+        client.infer(np.array([["a"]]))
+    assert client.infer(toy.images(1))["prediction"].shape == (1, 2)
+
+
+def test_one_client_serves_many_threads(url, toy):
+    client = Client(url)
+
+    def one(seed):
+        images = toy.images(1 + seed % 3, seed)
+        return np.allclose(client.infer(images)["prediction"], toy.expected(images)["prediction"], atol=1e-3)
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(one, range(60)))
+
+
+def test_a_token(session, toy):
+    with running({"m": session}, token="right") as url:
+        assert Client(url, token="right").infer(toy.images(1))["prediction"].shape == (1, 2)
+        for token in (None, "wrong"):
+            with pytest.raises(InputError, match="answered 401: a valid token is needed"):
+                Client(url, "m", token=token).infer(toy.images(1))
+
+
+def test_a_server_that_came_back_is_found_again(session, toy):
+    with running({"m": session}) as url:
+        port = int(url.rsplit(":", 1)[1])
+        client = Client(url, "m")
+        client.infer(toy.images(1))
+    with running({"m": session}, port=port):
+        assert client.infer(toy.images(1))["prediction"].shape == (1, 2)
+    with pytest.raises(InputError, match="no answer from"):
+        client.infer(toy.images(1))
+
+
+def test_nobody_there(free_port, toy):
+    client = Client(f"http://127.0.0.1:{free_port}", "m")
+    assert client.ready() is False
+    with pytest.raises(InputError, match=r"no answer from http://.*is the server running\? start it with"):
+        client.infer(toy.images(1))
+    with pytest.raises(InputError, match=r"not ready within 0.2 s"):
+        client.wait_ready(0.2)
+
+
+def test_waiting_for_a_server_that_comes_late(session, free_port):
+    client = Client(f"http://127.0.0.1:{free_port}")
+    over = threading.Event()
+
+    def late():
+        time.sleep(0.3)
+        with running({"m": session}, port=free_port):
+            over.wait(20)
+
+    thread = threading.Thread(target=late)
+    thread.start()
+    try:
+        client.wait_ready(15)
+        assert client.model == "m"
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_something_else_listens(silent):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def talk():
+            connection, _ = listener.accept()
+            with connection:
+                if silent:
+                    time.sleep(0.6)
+                else:
+                    connection.recv(1000)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+
+        thread = threading.Thread(target=talk)
+        thread.start()
+        client = Client(f"http://127.0.0.1:{listener.getsockname()[1]}", "m", timeout=0.3)
+        with pytest.raises(InputError, match=r"within 0.3 s|is no JSON object"):
+            client.metadata()
+        thread.join()
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://x", "http://", "http://x:port", "http://[::1"])
+def test_a_bad_address_is_refused(url):
+    with pytest.raises(InputError, match="expected something like http://127"):
+        Client(url)

@@ -66,11 +66,15 @@ class Store:
         return str(found.experiment_id)
 
     def experiments(self) -> dict[str, str]:
-        """Return the names of all experiments by id, the newest first, without an empty default one."""
+        """Return the names of all experiments by id, the newest first, without mlflow's own when it is empty."""
         found = self.client.search_experiments(
             view_type=ViewType.ACTIVE_ONLY, order_by=["creation_time DESC"]
         )
-        return {str(e.experiment_id): e.name for e in found if e.name != "Default"}
+        return {
+            str(one.experiment_id): one.name
+            for one in found
+            if one.name != "Default" or self.client.search_runs([one.experiment_id], max_results=1)
+        }
 
     def run_link(self, run_id: str) -> str:
         """Return the page of a run on the server, or the command that shows it."""

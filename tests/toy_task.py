@@ -96,5 +96,5 @@ if __name__ == "__main__":
 
     from pipelines.simulation import simulate
 
-    out, workers, seconds = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    simulate(ImportableTask(), Importable(seconds=seconds), out, workers=workers)
+    out, workers, values = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    simulate(ImportableTask(), Importable.model_validate_json(values), out, workers=workers)

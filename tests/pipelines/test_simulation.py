@@ -21,16 +21,17 @@ TESTS = Path(__file__).parents[1]
 sys.path.insert(0, str(TESTS))
 toy_task = importlib.import_module("toy_task")
 TASK, CONFIG = toy_task.ToyTask(), toy_task.ToyConfig()
+SLOW = toy_task.ToyConfig(length=8, seconds=0.05)
 
 
 def run(config, out, workers=1):
     return simulate(TASK, config, out, workers=workers, progress=False)
 
 
-def start(out, seconds, workers=2):
+def start(out, config, workers=2):
     """Start the same simulation in a process group of its own."""
     return subprocess.Popen(
-        [sys.executable, TESTS / "toy_task.py", out, str(workers), str(seconds)],
+        [sys.executable, TESTS / "toy_task.py", out, str(workers), config.model_dump_json()],
         env={**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent}"},
         start_new_session=True,
         stdout=subprocess.PIPE,
@@ -56,14 +57,14 @@ def state_bits(path):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """The same recipe as `start(..., seconds=0.05)`, with one worker and no interruption."""
+    """The same recipe as `start(out, SLOW)`, with one worker and no interruption."""
     out = tmp_path_factory.mktemp("undisturbed") / "a.zarr"
-    return out, run(toy_task.ToyConfig(seconds=0.05), out)
+    return out, run(SLOW, out)
 
 
 def test_summary_and_single_thread_workers(undisturbed):
     out, summary = undisturbed
-    assert (summary.groups, summary.samples, summary.flagged) == (12, 24, 0)
+    assert (summary.groups, summary.samples, summary.flagged) == (24, 48, 0)
     assert summary.data == str(out)
     samples = load(out, verify=True)
     assert samples.attributes["digest"] == summary.digest
@@ -77,16 +78,16 @@ def test_kill_several_times_changes_nothing(tmp_path, undisturbed):
     out = tmp_path / "a.zarr"
     before = 0
     for more, workers in ((1, 2), (3, 1), (2, 1)):
-        process = start(out, 0.05, workers)
+        process = start(out, SLOW, workers)
         wait_for(lambda goal=before + more: finished(out) >= goal)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         before = finished(out)
-        assert before < 12
-    process = start(out, 0.05)
+        assert before < 24
+    process = start(out, SLOW)
     _, text = process.communicate(timeout=60)
     assert process.returncode == 0, text
-    assert f"continuing, {before} of 12 groups were there" in text
+    assert f"continuing, {before} of 24 groups were there" in text
     assert load(out, verify=True).attributes["digest"] == undisturbed[1].digest
     assert state_bits(out) == state_bits(undisturbed[0])
     assert not list(out.rglob("*.partial"))
@@ -95,7 +96,7 @@ def test_kill_several_times_changes_nothing(tmp_path, undisturbed):
 
 def test_workers_do_not_outlive_a_killed_parent(tmp_path):
     out = tmp_path / "a.zarr"
-    process = start(out, 60)
+    process = start(out, toy_task.ToyConfig(seconds=60))
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     wait_for(lambda: out.exists() and len(workers := children.read_text().split()) >= 2 and workers)
     workers = children.read_text().split()
@@ -115,20 +116,20 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path):
 
 def test_interrupt_stops_quickly_and_says_how_to_continue(tmp_path, undisturbed):
     out = tmp_path / "a.zarr"
-    process = start(out, 0.05)
+    process = start(out, SLOW)
     wait_for(lambda: finished(out) >= 2)
     os.killpg(process.pid, signal.SIGINT)
     _, text = process.communicate(timeout=10)
     assert process.returncode != 0
-    assert "of 12 groups are kept" in text
+    assert "of 24 groups are kept" in text
     assert "run the same command again" in text
-    assert run(toy_task.ToyConfig(seconds=0.05), out).digest == undisturbed[1].digest
+    assert run(SLOW, out).digest == undisturbed[1].digest
 
 
 def test_a_finished_store_is_left_alone(undisturbed):
     out, first = undisturbed
     times = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
-    again = run(toy_task.ToyConfig(seconds=0.05), out, workers=2)
+    again = run(SLOW, out, workers=2)
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == times
     assert (again.digest, again.samples) == (first.digest, first.samples)
     assert again.seconds < first.seconds
@@ -140,7 +141,7 @@ def test_damaged_groups_of_an_unfinished_store_are_simulated_again(tmp_path, und
     (out / "state_n" / "c.4.0").write_bytes(b"")
     (out / "image" / "c.1.0.0.0").unlink()
     (out / "group_result" / "c.7.0").unlink()
-    assert run(toy_task.ToyConfig(seconds=0.05), out).digest == undisturbed[1].digest
+    assert run(SLOW, out).digest == undisturbed[1].digest
     assert state_bits(out) == state_bits(undisturbed[0])
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from stm_models.errors import InputError
 
-__all__ = ["KEY", "SCHEMA", "InputSpec", "ModelMetadata", "Target", "parse"]
+__all__ = ["KEY", "SCHEMA", "Distance", "InputSpec", "ModelMetadata", "Target", "parse"]
 
 KEY = "stm"
 SCHEMA = 1
@@ -44,6 +44,12 @@ class Target(_Part):
     description: str = ""
 
 
+class Distance(_Part):
+    """How far held-out samples lie from the training data: quantiles of the output ``distance``."""
+
+    quantiles: Mapping[str, float] = {}
+
+
 class ModelMetadata(_Part):
     """Everything that a served model knows about itself.
 
@@ -53,7 +59,7 @@ class ModelMetadata(_Part):
         Index of the target that explanations differentiate.
     data : mapping
         ``recipe`` and ``digest`` of the training data.
-    distance : mapping
+    distance : Distance
         ``quantiles`` of the output ``distance`` on held-out samples.
     explanations : tuple of str
         Names of the outputs that are explanation maps; the first is the default.
@@ -71,7 +77,7 @@ class ModelMetadata(_Part):
     versions: Mapping[str, Any] = {}
     opset: int | None = None
     metrics: Mapping[str, Any] = {}
-    distance: Mapping[str, Any] = {}
+    distance: Distance = Distance()
     explanations: tuple[str, ...] = ()
     created: str | None = None
     sha256: str = ""

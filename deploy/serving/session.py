@@ -174,6 +174,11 @@ class Session:
                     f"{self.path}: it has no float output {needed!r}, only {', '.join(kinds)}: "
                     "write the file with 'stm export'"
                 )
+        if "distance" in kinds and "0.99" not in self.metadata.distance.quantiles:
+            raise InputError(
+                f"{self.path}: its metadata lacks distance.quantiles['0.99'], without which nobody can judge "
+                "the output 'distance': write the file with 'stm export'"
+            )
         width = (*dict(self.outputs)["prediction"], 0)[1]
         if width not in (-1, len(self.metadata.targets)):
             raise InputError(

@@ -25,7 +25,7 @@ def describe():
         "versions": {"torch": "2"},
         "opset": 18,
         "metrics": {"mae": 0.1},
-        "distance": {"quantiles": {"0.5": 0.4, "0.95": 0.6}},
+        "distance": {"quantiles": {"0.5": 0.4, "0.95": 0.6, "0.99": 0.7, "1.0": 0.9}},
         "explanations": ["gradient"],
         "created": "2024-01-01T00:00:00+00:00",
     }

@@ -185,6 +185,20 @@ def test_explain_carries_the_tasks_answers(session, toy):
     assert answers[0]["bad"] is None
 
 
+def test_the_real_task_answers(tmp_path, toy):
+    session = Session(toy.write(tmp_path / "h.onnx", change={"task": "hubbard"}), threads=1, provider="cpu")
+    images = np.concatenate([0.1 * toy.images(1), 10 * toy.images(1)])
+    body, length = encode_request(images, ["gradient"])
+    with running({"m": session}) as url:
+        status, answer, headers = ask(url, "POST", "/v2/models/m/explain", body, {HEADER: str(length)})
+    assert status == 200
+    _, head = decode_response(answer, headers[HEADER])
+    answers = head["parameters"]["answers"]
+    expected = toy.expected(images)["prediction"][:, 0]
+    np.testing.assert_allclose([row["U"]["value"] for row in answers], expected, rtol=1e-4)
+    assert [row["inside"] for row in answers] == [True, False]
+
+
 def test_a_model_without_explanations_says_so(tmp_path, toy):
     plain = Session(
         toy.write(tmp_path / "plain.onnx", change={"explanations": []}), threads=1, provider="cpu"
@@ -303,7 +317,7 @@ def test_health_answers_while_the_model_computes(model_file):
     class Slow(Session):
         def run(self, image, outputs=("prediction",)):
             entered.set()
-            leave.wait(20)
+            leave.wait(60)
             return super().run(image, outputs)
 
     with running({"m": Slow(model_file, provider="cpu", threads=1)}) as url, ThreadPoolExecutor(1) as pool:

@@ -149,6 +149,7 @@ def _wider(toy, folder):
         (lambda toy, f: toy.write(f / "a.onnx", change={"task": None}), "incomplete: task"),
         (lambda toy, f: toy.write(f / "a.onnx", change={"input": {"kind": "x"}}), "input.channels"),
         (lambda toy, f: toy.write(f / "a.onnx", change={"metrics": {"mae": np.nan}}), "NaN is no JSON"),
+        (lambda toy, f: toy.write(f / "a.onnx", change={"distance": {}}), "lacks distance.quantiles"),
         (lambda toy, f: toy.write(f / "a.onnx", change={"explained": 5}), "explained is 5"),
         (
             lambda toy, f: toy.write(f / "a.onnx", change={"targets": [{"name": "U"}], "explained": 0}),

@@ -1,0 +1,87 @@
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from deploy.serving.cli import main
+from deploy.serving.server import serve
+from deploy.serving.session import Session
+from stm_models.errors import InputError
+
+TOKEN = "a-long-random-word"
+
+
+def test_a_port_in_use_is_a_one_line_error(model_file, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert main([str(model_file), "--port", str(port), "--provider", "cpu"]) == 2
+    assert capsys.readouterr().err == (
+        f"error: port {port} on 127.0.0.1 is in use; give another with --port\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--host", "0.0.0.0"], "needs a token"),
+        (["--port", "70000"], "port is 70000"),
+        (
+            ["--port", "1", "--host", "192.0.2.1", "--token-file", "TOKEN"],
+            "cannot listen on port 1 of 192.0.2.1",
+        ),
+        (["--host", "no such host", "--token-file", "TOKEN"], "no address of this machine"),
+        (["--name", "a/b"], "cannot stand in an address"),
+        (["--provider", "tpu"], "choose from auto, cpu, cuda"),
+        (["--token-file", "absent"], "cannot read the token file"),
+        (["--token-file", os.devnull], "is empty"),
+    ],
+)
+def test_bad_options_are_one_line_and_exit_2(model_file, tmp_path, capsys, options, message):
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    options = [str(token) if option == "TOKEN" else option for option in options]
+    assert main([str(model_file), *options]) == 2
+    error = capsys.readouterr().err
+    assert error.splitlines()[-1].startswith("error: ")
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_a_missing_model_file_is_one_line_and_exit_2(tmp_path):
+    command = [sys.executable, "-m", "deploy.serving.cli", str(tmp_path / "absent.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: cannot read the model file")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("token", ["", "two words", "käse"])
+def test_a_token_that_no_header_can_carry_is_refused(model_file, token):
+    session = Session(model_file, provider="cpu", threads=1)
+    with pytest.raises(InputError, match="token"):
+        serve({"m": session}, port=0, token=token)
+
+
+def test_no_models_is_refused():
+    with pytest.raises(InputError, match="no model to serve"):
+        serve({}, port=0)
+
+
+def test_help_needs_no_heavy_import():
+    code = (
+        "import sys; from deploy.serving.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "assert not {'onnxruntime', 'numpy', 'starlette'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, stdout=subprocess.DEVNULL)
+
+
+def test_the_serving_half_imports_no_training_stack():
+    code = (
+        "import deploy.serving.server, deploy.serving.session, deploy.serving.cli, deploy.client, sys\n"
+        "assert not {'torch', 'mlflow', 'onnx', 'scipy', 'zarr'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

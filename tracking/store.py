@@ -66,7 +66,7 @@ class Store:
         return str(found.experiment_id)
 
     def experiments(self) -> dict[str, str]:
-        """Return the names of all experiments by id, the newest first, without mlflow's own when it is empty."""
+        """Return the names of all experiments by id, the newest first, without an empty default one."""
         found = self.client.search_experiments(
             view_type=ViewType.ACTIVE_ONLY, order_by=["creation_time DESC"]
         )

@@ -91,8 +91,8 @@ def _index(store: Store, request: Request) -> str:
     lines = [
         {
             "id": line.run.id, "name": line.run.name, "depth": line.depth,
-            "badges": badges.get(line.run.id, []), "experiment": line.run.experiment, "status": line.run.status,
-            "outcome": line.run.outcome, "network": table.network(line.run),
+            "badges": badges.get(line.run.id, []), "experiment": line.run.experiment,
+            "status": line.run.status, "outcome": line.run.outcome, "network": table.network(line.run),
             "digest": line.run.tags.get("data.digest", "")[:12],
             "seconds": _duration(line.run.seconds),
             "metrics": [_number(line.run.metrics.get(name)) for name in shown.metrics],

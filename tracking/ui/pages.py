@@ -47,7 +47,8 @@ _RUN = """{% extends "base" %}{% block title %}{{ run.name }}{% endblock %}{% bl
 {% for path in images %}<figure><img src="/runs/{{ run.id }}/files/{{ path|urlencode }}" alt="{{ path }}"
 loading="lazy"><figcaption>{{ path }}</figcaption></figure>{% endfor %}
 {% for title, values in sections %}<section><h2>{{ title }}</h2>{% if values %}
-<div class="scroll" role="region" aria-label="{{ title }}" tabindex="0"><table>{% for key, value in values %}<tr><th scope="row">{{ key }}</th>
+<div class="scroll" role="region" aria-label="{{ title }}" tabindex="0"><table>
+{% for key, value in values %}<tr><th scope="row">{{ key }}</th>
 <td>{{ value }}</td></tr>{% endfor %}</table></div>{% else %}<p class="quiet">none</p>{% endif %}</section>
 {% endfor %}{% endblock %}
 """

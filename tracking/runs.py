@@ -25,7 +25,7 @@ from tracking.environment import describe
 from tracking.rows import RunRow, download, find, get
 from tracking.store import Store, first_line
 
-__all__ = ["Run", "RunRow", "download", "find", "get", "start"]
+__all__ = ["Run", "RunRow", "download", "existing", "find", "get", "start"]
 
 _PARAM_LIMIT = 6000  # characters of a parameter's value
 _TAG_LIMIT = 5000
@@ -127,6 +127,17 @@ class Run:
         if found["git"]:
             tags |= {"git.commit": found["git"]["commit"], "git.dirty": found["git"]["dirty"]}
         self.tags(tags | {f"seed.{name}": seed for name, seed in found["seeds"].items()})
+
+
+def existing(store: Store, run_id: str) -> Run:
+    """Open a run of the past to add to it; its status and times stay as they are.
+
+    Raises
+    ------
+    InputError
+        When there is no such run.
+    """
+    return Run(store, run_id, get(store, run_id).params)
 
 
 @contextmanager

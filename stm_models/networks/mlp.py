@@ -18,7 +18,7 @@ class MLPOptions(NetworkOptions):
 
     pool: int = Field(2, ge=1, le=64)
     hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field((256, 64), min_length=1, max_length=8)
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
     activation: Literal["gelu", "relu"] = "gelu"
 
     @field_validator("hidden", mode="before")

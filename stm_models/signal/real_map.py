@@ -21,7 +21,9 @@ _NM = 10 / LATTICE_CONSTANT  # one nm in units of a
 _SMALLEST = 8
 
 
-def to_ft_image(raw: RawMap, grid: KGrid, *, envelope: float = 0.4) -> tuple[Array, Array, tuple[str, ...]]:
+def to_ft_image(
+    raw: RawMap, grid: KGrid, *, envelope: float = 0.4, radius: float | None = None
+) -> tuple[Array, Array, tuple[str, ...]]:
     """Transform one map to |F(k)| / F(0) on the model's grid of wave vectors.
 
     Parameters
@@ -32,6 +34,8 @@ def to_ft_image(raw: RawMap, grid: KGrid, *, envelope: float = 0.4) -> tuple[Arr
         The model's window.
     envelope : float
         Standard deviation of the Gaussian envelope as a fraction of the disc's radius.
+    radius : float, optional
+        Radius in a of the disc that the model was trained on; a larger field is cropped to it.
 
     Returns
     -------
@@ -50,8 +54,8 @@ def to_ft_image(raw: RawMap, grid: KGrid, *, envelope: float = 0.4) -> tuple[Arr
 
     Notes
     -----
-    As in the simulation, only the largest disc about the field's middle counts: a parallelogram or square
-    would print its own edges onto the image. Pixel centres become positions in units of a, the first array
+    As in the simulation, only a disc about the field's middle counts (the largest that fits, or the model's):
+    a parallelogram or square would print its own edges onto the image. Pixel centres become positions in units of a, the first array
     axis running along y.
 
     The mean stays in. A simulated image is a sum over all LDOS, so it has the envelope's own peak of height
@@ -67,7 +71,8 @@ def to_ft_image(raw: RawMap, grid: KGrid, *, envelope: float = 0.4) -> tuple[Arr
     pixel = _pixel(raw)
     points = _centres(values.shape, pixel) if pixel is not None else _centred(raw)
     distance = np.hypot(points[:, 0], points[:, 1])
-    radius = _radius(points, distance) if pixel is None else _inscribed(values.shape, pixel)
+    widest = _radius(points, distance) if pixel is None else _inscribed(values.shape, pixel)
+    wanted, radius = radius, min(widest, radius or widest)
     inside = distance <= radius * (1 + 1e-9)
     x, y = points[inside].T
     signal = values.ravel()[inside]
@@ -80,7 +85,8 @@ def to_ft_image(raw: RawMap, grid: KGrid, *, envelope: float = 0.4) -> tuple[Arr
     result = image(x, y, weights, grid)
     known = _known(grid, pixel)
     result[~known] = 0
-    return result, known, _notes(signal, grid, pixel, known, 1 / (envelope * radius))
+    notes = _notes(signal, grid, pixel, known, 1 / (envelope * radius))
+    return result, known, (*notes, *_disc_notes(widest, wanted))
 
 
 def _checked(values: Array, raw: RawMap) -> Array:
@@ -145,6 +151,16 @@ def _known(grid: KGrid, pixel: tuple[float, float] | None) -> Array:
     rows = np.abs(grid.ky) <= math.pi / pixel[0]
     columns = np.abs(grid.kx) <= math.pi / pixel[1]
     return rows[:, None] & columns
+
+
+def _disc_notes(widest: float, wanted: float | None) -> tuple[str, ...]:
+    if wanted is None or abs(widest / wanted - 1) < 0.02:
+        return ()
+    scale = LATTICE_CONSTANT / 10
+    sizes = f"disc of radius {wanted * scale:.3g} nm about its middle, the model's"
+    if widest > wanted:
+        return (f"The field is cropped to a {sizes}.",)
+    return (f"The field (radius {widest * scale:.3g} nm) is smaller than the {sizes}: its peaks are broader.",)
 
 
 def _notes(

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from stm_models.config import Config
@@ -118,7 +117,9 @@ class RawMap:
     size_nm: tuple[float, float] | None
     bias: Array | None
     source: str
-    points: Array | None = None  # (n, 2) positions in nm when the values are scattered: values is (channel, 1, n)
+    points: Array | None = (
+        None  # (n, 2) positions in nm when the values are scattered: values is (channel, 1, n)
+    )
 
 
 @dataclass(frozen=True)
@@ -161,8 +162,11 @@ class Task(ABC):
         """Build the function that simulates one group; geometry and kernels are made once here."""
 
     @abstractmethod
-    def fresh(self, config: Any, seed: int, states: int) -> Any:
-        """Return a config for ``states`` new states of the same kind with unseen, continuous targets."""
+    def fresh(self, config: Any, seed: int, states: int, *, unseen: bool) -> Any:
+        """Return a config for about ``states`` new states of the same kind, one sample each.
+
+        ``unseen``: at continuous targets that no grid holds; else at the targets of ``config``.
+        """
 
     @abstractmethod
     def prepare(self, raw: RawMap, input_spec: Mapping[str, Any]) -> Prepared:

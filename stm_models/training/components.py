@@ -37,14 +37,14 @@ class Components:
     variances: NDArray[np.float32]
 
     def scores(self, images: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the (S, K) coordinates of ``images`` (S, C, H, W) in units of the training spread."""
+        """Return the (S, K) coordinates of ``images`` (S, C, H, W) in units of the training root mean square."""
         if images.shape[1:] != self.mean.shape:
             raise InputError(f"images of shape {images.shape[1:]} were given: expected {self.mean.shape}")
         parts = [
             _flat(images[start : start + _CHUNK], self.mean, self.scale) @ self.vectors.T
             for start in range(0, len(images), _CHUNK)
         ]
-        return np.concatenate(parts).astype(np.float64) / np.sqrt(self.variances, dtype=np.float64)
+        return np.concatenate(parts).astype(np.float64) / np.sqrt(self.variances.mean(dtype=np.float64))
 
 
 def principal_components(images: NDArray[Any], count: int, seed: int) -> Components:
@@ -62,7 +62,8 @@ def principal_components(images: NDArray[Any], count: int, seed: int) -> Compone
     if count < 1:
         raise InputError(f"{len(images)} images are too few for principal components: give at least 2")
     pca = PCA(count, svd_solver="randomized", random_state=seed, copy=False)
-    pca.fit(_flat(images, mean, scale))
+    with np.errstate(invalid="ignore"):
+        pca.fit(_flat(images, mean, scale))
     variances = np.asarray(pca.explained_variance_, dtype=np.float32)
     keep = variances > _LEAST * variances[0]
     if not keep.any():

@@ -36,8 +36,16 @@ class PlainSolution:
 
 
 def solve(
-    lattice: Lattice, interaction: float, filling: float, *, k_count: int, temperature: float,
-    dielectric: float | None, gate_distance: float = 10.0, mixing: float = 0.3, tolerance: float = 1e-6,
+    lattice: Lattice,
+    interaction: float,
+    filling: float,
+    *,
+    k_count: int,
+    temperature: float,
+    dielectric: float | None,
+    gate_distance: float = 10.0,
+    mixing: float = 0.3,
+    tolerance: float = 1e-6,
     max_iterations: int = 400,
 ) -> PlainSolution:
     """Iterate from non-interacting bands with x <- (1 - mixing) x + mixing F(x).

@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 
 from stm_models.physics.moire.constants import LATTICE_CONSTANT
 from stm_models.physics.moire.fourier import KGrid, image
+from stm_models.physics.moire.lattice import Lattice, build, patch
 from stm_models.tasks.base import ArraySpec, Group, GroupResult, Plan, Simulator, Variable
 from stm_models.tasks.hubbard.config import HubbardSimulation
 
-__all__ = ["input_spec", "plan", "simulator"]
+__all__ = ["VERSION", "input_spec", "plan", "simulator"]
+
+VERSION = "1"
+"""Part of a data set's recipe: raised whenever the same config would give other numbers."""
 
 PARAMETERS = (
     Variable("U", "eV", "Hubbard interaction"),
@@ -35,20 +39,19 @@ SCALARS = (
 )
 
 
-def input_spec(config: HubbardSimulation) -> dict[str, Any]:
-    """Describe the network's input: an FT-LDOS image on a k grid."""
+def input_spec(config: HubbardSimulation, radius: float) -> dict[str, Any]:
+    """Describe the network's input: an FT-LDOS image on a k grid, of a disc of ``radius`` (a)."""
     grid = KGrid(config.image_size)
     return {
         "kind": "ft_ldos", "channels": 1, "height": grid.n, "width": grid.n, "dims": ["channel", "y", "x"],
         "unit": "|F|/|F(0)|", "kx_max": grid.kx_max, "ky_max": grid.ky_max,
-        "lattice_constant_nm": LATTICE_CONSTANT / 10, "envelope": config.envelope,
+        "lattice_constant_nm": LATTICE_CONSTANT / 10, "envelope": config.envelope, "radius": radius,
     }  # fmt: skip
 
 
 def plan(config: HubbardSimulation) -> Plan:
     """Lay the data set out: one chain of warm-started states along U per replicate."""
     from stm_models.physics.moire.hopping import HOPPING_RANGE, find_bonds
-    from stm_models.physics.moire.lattice import build
     from stm_models.physics.moire.symmetry import orbits
 
     lattice = build(config.index, config.layer_distance)
@@ -78,7 +81,8 @@ def plan(config: HubbardSimulation) -> Plan:
         samples=SAMPLES,
         scalars=SCALARS,
         attributes={
-            "input": input_spec(config),
+            "simulator_version": VERSION,
+            "input": input_spec(config, _radius(config, lattice)),
             "structure": {
                 "atoms": lattice.size, "twist_angle_deg": lattice.twist_angle,
                 "layer_distance_angstrom": config.layer_distance,
@@ -89,7 +93,6 @@ def plan(config: HubbardSimulation) -> Plan:
 
 def simulator(config: HubbardSimulation) -> Simulator:
     """Build lattice, interaction and transform once; return the function that makes one group."""
-    from stm_models.physics.moire.lattice import build, patch
     from stm_models.physics.moire.ldos import ldos
     from stm_models.physics.moire.mean_field import MeanField
 
@@ -99,7 +102,7 @@ def simulator(config: HubbardSimulation) -> Simulator:
         gate_distance=config.gate_distance, fock_range=config.fock_range,
         interlayer_scale=config.interlayer_scale,
     )  # fmt: skip
-    radius = config.patch_radius * float(np.linalg.norm(lattice.vectors[0]))
+    radius = _radius(config, lattice)
     points, copies = patch(lattice, radius)
     weight = np.exp(-(points**2).sum(axis=1) / (2 * (config.envelope * radius) ** 2))
     weight = weight * np.where(lattice.layer[copies] == 0, config.bottom_layer, 1.0)
@@ -130,6 +133,10 @@ def simulator(config: HubbardSimulation) -> Simulator:
     return simulate
 
 
+def _radius(config: HubbardSimulation, lattice: Lattice) -> float:
+    return config.patch_radius * float(np.linalg.norm(lattice.vectors[0]))
+
+
 def _chain(config: HubbardSimulation, replicate: int) -> tuple[Group, ...]:
     count = config.interaction_count
     low, high = config.interaction
@@ -146,7 +153,11 @@ def _chain(config: HubbardSimulation, replicate: int) -> tuple[Group, ...]:
         groups.append(
             Group(
                 index=replicate * count + position,
-                parameters={"U": float(interaction), "filling": float(filling), "replicate": float(replicate)},
+                parameters={
+                    "U": float(interaction),
+                    "filling": float(filling),
+                    "replicate": float(replicate),
+                },
                 samples={"bias": bias, "broadening": broadening},
             )
         )

@@ -40,15 +40,16 @@ class HubbardTask(Task):
         """Build the Hartree-Fock solver and the transform; return the function that makes one state."""
         return simulation.simulator(config)
 
-    def fresh(self, config: HubbardSimulation, seed: int, states: int) -> HubbardSimulation:
-        """Return a config for new states of the same structure at continuous, random U."""
-        replicates = max(1, round(states / 12))
-        count = -(-states // replicates)
-        changed = {
-            "seed": seed, "interaction_sampling": "uniform", "interaction_count": count,
-            "replicates": replicates, "draws": 1,
-        }  # fmt: skip
-        return config.model_copy(update=changed)
+    def fresh(self, config: HubbardSimulation, seed: int, states: int, *, unseen: bool) -> HubbardSimulation:
+        """Return a config for new states of the same structure, at continuous random U or at the same U."""
+        changed: dict[str, Any] = {"seed": seed, "draws": 1}
+        if unseen:
+            # Short chains: U values close to their neighbours warm-start best, and two cores share them.
+            replicates = max(1, round(states / 12))
+            changed |= {"interaction_sampling": "uniform", "interaction_count": -(-states // replicates)}
+        else:
+            replicates = max(1, round(states / config.interaction_count))
+        return config.model_copy(update={**changed, "replicates": replicates})
 
     def prepare(self, raw: RawMap, input_spec: Mapping[str, Any]) -> Prepared:
         """Fourier-transform a real-space map onto the model's k grid.
@@ -59,7 +60,9 @@ class HubbardTask(Task):
             For a map without a size, with more than one channel, or that cannot be transformed.
         """
         grid = KGrid(input_spec["width"], input_spec["kx_max"], input_spec["ky_max"])
-        image, known, notes = to_ft_image(raw, grid, envelope=input_spec["envelope"])
+        image, known, notes = to_ft_image(
+            raw, grid, envelope=input_spec["envelope"], radius=input_spec["radius"]
+        )
         return Prepared(image[None], known, tuple(notes))
 
     def decode(
@@ -91,7 +94,10 @@ class HubbardTask(Task):
 def _verdict(distance: float, limits: Mapping[str, float]) -> dict[str, Any]:
     usual = limits["0.99"]
     if distance <= usual:
-        return {"inside": True, "verdict": f"like the training data (distance {distance:.3g}, usual up to {usual:.3g})"}
+        return {
+            "inside": True,
+            "verdict": f"like the training data (distance {distance:.3g}, usual up to {usual:.3g})",
+        }
     return {
         "inside": False,
         "verdict": (

@@ -1,0 +1,222 @@
+"""Asking a model about something: what predict, explain, evaluate and demo share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.serving.session import Session
+from stm_models.data import readers
+from stm_models.data.dataset import load
+from stm_models.errors import InputError, unknown
+from stm_models.explain.render import overlay_png
+from stm_models.files import atomic_path, output_directory, write_json
+from stm_models.tasks.base import RawMap
+from stm_models.tasks.registry import get
+
+__all__ = [
+    "Question",
+    "Reading",
+    "answer",
+    "answer_from",
+    "parse_size",
+    "predict_all",
+    "read_question",
+    "write_answers",
+]
+
+_BATCH = 64
+_EXPLAINED_AT_MOST = 16
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How to read an instrument file: what ``--key --bias --channel --size-nm --sample`` say."""
+
+    key: str | None = None
+    bias: float | None = None
+    channel: int | None = None
+    size_nm: tuple[float, float] | None = None
+    sample: int | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """Images ready for a model.
+
+    Attributes
+    ----------
+    images : (S, C, H, W) float32
+    names : list of str
+        One per image, fit for file names.
+    known : (H, W) bool or None
+        False where the image is masked for want of information.
+    notes : tuple of str
+        What a reader of the answers must be told.
+    truth : (S, T) float64 or None
+        Targets, where the input is a data set.
+    """
+
+    images: NDArray[np.float32]
+    names: list[str]
+    known: NDArray[np.bool_] | None = None
+    notes: tuple[str, ...] = ()
+    truth: NDArray[np.float64] | None = None
+
+
+def parse_size(text: str) -> tuple[float, float]:
+    """Read ``HEIGHTxWIDTH`` in nm; one number stands for a square.
+
+    Raises
+    ------
+    InputError
+        When it is something else or not positive.
+    """
+    parts = text.lower().split("x")
+    try:
+        height, width = (float(part) for part in (parts * 2 if len(parts) == 1 else parts))
+    except ValueError:
+        height = width = math.nan
+    if not (0 < height < math.inf and 0 < width < math.inf):
+        raise InputError(f"--size-nm is {text!r}: expected HEIGHTxWIDTH in nm, e.g. 50x50")
+    return height, width
+
+
+def read_question(path: str | Path, session: Session, reading: Reading) -> Question:
+    """Turn a data set, an array or a real-space map into the model's input.
+
+    An array of exactly the model's shape is taken for an image already made, unless a size is given; any
+    other map goes through the task's own preparation.
+
+    Raises
+    ------
+    InputError
+        For something that cannot be read or does not fit the model.
+    """
+    path, about = Path(path), session.metadata
+    task = get(about.task)
+    if path.is_dir():
+        return _from_data_set(path, session, reading.sample)
+    raw = readers.read(path, key=reading.key, size_nm=reading.size_nm)
+    made = reading.size_nm is None and raw.size_nm is None and raw.points is None
+    if made and raw.values.shape == about.input.shape:
+        return Question(raw.values[None].astype(np.float32), [path.stem])
+    if made and path.suffix == ".npy" and reading.bias is None and reading.channel is None:
+        raise InputError(
+            f"{path}: got an array of shape {raw.values.shape}, the model takes {about.input.shape}; "
+            "if it is a real-space map, state its size with --size-nm HEIGHTxWIDTH"
+        )
+    raw = readers.select(raw, reading.bias, reading.channel)
+    prepared = task.prepare(raw, about.as_dict()["input"])
+    return Question(prepared.image[None], [_file_name(path, raw)], prepared.known, prepared.notes)
+
+
+def predict_all(
+    session: Session, images: NDArray[np.float32], outputs: Sequence[str] = ("prediction",)
+) -> dict[str, NDArray[np.float32]]:
+    """Run a model over many images in batches."""
+    parts = [session.run(images[first : first + _BATCH], outputs) for first in range(0, len(images), _BATCH)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
+
+
+def answer(
+    session: Session, question: Question, explain: str | None = None
+) -> tuple[list[dict[str, Any]], Any]:
+    """Ask the model.
+
+    Returns
+    -------
+    answers : list of dict
+        See `answer_from`.
+    maps : (S, C, H, W) float32 or None
+        The explanation that was asked for.
+
+    Raises
+    ------
+    InputError
+        For an explanation that the model does not have.
+    """
+    if explain is not None and explain not in session.metadata.explanations:
+        raise unknown("explanation of this model", explain, session.metadata.explanations)
+    outputs = predict_all(
+        session, question.images, ["prediction", "distance", *([explain] if explain else [])]
+    )
+    return answer_from(session, question, outputs), outputs.get(explain) if explain else None
+
+
+def answer_from(session: Session, question: Question, outputs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Put a model's outputs into words: per image its name, the task's answer, notes, and the truth if known."""
+    about = session.metadata
+    answers: list[dict[str, Any]] = []
+    for row, found in enumerate(get(about.task).decode(outputs, about.as_dict())):
+        entry: dict[str, Any] = {"name": question.names[row], **found}
+        if question.truth is not None:
+            entry["true"] = {
+                target.name: float(value)
+                for target, value in zip(about.targets, question.truth[row], strict=True)
+            }
+        if question.known is not None:
+            entry["masked"] = float(1 - question.known.mean())
+        answers.append({**entry, "notes": list(question.notes)})
+    return answers
+
+
+def write_answers(
+    out: Path,
+    session: Session,
+    question: Question,
+    answers: list[dict[str, Any]],
+    explain: str | None,
+    maps: Any,
+) -> list[str]:
+    """Write prediction.json, and each map as .npy and .png; return the files' paths."""
+    out = output_directory(out)
+    about = session.metadata
+    write_json(
+        out / "prediction.json",
+        {"model": {"sha256": about.sha256, "run_id": about.run_id, "task": about.task, "data": dict(about.data)},
+         "provider": session.provider, "answers": answers},
+    )  # fmt: skip
+    written = [str((out / "prediction.json").absolute())]
+    if maps is None:
+        return written
+    target, spec = about.targets[about.explained], about.as_dict()["input"]
+    for row, entry in enumerate(answers[:_EXPLAINED_AT_MOST]):
+        stem = out / f"{entry['name']}_{explain}"
+        with atomic_path(stem.with_suffix(".npy")) as part, part.open("wb") as file:
+            np.save(file, maps[row])
+        shown = maps[row, 0] if question.known is None else np.where(question.known, maps[row, 0], np.nan)
+        kx, ky = spec["kx_max"], spec["ky_max"]
+        overlay_png(
+            stem.with_suffix(".png"), question.images[row, 0], shown,
+            extent=(-kx, kx, -ky, ky), labels=("kx (1/a)", "ky (1/a)"),
+            title=f"{explain} of {target.name} = {entry[target.name]['value']:.3f} {target.unit}",
+            unit=f"{target.unit} per {about.input.unit}", image_label=about.input.unit,
+        )  # fmt: skip
+        written += [str(stem.with_suffix(suffix).absolute()) for suffix in (".npy", ".png")]
+    return written
+
+
+def _from_data_set(path: Path, session: Session, sample: int | None) -> Question:
+    samples = load(path, include_unconverged=True)
+    if samples.images.shape[1:] != session.metadata.input.shape:
+        raise InputError(
+            f"{path}: its images have shape {samples.images.shape[1:]}, the model takes "
+            f"{session.metadata.input.shape}: use a data set of the preset that the model was trained on"
+        )
+    rows = np.arange(len(samples))
+    if sample is not None:
+        if not 0 <= sample < len(samples):
+            raise InputError(f"--sample is {sample}: {path} has samples 0 to {len(samples) - 1}")
+        rows = rows[sample : sample + 1]
+    return Question(samples.images[rows], [f"sample-{row:05d}" for row in rows], truth=samples.targets[rows])
+
+
+def _file_name(path: Path, raw: RawMap) -> str:
+    return f"{path.stem}_{raw.bias[0] * 1000:+.0f}mV" if raw.bias is not None else path.stem

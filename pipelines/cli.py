@@ -1,0 +1,97 @@
+"""The command line: finds the command's module, runs it, prints its result, turns errors into exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from stm_models import __version__
+from stm_models.errors import InputError, unknown
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "simulate": "make a data set from physics",
+    "train": "train one network on a data set",
+    "tune": "search training parameters with Optuna",
+    "evaluate": "score a model on a data set",
+    "explain": "show what a prediction depends on",
+    "export": "turn a run's model into one ONNX file and register it",
+    "promote": "make a run's model the champion, if it earns it",
+    "predict": "ask a model about a data set, an array or a map",
+    "serve": "serve a model over HTTP",
+    "compare": "browse and compare runs in the browser",
+    "demo": "all of the above, in a few minutes",
+    "doctor": "check this installation",
+}
+_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``stm`` with ``argv``; return 0, 2 for bad input, 130 when interrupted, 1 for anything else."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if arguments[0] == "--version":
+        print(f"stm-lab {__version__}")
+        return 0
+    try:
+        return _run(arguments[0], arguments[1:])
+    except InputError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to continue", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.errno in _OUT_OF_SPACE:
+            return _refuse(
+                f"no space left writing {error.filename or 'a file'}: free some and run the same command again"
+            )
+        if error.errno in _NOT_ALLOWED:
+            return _refuse(
+                f"{error.filename or 'a file'}: {error.strerror}; choose a place that you may write"
+            )
+        raise
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    if command not in COMMANDS:
+        raise unknown("command", command, COMMANDS)
+    module = importlib.import_module(f"pipelines.{command}")
+    parser = argparse.ArgumentParser(
+        prog=f"stm {command}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout, nothing else")
+    args = parser.parse_args(arguments)
+    # Libraries may print; stdout belongs to the result.
+    with contextlib.redirect_stdout(sys.stderr):
+        result = module.run(args)
+    print(json.dumps(result, allow_nan=False) if args.json else module.describe(result))
+    return 0
+
+
+def _refuse(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _overview() -> str:
+    lines = [f"  {name:<10}{text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        ["usage: stm COMMAND [options]    (stm COMMAND --help tells more)", "",
+         "From simulated STM images to a served, explained model.", "", *lines]
+    )  # fmt: skip

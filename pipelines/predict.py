@@ -1,0 +1,81 @@
+"""Ask a model about a data set, an array, or a real-space map.
+
+A map (.mat, .npy with --size-nm, text columns x y value) is Fourier-transformed onto the model's k grid;
+what lies beyond the map's Nyquist vector is masked and said.
+
+Example: stm predict models:/stm-hubbard@champion map.npy --size-nm 20x20 --explain gradient --out answer
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from deploy.serving.session import Session
+from pipelines import asking
+from tracking.models import resolve
+from tracking.store import connect
+
+__all__ = ["arguments", "ask", "describe", "reading_arguments", "run"]
+
+_SHOWN = 12
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's options."""
+    parser.add_argument("model", help="models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID or FILE.onnx")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="data set or file")
+    parser.add_argument(
+        "--explain", metavar="METHOD", help="also write this explanation (gradient); needs --out"
+    )
+    parser.add_argument("--out", metavar="DIR", help="write prediction.json and the maps here")
+    reading_arguments(parser)
+
+
+def reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how to read a file."""
+    parser.add_argument("--key", help="name of the array in a .mat or .npz file")
+    parser.add_argument("--bias", type=float, help="bias voltage of the map in V")
+    parser.add_argument("--channel", type=int, help="number of the map in a stack, from 0")
+    parser.add_argument("--size-nm", metavar="HxW", help="height and width of the field in nm")
+    parser.add_argument("--sample", type=int, help="row of a data set")
+    parser.add_argument("--provider", default="auto", help="auto, cpu or cuda")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Ask."""
+    return ask(args, args.explain)
+
+
+def ask(args: argparse.Namespace, explain: str | None) -> dict[str, Any]:
+    """Ask about every input; write files where ``args.out`` says so."""
+    path = args.model if args.model.endswith(".onnx") else resolve(connect(), args.model)
+    session = Session(path, provider=args.provider)
+    size = asking.parse_size(args.size_nm) if args.size_nm else None
+    reading = asking.Reading(args.key, args.bias, args.channel, size, args.sample)
+    answers, written = [], []
+    for item in args.inputs:
+        question = asking.read_question(item, session, reading)
+        found, maps = asking.answer(session, question, explain)
+        answers += found
+        if args.out:
+            out = Path(args.out) if len(args.inputs) == 1 else Path(args.out) / Path(item).stem
+            written += asking.write_answers(out, session, question, found, explain, maps)
+    return {"model": str(path), "sha256": session.metadata.sha256, "answers": answers, "files": written}
+
+
+def describe(result: dict[str, Any]) -> str:
+    """Give the answers in words."""
+    lines = []
+    for entry in result["answers"][:_SHOWN]:
+        true = entry.get("true", {})
+        values = [
+            f"{name} = {found['value']:.3f} {found['unit']}" + (f" (true {true[name]:.3f})" if name in true else "")
+            for name, found in entry.items() if isinstance(found, dict) and "value" in found
+        ]  # fmt: skip
+        lines.append(f"{entry['name']}: {', '.join(values)}; {entry['verdict']}")
+    lines += [f"  note: {note}" for note in dict.fromkeys(n for e in result["answers"] for n in e["notes"])]
+    if len(result["answers"]) > _SHOWN:
+        lines.append(f"... and {len(result['answers']) - _SHOWN} more; --json or --out gives them all")
+    return "\n".join(lines + [f"  wrote {path}" for path in result["files"]])

@@ -1,0 +1,157 @@
+"""Presets, files and ``--set`` become one validated configuration."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field
+
+from stm_models.config import Config, merge, parse_assignments, validate
+from stm_models.errors import InputError, unknown
+from stm_models.tasks.base import Task
+from stm_models.tasks.registry import get
+from stm_models.training.config import TrainConfig
+
+__all__ = [
+    "DemoConfig",
+    "EvaluateConfig",
+    "Settings",
+    "SplitConfig",
+    "TuneConfig",
+    "arguments",
+    "load",
+    "presets",
+]
+
+_CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+class SplitConfig(Config):
+    """Which samples train, validate, and stand for values never seen."""
+
+    unseen_fraction: float = Field(
+        0.16, ge=0, lt=1, description="share of the target's values held out whole"
+    )
+    validation_fraction: float = Field(0.2, gt=0, lt=1, description="share of the other groups")
+    seed: int = Field(0, ge=0)
+
+
+class TuneConfig(Config):
+    """How a search goes."""
+
+    trials: int = Field(8, ge=1, le=100_000)
+    epochs: int = Field(30, ge=1, description="most epochs of one trial")
+    pruner: Literal["hyperband", "median", "none"] = "median"
+    seed: int = Field(0, ge=0)
+
+
+class EvaluateConfig(Config):
+    """The freshly simulated states that a demo reports on."""
+
+    states: int = Field(48, ge=1, le=100_000)
+    seed: int = Field(20260, ge=0)
+
+
+class DemoConfig(Config):
+    """What a demo trains beside the tuned network: training values by network name."""
+
+    compare: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that configures a command of one task."""
+
+    task: Task
+    preset: str
+    simulate: Any
+    split: SplitConfig
+    train: TrainConfig
+    tune: TuneConfig
+    evaluate: EvaluateConfig
+    demo: DemoConfig
+
+    def record(self, *sections: str) -> dict[str, Any]:
+        """Plain values of some sections, as they are logged."""
+        values: dict[str, Any] = {"task": self.task.name, "preset": self.preset}
+        return values | {section: getattr(self, section).model_dump(mode="json") for section in sections}
+
+
+def arguments(parser: argparse.ArgumentParser, *, task: bool = True) -> None:
+    """Add the options that every configured command shares."""
+    if task:
+        parser.add_argument("task", help="hubbard")
+    parser.add_argument("--preset", default="quick", help="a file of configs/TASK (default: quick)")
+    parser.add_argument("--config", metavar="FILE.yaml", help="values laid over the preset")
+    parser.add_argument(
+        "--set", dest="assignments", action="append", default=[], metavar="SECTION.KEY=VALUE",
+        help="one value laid over all others; repeat, or separate with ';'",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, help="seed of simulation, split, training and search")
+
+
+def presets(task: str) -> list[str]:
+    """Names of the presets of a task."""
+    return sorted(path.stem for path in (_CONFIGS / task).glob("*.yaml"))
+
+
+def load(
+    task: str,
+    preset: str = "quick",
+    *,
+    config: str | None = None,
+    assignments: list[str] | None = None,
+    seed: int | None = None,
+    recorded: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Read the preset, lay file, assignments, seed and a run's recorded values over it, and validate the whole.
+
+    Raises
+    ------
+    InputError
+        For an unknown task, preset, section or key, or an impossible value.
+    """
+    found = get(task)
+    if preset not in presets(task):
+        raise unknown(f"preset of {task}", preset, presets(task))
+    values = _read(_CONFIGS / task / f"{preset}.yaml")
+    if config:
+        values = merge(values, _read(Path(config)))
+    pairs = [pair for text in assignments or [] for pair in text.split(";") if pair.strip()]
+    values = merge(values, parse_assignments(pairs))
+    kinds: dict[str, type[Config]] = {
+        "simulate": found.simulation, "split": SplitConfig, "train": TrainConfig, "tune": TuneConfig,
+        "evaluate": EvaluateConfig, "demo": DemoConfig,
+    }  # fmt: skip
+    for section in values:
+        if section not in kinds:
+            raise unknown("section of the configuration", section, kinds)
+        if not isinstance(values[section], dict):
+            raise InputError(
+                f"section {section!r} of the configuration is {values[section]!r}: expected keys below it, "
+                f"e.g. --set {section}.seed=1"
+            )
+    values = merge({"train": {"network": found.default_network, "loss": found.loss}}, values)
+    if seed is not None:
+        values = merge(values, {name: {"seed": seed} for name in ("simulate", "split", "train", "tune")})
+    values = merge(values, {name: given for name, given in (recorded or {}).items() if name in kinds})
+    made = {name: validate(kind, values.get(name, {}), name) for name, kind in kinds.items()}
+    return Settings(found, preset, **made)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or "no valid YAML"
+        raise InputError(
+            f"cannot read the configuration {path}: {reason}; give a YAML file with sections"
+        ) from error
+    if not isinstance(values or {}, dict):
+        raise InputError(f"the configuration {path} is no mapping: expected sections such as 'train:'")
+    return values or {}

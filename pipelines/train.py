@@ -1,0 +1,78 @@
+"""Train one network on a data set; the run is recorded in MLflow with its baselines beside it.
+
+Example: stm train hubbard --data quick.zarr --model mlp
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines import settings
+from pipelines.fitting import fit, load_parts
+from stm_models.errors import InputError
+from tracking import runs
+from tracking.store import Store, connect
+
+__all__ = ["arguments", "describe", "run"]
+
+_CHECKPOINTS = Path("checkpoints")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's options."""
+    settings.arguments(parser)
+    parser.add_argument("--data", required=True, metavar="DATA.zarr")
+    parser.add_argument("--model", metavar="NAME", help="network (default: the task's)")
+    parser.add_argument("--include-unconverged", action="store_true", help="use flagged states too")
+    parser.add_argument(
+        "--resume", metavar="RUN_ID", help="continue an interrupted run with the configuration it has"
+    )
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Train."""
+    chosen = settings.load(
+        args.task, args.preset, config=args.config, assignments=_assignments(args), seed=args.seed
+    )
+    store = connect()
+    if args.resume:
+        chosen = _resumed(store, args.resume, chosen)
+    parts = load_parts(args.data, chosen.task, chosen.split, include_unconverged=args.include_unconverged)
+    with runs.start(store, chosen.task.name, f"train {chosen.train.network}", resume=args.resume) as record:
+        checkpoint = _CHECKPOINTS / f"{record.id}.pt"
+        try:
+            fitted = fit(record, chosen, chosen.train, parts, checkpoint=checkpoint)
+        except KeyboardInterrupt:
+            print(f"stopped: continue with --resume {record.id}")
+            raise
+        checkpoint.unlink(missing_ok=True)
+    return {**asdict(fitted), "link": store.run_link(fitted.run_id)}
+
+
+def describe(result: dict[str, Any]) -> str:
+    """List the scores of the network and of the baselines."""
+    rows = {result["network"]: result["metrics"], **result["baselines"]}
+    lines = [f"run {result['run_id']}"]
+    for name, found in rows.items():
+        lines.append(f"  {name:<14}" + "  ".join(f"{key} {value:.4g}" for key, value in found.items()))
+    return "\n".join([*lines, f"look at it: {result['link']}"])
+
+
+def _assignments(args: argparse.Namespace) -> list[str]:
+    return [*args.assignments, *([f"train.network={args.model}"] if args.model else [])]
+
+
+def _resumed(store: Store, run_id: str, chosen: settings.Settings) -> settings.Settings:
+    row = runs.get(store, run_id)
+    if not (_CHECKPOINTS / f"{run_id}.pt").is_file():
+        raise InputError(
+            f"run {run_id} ({row.outcome}) has no checkpoint in {_CHECKPOINTS.absolute()}: "
+            "resume in the folder where it was started, or train anew without --resume"
+        )
+    values = yaml.safe_load(runs.download(store, run_id, "config.yaml").read_text(encoding="utf-8"))
+    return settings.load(values["task"], values["preset"], recorded=values)

@@ -37,7 +37,7 @@ class Components:
     variances: NDArray[np.float32]
 
     def scores(self, images: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the (S, K) coordinates of ``images`` (S, C, H, W) in units of the training root mean square."""
+        """Return the (S, K) coordinates of ``images`` (S, C, H, W) in units of their training rms."""
         if images.shape[1:] != self.mean.shape:
             raise InputError(f"images of shape {images.shape[1:]} were given: expected {self.mean.shape}")
         parts = [

@@ -1,0 +1,191 @@
+"""Backward operators in terms of operators that ONNX has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._decomp import core_aten_decompositions
+from torch.nn import functional
+
+__all__ = [
+    "adaptive_average_pool",
+    "adaptive_average_pool_backward",
+    "average_pool_backward",
+    "convolution_backward",
+    "max_pool_backward",
+    "table",
+]
+
+_aten = torch.ops.aten
+
+
+def table() -> dict[Any, Callable[..., Any]]:
+    """Return the core ATen decompositions with the rules of this module."""
+    return {
+        **core_aten_decompositions(),
+        _aten.convolution_backward.default: convolution_backward,
+        _aten.max_pool2d_with_indices_backward.default: max_pool_backward,
+        _aten.avg_pool2d_backward.default: average_pool_backward,
+        _aten._adaptive_avg_pool2d.default: adaptive_average_pool,
+        _aten._adaptive_avg_pool2d_backward.default: adaptive_average_pool_backward,
+    }
+
+
+def convolution_backward(
+    gradient: Tensor,
+    image: Tensor,
+    weight: Tensor,
+    bias_sizes: Sequence[int] | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+    mask: Sequence[bool],
+) -> tuple[Tensor, None, None]:
+    """Return the gradient for the image: the adjoint convolution, padded to the image's size.
+
+    Raises
+    ------
+    NotImplementedError
+        When the gradient of the weight or bias is asked for: parameters are constants here.
+    """
+    if mask[1] or mask[2]:
+        raise NotImplementedError("gradients of weights: call requires_grad_(False) first")
+    if transposed:
+        back = _aten.convolution.default(
+            gradient, weight, None, stride, padding, dilation, False, [0] * len(stride), groups
+        )
+        return back, None, None
+    lost = [
+        image.shape[2 + axis]
+        - ((gradient.shape[2 + axis] - 1) * stride[axis] - 2 * padding[axis])
+        - (dilation[axis] * (weight.shape[2 + axis] - 1) + 1)
+        for axis in range(len(stride))
+    ]
+    back = _aten.convolution.default(gradient, weight, None, stride, padding, dilation, True, lost, groups)
+    return back, None, None
+
+
+def max_pool_backward(
+    gradient: Tensor,
+    image: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool,
+    indices: Tensor,
+) -> Tensor:
+    """Send each window's gradient to its maximum, the first in row order where several are equal.
+
+    ``indices`` stay unused, so that the forward pass need not compute them.
+    """
+    kernel, stride, padding, dilation = (_pair(p) for p in (kernel, stride or kernel, padding, dilation))
+    height, width = gradient.shape[2:]
+    missing = [
+        (count - 1) * step + span * (size - 1) + 1 - (before + length)
+        for count, step, span, size, before, length in zip(
+            (height, width), stride, dilation, kernel, padding, image.shape[2:], strict=True
+        )
+    ]
+    edges = (padding[1], max(missing[1], 0), padding[0], max(missing[0], 0))
+    padded = functional.pad(image, edges, value=-torch.inf) if any(edges) else image
+    windows = [
+        padded[
+            ...,
+            row * dilation[0] : row * dilation[0] + (height - 1) * stride[0] + 1 : stride[0],
+            column * dilation[1] : column * dilation[1] + (width - 1) * stride[1] + 1 : stride[1],
+        ]
+        for row, column in product(range(kernel[0]), range(kernel[1]))
+    ]
+    best, winner = windows[0], torch.zeros_like(windows[0], dtype=torch.int32)
+    for number, window in enumerate(windows[1:], start=1):
+        better = window > best
+        winner, best = torch.where(better, number, winner), torch.where(better, window, best)
+    parts = [torch.where(winner == number, gradient, 0.0) for number in range(len(windows))]
+    return _spread(torch.stack(parts, dim=2), image, kernel, stride, padding, dilation)
+
+
+def average_pool_backward(
+    gradient: Tensor,
+    image: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor: int | None,
+) -> Tensor:
+    """Share each window's gradient equally among its pixels.
+
+    Raises
+    ------
+    NotImplementedError
+        For windows of unequal weight: ``ceil_mode``, or padding that is not counted.
+    """
+    kernel, stride, padding = (_pair(p) for p in (kernel, stride or kernel, padding))
+    if ceil_mode or (any(padding) and not count_include_pad and not divisor):
+        raise NotImplementedError("average pooling with ceil_mode=True or count_include_pad=False")
+    share = gradient / (divisor or kernel[0] * kernel[1])
+    parts = share.unsqueeze(2).expand(-1, -1, kernel[0] * kernel[1], -1, -1)
+    return _spread(parts, image, kernel, stride, padding, (1, 1))
+
+
+def adaptive_average_pool(image: Tensor, output_size: Sequence[int]) -> Tensor:
+    """Average over adaptive windows, as two products with constant matrices."""
+    rows, columns = (
+        _windows(size, length, image) for size, length in zip(output_size, image.shape[2:], strict=True)
+    )
+    return rows @ image @ columns.T
+
+
+def adaptive_average_pool_backward(gradient: Tensor, image: Tensor) -> Tensor:
+    """Return the gradient of `adaptive_average_pool` for its image."""
+    rows, columns = (
+        _windows(size, length, image)
+        for size, length in zip(gradient.shape[2:], image.shape[2:], strict=True)
+    )
+    return rows.T @ gradient @ columns
+
+
+def _windows(size: int, length: int, like: Tensor) -> Tensor:
+    """Return the (size, length) matrix that averages ``length`` values in ``size`` adaptive windows."""
+    place = torch.arange(length, device=like.device)
+    number = torch.arange(size, device=like.device).unsqueeze(1)
+    first = number * length // size
+    end = ((number + 1) * length + size - 1) // size
+    return ((place >= first) & (place < end)).to(like.dtype) / (end - first).to(like.dtype)
+
+
+def _spread(
+    parts: Tensor,
+    image: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor:
+    """Sum ``parts`` (B, C, window pixels, h, w) where the windows' pixels lie in ``image``."""
+    channels, count, height, width = parts.shape[1:]
+    flat = parts.reshape(-1, count, height, width)
+    # A transposed convolution with one-hot kernels: measured faster than ScatterElements, on any device.
+    onehot = torch.eye(count, dtype=parts.dtype, device=parts.device).reshape(count, 1, kernel[0], kernel[1])
+    full = functional.conv_transpose2d(flat, onehot, stride=tuple(stride), dilation=tuple(dilation))
+    edges: list[int] = []
+    for axis in (1, 0):
+        rest = image.shape[2 + axis] + padding[axis] - full.shape[2 + axis]
+        edges += [-padding[axis], rest]
+    if any(edges):
+        full = functional.pad(full, edges)
+    return full.reshape(-1, channels, *image.shape[2:])
+
+
+def _pair(values: Sequence[int]) -> tuple[int, int]:
+    values = tuple(values)
+    return (values[0], values[-1])

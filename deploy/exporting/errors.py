@@ -1,0 +1,12 @@
+"""The exception of a failed export."""
+
+from __future__ import annotations
+
+__all__ = ["ExportError"]
+
+
+class ExportError(RuntimeError):
+    """The model could not be turned into a faithful ONNX file; no file was written.
+
+    Not a user's mistake: the message says which step failed, or lists the errors of every output.
+    """

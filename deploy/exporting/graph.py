@@ -1,0 +1,141 @@
+"""One ONNX graph of the prediction, its gradient and the distance to the training data."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._dispatch.python import enable_python_dispatcher
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+
+from deploy.exporting.decompositions import table
+from deploy.exporting.errors import ExportError
+
+__all__ = ["INPUT", "OPSET", "OUTPUTS", "build", "evaluate", "trace"]
+
+INPUT = "image"
+OUTPUTS = ("prediction", "gradient", "distance")
+OPSET = 20
+_BATCH = 3
+
+
+def evaluate(
+    model: nn.Module, novelty: nn.Module, explained: int, image: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what the graph returns, by autograd.
+
+    Parameters
+    ----------
+    model : Module
+        (B, C, H, W) to (B, T), in eval mode.
+    novelty : Module
+        (B, C, H, W) to (B,), in eval mode.
+    explained : int
+        Index of the target whose gradient is taken.
+    image : (B, C, H, W) float32, physical units
+
+    Returns
+    -------
+    prediction : (B, T) float32, the targets' units
+    gradient : (B, C, H, W) float32, unit of the target per unit of the image
+    distance : (B,) float32
+
+    Notes
+    -----
+    In eval mode no sample acts on another, so the gradient of the batch's sum holds each sample's own one.
+    """
+    leaf = image.detach().requires_grad_(True)
+    with torch.enable_grad():
+        prediction = model(leaf)
+        column = torch.arange(prediction.shape[1], device=prediction.device) == explained
+        wanted = column.to(prediction.dtype).expand_as(prediction)
+        (gradient,) = torch.autograd.grad(prediction, leaf, wanted)
+    with torch.no_grad():
+        distance = novelty(image.detach())
+    return prediction.detach(), gradient.detach(), distance
+
+
+def trace(model: nn.Module, novelty: nn.Module, explained: int, shape: tuple[int, int, int]) -> GraphModule:
+    """Record `evaluate` as a graph of plain operators for images (B, \\*shape) with any B.
+
+    Only the batch is symbolic: sizes that agree by chance must not be taken for one another.
+    """
+    everything = DimDynamic.STATIC
+    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+    image = mode.from_tensor(
+        torch.zeros(_BATCH, *shape),
+        symbolic_context=StatelessSymbolicContext(
+            dynamic_sizes=[DimDynamic.DYNAMIC, everything, everything, everything]
+        ),
+    )
+
+    def function(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return evaluate(model, novelty, explained, x)
+
+    with mode, enable_python_dispatcher():
+        graph = make_fx(function, decomposition_table=table(), _allow_non_fake_inputs=True)(image)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph
+
+
+def build(model: nn.Module, novelty: nn.Module, explained: int, shape: tuple[int, int, int]) -> Any:
+    """Return the graph of `evaluate` as an ``onnx.ModelProto`` with a free batch.
+
+    Call it in a fresh process: a trace that failed is known to spoil later ones.
+
+    Raises
+    ------
+    ExportError
+        When the model uses an operator that cannot be traced or that ONNX does not have.
+    """
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            graph = trace(model, novelty, explained, shape)
+            batch = torch.export.Dim("batch", min=1)
+            with torch.no_grad():
+                program = torch.export.export(
+                    graph, (torch.zeros(_BATCH, *shape),), dynamic_shapes=({0: batch},), strict=False
+                )
+            exported = torch.onnx.export(
+                program,
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=list(OUTPUTS),
+            )
+            return _tidy(exported.model_proto)
+    except Exception as error:
+        raise ExportError(f"the model has no ONNX graph: {_root(error)}") from error
+
+
+def _tidy(proto: Any) -> Any:
+    """Name the batch, and drop the exporter's notes: they hold source paths and one batch's sizes."""
+    proto.producer_name, proto.producer_version, proto.doc_string = "stm-lab", "", ""
+    for values in (proto.metadata_props, proto.graph.value_info, proto.graph.metadata_props):
+        del values[:]
+    for node in proto.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for value in (*proto.graph.input, *proto.graph.output):
+        del value.metadata_props[:]
+        size = value.type.tensor_type.shape.dim[0]
+        size.ClearField("dim_value")
+        size.dim_param = "batch"
+    return proto
+
+
+def _root(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"

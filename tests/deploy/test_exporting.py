@@ -1,0 +1,312 @@
+"""Exported files against the models that they came from."""
+
+import hashlib
+import json
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import numpy_helper
+
+from deploy.exporting import export as module
+from deploy.exporting import graph, worker
+from deploy.exporting import metadata as about
+from deploy.exporting.export import ExportError, export
+from deploy.serving.subgraph import extract
+from stm_models.errors import InputError
+from stm_models.networks import bundle as bundles
+from stm_models.networks.model import Model
+from stm_models.networks.registry import create, default_options
+from stm_models.training.novelty import Novelty
+
+# Odd sizes: pooling drops or completes rows. Two targets: the explained one is not the first.
+CASES = {
+    "mlp": {"shape": (2, 23, 26), "targets": ["gap", "U"], "explained": 1, "options": {"pool": 3}},
+    "conv": {"shape": (1, 26, 27), "targets": ["U"], "explained": 0, "options": {"hidden": 32}},
+}
+
+
+def _images(shape, count, seed):
+    rng = np.random.default_rng(seed)
+    spread = np.exp(np.random.default_rng(99).normal(size=shape))
+    return (2.0 + spread * rng.normal(size=(count, *shape))).astype(np.float32)
+
+
+def _make(name, folder):
+    case = CASES[name]
+    images, heldout = _images(case["shape"], 24, 0), _images(case["shape"], 16, 1)
+    targets = np.random.default_rng(2).normal(3.0, 2.0, (24, len(case["targets"])))
+    options = {**default_options(name), **case["options"]}
+    network = create(name, case["shape"], len(case["targets"]), options, seed=4)
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):  # untrained statistics would hide a mistake
+            layer.running_mean.copy_(torch.linspace(-0.2, 0.5, layer.num_features))
+            layer.running_var.copy_(torch.linspace(0.3, 2.0, layer.num_features))
+    novelty, quantiles = Novelty.fit(images, heldout, components=4)
+    channels, height, width = case["shape"]
+    info = {
+        "network": name,
+        "options": options,
+        "task": "hubbard",
+        "input": {"kind": "ft_ldos", "channels": channels, "height": height, "width": width, "kx_max": 1.25},
+        "targets": [{"name": n, "unit": "eV", "description": ""} for n in case["targets"]],
+        "explained": case["explained"],
+        "data": {"recipe": "r1", "digest": "d1"},
+    }
+    bundles.save(folder, Model.for_data(network, images, targets), novelty, info)
+    metadata = {key: info[key] for key in ("task", "input", "targets", "explained", "data")}
+    metadata |= {
+        "run_id": "run7",
+        "git_commit": None,
+        "metrics": {"mae": 0.25},
+        "distance": {"quantiles": quantiles},
+    }
+    return SimpleNamespace(name=name, bundle=folder, metadata=metadata, **case)
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exports")
+    made = {name: _make(name, folder / name) for name in CASES}
+    mistaken = {**made["conv"].metadata, "task": "other"}
+    with ThreadPoolExecutor(2) as pool:
+        reports = {
+            name: pool.submit(export, one.bundle, folder / "new" / f"{name}.onnx", one.metadata)
+            for name, one in made.items()
+        }
+        mistake = pool.submit(export, made["conv"].bundle, folder / "mistaken" / "a.onnx", mistaken)
+    made["conv"].mistake = mistake.exception()
+    for name, one in made.items():
+        one.report = reports[name].result()
+        one.content = one.report.path.read_bytes()
+        one.session = onnxruntime.InferenceSession(one.content, providers=["CPUExecutionProvider"])
+    return made
+
+
+@pytest.fixture(params=CASES)
+def exported(request, exports):
+    return exports[request.param]
+
+
+def _run(session, images):
+    return dict(zip(graph.OUTPUTS, session.run(list(graph.OUTPUTS), {"image": images}), strict=True))
+
+
+def test_file_is_whole_small_and_described_by_its_report(exported):
+    report = exported.report
+    assert report.path.is_absolute()
+    assert report.sha256 == hashlib.sha256(exported.content).hexdigest()
+    assert report.size_bytes == len(exported.content)
+    weights = (exported.bundle / "weights.safetensors").stat().st_size
+    assert report.size_bytes < 1.25 * weights + 60_000
+    assert set(report.parity) == {"prediction", "gradient", "distance", "rows", "kinks"}
+    assert all(report.parity[name] <= 1e-4 for name in ("prediction", "gradient", "distance", "rows"))
+    assert report.seconds > 0
+    assert [p.name for p in report.path.parent.iterdir() if p.name.startswith(".")] == []
+    onnx.checker.check_model(exported.content, full_check=True)
+    model = onnx.load_from_string(exported.content)
+    assert model.opset_import[0].version == report.opset
+    assert all(tensor.data_location == onnx.TensorProto.DEFAULT for tensor in model.graph.initializer)
+
+
+def test_names_types_and_shapes_are_the_contract(exported):
+    def describe(values):
+        return [(v.name, v.type, v.shape) for v in values]
+
+    shape, targets = list(exported.shape), len(exported.targets)
+    assert describe(exported.session.get_inputs()) == [("image", "tensor(float)", ["batch", *shape])]
+    assert describe(exported.session.get_outputs()) == [
+        ("prediction", "tensor(float)", ["batch", targets]),
+        ("gradient", "tensor(float)", ["batch", *shape]),
+        ("distance", "tensor(float)", ["batch"]),
+    ]
+
+
+@pytest.mark.parametrize("batch", [2, 5])
+def test_agrees_with_torch_on_other_batches(exported, batch):
+    images = _images(exported.shape, batch, 10 + batch)
+    bundle = bundles.load(exported.bundle)
+    got = _run(exported.session, images)
+    leaf = torch.from_numpy(images).requires_grad_(True)
+    prediction = bundle.model(leaf)
+    for row in range(batch):  # one by one: a mixture of samples would show
+        leaf.grad = None
+        prediction[row, exported.explained].backward(retain_graph=True)
+        want = leaf.grad[row].numpy()
+        assert np.abs(got["gradient"][row] - want).max() <= 1e-4 * np.abs(want).max()
+    np.testing.assert_allclose(got["prediction"], prediction.detach().numpy(), rtol=1e-4)
+    np.testing.assert_allclose(got["distance"], bundle.novelty(torch.from_numpy(images)).numpy(), rtol=1e-4)
+    assert np.abs(got["gradient"][0] - got["gradient"][1]).max() > 1e-3 * np.abs(got["gradient"]).max()
+
+
+def test_gradient_is_the_slope_of_the_files_own_prediction(exported):
+    image = _images(exported.shape, 1, 20)
+    gradient = _run(exported.session, image)["gradient"][0].astype(np.float64)
+    scale = bundles.load(exported.bundle).model.pixel_scale.numpy().astype(np.float64)
+    rng = np.random.default_rng(21)
+    directions = [
+        scale**2 * gradient,
+        *(scale * np.sign(gradient) * rng.random(scale.shape) for _ in range(3)),
+    ]
+    # The convolutional network answers in float32 and with kinks: an untrained one hardly varies.
+    tolerance = {"mlp": 2e-3, "conv": 6e-2}[exported.name]
+    for direction in directions:
+        step = 2e-3 / np.abs(direction / scale).max()
+        ends = np.concatenate((image + step * direction, image - step * direction)).astype(np.float32)
+        moved = ends[0].astype(np.float64) - ends[1]  # what float32 made of the step
+        values = _run(exported.session, ends)["prediction"][:, exported.explained].astype(np.float64)
+        assert values[0] - values[1] == pytest.approx(float((gradient * moved).sum()), rel=tolerance)
+
+
+def test_part_for_the_prediction_holds_nothing_of_the_gradient(exported):
+    whole = onnx.load_from_string(exported.content)
+    part = onnx.load_from_string(extract(exported.content, ["prediction"]))
+    assert {o.name for o in part.graph.output} == {"prediction"}
+    assert len(part.graph.node) < 0.4 * len(whole.graph.node)
+    kinds = [node.op_type for node in part.graph.node]
+    assert not {"ConvTranspose", "Exp", "Greater", "ScatterElements"} & set(kinds)
+    assert kinds.count("MaxPool") == (3 if exported.name == "conv" else 0)
+
+
+def test_metadata_are_complete_and_hold_no_paths(exported):
+    model = onnx.load_from_string(exported.content)
+    assert [entry.key for entry in model.metadata_props] == ["stm"]
+    entry = json.loads(model.metadata_props[0].value)
+    for key, value in exported.metadata.items():
+        assert entry[key] == value
+    assert entry["schema"] == 1
+    assert entry["opset"] == exported.report.opset
+    assert entry["explanations"] == ["gradient"]
+    assert entry["versions"]["torch"] == torch.__version__
+    assert {"stm-lab", "python", "numpy", "onnx", "onnxruntime", "onnxscript"} < set(entry["versions"])
+    age = datetime.now(UTC) - datetime.fromisoformat(entry["created"])
+    assert timedelta(0) <= age + timedelta(seconds=1) < timedelta(hours=1)
+    assert set(entry) == {*exported.metadata, "schema", "opset", "versions", "explanations", "created"}
+    assert b"/site-packages/" not in exported.content
+    assert str(exported.bundle).encode() not in exported.content
+
+
+def test_graph_that_differs_writes_nothing_and_keeps_the_old_file(exports, tmp_path, monkeypatch):
+    one = exports["mlp"]
+
+    def build(*arguments):
+        model = onnx.load_from_string(one.content)
+        del model.metadata_props[:]
+        tensor = next(t for t in model.graph.initializer if len(t.dims) == 2)
+        values = numpy_helper.to_array(tensor) * np.float32(1.01)
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        return model
+
+    monkeypatch.setattr(worker, "build", build)
+    old = tmp_path / "old.onnx"
+    old.write_bytes(b"precious")
+    for out in (old, tmp_path / "new.onnx"):
+        with pytest.raises(ExportError, match="relative error"):
+            worker.write(one.bundle, out, one.metadata)
+    assert [p.name for p in tmp_path.iterdir()] == ["old.onnx"]
+    assert old.read_bytes() == b"precious"
+
+
+def test_operator_without_counterpart_is_an_export_error():
+    class Odd(torch.nn.Module):
+        def forward(self, x):
+            return torch.linalg.eigvalsh(x[:, 0] + x[:, 0].mT)
+
+    with pytest.raises(ExportError, match=r"no ONNX graph: .*eigh"):
+        graph.build(Odd(), Odd(), 0, (1, 4, 4))
+
+
+def test_worker_tells_a_users_mistake_in_one_line(exports):
+    mistake = exports["conv"].mistake
+    assert isinstance(mistake, InputError)
+    assert re.search(r'task is "other", but .*conv was trained with "hubbard"', str(mistake))
+    assert "\n" not in str(mistake)
+    assert list((exports["conv"].bundle.parent / "mistaken").iterdir()) == []
+
+
+def test_model_without_novelty_is_refused(exports, tmp_path):
+    one = exports["mlp"]
+    bundle = bundles.load(one.bundle)
+    bundles.save(tmp_path / "bare", bundle.model, None, bundle.info)
+    with pytest.raises(InputError, match="no distance to the training data"):
+        worker.write(tmp_path / "bare", tmp_path / "a.onnx", one.metadata)
+
+
+def _valid():
+    return {
+        "task": "t",
+        "input": {},
+        "targets": [{"name": "U"}],
+        "explained": 0,
+        "data": {"recipe": "r", "digest": "d"},
+        "run_id": None,
+        "git_commit": None,
+        "metrics": {},
+        "distance": {"quantiles": {"0.5": 1.0}},
+    }
+
+
+@pytest.mark.parametrize("key", _valid())
+def test_missing_metadata_are_named(key):
+    values = _valid()
+    assert about.check(values) == values
+    del values[key]
+    with pytest.raises(InputError, match=key):
+        about.check(values)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("explained", 1, "explained is 1, but there are 1 targets"),
+        ("metrics", {"mae": float("nan")}, "metrics"),
+        ("input", {"a": float("inf")}, "finite"),
+        ("input", {"a": object()}, "metadata of the export"),
+        ("distance", {"quantiles": {}}, "quantiles"),
+        ("data", {"recipe": "r"}, "digest"),
+        ("versions", {}, "unknown key 'versions'"),
+    ],
+)
+def test_wrong_metadata_are_refused(key, value, message):
+    with pytest.raises(InputError, match=message):
+        about.check({**_valid(), key: value})
+
+
+@pytest.mark.parametrize("out", ["file/sub/a.onnx", "folder.onnx", "a.pt"])
+def test_unwritable_out_is_refused_at_once(tmp_path, out):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.onnx").mkdir()
+    (tmp_path / "bundle").mkdir()
+    with pytest.raises(InputError, match=r"cannot write|ends in \.onnx"):
+        export(tmp_path / "bundle", tmp_path / out, _valid())
+
+
+def test_missing_bundle_is_refused_at_once(tmp_path):
+    with pytest.raises(InputError, match="no model bundle at"):
+        export(tmp_path / "nothing", tmp_path / "a.onnx", _valid())
+
+
+@pytest.mark.parametrize(
+    ("code", "out", "err", "message"),
+    [
+        (1, json.dumps({"error": "export", "message": "table"}), "noise", "^table$"),
+        (1, "", "x" * 9000 + "\nValueError: odd", "the exporting process failed(.|\n)*ValueError: odd$"),
+        (-9, "", "", "ended by signal 9(.|\n)*memory"),
+    ],
+)
+def test_failures_of_the_worker_are_told(tmp_path, monkeypatch, code, out, err, message):
+    done = subprocess.CompletedProcess([], code, out, err)
+    monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: done)
+    old = tmp_path / "a.onnx"
+    old.write_bytes(b"precious")
+    with pytest.raises(ExportError, match=message) as caught:
+        export(tmp_path, old, _valid())
+    assert len(str(caught.value)) < 2000
+    assert old.read_bytes() == b"precious"

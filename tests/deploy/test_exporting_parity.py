@@ -1,0 +1,120 @@
+"""The guard between a model and its file."""
+
+import numpy as np
+import pytest
+
+from deploy.exporting.errors import ExportError
+from deploy.exporting.parity import BATCHES, check
+
+MEAN = np.linspace(-1, 1, 30, dtype=np.float32).reshape(1, 5, 6)
+SCALE = np.full((1, 5, 6), 0.5, dtype=np.float32)
+
+
+def smooth(images):
+    x = images.astype(np.float64)
+    total = x.sum(axis=(1, 2, 3))
+    return {
+        "prediction": np.stack((np.sin(total), total), axis=1).astype(np.float32),
+        "gradient": (np.cos(total)[:, None, None, None] * np.ones_like(x)).astype(np.float32),
+        "distance": np.sqrt((x**2).sum(axis=(1, 2, 3))).astype(np.float32),
+    }
+
+
+def changed(name, change):
+    def run(images):
+        outputs = smooth(images)
+        outputs[name] = change(outputs[name])
+        return outputs
+
+    return run
+
+
+def test_equal_functions_pass_and_see_fresh_images_of_every_batch():
+    seen = []
+
+    def run(images):
+        seen.append(images.copy())
+        return smooth(images)
+
+    errors = check(run, smooth, MEAN, SCALE)
+    assert errors == {"prediction": 0.0, "gradient": 0.0, "distance": 0.0, "rows": 0.0, "kinks": 0.0}
+    assert {len(images) for images in seen} == set(BATCHES)
+    large = next(images for images in seen if len(images) == 17)
+    assert large.dtype == np.float32
+    assert len(np.unique(large)) > 0.9 * large.size
+    assert abs((large - MEAN).std() - 0.5) < 0.1
+
+
+@pytest.mark.parametrize("name", ["prediction", "gradient", "distance"])
+@pytest.mark.parametrize(
+    "change", [lambda v: v * (1 + 1e-3), lambda v: v + 1e-3, lambda v: v * np.nan, np.zeros_like]
+)
+def test_a_wrong_output_is_named_with_the_table(name, change):
+    with pytest.raises(ExportError, match="nothing was written") as caught:
+        check(changed(name, change), smooth, MEAN, SCALE)
+    lines = str(caught.value).splitlines()
+    assert lines[1].split() == ["relative", "error", "batch", "1", "batch", "3", "batch", "17"]
+    worst = next(line for line in lines if line.startswith(name)).split()[1:]
+    assert len(worst) == 3
+    assert max(float(value) for value in worst) > 1e-4
+
+
+def test_small_differences_are_reported_but_pass():
+    errors = check(changed("distance", lambda v: v * np.float32(1 + 1e-5)), smooth, MEAN, SCALE)
+    assert 5e-6 < errors["distance"] < 2e-5
+
+
+def test_samples_that_act_on_each_other_are_caught():
+    def run(images):
+        outputs = smooth(images)
+        outputs["prediction"] = outputs["prediction"] + np.float32(1e-2 * (len(images) == 1))
+        return outputs
+
+    def reference(images):
+        return run(images) if len(images) == 1 else smooth(images)
+
+    with pytest.raises(ExportError) as caught:
+        check(run, reference, MEAN, SCALE)
+    assert float(str(caught.value).splitlines()[-1].split()[-1]) > 1e-4
+    assert str(caught.value).splitlines()[-1].startswith("rows")
+
+
+def test_a_gradient_frozen_at_the_first_image_is_caught():
+    frozen = smooth(np.asarray(MEAN[None], dtype=np.float32))["gradient"]
+    with pytest.raises(ExportError, match="does not change with the image"):
+        check(changed("gradient", lambda v: np.broadcast_to(frozen, v.shape)), smooth, MEAN, SCALE)
+
+
+def test_wrong_shapes_are_caught():
+    with pytest.raises(ExportError, match="shapes"):
+        check(changed("distance", lambda v: v[:, None]), smooth, MEAN, SCALE)
+
+
+def test_a_model_that_gives_nan_is_blamed_itself():
+    broken = changed("prediction", lambda v: v * np.nan)
+    with pytest.raises(ExportError, match="the model itself gives NaN"):
+        check(broken, broken, MEAN, SCALE)
+
+
+def _step(shift):
+    """Gradient jumps by 10 % where one pixel crosses ``shift`` above its mean."""
+
+    def run(images):
+        outputs = smooth(images)
+        outputs["gradient"] = np.ones_like(images)
+        x = images[:, 0, 2, 3] - MEAN[0, 2, 3]
+        outputs["gradient"] *= (1 + 0.1 * (x > shift))[:, None, None, None]
+        return outputs
+
+    return run
+
+
+def test_a_kink_within_rounding_is_no_error_but_a_displaced_one_is():
+    seen = []
+    check(lambda images: seen.append(images) or smooth(images), smooth, MEAN, SCALE)
+    pixel = float(next(s for s in seen if len(s) == 17)[5, 0, 2, 3] - MEAN[0, 2, 3])
+    errors = check(_step(pixel + 1e-7), _step(pixel - 1e-7), MEAN, SCALE)
+    assert errors["kinks"] == 1
+    assert errors["gradient"] < 1e-6
+    with pytest.raises(ExportError):
+        check(_step(pixel + 1e-3), _step(pixel - 1e-3), MEAN, SCALE)

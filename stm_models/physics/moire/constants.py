@@ -8,7 +8,14 @@ from __future__ import annotations
 import math
 
 __all__ = [
-    "BOND_LENGTH", "COULOMB", "DECAY", "HOPPING_RANGE", "INTERLAYER", "LATTICE_CONSTANT", "V_PI", "V_SIGMA",
+    "BOND_LENGTH",
+    "COULOMB",
+    "DECAY",
+    "HOPPING_RANGE",
+    "INTERLAYER",
+    "LATTICE_CONSTANT",
+    "V_PI",
+    "V_SIGMA",
 ]
 
 LATTICE_CONSTANT = 2.46

@@ -55,7 +55,7 @@ class Lattice:
     @cached_property
     def reciprocal(self) -> Floats:
         """Reciprocal lattice vectors as rows, (2, 2) float64, 1/a."""
-        return 2 * math.pi * np.linalg.inv(self.vectors).T
+        return np.linalg.inv(self.vectors / (2 * math.pi)).T.astype(np.float64, copy=False)
 
     def high_symmetry(self) -> dict[str, Floats]:
         """Γ, M, K and K' of the moiré Brillouin zone, each (2,) float64, 1/a."""
@@ -129,7 +129,7 @@ def patch(lattice: Lattice, radius: float) -> tuple[Floats, NDArray[np.int64]]:
     sites : (M,) int64
         Which site of the cell each atom is a copy of.
     """
-    reach = int(math.ceil(radius / (math.sqrt(3) / 2 * np.linalg.norm(lattice.vectors[0])))) + 1
+    reach = math.ceil(radius / (math.sqrt(3) / 2 * np.linalg.norm(lattice.vectors[0]))) + 1
     m, n = np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1), indexing="ij")
     shifts = np.stack([m.ravel(), n.ravel()], axis=1) @ lattice.vectors
     points = (shifts[:, None, :] + lattice.positions[None, :, :2]).reshape(-1, 2)
@@ -181,5 +181,9 @@ def _pair_half_turn(lattice: Lattice) -> Lattice:
     first = np.flatnonzero(np.arange(lattice.size) < partner)
     order = np.concatenate([first, partner[first]])
     return Lattice(
-        lattice.index, lattice.positions[order], lattice.layer[order], lattice.sublattice[order], lattice.vectors
+        lattice.index,
+        lattice.positions[order],
+        lattice.layer[order],
+        lattice.sublattice[order],
+        lattice.vectors,
     )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit, xlogy
 
+from stm_models.errors import InputError
 from stm_models.physics.moire import real_form
 from stm_models.physics.moire.coulomb import hartree_rows, screened
 from stm_models.physics.moire.hopping import HOPPING_RANGE, find_bonds, slater_koster
@@ -84,8 +85,15 @@ class MeanField:
     """
 
     def __init__(
-        self, lattice: Lattice, *, k_count: int, temperature: float, dielectric: float | None,
-        gate_distance: float = 10.0, fock_range: float = HOPPING_RANGE, interlayer_scale: float = 1.0,
+        self,
+        lattice: Lattice,
+        *,
+        k_count: int,
+        temperature: float,
+        dielectric: float | None,
+        gate_distance: float = 10.0,
+        fock_range: float = HOPPING_RANGE,
+        interlayer_scale: float = 1.0,
     ) -> None:
         self.lattice, self.temperature = lattice, temperature
         self.half = lattice.size // 2
@@ -110,8 +118,13 @@ class MeanField:
         self._bond_count = np.bincount(self._label, minlength=len(self.bonds.size)).astype(float)
 
     def solve(
-        self, interaction: float, filling: float, start: tuple[Floats, Floats] | None = None, *,
-        tolerance: float = 1e-6, max_iterations: int = 60,
+        self,
+        interaction: float,
+        filling: float,
+        start: tuple[Floats, Floats] | None = None,
+        *,
+        tolerance: float = 1e-6,
+        max_iterations: int = 60,
     ) -> Solution:
         """Iterate to self-consistency.
 
@@ -136,7 +149,8 @@ class MeanField:
         count = self.lattice.size + filling
         sites = len(self.sites.size)
         if start is None:
-            guess = np.concatenate([np.full(sites, count / 2 / self.lattice.size), np.zeros(len(self.bonds.size))])
+            even = np.full(sites, count / 2 / self.lattice.size)
+            guess = np.concatenate([even, np.zeros(len(self.bonds.size))])
         else:
             density = start[0] * (count / 2 / (self.sites.size @ start[0]))
             guess = np.concatenate([density, start[1]])
@@ -151,9 +165,8 @@ class MeanField:
                 break
             guess = mixer.step(guess, output - guess)
         energy = self._energy(interaction, guess, energies, occupation)
-        entropy = -2 * float(
-            self.mesh.weights @ (xlogy(occupation, occupation) + xlogy(1 - occupation, 1 - occupation)).sum(axis=1)
-        )
+        disorder = xlogy(occupation, occupation) + xlogy(1 - occupation, 1 - occupation)
+        entropy = -2 * float(self.mesh.weights @ disorder.sum(axis=1))
         return Solution(
             output[:sites], output[sites:], energies, vectors, level, energy,
             energy - self.temperature * entropy, iteration, residual, residual < tolerance,
@@ -232,7 +245,18 @@ def chemical_potential(energies: Floats, weights: Floats, count: float, temperat
     Returns
     -------
     float, eV
+
+    Raises
+    ------
+    InputError
+        When the bands cannot hold that many electrons.
     """
+    room = 2 * energies.shape[1]
+    if not 0 < count < room:
+        raise InputError(
+            f"cannot place {count:g} electrons in {room // 2} bands: expected above 0 and below {room}; "
+            "bring the filling nearer to 0"
+        )
 
     def excess(level: float) -> float:
         return 2 * float(weights @ expit((level - energies) / temperature).sum(axis=1)) - count

@@ -15,7 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy.linalg import blas, lapack
 
-__all__ = ["assemble", "diagonalise", "pair_expectation", "site_density"]
+__all__ = ["assemble", "diagonalise", "occupied_projector", "pair_expectation", "site_density"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -71,7 +71,14 @@ def diagonalise(matrix: Floats) -> tuple[Floats, Floats]:
 
 
 def occupied_projector(vectors: Floats, occupation: Floats) -> Floats:
-    """Q = sum_m f_m x_m x_mᵀ, upper triangle of a C-ordered (N, N) float64."""
+    """Q = sum_m f_m x_m x_mᵀ, upper triangle of a C-ordered (N, N) float64.
+
+    Parameters
+    ----------
+    vectors : (N, N) float64
+    occupation : (N,) float64
+        Falling, as the energies rise.
+    """
     count = int(np.searchsorted(-occupation, -1e-17))
     scaled = np.asfortranarray(vectors[:, :count] * np.sqrt(occupation[:count]))
     return blas.dsyrk(1.0, scaled, lower=1).T

@@ -66,11 +66,16 @@ def orbits(lattice: Lattice, bonds: Bonds) -> tuple[Orbits, Orbits]:
     Returns
     -------
     sites, bonds : Orbits
+
+    Raises
+    ------
+    ValueError
+        When the image of a bond is not among the bonds.
     """
     site_label = np.arange(lattice.size)
     keys = _keys(bonds.start, bonds.end, bonds.cell)
     order = np.argsort(keys)
-    reverse = order[np.searchsorted(keys, _keys(bonds.end, bonds.start, -bonds.cell), sorter=order)]
+    reverse = _find(keys, order, _keys(bonds.end, bonds.start, -bonds.cell))
     bond_label = np.minimum(np.arange(len(bonds.start)), reverse)
     turns = [site_images(lattice, operation) for operation in point_group()]
     inverse = np.linalg.inv(lattice.vectors)
@@ -78,9 +83,7 @@ def orbits(lattice: Lattice, bonds: Bonds) -> tuple[Orbits, Orbits]:
         site_label = np.minimum(site_label, partner)
         turned = np.rint(bonds.cell @ lattice.vectors @ operation[:2, :2].T @ inverse).astype(np.int64)
         cell = turned + shift[bonds.end] - shift[bonds.start]
-        image = order[
-            np.searchsorted(keys, _keys(partner[bonds.start], partner[bonds.end], cell), sorter=order)
-        ]
+        image = _find(keys, order, _keys(partner[bonds.start], partner[bonds.end], cell))
         bond_label = np.minimum(bond_label, np.minimum(image, reverse[image]))
     return _classes(site_label), _classes(bond_label)
 
@@ -102,6 +105,13 @@ def k_mesh(lattice: Lattice, count: int, *, reduce: bool = True) -> KMesh:
 
 def _keys(start: Ints, end: Ints, cell: Ints) -> Ints:
     return ((start * 4096 + end) * 64 + cell[:, 0] + 32) * 64 + cell[:, 1] + 32
+
+
+def _find(keys: Ints, order: Ints, wanted: Ints) -> Ints:
+    place = order[np.searchsorted(keys, wanted, sorter=order).clip(max=len(keys) - 1)]
+    if not np.array_equal(keys[place], wanted):
+        raise ValueError("the bonds are not closed under the point group: the image of one is missing")
+    return place
 
 
 def _classes(label: Ints) -> Orbits:

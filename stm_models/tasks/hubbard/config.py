@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from stm_models.config import Config
 
@@ -20,6 +20,18 @@ def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
 def _not_negative(pair: tuple[float, float]) -> tuple[float, float]:
     if pair[0] < 0:
         raise ValueError("the Hubbard U is a repulsion, expected values of at least 0 eV")
+    return _ordered(pair)
+
+
+def _positive(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] <= 0:
+        raise ValueError("expected factors above 0")
+    return _ordered(pair)
+
+
+def _within_bands(pair: tuple[float, float]) -> tuple[float, float]:
+    if max(abs(pair[0]), abs(pair[1])) > 1:
+        raise ValueError("expected eV within 1 of the chemical potential, e.g. [-0.004, 0.004] for 4 mV")
     return _ordered(pair)
 
 
@@ -44,9 +56,13 @@ class HubbardSimulation(Config):
     filling: Range = Field(
         (-0.2, 0.2), description="electrons per moiré cell beyond neutrality, drawn per state"
     )
-    bias: Range = Field((-0.004, 0.004), description="bias about the chemical potential, eV, drawn per image")
+    bias: Annotated[tuple[float, float], AfterValidator(_within_bands)] = Field(
+        (-0.004, 0.004), description="bias about the chemical potential, eV, drawn per image"
+    )
     broadening: float = Field(0.03, gt=0, le=1, description="standard deviation of the LDOS Gaussian, eV")
-    broadening_spread: Range = Field((0.9, 1.1), description="factor on the broadening, drawn per image")
+    broadening_spread: Annotated[tuple[float, float], AfterValidator(_positive)] = Field(
+        (0.9, 1.1), description="factor on the broadening, drawn per image"
+    )
     dielectric: float | None = Field(10.0, gt=0, description="dielectric constant; null: Hubbard U alone")
     gate_distance: float = Field(10.0, gt=0, le=100, description="distance of the metallic gates, nm")
     fock_range: float = Field(
@@ -61,3 +77,14 @@ class HubbardSimulation(Config):
     bottom_layer: float = Field(1.0, ge=0, le=1, description="weight of the layer away from the tip")
     image_size: int = Field(128, ge=8, le=2048, description="pixels along kx and ky")
     seed: int = Field(0, ge=0)
+
+    @field_validator("filling")
+    @classmethod
+    def _fits_the_cell(cls, pair: tuple[float, float], known: ValidationInfo) -> tuple[float, float]:
+        index = known.data.get("index", 1)
+        sites = 4 * (3 * index**2 + 3 * index + 1)
+        if max(abs(pair[0]), abs(pair[1])) >= sites:
+            raise ValueError(
+                f"expected less than the {sites} electrons of the neutral cell I={index}, either way"
+            )
+        return pair

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from optuna.exceptions import TrialPruned
 
 from stm_models.errors import InputError
 from stm_models.files import write_json
@@ -219,7 +218,8 @@ def _end(run: Run, status: str, outcome: str, error: BaseException | None = None
 
 
 def _verdict(error: BaseException) -> tuple[str, str]:
-    if isinstance(error, TrialPruned):
+    optuna = sys.modules.get("optuna")  # not imported for its sake: it takes a second
+    if optuna is not None and isinstance(error, optuna.TrialPruned):
         return "KILLED", "pruned"
     if isinstance(error, KeyboardInterrupt):
         return "KILLED", "killed"

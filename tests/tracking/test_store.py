@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import multiprocessing
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from stm_models.errors import InputError
+from tracking.store import Store, connect, redact
+
+
+def _create(barrier) -> None:
+    barrier.wait()
+    connect().experiment("hubbard")
+
+
+def test_two_processes_create_one_store(tmp_path):
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(2)
+    workers = [context.Process(target=_create, args=(barrier,)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    store = connect()
+    assert list(store.experiments().values()) == ["hubbard"]
+    assert store.location == f"sqlite:///{tmp_path}/mlflow.db"
+    assert not list(tmp_path.glob("*.new*"))
+
+
+def test_files_of_a_sqlite_store_live_beside_it(local):
+    experiment = local.client.get_experiment(local.experiment("hubbard"))
+    beside = Path(local.uri.removeprefix("sqlite:///")).parent / "mlartifacts"
+    assert experiment.artifact_location == beside.as_uri()
+
+
+def test_environment_names_the_store(local, monkeypatch, tmp_path):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", local.uri)
+    assert connect().uri == local.uri
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_experiment_is_made_once(store):
+    assert store.experiment("once") == store.experiment("once")
+
+
+def test_deleted_experiment_is_explained(local):
+    local.client.delete_experiment(local.experiment("gone"))
+    with pytest.raises(InputError, match=r"'gone' is deleted; restore"):
+        local.experiment("gone")
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("nonsense://host", "unknown scheme 'nonsense'"),
+        ("./mlruns", "plain folder"),
+        ("file:///somewhere", "plain folder"),
+        ("sqlite://", "names no file"),
+        ("sqlite:///corrupt.db", "no readable SQLite file"),
+        ("sqlite:///foreign.db", "belongs to another program"),
+        ("sqlite:///folder", "no file that you may write"),
+        ("sqlite:///corrupt.db/mlflow.db", "cannot write to"),
+        ("http://127.0.0.1:9", "cannot reach"),
+        ("postgresql://me:secret@127.0.0.1:9/runs", "cannot reach"),
+    ],
+)
+def test_unusable_store_is_refused_at_once(uri, said, tmp_path):
+    (tmp_path / "corrupt.db").write_bytes(b"no database at all" * 100)
+    (tmp_path / "folder").mkdir()
+    with sqlite3.connect(tmp_path / "foreign.db") as foreign:
+        foreign.execute("CREATE TABLE recipes (name TEXT)")
+    before = (tmp_path / "foreign.db").read_bytes()
+    start = time.monotonic()
+    with pytest.raises(InputError, match=said) as caught:
+        connect(uri)
+    assert time.monotonic() - start < 6
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert (tmp_path / "foreign.db").read_bytes() == before
+
+
+def test_server_that_is_not_mlflow(tmp_path, start_script):
+    code = (
+        "import http.server as h; s = h.HTTPServer(('127.0.0.1', 0), h.SimpleHTTPRequestHandler);"
+        "print(s.server_port, flush=True); s.serve_forever()"
+    )
+    server = start_script(code, folder=tmp_path)
+    assert server.stdout is not None
+    with pytest.raises(InputError, match="no MLflow server"):
+        connect(f"http://127.0.0.1:{int(server.stdout.readline())}")
+
+
+def test_links(local, remote):
+    assert local.run_link("0" * 32) == f"mlflow ui --backend-store-uri {local.uri}"
+    run = remote.client.create_run(remote.experiment("links"))
+    link = f"{remote.uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    assert remote.run_link(run.info.run_id) == link
+
+
+def test_password_is_hidden():
+    assert redact("postgresql://me:secret@host:5/x") == "postgresql://me:***@host:5/x"
+    assert Store("http://me:secret@host", None, None).location == "http://me:***@host"

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import urllib.request
+
+import pytest
+from starlette.testclient import TestClient
+
+from stm_models.errors import InputError
+from tracking import models, runs
+from tracking.store import connect
+from tracking.ui.app import create_app
+from tracking.ui.server import serve
+
+HOSTILE = "<script>alert(1)</script>\"'{{ 7*7 }}"
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """Three runs of one search, a model, and a run whose every name is an attack."""
+    from matplotlib.figure import Figure
+
+    folder = tmp_path_factory.mktemp("ui")
+    store = connect(f"sqlite:///{folder}/mlflow.db")
+    ids = {}
+    with runs.start(store, "hubbard", "search") as parent:
+        for name, mae in (("middle", 0.2), ("best", 0.1), ("worst", 0.3)):
+            with runs.start(store, "hubbard", name, parent=parent.id, tags={"network": f"net-{name}"}) as run:
+                run.metrics({"mae": mae, "zeta": 1.0})
+                run.figure(Figure(), "figures/parity.png")
+                run.json({"a": 1}, "panel/index.json")
+            ids[name] = run.id
+        ids["search"] = parent.id
+    with runs.start(store, HOSTILE, HOSTILE, tags={"note": HOSTILE, "data.digest": HOSTILE}) as run:
+        run.params({"text": HOSTILE})
+    ids["hostile"] = run.id
+    return store, ids
+
+
+@pytest.fixture
+def page(filled):
+    return TestClient(create_app(filled[0]), base_url="http://127.0.0.1")
+
+
+def _order(text, names=("middle", "best", "worst")):
+    return [name for name in re.findall(r'href="/runs/\w+">([^<]+)<', text) if name in names]
+
+
+def test_table_shows_runs_nested_with_their_metrics(page, filled):
+    text = page.get("/?experiment=hubbard").text
+    assert _order(text, ("search", "middle", "best", "worst")) == ["search", "worst", "best", "middle"]
+    assert text.count('class="depth1"') == 3
+    assert ">mae</a>" in text
+    assert ">zeta</a>" in text
+    assert "net-best" in text
+    assert "alert(1)" not in text.partition("<table>")[2]
+
+
+@pytest.mark.parametrize(
+    ("query", "order"),
+    [
+        ("sort=mae", ["best", "middle", "worst"]),
+        ("sort=mae&desc=1", ["worst", "middle", "best"]),
+        ("sort=network", ["best", "middle", "worst"]),
+        ("sort=none", ["worst", "best", "middle"]),
+        ("q=NET-BEST", ["best"]),
+        ("q=0123-nothing", []),
+    ],
+)
+def test_sorting_and_filtering(page, query, order):
+    text = page.get(f"/?experiment=hubbard&{query}").text
+    assert _order(text) == order
+    assert ("search" in _order(text, ("search",))) == bool(order), "a match keeps its parent"
+
+
+def test_champion_has_a_badge(page, filled, model_file):
+    store, _ = filled
+    with runs.start(store, "badges", "train") as run:
+        models.log_onnx(run, model_file, models.sha256_of(model_file), {})
+    models.set_alias(store, "stm-badge", "champion", models.register(store, "stm-badge", run.id))
+    for path in ("/?experiment=badges", f"/runs/{run.id}"):
+        assert '<span class="badge">champion · stm-badge 1</span>' in page.get(path).text
+
+
+def test_everything_hostile_is_escaped(page, filled):
+    for path in (
+        "/",
+        f"/runs/{filled[1]['hostile']}",
+        f"/?q={HOSTILE}",
+        f"/?experiment={HOSTILE}",
+        f"/runs/{HOSTILE}",
+    ):
+        answer = page.get(path)
+        assert "<script" not in answer.text
+        assert "&lt;script&gt;" in answer.text or answer.status_code == 404
+        assert "49" not in re.sub(r"[0-9a-f]{32}|\d+\.\d+ s|\d{4}-\d\d-\d\d [\d:]+", "", answer.text)
+
+
+def test_every_answer_is_locked_down(page, filled):
+    for path in ("/", "/style.css", "/nowhere", f"/runs/{filled[1]['best']}", "/runs/x"):
+        headers = page.get(path).headers
+        assert headers["content-security-policy"].startswith("default-src 'none'; style-src 'self'")
+        assert headers["x-content-type-options"] == "nosniff"
+    assert page.get("/", headers={"Host": "evil.example"}).status_code == 400
+    assert page.post("/").status_code == 405
+    assert page.get("/nowhere").status_code == page.get("/runs/x").status_code == 404
+
+
+def test_run_page_shows_its_pictures_and_files(page, filled):
+    run_id = filled[1]["best"]
+    text = page.get(f"/runs/{run_id}").text
+    source = f"/runs/{run_id}/files/figures/parity.png"
+    assert f'src="{source}"' in text
+    assert "panel/index.json" in text
+    assert filled[1]["search"] in text
+    answer = page.get(source)
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.content.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "panel/index.json",
+        "figures",
+        "figures/none.png",
+        "figures/../figures/parity.png",
+        "..%2f..%2f..%2fsecret.png",
+        "%2e%2e/%2e%2e/%2e%2e/secret.png",
+        "/figures/parity.png",
+        "figures//parity.png",
+        "figures%5cparity.png",
+        "figures/parity.png%00",
+    ],
+)
+def test_only_listed_pictures_are_served(page, filled, name):
+    store, ids = filled
+    root = store.artifacts.removeprefix("file://")
+    with open(f"{root}/../secret.png", "wb") as secret:
+        secret.write(b"\x89PNG secret")
+    path = f"/runs/{ids['best']}/files/{name}"
+    answer = page.send(page.build_request("GET", f"http://127.0.0.1{path}"))
+    if answer.status_code == 200:
+        assert name == "figures/../figures/parity.png", "resolved by the client itself"
+    else:
+        assert answer.status_code == 404
+    assert b"secret" not in answer.content
+
+
+def test_serves_on_a_port_of_its_own_and_says_when_it_cannot(filled):
+    opened = []
+    ready = threading.Event()
+    thread = threading.Thread(
+        target=lambda: serve(filled[0], port=0, ready=lambda url: (opened.append(url), ready.set())),
+        daemon=True,
+    )
+    thread.start()
+    assert ready.wait(10)
+    with urllib.request.urlopen(opened[0], timeout=30) as answer:
+        assert b"Experiments" in answer.read()
+    with pytest.raises(InputError, match="give a free port"):
+        serve(filled[0], port=int(opened[0].rstrip("/").rpartition(":")[2]))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
+def test_other_machines_are_refused(filled, host):
+    with pytest.raises(InputError, match="no login"):
+        serve(filled[0], host=host, port=0)
+
+
+def test_bad_port(filled):
+    with pytest.raises(InputError, match="0 to 65535"):
+        serve(filled[0], port=70000)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(InputError, match="cannot listen"):
+            serve(filled[0], port=taken.getsockname()[1])

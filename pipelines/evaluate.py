@@ -56,7 +56,7 @@ def evaluate(store: Store, onnx: Path, data: str | Path) -> dict[str, Any]:
     outputs = predict_all(session, samples.images, ("prediction", "distance"))
     prediction = outputs["prediction"].astype(float)
     scores = metrics(prediction, samples.targets, [target.name for target in about.targets])
-    usual = about.distance["quantiles"]["0.99"]
+    usual = about.distance.quantiles["0.99"]
     scores["outside"] = float(np.mean(outputs["distance"] > usual))
     trained_on = samples.attributes["digest"] == about.data["digest"]
 

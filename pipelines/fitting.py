@@ -132,7 +132,7 @@ def fit(
     attributes = parts.samples.attributes
     run.config({**settings.record("split"), "train": config.model_dump(mode="json")})
     run.tags(
-        {"task": settings.task.name, "network": config.network, "data.path": parts.samples.path.absolute()}
+        {"task": settings.task.name, "network": config.network, "data.path": str(parts.samples.path.absolute())}
     )
     datasets.log(run, {**attributes, "samples": len(parts.samples)}, parts.samples.path)
     run.environment({"train": config.seed, "split": settings.split.seed})

@@ -140,7 +140,7 @@ def load(
     if seed is not None:
         values = merge(values, {name: {"seed": seed} for name in ("simulate", "split", "train", "tune")})
     values = merge(values, {name: given for name, given in (recorded or {}).items() if name in kinds})
-    made = {name: validate(kind, values.get(name, {}), name) for name, kind in kinds.items()}
+    made: dict[str, Any] = {name: validate(kind, values.get(name, {}), name) for name, kind in kinds.items()}
     return Settings(found, preset, **made)
 
 

@@ -92,10 +92,10 @@ def create_study(
     storage = storage or DEFAULT
     lock_file = _lock_file(storage)
     with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if lock_file is not None:
             stack.enter_context(exclusive(lock_file))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:
             backend = optuna.storages.RDBStorage(
                 storage,

@@ -16,8 +16,9 @@ import torch
 from onnx import numpy_helper
 
 from deploy.exporting import export as module
-from deploy.exporting import graph, worker
+from deploy.exporting import graph
 from deploy.exporting import metadata as about
+from deploy.exporting import write as writing
 from deploy.exporting.export import ExportError, export
 from deploy.serving.subgraph import extract
 from stm_models.errors import InputError
@@ -204,12 +205,12 @@ def test_graph_that_differs_writes_nothing_and_keeps_the_old_file(exports, tmp_p
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
         return model
 
-    monkeypatch.setattr(worker, "build", build)
+    monkeypatch.setattr(writing, "build", build)
     old = tmp_path / "old.onnx"
     old.write_bytes(b"precious")
     for out in (old, tmp_path / "new.onnx"):
         with pytest.raises(ExportError, match="relative error"):
-            worker.write(one.bundle, out, one.metadata)
+            writing.write(one.bundle, out, one.metadata)
     assert [p.name for p in tmp_path.iterdir()] == ["old.onnx"]
     assert old.read_bytes() == b"precious"
 
@@ -236,7 +237,7 @@ def test_model_without_novelty_is_refused(exports, tmp_path):
     bundle = bundles.load(one.bundle)
     bundles.save(tmp_path / "bare", bundle.model, None, bundle.info)
     with pytest.raises(InputError, match="no distance to the training data"):
-        worker.write(tmp_path / "bare", tmp_path / "a.onnx", one.metadata)
+        writing.write(tmp_path / "bare", tmp_path / "a.onnx", one.metadata)
 
 
 def _valid():

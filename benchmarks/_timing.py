@@ -23,9 +23,7 @@ def arguments(description: str) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def paired(
-    ours: Callable[[], Any], reference: Callable[[], Any], *, rounds: int, repeats: int = 1
-) -> dict[str, Any]:
+def paired(ours: Callable[[], Any], reference: Callable[[], Any], *, rounds: int, repeats: int = 1) -> dict[str, Any]:
     """Alternate both sides and compare them within each round.
 
     Parameters
@@ -86,9 +84,7 @@ def _machine() -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line
-        ]
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
         cpu = names[0] if names else cpu
     return {
         "cpu": cpu,

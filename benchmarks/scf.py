@@ -118,9 +118,7 @@ def main() -> None:
         assert theirs.converged
         errors.append(float(np.abs(field.site_values(ours[interaction].density) - theirs.density).max()))
         ratios.append(plain_s / ours_s)
-        iterations.append(
-            {"U": interaction, "plain": theirs.iterations, "plain_s": plain_s, "ours_s": ours_s}
-        )
+        iterations.append({"U": interaction, "plain": theirs.iterations, "plain_s": plain_s, "ours_s": ours_s})
     assert max(errors) < 1e-5, f"densities differ by {max(errors):.2e}"
 
     over = iteration_over_lapack(field, ours[CHAIN[-1]], 5 if options.quick else 15)

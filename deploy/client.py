@@ -39,9 +39,7 @@ class Client:
     >>> client.infer(images)["prediction"]  # doctest: +SKIP
     """
 
-    def __init__(
-        self, url: str, model: str | None = None, token: str | None = None, timeout: float = 10.0
-    ) -> None:
+    def __init__(self, url: str, model: str | None = None, token: str | None = None, timeout: float = 10.0) -> None:
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
@@ -92,9 +90,7 @@ class Client:
         """Return inputs and outputs of the model, and in ``parameters`` all that it says about itself."""
         return self._json(f"/v2/models/{quote(self.model, safe='')}")
 
-    def infer(
-        self, images: NDArray[Any], outputs: Sequence[str] = ("prediction",)
-    ) -> dict[str, NDArray[np.float32]]:
+    def infer(self, images: NDArray[Any], outputs: Sequence[str] = ("prediction",)) -> dict[str, NDArray[np.float32]]:
         """Compute ``outputs`` of ``images``.
 
         Parameters

@@ -125,9 +125,7 @@ def predict_all(
     return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
 
 
-def answer(
-    session: Session, question: Question, explain: str | None = None
-) -> tuple[list[dict[str, Any]], Any]:
+def answer(session: Session, question: Question, explain: str | None = None) -> tuple[list[dict[str, Any]], Any]:
     """Ask the model.
 
     Returns
@@ -144,9 +142,7 @@ def answer(
     """
     if explain is not None and explain not in session.metadata.explanations:
         raise unknown("explanation of this model", explain, session.metadata.explanations)
-    outputs = predict_all(
-        session, question.images, ["prediction", "distance", *([explain] if explain else [])]
-    )
+    outputs = predict_all(session, question.images, ["prediction", "distance", *([explain] if explain else [])])
     return answer_from(session, question, outputs), outputs.get(explain) if explain else None
 
 
@@ -158,8 +154,7 @@ def answer_from(session: Session, question: Question, outputs: Mapping[str, Any]
         entry: dict[str, Any] = {"name": question.names[row], **found}
         if question.truth is not None:
             entry["true"] = {
-                target.name: float(value)
-                for target, value in zip(about.targets, question.truth[row], strict=True)
+                target.name: float(value) for target, value in zip(about.targets, question.truth[row], strict=True)
             }
         if question.known is not None:
             entry["masked"] = float(1 - question.known.mean())

@@ -59,9 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"no space left writing {error.filename or 'a file'}: free some and run the same command again"
             )
         if error.errno in _NOT_ALLOWED:
-            return _refuse(
-                f"{error.filename or 'a file'}: {error.strerror}; choose a place that you may write"
-            )
+            return _refuse(f"{error.filename or 'a file'}: {error.strerror}; choose a place that you may write")
         raise
 
 

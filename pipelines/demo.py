@@ -52,9 +52,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Go through all of it."""
     start = time.monotonic()
-    chosen = settings.load(
-        args.task, args.preset, config=args.config, assignments=args.assignments, seed=args.seed
-    )
+    chosen = settings.load(args.task, args.preset, config=args.config, assignments=args.assignments, seed=args.seed)
     out, store = output_directory(args.out).absolute(), connect()
     task = chosen.task
 
@@ -207,9 +205,7 @@ def _ask(client: Client, onnx: Path, fresh: Path, out: Path) -> dict[str, Any]:
     explanation = session.metadata.explanations[0]
     outputs = client.infer(question.images, ("prediction", "distance", explanation))
     answers = asking.answer_from(session, question, outputs)
-    files = asking.write_answers(
-        out / "answer", session, question, answers, explanation, outputs[explanation]
-    )
+    files = asking.write_answers(out / "answer", session, question, answers, explanation, outputs[explanation])
     times = []
     for _ in range(_REQUESTS):
         begin = time.perf_counter()

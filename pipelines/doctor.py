@@ -86,9 +86,7 @@ def _provider() -> dict[str, Any]:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), settings, providers=provider.options(kind)
-    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=provider.options(kind))
     right = np.array_equal(session.run(None, {"x": np.array([-1, 2], np.float32)})[0], [0, 2])
     return {
         "loaded": session.get_providers()[0],

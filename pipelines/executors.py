@@ -14,7 +14,7 @@ from typing import Any
 
 from stm_models.errors import unknown
 
-__all__ = ["LocalExecutor", "create", "stop"]
+__all__ = ["LocalExecutor", "check", "create", "stop"]
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -27,6 +27,12 @@ THREAD_VARIABLES = (
 )
 
 
+def check(spec: str) -> None:
+    """Raise InputError, listing the choices, for a ``spec`` that `create` does not know."""
+    if spec != "local":
+        raise unknown("executor", spec, ["local"])
+
+
 def create(spec: str, workers: int) -> Executor:
     """Return the executor named by ``spec`` with so many workers.
 
@@ -35,9 +41,8 @@ def create(spec: str, workers: int) -> Executor:
     InputError
         For an unknown name, listing the choices.
     """
-    if spec == "local":
-        return LocalExecutor(workers)
-    raise unknown("executor", spec, ["local"])
+    check(spec)
+    return LocalExecutor(workers)
 
 
 def stop(executor: Executor) -> None:

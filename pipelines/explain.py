@@ -16,12 +16,8 @@ __all__ = ["arguments", "describe", "run"]
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     parser.add_argument("model", help="models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID or FILE.onnx")
-    parser.add_argument(
-        "inputs", nargs=1, metavar="INPUT", help="data set (first sample, or --sample) or file"
-    )
-    parser.add_argument(
-        "--method", default="gradient", help="explanation in the model file (default: gradient)"
-    )
+    parser.add_argument("inputs", nargs=1, metavar="INPUT", help="data set (first sample, or --sample) or file")
+    parser.add_argument("--method", default="gradient", help="explanation in the model file (default: gradient)")
     parser.add_argument("--out", required=True, metavar="DIR")
     reading_arguments(parser)
     parser.set_defaults(sample=0)

@@ -57,9 +57,7 @@ class Fitted:
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-def load_parts(
-    path: str | Path, task: Task, config: SplitConfig, *, include_unconverged: bool = False
-) -> Parts:
+def load_parts(path: str | Path, task: Task, config: SplitConfig, *, include_unconverged: bool = False) -> Parts:
     """Read a data set of ``task`` and split it by group.
 
     Raises
@@ -67,16 +65,14 @@ def load_parts(
     InputError
         For a data set that cannot be read, of another task, or too small to split.
     """
-    samples = load(path, include_unconverged=include_unconverged)
+    samples = load(path, verify=True, include_unconverged=include_unconverged)
     if samples.attributes["task"] != task.name:
         raise InputError(
             f"{path} is a data set of task {samples.attributes['task']!r}, expected {task.name!r}: "
             "give the task's own data set with --data"
         )
     chosen = split_samples(samples, task, config)
-    return Parts(
-        samples, *(samples.subset(rows) for rows in (chosen.train, chosen.validation, chosen.unseen))
-    )
+    return Parts(samples, *(samples.subset(rows) for rows in (chosen.train, chosen.validation, chosen.unseen)))
 
 
 def split_samples(samples: Samples, task: Task, config: SplitConfig) -> Split:
@@ -131,9 +127,7 @@ def fit(
     """
     attributes = parts.samples.attributes
     run.config({**settings.record("split"), "train": config.model_dump(mode="json")})
-    run.tags(
-        {"task": settings.task.name, "network": config.network, "data.path": str(parts.samples.path.absolute())}
-    )
+    run.tags({"task": settings.task.name, "network": config.network, "data.path": str(parts.samples.path.absolute())})
     datasets.log(run, {**attributes, "samples": len(parts.samples)}, parts.samples.path)
     run.environment({"train": config.seed, "split": settings.split.seed})
     run.json(attributes, "data.json")

@@ -26,9 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     parser.add_argument("model", help="models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID or FILE.onnx")
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="data set or file")
-    parser.add_argument(
-        "--explain", metavar="METHOD", help="also write this explanation (gradient); needs --out"
-    )
+    parser.add_argument("--explain", metavar="METHOD", help="also write this explanation (gradient); needs --out")
     parser.add_argument("--out", metavar="DIR", help="write prediction.json and the maps here")
     reading_arguments(parser)
 

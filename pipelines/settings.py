@@ -34,9 +34,7 @@ _CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 class SplitConfig(Config):
     """Which samples train, validate, and stand for values never seen."""
 
-    unseen_fraction: float = Field(
-        0.16, ge=0, lt=1, description="share of the target's values held out whole"
-    )
+    unseen_fraction: float = Field(0.16, ge=0, lt=1, description="share of the target's values held out whole")
     validation_fraction: float = Field(0.2, gt=0, lt=1, description="share of the other groups")
     seed: int = Field(0, ge=0)
 
@@ -149,9 +147,7 @@ def _read(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or "no valid YAML"
-        raise InputError(
-            f"cannot read the configuration {path}: {reason}; give a YAML file with sections"
-        ) from error
+        raise InputError(f"cannot read the configuration {path}: {reason}; give a YAML file with sections") from error
     if not isinstance(values or {}, dict):
         raise InputError(f"the configuration {path} is no mapping: expected sections such as 'train:'")
     return values or {}

@@ -21,16 +21,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     settings.arguments(parser)
     parser.add_argument("--out", required=True, metavar="DATA.zarr")
     parser.add_argument("--executor", default="local", help="where groups are simulated (local)")
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
-    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Simulate."""
-    chosen = settings.load(
-        args.task, args.preset, config=args.config, assignments=args.assignments, seed=args.seed
-    )
+    chosen = settings.load(args.task, args.preset, config=args.config, assignments=args.assignments, seed=args.seed)
     summary = simulate(chosen.task, chosen.simulate, args.out, workers=args.workers, executor=args.executor)
     return asdict(summary)
 

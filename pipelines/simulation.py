@@ -102,6 +102,7 @@ def simulate(
     start = time.monotonic()
     if workers < 1:
         raise InputError(f"workers is {workers}, expected at least 1: give --workers 1")
+    executors.check(executor)
     if isinstance(task, str):
         from stm_models.tasks import registry
 
@@ -220,9 +221,7 @@ def _run_chain(task: Task, config: Config, path: Path, chain: list[tuple[int | N
                 if isinstance(error, OSError) and error.errno in FULL:
                     raise
                 known = ", ".join(f"{name}={value:g}" for name, value in group.parameters.items())
-                raise RuntimeError(
-                    f"group {group.index} ({known}) failed: {type(error).__name__}: {error}"
-                ) from error
+                raise RuntimeError(f"group {group.index} ({known}) failed: {type(error).__name__}: {error}") from error
 
 
 _cache: dict[tuple[type[Task], str], Simulator] = {}
@@ -244,8 +243,7 @@ def _one_line_errors(out: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in FULL:
             raise InputError(
-                f"the disk of {out} is full; finished groups are kept: "
-                "make room and run the same command again"
+                f"the disk of {out} is full; finished groups are kept: make room and run the same command again"
             ) from error
         raise
 

@@ -29,16 +29,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="DATA.zarr")
     parser.add_argument("--model", metavar="NAME", help="network (default: the task's)")
     parser.add_argument("--include-unconverged", action="store_true", help="use flagged states too")
-    parser.add_argument(
-        "--resume", metavar="RUN_ID", help="continue an interrupted run with the configuration it has"
-    )
+    parser.add_argument("--resume", metavar="RUN_ID", help="continue an interrupted run with the configuration it has")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Train."""
-    chosen = settings.load(
-        args.task, args.preset, config=args.config, assignments=_assignments(args), seed=args.seed
-    )
+    chosen = settings.load(args.task, args.preset, config=args.config, assignments=_assignments(args), seed=args.seed)
     store = connect()
     if args.resume:
         chosen = _resumed(store, args.resume, chosen)

@@ -29,9 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="DATA.zarr")
     parser.add_argument("--model", metavar="NAME", help="network (default: the task's)")
     parser.add_argument("--trials", type=int, help="trials in all (default: the preset's)")
-    parser.add_argument(
-        "--study", metavar="NAME", help="name to continue under (default: task-network-digest)"
-    )
+    parser.add_argument("--study", metavar="NAME", help="name to continue under (default: task-network-digest)")
     parser.add_argument("--storage", metavar="URL", help="Optuna storage (default: sqlite:///optuna.db)")
 
 
@@ -68,9 +66,7 @@ def tune(
     # Intermediate values come from the validation states, the verdict from values never seen.
     judged = f"unseen_{chosen.task.metric}" if len(parts.unseen) else chosen.task.metric
 
-    with runs.start(
-        store, chosen.task.name, f"tune {network}", tags={"network": network, "study": name}
-    ) as parent:
+    with runs.start(store, chosen.task.name, f"tune {network}", tags={"network": network, "study": name}) as parent:
         parent.config({**chosen.record("split", "tune", "train"), "study": name})
 
         def objective(trial: optuna.Trial, record: Run) -> float:

@@ -28,7 +28,13 @@ class Progress:
     """
 
     def __init__(
-        self, total: int, label: str, unit: str = "it", *, done: int = 0, every: float = 10.0,
+        self,
+        total: int,
+        label: str,
+        unit: str = "it",
+        *,
+        done: int = 0,
+        every: float = 10.0,
         stream: TextIO | None = None,
     ) -> None:
         self.total, self.label, self.unit, self.every = total, label, unit, every

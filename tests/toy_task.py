@@ -63,19 +63,15 @@ class ToyTask(Task):
             time.sleep(config.seconds)
             if group.index == config.fail:
                 fail(config.failure)
-            if state is None:
-                n = np.random.default_rng([config.seed, group.index]).uniform(0.2, 0.8, 5)
-            else:
-                n = state["n"]
+            start = np.random.default_rng([config.seed, group.index]).uniform(0.2, 0.8, 5)
+            n = start if state is None else state["n"]
             for _ in range(200):  # chaotic: one wrong bit in the start state changes everything
                 n = 3.99 * n * (1 - n)
             ldos = np.stack([n, 1 - n])
             image = np.stack([np.outer(np.r_[v, 1], np.r_[1, v])[None] for v in ldos])
             converged = float(group.index not in config.flagged)
             threads = float(os.environ.get("OMP_NUM_THREADS", 0))
-            return GroupResult(
-                {"image": image, "ldos": ldos}, {"n": n}, {"converged": converged, "residual": threads}
-            )
+            return GroupResult({"image": image, "ldos": ldos}, {"n": n}, {"converged": converged, "residual": threads})
 
         return simulate
 

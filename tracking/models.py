@@ -82,9 +82,7 @@ def log_onnx(
     try:
         proto = onnx.load(str(onnx_path))
     except Exception as error:
-        raise InputError(
-            f"cannot log the model {onnx_path}: no readable ONNX file; export it again"
-        ) from error
+        raise InputError(f"cannot log the model {onnx_path}: no readable ONNX file; export it again") from error
     client = run.store.client
     experiment = client.get_run(run.id).info.experiment_id
     logged = client.create_logged_model(

@@ -156,17 +156,13 @@ def logged_model(store: Store, run_id: str) -> Any:
     """
     row = rows.get(store, run_id)
     if "model.id" not in row.tags:
-        raise InputError(
-            f"run {run_id} ({row.name}, {row.outcome}) logged no ONNX model: give a finished training run"
-        )
+        raise InputError(f"run {run_id} ({row.name}, {row.outcome}) logged no ONNX model: give a finished training run")
     return store.client.get_logged_model(row.tags["model.id"])
 
 
 def _info(found: Any, aliases: tuple[str, ...]) -> ModelVersionInfo:
     tags = dict(found.tags)
-    metrics = {
-        key.removeprefix("metric."): float(text) for key, text in tags.items() if key.startswith("metric.")
-    }
+    metrics = {key.removeprefix("metric."): float(text) for key, text in tags.items() if key.startswith("metric.")}
     return ModelVersionInfo(
         name=found.name, version=int(found.version), run_id=found.run_id or "", aliases=aliases, tags=tags,
         metrics=metrics, digest=tags.get("data.digest"), sha256=tags.get("sha256", ""),

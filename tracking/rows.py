@@ -76,9 +76,7 @@ def find(
     """
     names = store.experiments()
     if experiment is not None:
-        names = {key: name for key, name in names.items() if name == experiment} or _missing(
-            experiment, names
-        )
+        names = {key: name for key, name in names.items() if name == experiment} or _missing(experiment, names)
     if parent is not None:
         where = " and ".join(part for part in (where, f"tags.`mlflow.parentRunId` = '{parent}'") if part)
     rows: list[RunRow] = []

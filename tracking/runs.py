@@ -182,9 +182,7 @@ def start(
         _end(run, "FINISHED", "complete")
 
 
-def _create(
-    store: Store, experiment: str, name: str, parent: str | None, tags: Mapping[str, Any] | None
-) -> Run:
+def _create(store: Store, experiment: str, name: str, parent: str | None, tags: Mapping[str, Any] | None) -> Run:
     own = {_key(key): _cut(_text(value), _TAG_LIMIT) for key, value in (tags or {}).items()}
     if parent is not None:
         own["mlflow.parentRunId"] = parent
@@ -209,9 +207,7 @@ def _attach(store: Store, run_id: str, tags: Mapping[str, Any] | None) -> Run:
 def _end(run: Run, status: str, outcome: str, error: BaseException | None = None) -> None:
     try:
         run.flush()
-        said = (
-            {"error": f"{type(error).__name__}: {first_line(error)}"} if error and outcome == "failed" else {}
-        )
+        said = {"error": f"{type(error).__name__}: {first_line(error)}"} if error and outcome == "failed" else {}
         run.tags({"outcome": outcome, **said})
     finally:
         run.store.client.set_terminated(run.id, status=status)

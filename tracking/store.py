@@ -67,9 +67,7 @@ class Store:
 
     def experiments(self) -> dict[str, str]:
         """Return the names of all experiments by id, the newest first, without an empty default one."""
-        found = self.client.search_experiments(
-            view_type=ViewType.ACTIVE_ONLY, order_by=["creation_time DESC"]
-        )
+        found = self.client.search_experiments(view_type=ViewType.ACTIVE_ONLY, order_by=["creation_time DESC"])
         return {
             str(one.experiment_id): one.name
             for one in found
@@ -113,9 +111,7 @@ def connect(uri: str | None = None) -> Store:
         return _open(uri, Path("mlartifacts").absolute().as_uri())
     if scheme in ("", "file"):
         raise InputError(f"the tracking store {uri!r} is a plain folder or file: expected {_FORMS}")
-    raise InputError(
-        f"the tracking store {redact(uri)!r} has the unknown scheme {scheme!r}: expected {_FORMS}"
-    )
+    raise InputError(f"the tracking store {redact(uri)!r} has the unknown scheme {scheme!r}: expected {_FORMS}")
 
 
 def redact(uri: str) -> str:

@@ -119,9 +119,7 @@ def create_study(
                 "give sqlite:///FILE.db or the address of a database"
             ) from error
     if study.direction.name.lower() != direction:
-        raise InputError(
-            f"the study {name!r} exists and is to {study.direction.name.lower()}; give another name"
-        )
+        raise InputError(f"the study {name!r} exists and is to {study.direction.name.lower()}; give another name")
     return study
 
 
@@ -307,7 +305,5 @@ def _lock_file(storage: str) -> Path | None:
     if not name:
         return None
     path = Path(name).absolute()
-    probe.sqlite(
-        path, {"studies", "trials"}, "study storage", "give another file with --storage sqlite:///FILE.db"
-    )
+    probe.sqlite(path, {"studies", "trials"}, "study storage", "give another file with --storage sqlite:///FILE.db")
     return path.with_name(f"{path.name}.lock")

@@ -139,17 +139,14 @@ def average_pool_backward(
 
 def adaptive_average_pool(image: Tensor, output_size: Sequence[int]) -> Tensor:
     """Average over adaptive windows, as two products with constant matrices."""
-    rows, columns = (
-        _windows(size, length, image) for size, length in zip(output_size, image.shape[2:], strict=True)
-    )
+    rows, columns = (_windows(size, length, image) for size, length in zip(output_size, image.shape[2:], strict=True))
     return rows @ image @ columns.T
 
 
 def adaptive_average_pool_backward(gradient: Tensor, image: Tensor) -> Tensor:
     """Return the gradient of `adaptive_average_pool` for its image."""
     rows, columns = (
-        _windows(size, length, image)
-        for size, length in zip(gradient.shape[2:], image.shape[2:], strict=True)
+        _windows(size, length, image) for size, length in zip(gradient.shape[2:], image.shape[2:], strict=True)
     )
     return rows.T @ gradient @ columns
 

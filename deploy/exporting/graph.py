@@ -25,9 +25,7 @@ OPSET = 20
 _BATCH = 3
 
 
-def evaluate(
-    model: nn.Module, novelty: nn.Module, explained: int, image: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def evaluate(model: nn.Module, novelty: nn.Module, explained: int, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return what the graph returns, by autograd.
 
     Parameters

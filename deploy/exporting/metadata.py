@@ -64,8 +64,7 @@ def check(metadata: Mapping[str, Any]) -> dict[str, Any]:
     given = validate(_Given, metadata, where)
     if given.explained >= len(given.targets):
         raise InputError(
-            f"{where}: explained is {given.explained}, but there are {len(given.targets)} targets, "
-            "counted from 0"
+            f"{where}: explained is {given.explained}, but there are {len(given.targets)} targets, counted from 0"
         )
     try:
         values: dict[str, Any] = json.loads(json.dumps(given.model_dump(), allow_nan=False))
@@ -90,9 +89,7 @@ def agree(metadata: Mapping[str, Any], info: Mapping[str, Any], bundle: object) 
             )
 
 
-def complete(
-    metadata: Mapping[str, Any], opset: int, versions: Mapping[str, str], explanations: list[str]
-) -> str:
+def complete(metadata: Mapping[str, Any], opset: int, versions: Mapping[str, str], explanations: list[str]) -> str:
     """Return the text of the entry: checked ``metadata`` and what the exporter knows, with the time (UTC)."""
     entry = {
         "schema": SCHEMA,

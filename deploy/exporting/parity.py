@@ -66,9 +66,7 @@ def check(
     """
     rng = np.random.default_rng(seed)
     shape = np.shape(mean)
-    batches = [
-        np.asarray(mean + scale * rng.standard_normal((size, *shape)), dtype=np.float32) for size in BATCHES
-    ]
+    batches = [np.asarray(mean + scale * rng.standard_normal((size, *shape)), dtype=np.float32) for size in BATCHES]
     wanted = [reference(images) for images in batches]
     found = [run(images) for images in batches]
     sizes = {name: max(float(np.abs(part[name]).max()) for part in wanted) for name in wanted[0]}
@@ -82,9 +80,7 @@ def check(
         rows = [0.0]
         for name, size in sizes.items():
             errors = _relative(got[name], want[name], size)
-            apart = [
-                _relative(one[name], got[name][i : i + 1], size) for i, one in zip(pick, alone, strict=True)
-            ]
+            apart = [_relative(one[name], got[name][i : i + 1], size) for i, one in zip(pick, alone, strict=True)]
             if name == "gradient":
                 for row, error in [*enumerate(errors[:, None]), *zip(pick, apart, strict=True)]:
                     if _above(error, tolerance).any():

@@ -37,9 +37,7 @@ def write(bundle_dir: Path, out: Path, metadata: Mapping[str, Any]) -> dict[str,
     given = about.check(metadata)
     bundle = bundles.load(bundle_dir)
     if bundle.novelty is None:
-        raise InputError(
-            f"{bundle_dir} holds no distance to the training data: train it again, fitting the novelty"
-        )
+        raise InputError(f"{bundle_dir} holds no distance to the training data: train it again, fitting the novelty")
     about.agree(given, bundle.info, bundle_dir)
     mean, scale = bundle.model.pixel_mean.numpy(), bundle.model.pixel_scale.numpy()
     explained = int(given["explained"])

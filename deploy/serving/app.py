@@ -76,9 +76,7 @@ def create_app(
         raise InputError("no model to serve: give at least one model file")
     for name in models:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name):
-            raise InputError(
-                f"model name {name!r} cannot stand in an address: use letters, digits, '.', '_', '-'"
-            )
+            raise InputError(f"model name {name!r} cannot stand in an address: use letters, digits, '.', '_', '-'")
     handlers = _Handlers(dict(models), decode, max_body_bytes, max_rows)
     model = "/v2/models/{model}"
     routes = [
@@ -109,9 +107,7 @@ def create_app(
 
 
 class _Handlers:
-    def __init__(
-        self, models: dict[str, Session], decode: Decode | None, max_body_bytes: int, max_rows: int
-    ) -> None:
+    def __init__(self, models: dict[str, Session], decode: Decode | None, max_body_bytes: int, max_rows: int) -> None:
         self.models, self.decode = models, decode
         self.max_body_bytes, self.max_rows = max_body_bytes, max_rows
         # Two at least: one request is read and written while another one computes.
@@ -149,9 +145,7 @@ class _Handlers:
                 "versions": [VERSION],
                 "platform": "onnxruntime_onnx",
                 "inputs": [{"name": INPUT, "datatype": "FP32", "shape": shape}],
-                "outputs": [
-                    {"name": out, "datatype": "FP32", "shape": list(size)} for out, size in session.outputs
-                ],
+                "outputs": [{"name": out, "datatype": "FP32", "shape": list(size)} for out, size in session.outputs],
                 "parameters": {"provider": session.provider, "metadata": session.metadata.as_dict()},
             }
         )

@@ -65,9 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=8080, help="0 picks a free one (default: %(default)s)")
     parser.add_argument("--provider", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="threads of one run (default: every core)")
-    parser.add_argument(
-        "--token-file", metavar="F", help="file with the bearer token that requests must carry"
-    )
+    parser.add_argument("--token-file", metavar="F", help="file with the bearer token that requests must carry")
     return parser
 
 

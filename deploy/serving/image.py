@@ -25,18 +25,12 @@ def check_shape(shape: tuple[int, ...], image: tuple[int, int, int], max_rows: i
         hint = "; give one image as a batch of one" if tuple(shape) == image else ""
         raise InputError(f"image has shape {_short(shape)}, expected {expected}{hint}")
     if shape[0] < 1:
-        raise InputError(
-            f"image has no rows: shape {_short(shape)}, expected {expected} with batch at least 1"
-        )
+        raise InputError(f"image has no rows: shape {_short(shape)}, expected {expected} with batch at least 1")
     if max_rows is not None and shape[0] > max_rows:
-        raise InputError(
-            f"image has {shape[0]} rows, at most {max_rows} in one request: send fewer at a time"
-        )
+        raise InputError(f"image has {shape[0]} rows, at most {max_rows} in one request: send fewer at a time")
 
 
-def as_batch(
-    values: NDArray[Any], image: tuple[int, int, int], max_rows: int | None = None
-) -> NDArray[np.float32]:
+def as_batch(values: NDArray[Any], image: tuple[int, int, int], max_rows: int | None = None) -> NDArray[np.float32]:
     """Return ``values`` as an aligned, C-contiguous float32 batch, copied only where it must be.
 
     Parameters
@@ -64,8 +58,7 @@ def as_batch(
         row = int(np.argmin(finite.reshape(len(batch), -1).all(axis=1)))
         count = int((~finite[row]).sum())
         raise InputError(
-            f"image row {row} has {count} values that are NaN, infinite or beyond float32: "
-            "mask or fill them first"
+            f"image row {row} has {count} values that are NaN, infinite or beyond float32: mask or fill them first"
         )
     return batch
 

@@ -16,9 +16,7 @@ __all__ = ["decode_invocation", "encode_predictions"]
 _FORMS = ("inputs", "instances")
 
 
-def decode_invocation(
-    body: bytes, *, image: tuple[int, int, int], max_rows: int | None = None
-) -> NDArray[np.float32]:
+def decode_invocation(body: bytes, *, image: tuple[int, int, int], max_rows: int | None = None) -> NDArray[np.float32]:
     """Read ``{"inputs": rows}`` or ``{"instances": rows}`` into a (batch, C, H, W) float32 array.
 
     ``inputs`` may also be ``{"image": rows}``.
@@ -32,9 +30,7 @@ def decode_invocation(
     found = [form for form in _FORMS if form in request]
     if len(found) != 1:
         got = ", ".join(sorted(request))[:100] or "nothing"
-        raise InputError(
-            f"the body has {got}, expected one of {', '.join(_FORMS)}: nested lists (batch, C, H, W)"
-        )
+        raise InputError(f"the body has {got}, expected one of {', '.join(_FORMS)}: nested lists (batch, C, H, W)")
     rows = request[found[0]]
     if isinstance(rows, dict) and list(rows) == ["image"]:
         rows = rows["image"]

@@ -118,9 +118,7 @@ def parse(entries: Mapping[str, str], *, sha256: str, source: str) -> ModelMetad
         values = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         reason = str(error) or "nested too deeply"
-        raise InputError(
-            f"{source}: its metadata entry {KEY!r} is no valid JSON ({reason}): {way_out}"
-        ) from error
+        raise InputError(f"{source}: its metadata entry {KEY!r} is no valid JSON ({reason}): {way_out}") from error
     if not isinstance(values, dict):
         raise InputError(f"{source}: its metadata entry {KEY!r} is no JSON object: {way_out}")
     schema = values.pop("schema", None)

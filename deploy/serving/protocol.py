@@ -201,9 +201,7 @@ def _split(body: bytes, header_length: str | None) -> tuple[dict[str, Any], memo
     if header_length is not None:
         text = header_length.strip()
         if not (text.isascii() and text.isdigit() and len(text) < 16) or int(text) > length:
-            raise InputError(
-                f"{HEADER} is {text[:32]!r}, expected a number of bytes up to the body's {length}"
-            )
+            raise InputError(f"{HEADER} is {text[:32]!r}, expected a number of bytes up to the body's {length}")
         length = int(text)
     return parse_json(bytes(whole[:length])), whole[length:]
 
@@ -249,9 +247,7 @@ def _decode_tensor(
     return np.frombuffer(tail[:needed], dtype=_DTYPES[kind]).reshape(shape), needed
 
 
-def _from_json(
-    name: object, data: object, shape: list[int], count: int, dtype: np.dtype[Any]
-) -> NDArray[Any]:
+def _from_json(name: object, data: object, shape: list[int], count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     if not isinstance(data, list):
         raise InputError(f"{name} has neither data (a list of numbers) nor parameters.binary_data_size")
     try:

@@ -172,9 +172,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
-        raise InputError(
-            f"host {host!r} is no address of this machine: use 127.0.0.1 or give --host"
-        ) from error
+        raise InputError(f"host {host!r} is no address of this machine: use 127.0.0.1 or give --host") from error
     listener = socket.socket(family, kind, protocol)
     try:
         if sys.platform != "win32":

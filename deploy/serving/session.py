@@ -83,9 +83,7 @@ class Session:
         """Names of the outputs that can be asked for."""
         return tuple(name for name, _ in self.outputs)
 
-    def run(
-        self, image: NDArray[Any], outputs: Sequence[str] = ("prediction",)
-    ) -> dict[str, NDArray[np.float32]]:
+    def run(self, image: NDArray[Any], outputs: Sequence[str] = ("prediction",)) -> dict[str, NDArray[np.float32]]:
         """Run the model; explanations that are not asked for are not computed.
 
         Parameters
@@ -157,11 +155,7 @@ class Session:
         expected = (-1, *self.metadata.input.shape)
         found = [(i.name, i.type, _shape(i.shape)) for i in self._session.get_inputs()]
         name, kind, shape = found[0] if len(found) == 1 else ("", "", ())
-        fits = (
-            len(shape) == 4
-            and shape[0] == -1
-            and all(s in (-1, e) for s, e in zip(shape, expected, strict=True))
-        )
+        fits = len(shape) == 4 and shape[0] == -1 and all(s in (-1, e) for s, e in zip(shape, expected, strict=True))
         if name != INPUT or kind != _FLOAT or not fits:
             raise InputError(
                 f"{self.path}: its inputs are {found}, expected one float input {INPUT!r} "
@@ -214,9 +208,7 @@ def _open(
         if session is not None:
             return "cuda", "", session
         if provider == "cuda":
-            raise InputError(
-                f"provider 'cuda' asked for, but {note}: use --provider cpu or mend the CUDA set-up"
-            )
+            raise InputError(f"provider 'cuda' asked for, but {note}: use --provider cpu or mend the CUDA set-up")
         note = f"running on the CPU: {note}"
     try:
         return "cpu", note, _session(content, settings, "cpu")
@@ -227,9 +219,7 @@ def _open(
         ) from error
 
 
-def _open_cuda(
-    content: bytes, settings: onnxruntime.SessionOptions
-) -> tuple[onnxruntime.InferenceSession | None, str]:
+def _open_cuda(content: bytes, settings: onnxruntime.SessionOptions) -> tuple[onnxruntime.InferenceSession | None, str]:
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         return None, "the installed onnxruntime has no CUDA (onnxruntime-gpu has)"
     if not providers.cuda_devices():
@@ -249,9 +239,7 @@ def _cores() -> int:
 
 
 def _session(content: bytes, settings: onnxruntime.SessionOptions, kind: str) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(
-        content, settings, providers=providers.options(kind), enable_fallback=0
-    )
+    return onnxruntime.InferenceSession(content, settings, providers=providers.options(kind), enable_fallback=0)
 
 
 def _shape(shape: Sequence[Any]) -> tuple[int, ...]:

@@ -27,9 +27,7 @@ def stack(array: Array, source: str) -> Array:
         Unless it holds real numbers, has two or three axes and fits into 2 GiB.
     """
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
-        raise InputError(
-            f"{source}: got {getattr(array, 'dtype', type(array).__name__)}; expected real numbers"
-        )
+        raise InputError(f"{source}: got {getattr(array, 'dtype', type(array).__name__)}; expected real numbers")
     if array.ndim not in (2, 3) or not array.size:
         raise InputError(f"{source}: got shape {array.shape}; expected (y, x) or (channel, y, x)")
     limit(8 * array.size, source)
@@ -40,9 +38,7 @@ def extent(size: Any, source: str) -> Extent:
     """Return (height, width) in nm, both positive and finite; anything else raises InputError."""
     values = np.asarray(size, np.float64)
     if values.shape != (2,) or not np.isfinite(values).all() or not (values > 0).all():
-        raise InputError(
-            f"{source}: size_nm is {values.tolist()}; expected height and width in nm, both positive"
-        )
+        raise InputError(f"{source}: size_nm is {values.tolist()}; expected height and width in nm, both positive")
     return float(values[0]), float(values[1])
 
 

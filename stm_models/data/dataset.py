@@ -87,17 +87,14 @@ def load(path: str | Path, *, verify: bool = False, include_unconverged: bool = 
             _verify(root)
         images = arrays["image"][:]
         coordinates = {name: arrays[name][:] for name in str(attributes["coordinates"]).split()}
-        targets = np.stack(
-            [coordinates[target["name"]].astype(np.float64) for target in attributes["targets"]], axis=1
-        )
+        targets = np.stack([coordinates[target["name"]].astype(np.float64) for target in attributes["targets"]], axis=1)
     except READ_ERRORS as error:
         line = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(f"{path} is damaged ({line}): delete it and simulate again") from error
     bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
     if len(bad):
         raise InputError(
-            f"{path} holds NaN or infinity in {len(bad)} images, first in sample {bad[0]}: "
-            "delete it and simulate again"
+            f"{path} holds NaN or infinity in {len(bad)} images, first in sample {bad[0]}: delete it and simulate again"
         )
     coordinates["sample"] = np.arange(len(images))
     samples = Samples(images, targets, coordinates, attributes, path)

@@ -31,9 +31,7 @@ def recipe(task: str, config: Mapping[str, Any], simulator_version: str) -> str:
     simulator_version : str
         Changes whenever the same config gives other numbers.
     """
-    return hashlib.sha256(
-        _json({"task": task, "config": config, "simulator_version": simulator_version})
-    ).hexdigest()
+    return hashlib.sha256(_json({"task": task, "config": config, "simulator_version": simulator_version})).hexdigest()
 
 
 def group(
@@ -71,9 +69,7 @@ def group(
     summary = hashlib.sha256(b"converged" if converged else b"flagged")
     for kind, values in (("array", arrays), ("parameter", parameters), ("sample", samples)):
         for name in sorted(values):
-            whole = _rounded(
-                name, np.asarray(values[name]), digits[name] if kind == "array" else KNOWN_DIGITS
-            )
+            whole = _rounded(name, np.asarray(values[name]), digits[name] if kind == "array" else KNOWN_DIGITS)
             summary.update(_json([kind, name, whole.shape]))
             summary.update(whole.tobytes())
     return np.frombuffer(summary.digest(), "<u8").astype(np.uint64)

@@ -97,10 +97,7 @@ def save(path: str | Path, samples: Samples, indices: NDArray[Any], arrays: Mapp
     target = samples.attributes["targets"][0]
     unit = "" if target["unit"] == "1" else f" {target['unit']}"
     rows = chosen.coordinates["sample"]
-    names = [
-        f"{target['name']} = {v:.4g}{unit}, sample {r}"
-        for v, r in zip(chosen.targets[:, 0], rows, strict=True)
-    ]
+    names = [f"{target['name']} = {v:.4g}{unit}, sample {r}" for v, r in zip(chosen.targets[:, 0], rows, strict=True)]
     content: dict[str, Any] = {
         "schema": np.array(SCHEMA),
         "names": np.array(names, dtype=np.str_),

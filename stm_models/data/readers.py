@@ -77,9 +77,7 @@ def read(
         raise InputError(f"cannot read {path.name} ({reason}); expected {_readable()}") from error
     if size_nm is not None:
         if raw.points is not None:
-            raise InputError(
-                f"{path.name}: size {size_nm} nm was given, but the file states positions; leave it out"
-            )
+            raise InputError(f"{path.name}: size {size_nm} nm was given, but the file states positions; leave it out")
         raw = replace(raw, size_nm=extent(size_nm, path.name))
     if bias is not None or channel is not None:
         raw = select(raw, bias=bias, channel=channel)
@@ -115,8 +113,7 @@ def select(raw: RawMap, bias: float | None = None, channel: int | None = None) -
         raise InputError(f"{raw.source} has {count} channels; choose one with --channel 0 to {count - 1}")
     else:
         raise InputError(
-            f"{raw.source} has {count} channels, {raw.bias.min():g} to {raw.bias.max():g} V; "
-            "choose one with --bias V"
+            f"{raw.source} has {count} channels, {raw.bias.min():g} to {raw.bias.max():g} V; choose one with --bias V"
         )
     at = f" at {raw.bias[index]:g} V" if raw.bias is not None else f" channel {index}" if count > 1 else ""
     return replace(
@@ -159,9 +156,7 @@ def _reader(path: Path) -> Callable[[Path, str | None], RawMap]:
         ".txt": _read_text,
     }
     if path.suffix.lower() not in readers:
-        raise InputError(
-            f"cannot read {path.name}: kind {path.suffix or 'unknown'!r}; expected {_readable()}"
-        )
+        raise InputError(f"cannot read {path.name}: kind {path.suffix or 'unknown'!r}; expected {_readable()}")
     return readers[path.suffix.lower()]
 
 
@@ -185,9 +180,7 @@ def _read_npz(path: Path, key: str | None) -> RawMap:
         bias = file["bias"] if "bias" in file.files else None
         size = file["size_nm"] if "size_nm" in file.files else None
         if bias is not None and (bias.shape != (len(values),) or not finite(bias)):
-            raise InputError(
-                f"{path.name}: bias has shape {bias.shape}; expected ({len(values)},) finite values in V"
-            )
+            raise InputError(f"{path.name}: bias has shape {bias.shape}; expected ({len(values)},) finite values in V")
         return RawMap(
             values,
             None if size is None else extent(size, path.name),
@@ -203,14 +196,10 @@ def _read_text(path: Path, key: str | None) -> RawMap:
         warnings.simplefilter("ignore")  # numpy's about a file of comments only
         table = np.loadtxt(path, dtype=np.float64, ndmin=2, encoding="utf-8")
     if table.shape[1] != 3 or not len(table):
-        raise InputError(
-            f"{path.name}: got a table of shape {table.shape}; expected columns x y value in units of a"
-        )
+        raise InputError(f"{path.name}: got a table of shape {table.shape}; expected columns x y value in units of a")
     points = table[:, :2] * (LATTICE_CONSTANT / 10)
     if not np.isfinite(points).all():
-        raise InputError(
-            f"{path.name}: {np.sum(~np.isfinite(points))} positions are NaN or infinite; remove them"
-        )
+        raise InputError(f"{path.name}: {np.sum(~np.isfinite(points))} positions are NaN or infinite; remove them")
     low, high = points.min(0), points.max(0)
     size = (float(high[1] - low[1]), float(high[0] - low[0]))
     return RawMap(table[:, 2].reshape(1, 1, -1), size, None, path.name, points)

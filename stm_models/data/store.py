@@ -91,8 +91,7 @@ def open_root(path: str | Path, mode: str = "r") -> zarr.Group:
         raise InputError(f"{path} cannot be read ({_line(error)}): delete it and simulate again") from error
     if schema != SCHEMA:
         raise InputError(
-            f"{path} has schema {schema!r}, expected {SCHEMA!r}: give a data set made by this version's "
-            "`stm simulate`"
+            f"{path} has schema {schema!r}, expected {SCHEMA!r}: give a data set made by this version's `stm simulate`"
         )
     return root
 
@@ -172,9 +171,7 @@ class Store:
         try:
             stored = digest.StoredDigests(self._root)
         except READ_ERRORS as error:
-            raise InputError(
-                f"{self.path} is damaged ({_line(error)}): delete it and simulate again"
-            ) from error
+            raise InputError(f"{self.path} is damaged ({_line(error)}): delete it and simulate again") from error
         results = self.path / "group_result"
         finished = np.zeros(self._results.shape[0], bool)
         for index in range(len(finished)):

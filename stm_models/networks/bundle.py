@@ -95,9 +95,7 @@ def load(bundle_dir: str | Path) -> Bundle:
     bundle_dir = Path(bundle_dir)
     for name in (_INFO, _WEIGHTS):
         if not (bundle_dir / name).is_file():
-            raise InputError(
-                f"{bundle_dir} is no model bundle: {name} is missing; give the folder that train wrote"
-            )
+            raise InputError(f"{bundle_dir} is no model bundle: {name} is missing; give the folder that train wrote")
     try:
         info = json.loads((bundle_dir / _INFO).read_text(encoding="utf-8"))
     except ValueError as error:
@@ -120,9 +118,7 @@ def load(bundle_dir: str | Path) -> Bundle:
             novelty.load_state_dict(_part(tensors, "novelty."))
             novelty.eval()
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise _damaged(
-            bundle_dir / _WEIGHTS, f"its tensors do not fit network {info['network']!r}"
-        ) from error
+        raise _damaged(bundle_dir / _WEIGHTS, f"its tensors do not fit network {info['network']!r}") from error
     return Bundle(model.eval().requires_grad_(False), novelty, info)
 
 

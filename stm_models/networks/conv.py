@@ -54,9 +54,7 @@ class Conv(Network):
                 channels = width_out
             layers.append(nn.MaxPool2d(2))
         self.body = nn.Sequential(*layers)
-        self.hidden = nn.Sequential(
-            nn.Linear(channels, options.hidden), nn.ReLU(), nn.Dropout(options.dropout)
-        )
+        self.hidden = nn.Sequential(nn.Linear(channels, options.hidden), nn.ReLU(), nn.Dropout(options.dropout))
         self.head = nn.Linear(options.hidden, outputs)
 
     def features(self, x: Tensor) -> Tensor:

@@ -34,8 +34,9 @@ class MLP(Network):
 
     Options = MLPOptions
     space: ClassVar[Space] = {
-        "hidden": Choice(("128-64", "256-64", "512-128", "512-256-64")),
-        "dropout": Range(0.0, 0.4),
+        "pool": Choice((2, 4)),
+        "hidden": Choice(("64", "128-64", "256-64")),
+        "dropout": Range(0.0, 0.2),
         "activation": Choice(("gelu", "relu")),
     }
 

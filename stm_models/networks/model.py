@@ -62,9 +62,7 @@ class Model(nn.Module):
     def blank(cls, network: Network) -> Model:
         """Wrap ``network`` with zero means and unit scales, to be filled by ``load_state_dict``."""
         pixels, targets = network.in_shape, (network.outputs,)
-        return cls(
-            network, torch.zeros(pixels), torch.ones(pixels), torch.zeros(targets), torch.ones(targets)
-        )
+        return cls(network, torch.zeros(pixels), torch.ones(pixels), torch.zeros(targets), torch.ones(targets))
 
     def standardise(self, x: Tensor) -> Tensor:
         """Return images ``x`` (B, C, H, W) in units of the training spread."""

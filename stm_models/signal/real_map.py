@@ -19,6 +19,7 @@ Array = NDArray[Any]
 
 _NM = 10 / LATTICE_CONSTANT  # one nm in units of a
 _SMALLEST = 8
+_BOND = 1.0
 
 
 def to_ft_image(
@@ -55,8 +56,8 @@ def to_ft_image(
     Notes
     -----
     As in the simulation, only a disc about the field's middle counts (the largest that fits, or the model's):
-    a parallelogram or square would print its own edges onto the image. Pixel centres become positions in units of a, the first array
-    axis running along y.
+    a parallelogram or square would print its own edges onto the image. Pixel centres become positions in units
+    of a, the first array axis running along y.
 
     The mean stays in. A simulated image is a sum over all LDOS, so it has the envelope's own peak of height
     1 at k = 0. Measured on a fine raster of a triangular lattice of Gaussians: with the mean left in, the
@@ -73,6 +74,9 @@ def to_ft_image(
     distance = np.hypot(points[:, 0], points[:, 1])
     widest = _radius(points, distance) if pixel is None else _inscribed(values.shape, pixel)
     wanted, radius = radius, min(widest, radius or widest)
+    if pixel is None and wanted is not None and widest > wanted - _BOND:
+        # The farthest atom of the model's own disc lies up to a bond short of its edge.
+        widest = radius = wanted
     inside = distance <= radius * (1 + 1e-9)
     x, y = points[inside].T
     signal = values.ravel()[inside]
@@ -93,9 +97,7 @@ def _checked(values: Array, raw: RawMap) -> Array:
     values = np.asarray(values, np.float64)
     bad = values.size - np.count_nonzero(np.isfinite(values))
     if bad:
-        raise InputError(
-            f"{raw.source}: {bad} of {values.size} values are NaN or infinite; fill or crop them first"
-        )
+        raise InputError(f"{raw.source}: {bad} of {values.size} values are NaN or infinite; fill or crop them first")
     small = min(values.shape) < _SMALLEST if raw.points is None else values.size < _SMALLEST**2
     if small:
         what = "x".join(map(str, values.shape)) + " pixels" if raw.points is None else f"{values.size} points"
@@ -193,7 +195,6 @@ def _notes(
     negative = np.mean(signal < 0)
     if negative > 0:
         notes.append(
-            f"{negative:.1%} of the values are negative: an offset of the instrument changes the scale of "
-            "|F|/|F(0)|."
+            f"{negative:.1%} of the values are negative: an offset of the instrument changes the scale of |F|/|F(0)|."
         )
     return tuple(notes)

@@ -117,9 +117,7 @@ class RawMap:
     size_nm: tuple[float, float] | None
     bias: Array | None
     source: str
-    points: Array | None = (
-        None  # (n, 2) positions in nm when the values are scattered: values is (channel, 1, n)
-    )
+    points: Array | None = None  # (n, 2) positions in nm when the values are scattered: values is (channel, 1, n)
 
 
 @dataclass(frozen=True)

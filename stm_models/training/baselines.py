@@ -28,9 +28,7 @@ _RIDGE = {"alpha": np.logspace(-6, 3, 10)}
 _KERNEL = {"alpha": np.logspace(-7, -1, 4), "gamma": np.array([0.03, 0.1, 0.3, 1, 3]) / _COMPONENTS}
 
 
-def fit_baselines(
-    names: Iterable[str], images: Array, targets: Array, groups: Array, seed: int
-) -> dict[str, Baseline]:
+def fit_baselines(names: Iterable[str], images: Array, targets: Array, groups: Array, seed: int) -> dict[str, Baseline]:
     """Fit baselines on the principal components of training images standardised per pixel.
 
     Parameters
@@ -83,9 +81,7 @@ def fit_baselines(
     return fitted
 
 
-def _search(
-    estimator: Any, grid: dict[str, Array], scores: Array, targets: Array, groups: Array, seed: int
-) -> Any:
+def _search(estimator: Any, grid: dict[str, Array], scores: Array, targets: Array, groups: Array, seed: int) -> Any:
     count = len(np.unique(groups))
     if count < 2:
         raise InputError(f"cross-validation needs at least 2 groups, got {count}: simulate more groups")

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 
 from stm_models.errors import InputError
 from stm_models.networks.scaling import pixel_statistics
@@ -61,6 +60,9 @@ def principal_components(images: NDArray[Any], count: int, seed: int) -> Compone
     count = min(count, len(images) - 1, mean.size)
     if count < 1:
         raise InputError(f"{len(images)} images are too few for principal components: give at least 2")
+    # Here, because the exporter loads a finished model without it, and it takes seconds to import.
+    from sklearn.decomposition import PCA
+
     pca = PCA(count, svd_solver="randomized", random_state=seed, copy=False)
     with np.errstate(invalid="ignore"):
         pca.fit(_flat(images, mean, scale))

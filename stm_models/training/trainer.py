@@ -89,13 +89,9 @@ def train(
     _check(images, targets, "training", images, targets)
     _check(validation_images, validation_targets, "validation", images, targets)
     device = select_device(config.device)
-    network = registry.create(
-        config.network, images.shape[1:], targets.shape[1], config.options, seed=config.seed
-    )
+    network = registry.create(config.network, images.shape[1:], targets.shape[1], config.options, seed=config.seed)
     model = Model.for_data(network, images, targets).to(device)
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
+    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     settings = config.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
     arrays = (images, targets, validation_images, validation_targets)
     state = _resume(checkpoint, settings, arrays, model, optimiser)
@@ -184,9 +180,7 @@ def _run_epoch(
     return float(np.average(values, weights=weights)), rate
 
 
-def _save(
-    path: Path | None, state: checkpoints.Checkpoint, model: Model, optimiser: torch.optim.Optimizer
-) -> None:
+def _save(path: Path | None, state: checkpoints.Checkpoint, model: Model, optimiser: torch.optim.Optimizer) -> None:
     if path is not None:
         state.last, state.optimiser = model.state_dict(), optimiser.state_dict()
         checkpoints.write(path, state)

@@ -103,8 +103,7 @@ def test_plan_depends_on_the_seed_alone(task, config, plan):
     def numbers(plan):
         groups = plan.groups
         columns = [
-            list(group.parameters.values()) + np.concatenate([*group.samples.values()]).tolist()
-            for group in groups
+            list(group.parameters.values()) + np.concatenate([*group.samples.values()]).tolist() for group in groups
         ]
         return np.array(columns)
 
@@ -188,9 +187,7 @@ def test_config_refuses_what_does_not_exist(task):
 
 
 def test_unknown_task_lists_the_choices():
-    with pytest.raises(
-        InputError, match=r"unknown task 'hubard': choose from .*hubbard.*did you mean 'hubbard'"
-    ):
+    with pytest.raises(InputError, match=r"unknown task 'hubard': choose from .*hubbard.*did you mean 'hubbard'"):
         registry.get("hubard")
     with pytest.raises(InputError, match="choose from"):
         registry.get("")

@@ -17,9 +17,7 @@ def test_a_port_in_use_is_a_one_line_error(model_file, capsys):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         assert main([str(model_file), "--port", str(port), "--provider", "cpu"]) == 2
-    assert capsys.readouterr().err == (
-        f"error: port {port} on 127.0.0.1 is in use; give another with --port\n"
-    )
+    assert capsys.readouterr().err == (f"error: port {port} on 127.0.0.1 is in use; give another with --port\n")
 
 
 @pytest.mark.parametrize(

@@ -46,9 +46,7 @@ def test_equal_functions_pass_and_see_fresh_images_of_every_batch():
 
 
 @pytest.mark.parametrize("name", ["prediction", "gradient", "distance"])
-@pytest.mark.parametrize(
-    "change", [lambda v: v * (1 + 1e-3), lambda v: v + 1e-3, lambda v: v * np.nan, np.zeros_like]
-)
+@pytest.mark.parametrize("change", [lambda v: v * (1 + 1e-3), lambda v: v + 1e-3, lambda v: v * np.nan, np.zeros_like])
 def test_a_wrong_output_is_named_with_the_table(name, change):
     with pytest.raises(ExportError, match="nothing was written") as caught:
         check(changed(name, change), smooth, MEAN, SCALE)

@@ -68,18 +68,14 @@ def test_average_pool_gradient(kernel, stride, padding, divisor):
 @pytest.mark.parametrize(("ceil", "counted"), [(True, True), (False, False)])
 def test_average_pool_refuses_windows_of_unequal_weight(ceil, counted):
     with pytest.raises(NotImplementedError, match="average pooling"):
-        rules.average_pool_backward(
-            torch.ones(1, 1, 2, 2), torch.ones(1, 1, 3, 3), [2], [2], [1], ceil, counted, None
-        )
+        rules.average_pool_backward(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 3, 3), [2], [2], [1], ceil, counted, None)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (4, 7), (5, 6), (11, 14), (13, 3)])
 def test_adaptive_average_pool_and_its_gradient(size):
     image = _normal(2, 3, 11, 14)
     want, weights = _autograd(lambda x: functional.adaptive_avg_pool2d(x, size), image)
-    torch.testing.assert_close(
-        rules.adaptive_average_pool(image, size), functional.adaptive_avg_pool2d(image, size)
-    )
+    torch.testing.assert_close(rules.adaptive_average_pool(image, size), functional.adaptive_avg_pool2d(image, size))
     torch.testing.assert_close(rules.adaptive_average_pool_backward(weights, image), want)
 
 
@@ -98,9 +94,7 @@ def test_convolution_gradient_has_the_size_of_the_image(stride, padding, dilatio
     extra = [step - 1 for step in stride] if transposed else [0, 0]
 
     def convolve(x):
-        return torch.ops.aten.convolution(
-            x, weight, None, stride, padding, dilation, transposed, extra, groups
-        )
+        return torch.ops.aten.convolution(x, weight, None, stride, padding, dilation, transposed, extra, groups)
 
     want, weights = _autograd(convolve, image)
     got, *rest = rules.convolution_backward(

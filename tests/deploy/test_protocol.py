@@ -35,9 +35,7 @@ def _header(length):
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    batches, st.lists(st.sampled_from(OUTPUTS), unique=True), st.booleans(), st.none() | st.text(max_size=5)
-)
+@given(batches, st.lists(st.sampled_from(OUTPUTS), unique=True), st.booleans(), st.none() | st.text(max_size=5))
 def test_a_request_survives_the_round_trip(image, outputs, binary, name):
     body, length = encode_request(image, outputs, binary=binary, request_id=name)
     assert (length is None) is not binary

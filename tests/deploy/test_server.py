@@ -97,10 +97,7 @@ def test_it_says_what_it_serves(server, toy):
     assert {"name": "distance", "datatype": "FP32", "shape": [-1]} in model["outputs"]
     assert model["parameters"]["metadata"]["data"] == toy.describe()["data"]
     assert model["parameters"]["provider"] == "cpu"
-    assert (
-        ask(server, "GET", "/v2/models/stm-toy/versions/1")[1]
-        == json.dumps(model, separators=(",", ":")).encode()
-    )
+    assert ask(server, "GET", "/v2/models/stm-toy/versions/1")[1] == json.dumps(model, separators=(",", ":")).encode()
 
 
 @pytest.mark.parametrize(
@@ -120,9 +117,7 @@ def test_a_third_party_client_gets_the_right_numbers(server, toy, binary_in, bin
         assert client.get_model_metadata("stm-toy")["outputs"][0]["name"] == "prediction"
         tensor = triton.InferInput("image", list(images.shape), kind)
         tensor.set_data_from_numpy(images, binary_data=binary_in)
-        names = (
-            ("gradient", "prediction") if binary_out is not None else ("prediction", "gradient", "distance")
-        )
+        names = ("gradient", "prediction") if binary_out is not None else ("prediction", "gradient", "distance")
         asked = None
         if binary_out is not None:
             asked = [triton.InferRequestedOutput(name, binary_data=binary_out) for name in names]
@@ -197,9 +192,7 @@ def test_the_real_task_answers(tmp_path, toy):
 
 
 def test_a_model_without_explanations_says_so(tmp_path, toy):
-    plain = Session(
-        toy.write(tmp_path / "plain.onnx", change={"explanations": []}), threads=1, provider="cpu"
-    )
+    plain = Session(toy.write(tmp_path / "plain.onnx", change={"explanations": []}), threads=1, provider="cpu")
     with running({"m": plain}) as url:
         status, answer, _ = ask(url, "POST", "/v2/models/m/explain", b"{}")
     assert status == 400
@@ -378,8 +371,6 @@ def test_requests_under_way_are_answered_before_it_stops(model_file, toy):
         response = connection.getresponse()
         assert response.status == 200
         got, _ = decode_response(response.read(), response.headers[HEADER])
-        np.testing.assert_allclose(
-            got["prediction"], toy.expected(images)["prediction"], rtol=1e-3, atol=1e-3
-        )
+        np.testing.assert_allclose(got["prediction"], toy.expected(images)["prediction"], rtol=1e-3, atol=1e-3)
         connection.close()
         assert stopped.result()[0] == 0

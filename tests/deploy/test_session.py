@@ -50,9 +50,7 @@ def test_metadata_is_read(session, model_file, toy):
     assert [t.name for t in about.targets] == ["U", "gap"]
     assert about.sha256 == hashlib.sha256(model_file.read_bytes()).hexdigest()
     assert {**toy.describe(), "sha256": about.sha256}.items() <= json.loads(
-        json.dumps(
-            {**about.as_dict(), "input": toy.describe()["input"], "targets": toy.describe()["targets"]}
-        )
+        json.dumps({**about.as_dict(), "input": toy.describe()["input"], "targets": toy.describe()["targets"]})
     ).items()
     assert session.output_names == ("prediction", "gradient", "distance")
     session.warm_up()

@@ -43,9 +43,7 @@ def test_the_part_computes_the_same_and_holds_no_more(toy, model_file, names):
 
 def test_everything_asked_for_is_the_same_file(model_file):
     whole = model_file.read_bytes()
-    assert onnx.load_from_string(
-        extract(whole, ["prediction", "gradient", "distance"])
-    ) == onnx.load_from_string(whole)
+    assert onnx.load_from_string(extract(whole, ["prediction", "gradient", "distance"])) == onnx.load_from_string(whole)
 
 
 def test_what_a_branch_takes_from_outside_is_kept():
@@ -76,9 +74,7 @@ def test_what_a_branch_takes_from_outside_is_kept():
             numpy_helper.from_array(np.zeros(300, np.float32), "unused"),
         ],
     )
-    whole = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9
-    ).SerializeToString()
+    whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
     part = extract(whole, ["y"])
     model = onnx.load_from_string(part)
     assert "Neg" not in [node.op_type for node in model.graph.node]

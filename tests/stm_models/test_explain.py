@@ -15,9 +15,7 @@ SHAPE = (1, 16, 17)
 def _model(name="mlp", outputs=2):
     rng = np.random.default_rng(0)
     network = registry.create(name, SHAPE, outputs, seed=3)
-    return Model.for_data(
-        network, rng.normal(size=(9, *SHAPE)).astype(np.float32), rng.normal(size=(9, outputs))
-    )
+    return Model.for_data(network, rng.normal(size=(9, *SHAPE)).astype(np.float32), rng.normal(size=(9, outputs)))
 
 
 @pytest.mark.parametrize("name", registry.names())
@@ -64,9 +62,7 @@ def test_gradient_mistakes_are_named():
 
 
 def _draw(path, image, values):
-    overlay_png(
-        path, image, values, extent=(-7, 7, -8, 8), labels=("kx (1/a)", "ky (1/a)"), title="t", unit="eV"
-    )
+    overlay_png(path, image, values, extent=(-7, 7, -8, 8), labels=("kx (1/a)", "ky (1/a)"), title="t", unit="eV")
     return np.asarray(Image.open(path).convert("RGB"), dtype=float)
 
 
@@ -75,9 +71,7 @@ def _inside(picture):
     height, width = picture.shape[:2]
     rows = slice(height // 3, 2 * height // 3)
     tint = picture[rows, :, 0] - picture[rows, :, 2]
-    return tint[:, int(0.15 * width) : int(0.3 * width)].mean(), tint[
-        :, int(0.45 * width) : int(0.6 * width)
-    ].mean()
+    return tint[:, int(0.15 * width) : int(0.3 * width)].mean(), tint[:, int(0.45 * width) : int(0.6 * width)].mean()
 
 
 def test_overlay_shows_the_sign_symmetrically(tmp_path):

@@ -51,8 +51,7 @@ def test_direct_sum_is_the_definition(n):
     grid = KGrid(n, 3.0, 2.0)
     row, column = 4, 21
     by_hand = sum(
-        wj * np.exp(-1j * (grid.kx[column] * xj + grid.ky[row] * yj))
-        for xj, yj, wj in zip(x, y, w, strict=True)
+        wj * np.exp(-1j * (grid.kx[column] * xj + grid.ky[row] * yj)) for xj, yj, wj in zip(x, y, w, strict=True)
     )
     assert direct_transform(x, y, w, grid)[row, column] == pytest.approx(by_hand, abs=1e-12)
 

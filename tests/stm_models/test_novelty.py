@@ -53,9 +53,7 @@ def test_against_its_formula(fitted):
     kept = novelty.components.numpy().astype(np.float64).T
     own, outside = parts(flat(new), kept)
     _, held_outside = parts(flat(held), kept)
-    np.testing.assert_allclose(
-        np.square(own[:, :4]) / novelty.variances.numpy()[:4], t**2 / variance, rtol=0.02
-    )
+    np.testing.assert_allclose(np.square(own[:, :4]) / novelty.variances.numpy()[:4], t**2 / variance, rtol=0.02)
     inside = (own**2 / novelty.variances.numpy()).mean(axis=1)
     expected = np.sqrt(inside + outside / held_outside.mean()) / novelty.unit.item()
     np.testing.assert_allclose(_distance(novelty, _images(20, 3)), expected, rtol=1e-3)
@@ -93,9 +91,7 @@ def test_a_pixel_that_never_varied_cannot_overflow():
 def test_unit_of_the_images_does_not_matter():
     first, _ = Novelty.fit(_images(100, 0), _images(40, 1))
     second, _ = Novelty.fit(1e-4 * _images(100, 0), 1e-4 * _images(40, 1))
-    np.testing.assert_allclose(
-        _distance(first, _images(10, 2)), _distance(second, 1e-4 * _images(10, 2)), rtol=0.02
-    )
+    np.testing.assert_allclose(_distance(first, _images(10, 2)), _distance(second, 1e-4 * _images(10, 2)), rtol=0.02)
 
 
 def test_exports_with_a_dynamic_batch(fitted):

@@ -112,9 +112,7 @@ def test_text_is_in_units_of_a(tmp_path):
 STACKED = RawMap(STACK, None, BIAS, "s")
 
 
-@pytest.mark.parametrize(
-    ("bias", "index"), [(0.2, 0), (0.04, 2), (-0.06, 3), (-0.2, 4), (-0.29, 4), (0.3, 0)]
-)
+@pytest.mark.parametrize(("bias", "index"), [(0.2, 0), (0.04, 2), (-0.06, 3), (-0.2, 4), (-0.29, 4), (0.3, 0)])
 def test_select_the_nearest_bias(bias, index):
     chosen = select(STACKED, bias=bias)
     np.testing.assert_array_equal(chosen.values, STACK[index : index + 1])

@@ -109,9 +109,7 @@ def test_image_is_the_transform_of_the_disc(simulated):
     weights = expected[:, sites] * np.exp(-(points**2).sum(axis=1) / (2 * (0.4 * radius) ** 2))
     weights = weights * np.where(lattice.layer[sites] == 0, config.bottom_layer, 1.0)
     full = np.abs(direct_transform(points[:, 0], points[:, 1], weights, KGrid(33)))
-    np.testing.assert_allclose(
-        result.arrays["image"][:, 0], full / weights.sum(axis=1)[:, None, None], atol=2e-6
-    )
+    np.testing.assert_allclose(result.arrays["image"][:, 0], full / weights.sum(axis=1)[:, None, None], atol=2e-6)
     assert result.scalars["charge_modulation"] == pytest.approx(2 * np.ptp(solution.density))
     assert result.scalars["energy"] == solution.energy
 

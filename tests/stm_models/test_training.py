@@ -68,9 +68,7 @@ def test_learns_a_linear_problem(linear, schedule, loss):
     assert prediction.shape == linear[3].shape
     assert metrics(prediction, linear[3])["r2"] > 0.98
     best = result.history[result.best_epoch - 1]
-    assert (
-        metrics(prediction, linear[3])["mae"] == best["val_mae"] == min(h["val_mae"] for h in result.history)
-    )
+    assert metrics(prediction, linear[3])["mae"] == best["val_mae"] == min(h["val_mae"] for h in result.history)
 
 
 def test_conv_learns_too(linear):
@@ -142,9 +140,7 @@ def test_a_finished_checkpoint_is_not_trained_again(linear, tmp_path, monkeypatc
 def test_early_stopping_restores_the_best_weights(linear):
     # Targets that cannot be learnt: the validation error soon stops falling.
     noise = np.random.default_rng(1).normal(size=(200, 1))
-    config = TrainConfig(
-        options=SMALL, epochs=60, patience=4, device="cpu", schedule="constant", learning_rate=0.01
-    )
+    config = TrainConfig(options=SMALL, epochs=60, patience=4, device="cpu", schedule="constant", learning_rate=0.01)
     result = train(config, linear[0], noise, linear[2], noise[:100])
     assert len(result.history) == result.best_epoch + 4 < 60
     score = metrics(predict(result.model, linear[2]), noise[:100])["mae"]
@@ -157,9 +153,7 @@ def test_diverging_loss_names_epoch_batch_and_rate(linear, tmp_path):
     config = _config(learning_rate=1e6, schedule="constant").model_copy(
         update={"options": {"hidden": [8] * 8, "pool": 1, "activation": "relu"}}
     )
-    with pytest.raises(
-        InputError, match=r"NaN or infinite in epoch 1, .*batch.* at learning rate 1e\+06: lower"
-    ):
+    with pytest.raises(InputError, match=r"NaN or infinite in epoch 1, .*batch.* at learning rate 1e\+06: lower"):
         train(config, images, targets, *linear[2:], checkpoint=path)
     assert not path.exists()
 
@@ -169,9 +163,7 @@ def test_diverging_later_keeps_the_last_good_checkpoint(linear, tmp_path, monkey
     with pytest.raises(Interrupt):
         train(_config(), *linear, checkpoint=path, on_epoch=_interrupt_at(2))
     good = path.read_bytes()
-    monkeypatch.setattr(
-        trainer, "loss_function", lambda name: lambda p, y: original(name)(p, y) * float("nan")
-    )
+    monkeypatch.setattr(trainer, "loss_function", lambda name: lambda p, y: original(name)(p, y) * float("nan"))
     with pytest.raises(InputError, match="in epoch 3, batch 1 of 7"):
         train(_config(), *linear, checkpoint=path)
     assert path.read_bytes() == good
@@ -280,9 +272,7 @@ def test_metrics_against_scikit_learn():
         rmse(prediction, target),
         reference.root_mean_squared_error(target, prediction, multioutput="raw_values"),
     )
-    np.testing.assert_allclose(
-        r2(prediction, target), reference.r2_score(target, prediction, multioutput="raw_values")
-    )
+    np.testing.assert_allclose(r2(prediction, target), reference.r2_score(target, prediction, multioutput="raw_values"))
     scores = metrics(prediction, target, ["a", "b", "c"])
     assert scores["r2"] == pytest.approx(reference.r2_score(target, prediction))
     assert scores["mae_b"] == pytest.approx(np.abs(prediction - target)[:, 1].mean())

@@ -56,9 +56,7 @@ def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     command += ["--backend-store-uri", "sqlite:///mlflow.db"]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "OMP_NUM_THREADS": "1"}
     with (folder / "log").open("w") as log:
-        server = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
+        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
             yield connect(_ready(f"http://127.0.0.1:{port}", server, folder / "log"))
         finally:

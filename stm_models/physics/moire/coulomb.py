@@ -47,9 +47,7 @@ def screened(distance: Floats, dielectric: float, gate_distance: float) -> Float
     return COULOMB / dielectric * total
 
 
-def hartree_rows(
-    lattice: Lattice, rows: NDArray[np.int64], dielectric: float, gate_distance: float
-) -> Floats:
+def hartree_rows(lattice: Lattice, rows: NDArray[np.int64], dielectric: float, gate_distance: float) -> Floats:
     """Lattice sums V_ij = sum_R V(|r_j + R - r_i|) for some sites i, the self term left out.
 
     Pairs farther than 1.5 gate distances in the plane are dropped: V decays as exp(-pi r / xi).

@@ -49,9 +49,7 @@ class KGrid:
         if self.n < 2:
             raise InputError(f"k grid: n is {self.n}, expected at least 2 pixels per axis; raise n")
         if not (0 < self.kx_max < math.inf and 0 < self.ky_max < math.inf):
-            raise InputError(
-                f"k grid: kx_max, ky_max are {self.kx_max:g}, {self.ky_max:g} 1/a; give positive limits"
-            )
+            raise InputError(f"k grid: kx_max, ky_max are {self.kx_max:g}, {self.ky_max:g} 1/a; give positive limits")
 
     @property
     def kx(self) -> Array:
@@ -180,13 +178,7 @@ def _checked(x: ArrayLike, y: ArrayLike, weights: ArrayLike) -> tuple[Array, Arr
     if any(np.iscomplexobj(values) for values in (x, y, weights)):
         raise InputError("Fourier sum: got complex numbers; expected real positions and weights")
     xs, ys, ws = (np.ascontiguousarray(values, np.float64) for values in (x, y, weights))
-    if (
-        xs.ndim != 1
-        or xs.shape != ys.shape
-        or ws.ndim not in (1, 2)
-        or ws.shape[-1] != xs.size
-        or not ws.size
-    ):
+    if xs.ndim != 1 or xs.shape != ys.shape or ws.ndim not in (1, 2) or ws.shape[-1] != xs.size or not ws.size:
         raise InputError(
             f"Fourier sum: got x {xs.shape}, y {ys.shape}, weights {ws.shape}; expected (points,), (points,) "
             "and (points,) or (transforms, points), at least one of each"
@@ -194,7 +186,5 @@ def _checked(x: ArrayLike, y: ArrayLike, weights: ArrayLike) -> tuple[Array, Arr
     for name, values in (("x", xs), ("y", ys), ("weights", ws)):
         bad = values.size - np.count_nonzero(np.isfinite(values))
         if bad:
-            raise InputError(
-                f"Fourier sum: {bad} of {values.size} {name} are not finite; remove these points"
-            )
+            raise InputError(f"Fourier sum: {bad} of {values.size} {name} are not finite; remove these points")
     return xs, ys, ws

@@ -34,9 +34,7 @@ def ldos(field: MeanField, solution: Solution, bias: Floats, broadening: Floats)
     (T, N) float64, states/eV per site
     """
     classes = np.zeros((len(bias), len(field.sites.size)))
-    for energies, vectors, weight in zip(
-        solution.energies, solution.vectors, field.mesh.weights, strict=True
-    ):
+    for energies, vectors, weight in zip(solution.energies, solution.vectors, field.mesh.weights, strict=True):
         apart = (energies[:, None] - solution.chemical_potential - bias) / broadening
         near = np.flatnonzero(np.abs(apart).min(axis=1) < 9)
         peak = np.exp(-0.5 * apart[near] ** 2) / (math.sqrt(2 * math.pi) * broadening)

@@ -181,9 +181,7 @@ class MeanField:
         for index in range(len(self.mesh.weights)):
             # A fresh matrix each time: LAPACK leaves the eigenvectors in it.
             matrix = np.empty((self.lattice.size, self.lattice.size))
-            real_form.assemble(
-                value, self._cos[index], self._sin[index], self._start, self._end, onsite, matrix
-            )
+            real_form.assemble(value, self._cos[index], self._sin[index], self._start, self._end, onsite, matrix)
             energies[index], states = real_form.diagonalise(matrix)
             vectors.append(states)
         return energies, vectors

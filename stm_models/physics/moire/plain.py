@@ -84,6 +84,4 @@ def solve(
             break
         density = (1 - mixing) * density + mixing * new_density
         bond_order = (1 - mixing) * bond_order + mixing * new_order
-    return PlainSolution(
-        new_density, new_order, energies, vectors, mesh.weights, level, iteration, change < tolerance
-    )
+    return PlainSolution(new_density, new_order, energies, vectors, mesh.weights, level, iteration, change < tolerance)

@@ -22,9 +22,7 @@ Ints = NDArray[np.int64]
 
 
 @njit(cache=True)
-def assemble(
-    value: Floats, cos: Floats, sin: Floats, start: Ints, end: Ints, onsite: Floats, out: Floats
-) -> None:
+def assemble(value: Floats, cos: Floats, sin: Floats, start: Ints, end: Ints, onsite: Floats, out: Floats) -> None:
     """Write the real form of sum_b value exp(i k.d) + diag(onsite) into ``out``.
 
     Parameters

@@ -53,9 +53,7 @@ class HubbardSimulation(Config):
     )
     replicates: int = Field(10, ge=1, le=100_000, description="chains along U, each with its own fillings")
     draws: int = Field(4, ge=1, le=1000, description="images per self-consistent state")
-    filling: Range = Field(
-        (-0.2, 0.2), description="electrons per moiré cell beyond neutrality, drawn per state"
-    )
+    filling: Range = Field((-0.2, 0.2), description="electrons per moiré cell beyond neutrality, drawn per state")
     bias: Annotated[tuple[float, float], AfterValidator(_within_bands)] = Field(
         (-0.004, 0.004), description="bias about the chemical potential, eV, drawn per image"
     )
@@ -65,9 +63,7 @@ class HubbardSimulation(Config):
     )
     dielectric: float | None = Field(10.0, gt=0, description="dielectric constant; null: Hubbard U alone")
     gate_distance: float = Field(10.0, gt=0, le=100, description="distance of the metallic gates, nm")
-    fock_range: float = Field(
-        2.5, gt=0, le=20, description="in-plane reach of the exchange, lattice constants"
-    )
+    fock_range: float = Field(2.5, gt=0, le=20, description="in-plane reach of the exchange, lattice constants")
     temperature: float = Field(0.01, gt=0, le=1, description="kT, eV")
     k_mesh: int = Field(3, ge=1, le=48, description="k points along each reciprocal vector")
     tolerance: float = Field(1e-6, gt=0, le=1e-2, description="largest change of a density at convergence")
@@ -84,7 +80,5 @@ class HubbardSimulation(Config):
         index = known.data.get("index", 1)
         sites = 4 * (3 * index**2 + 3 * index + 1)
         if max(abs(pair[0]), abs(pair[1])) >= sites:
-            raise ValueError(
-                f"expected less than the {sites} electrons of the neutral cell I={index}, either way"
-            )
+            raise ValueError(f"expected less than the {sites} electrons of the neutral cell I={index}, either way")
         return pair

@@ -60,14 +60,10 @@ class HubbardTask(Task):
             For a map without a size, with more than one channel, or that cannot be transformed.
         """
         grid = KGrid(input_spec["width"], input_spec["kx_max"], input_spec["ky_max"])
-        image, known, notes = to_ft_image(
-            raw, grid, envelope=input_spec["envelope"], radius=input_spec["radius"]
-        )
+        image, known, notes = to_ft_image(raw, grid, envelope=input_spec["envelope"], radius=input_spec["radius"])
         return Prepared(image[None], known, tuple(notes))
 
-    def decode(
-        self, outputs: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
-    ) -> list[dict[str, Any]]:
+    def decode(self, outputs: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Name the numbers: U in eV, and how far the image lies from the training data."""
         prediction = np.asarray(outputs["prediction"], float)
         limits = metadata["distance"]["quantiles"]

@@ -79,7 +79,5 @@ def test_exchange_speeds_up_the_electrons_of_one_layer(graphene, reach, gain):
     slopes = []
     for values in (hopping, hopping - exchange * rho):
         around = [corner + q * np.array([math.cos(a), math.sin(a)]) for a in np.arange(6) * math.pi / 3]
-        slopes.append(
-            np.mean([np.ptp(np.linalg.eigvalsh(bloch_matrix(2, bonds, values, k))) for k in around])
-        )
+        slopes.append(np.mean([np.ptp(np.linalg.eigvalsh(bloch_matrix(2, bonds, values, k))) for k in around]))
     assert slopes[1] / slopes[0] - 1 == pytest.approx(gain, abs=0.01)

@@ -33,9 +33,7 @@ def central_bands(lattice, k, scale=1.0, count=6):
     phase = bonds.vector[used, :2] @ k
     value = slater_koster(bonds.vector[used], scale)
     matrix = np.empty((lattice.size, lattice.size))
-    real_form.assemble(
-        value, np.cos(phase), np.sin(phase), bonds.start[used], bonds.end[used], np.zeros(half), matrix
-    )
+    real_form.assemble(value, np.cos(phase), np.sin(phase), bonds.start[used], bonds.end[used], np.zeros(half), matrix)
     window = (half - count // 2, half + count // 2 - 1)
     return scipy.linalg.eigh(matrix, lower=False, eigvals_only=True, subset_by_index=window)
 
@@ -58,9 +56,7 @@ def test_slater_koster_at_the_two_distances_it_is_fitted_to():
     np.testing.assert_allclose(slater_koster(vectors, 0.25), t * [1, 0.25, 0.25])
 
 
-@pytest.mark.parametrize(
-    ("distance", "expected"), [(3.35, 0.1109), (2.94, 0.300), (2.80, 0.420), (2.74, 0.484)]
-)
+@pytest.mark.parametrize(("distance", "expected"), [(3.35, 0.1109), (2.94, 0.300), (2.80, 0.420), (2.74, 0.484)])
 def test_continuum_coupling(distance, expected):
     """Section 2: w(d), the interlayer hopping's 2D Fourier transform at |K| over the cell's area, in eV.
 
@@ -159,9 +155,7 @@ def test_decoupled_layers_are_two_sheets_of_graphene():
     corner = lattice.high_symmetry()["K"]
     assert np.ptp(central_bands(lattice, corner, 0.0, 4)) < 1e-9
     q = 1e-3
-    assert velocity(central_bands(lattice, corner + np.array([q, 0]), 0.0, 4), q) == pytest.approx(
-        2.1261, abs=2e-4
-    )
+    assert velocity(central_bands(lattice, corner + np.array([q, 0]), 0.0, 4), q) == pytest.approx(2.1261, abs=2e-4)
 
 
 @pytest.mark.parametrize("index", [5, 6])
@@ -222,9 +216,7 @@ def test_velocity_vanishes_at_the_magic_coupling():
     lattice = build(9, EQUILIBRIUM)
     corner = lattice.high_symmetry()["K"]
     q = 1e-2 * np.linalg.norm(corner)
-    speeds = [
-        velocity(central_bands(lattice, corner + np.array([q, 0]), scale), q) for scale in (2.7, 2.95, 3.2)
-    ]
+    speeds = [velocity(central_bands(lattice, corner + np.array([q, 0]), scale), q) for scale in (2.7, 2.95, 3.2)]
     assert speeds[1] < 0.02 * 2.126
     assert speeds[0] > 3 * speeds[1]
     assert speeds[2] > 3 * speeds[1]

@@ -51,9 +51,7 @@ def test_both_layers_are_whole_honeycombs_turned_by_theta(index):
         back = np.array([[cos, -sin], [sin, cos]])
         here = lattice.layer == layer
         sign = np.where(lattice.sublattice[here] == 0, 1, -1)[:, None]
-        cells = (lattice.positions[here, :2] @ back.T - sign * vectors.sum(axis=0) / 3) @ np.linalg.inv(
-            vectors
-        )
+        cells = (lattice.positions[here, :2] @ back.T - sign * vectors.sum(axis=0) / 3) @ np.linalg.inv(vectors)
         np.testing.assert_allclose(cells, np.rint(cells), atol=1e-9)
         corners = lattice.vectors @ back.T @ np.linalg.inv(vectors)
         np.testing.assert_allclose(np.sort(np.abs(np.rint(corners[0]))), [index, index + 1])

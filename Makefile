@@ -1,0 +1,40 @@
+# make demo | make test do all their own set-up. A Python 3.11 to 3.14 and make are all they need.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench lock picture clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*##/:/'
+
+setup: $(VENV)/.ready ## make .venv with everything pinned (only what is missing is installed again)
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@sh bin/setup $(VENV)
+	@touch $@
+
+demo: setup ## simulate, tune, train, export, serve and ask, in a few minutes
+	$(BIN)/stm demo
+
+test: setup ## all tests that need neither a GPU nor a cluster
+	$(BIN)/python -m pytest
+
+check: setup ## style, types and the rules of the house
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup ## headline figures, one JSON object each
+	for file in benchmarks/[a-z]*.py; do $(BIN)/python $$file --json || exit 1; done
+
+lock: ## compile the pins anew (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q \
+	  pyproject.toml --extra serve --extra train --extra instruments --extra dev -o requirements.lock
+
+picture: setup ## draw the README's picture from a finished demo
+	$(BIN)/python docs/picture.py
+
+clean: ## remove the environment and caches, keep data and runs
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

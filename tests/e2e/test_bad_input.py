@@ -1,0 +1,150 @@
+"""A user's mistake: one line on stderr that names the value and the way out, exit code 2, nothing lost."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+def refused(result: tuple[int, str, str], *words: str) -> str:
+    code, out, err = result
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert code == 2, err
+    assert out == ""
+    assert len(lines) == 1, err
+    assert "Traceback" not in err
+    for word in words:
+        assert word in lines[0], lines[0]
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["simulat"], ["simulat", "simulate", "doctor"]),
+        (["simulate", "hubard", "--out", "x.zarr"], ["hubard", "choose from hubbard"]),
+        (["simulate", "hubbard", "--out", "x.zarr", "--preset", "huge"], ["huge", "quick", "test"]),
+        (["simulate", "hubbard", "--out", "x.zarr", "--set", "simulate.kmesh=3"], ["kmesh", "k_mesh"]),
+        (["simulate", "hubbard", "--out", "x.zarr", "--set", "simulation.k_mesh=3"], ["simulation", "simulate"]),
+        (["simulate", "hubbard", "--out", "x.zarr", "--set", "simulate.k_mesh=0"], ["k_mesh", "0", "1"]),
+        (["simulate", "hubbard", "--out", "x.zarr", "--set", "simulate.index=0"], ["index", "0", "1"]),
+        (["simulate", "hubbard", "--out", "x.zarr", "--set", "simulate.interaction=[-1, 2]"], ["-1", "0 eV"]),
+        (["simulate", "hubbard", "--out", "x.zarr", "--set", "simulate.bias=[.nan, 1]"], ["bias", "nan"]),
+        (["simulate", "hubbard", "--out", "x.zarr", "--set", "draws"], ["draws", "section.key=value"]),
+        (["simulate", "hubbard", "--out", "x.zarr", "--executor", "moon"], ["moon", "local"]),
+        (["simulate", "hubbard", "--out", "x.zarr", "--workers", "0"], ["0", "--workers 1"]),
+        (["simulate", "hubbard", "--out", "x.zarr", "--config", "none.yaml"], ["none.yaml"]),
+        (["train", "hubbard", "--data", "none.zarr"], ["none.zarr"]),
+        (["promote", "hubbard", "--run", "0123"], ["0123"]),
+        (["export", "0123", "--out", "x.onnx"], ["0123"]),
+        (["predict", "models:/stm-hubbard@king", "x.npy"], ["king", "champion"]),
+        (["predict", "models:/nothing@champion", "x.npy"], ["nothing", "stm-hubbard"]),
+        (["predict", "none.onnx", "x.npy"], ["none.onnx"]),
+        (["serve", "none.onnx"], ["none.onnx"]),
+        (["evaluate", "models:/stm-hubbard@champion", "--data", "none.zarr"], ["none.zarr"]),
+    ],
+    ids=lambda value: " ".join(value[:1] + value[-1:]) if isinstance(value, list) else "",
+)
+def test_what_does_not_exist_or_cannot_be(command, arguments, words):
+    refused(command(*arguments), *words)
+    assert not Path("x.zarr").exists()
+
+
+def test_unknown_network_and_option(command, demo):
+    data = str(demo.data)
+    refused(command("train", "hubbard", "--data", data, "--preset", "test", "--model", "resnt"), "resnt", "conv", "mlp")
+    refused(
+        command("train", "hubbard", "--data", data, "--preset", "test", "--set", "train.options={depth: 3}"),
+        "depth", "hidden",
+    )  # fmt: skip
+
+
+def test_empty_truncated_and_altered_stores(command, demo, tmp_path):
+    (tmp_path / "empty.zarr").mkdir()
+    refused(command("train", "hubbard", "--data", str(tmp_path / "empty.zarr")), "empty.zarr")
+    cut = shutil.copytree(demo.data, tmp_path / "cut.zarr")
+    chunk = next(path for path in sorted((cut / "image").iterdir()) if path.name.startswith("c"))
+    chunk.write_bytes(chunk.read_bytes()[:100])
+    refused(command("train", "hubbard", "--data", str(cut)), "cut.zarr")
+    chunk.unlink()
+    refused(command("train", "hubbard", "--data", str(cut)), "cut.zarr")
+
+
+def test_a_data_set_whose_content_is_not_what_its_digest_says(command, demo, tmp_path):
+    import zarr
+
+    altered = shutil.copytree(demo.data, tmp_path / "altered.zarr")
+    zarr.open_group(altered, mode="r+")["image"][3] += 0.01
+    refused(command("train", "hubbard", "--preset", "test", "--data", str(altered)), "altered.zarr", "digest")
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.full((32, 32), np.nan), ["NaN"]),
+        (np.zeros((16, 16)), ["(1, 16, 16)", "(1, 32, 32)", "--size-nm"]),
+        (np.zeros((2, 2, 2, 2)), ["(2, 2, 2, 2)"]),
+        (np.array(["a"]), ["array.npy"]),
+    ],
+)
+def test_arrays_that_are_no_image(command, demo, tmp_path, array, words):
+    np.save(tmp_path / "array.npy", array)
+    refused(command("predict", str(demo.onnx), str(tmp_path / "array.npy")), *words)
+
+
+def test_files_that_are_something_else(command, demo, tmp_path):
+    for name, content in (("a.npy", b"not numpy"), ("b.mat", b""), ("c.txt", b"1 2\n3 x"), ("d.jpg", b"x")):
+        (tmp_path / name).write_bytes(content)
+        refused(command("predict", str(demo.onnx), str(tmp_path / name)), name)
+    (tmp_path / "e.onnx").write_bytes(demo.onnx.read_bytes()[:1000])
+    refused(command("predict", str(tmp_path / "e.onnx"), str(demo.data)), "e.onnx")
+
+
+def test_sizes_and_explanations_that_do_not_exist(command, demo, tmp_path):
+    np.save(tmp_path / "map.npy", np.random.default_rng(0).random((20, 20)))
+    arguments = ("predict", str(demo.onnx), str(tmp_path / "map.npy"))
+    refused(command(*arguments, "--size-nm", "0x3"), "0x3", "HEIGHTxWIDTH")
+    refused(command(*arguments, "--size-nm", "3x3", "--explain", "shap"), "shap", "gradient")
+    refused(command("predict", str(demo.onnx), str(demo.data), "--sample", "100000"), "100000", "samples 0 to")
+
+
+def test_output_that_cannot_be_written(command, demo, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    below = str(tmp_path / "file" / "x.zarr")
+    refused(command("simulate", "hubbard", "--preset", "test", "--out", below), "file")
+    refused(command("predict", str(demo.onnx), str(demo.data), "--sample", "0", "--out", below), "--out")
+    refused(command("export", demo.result["best_run"], "--out", str(tmp_path / "file" / "m.onnx")), "file")
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_tracking_store_that_does_not_answer(command, demo, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    refused(command("train", "hubbard", "--data", str(demo.data)), "http://127.0.0.1:9")
+
+
+def test_port_in_use(command, demo):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        refused(command("serve", str(demo.onnx), "--port", port), port, "--port")
+        refused(command("compare", "--port", port), port, "--port")
+
+
+def test_full_disk_keeps_what_is_there_and_continues(command, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", small], check=False).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    arguments = ("simulate", "hubbard", "--preset", "test", "--out", str(small / "x.zarr"), "--workers", "1")
+    try:
+        refused(command(*arguments), "full", "run the same command again")
+        subprocess.run(["mount", "-o", "remount,size=50m", small], check=True)
+        code, out, err = command(*arguments, "--json")
+        assert code == 0, err
+        assert '"groups": 54' in out
+    finally:
+        subprocess.run(["umount", "-l", small], check=False)

@@ -6,10 +6,14 @@ Example: stm compare --port 8081
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
+from deploy.serving.listening import listen, until_signal
+from deploy.serving.security import is_loopback
+from stm_models.errors import InputError
 from tracking.store import connect
-from tracking.ui.server import serve
+from tracking.ui.app import create_app
 
 __all__ = ["arguments", "describe", "run"]
 
@@ -22,8 +26,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Serve the page until interrupted."""
+    if not is_loopback(args.host):
+        raise InputError(
+            f"--host is {args.host!r}: the page has no login, so only 127.0.0.1, ::1 or localhost; "
+            "from another machine use a tunnel, e.g. ssh -L"
+        )
     store = connect()
-    serve(store, args.host, args.port)
+    listener, url = listen(args.host, args.port)
+    with listener:
+        until_signal(
+            create_app(store),
+            listener,
+            lambda: print(f"ready: {url}  over {store.location}", file=sys.stderr, flush=True),
+        )
     return {"store": store.location, "stopped": True}
 
 

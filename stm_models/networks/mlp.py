@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from stm_models.networks.base import BlockMean, Network, NetworkOptions
-from stm_models.search import Choice, Range, Space
+from stm_models.search import Choice, Space
 
 __all__ = ["MLP", "MLPOptions"]
 
@@ -36,7 +36,6 @@ class MLP(Network):
     space: ClassVar[Space] = {
         "pool": Choice((2, 4)),
         "hidden": Choice(("64", "128-64", "256-64")),
-        "dropout": Range(0.0, 0.2),
         "activation": Choice(("gelu", "relu")),
     }
 

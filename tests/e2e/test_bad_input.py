@@ -134,6 +134,12 @@ def test_port_in_use(command, demo):
         refused(command("compare", "--port", port), port, "--port")
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
+def test_pages_without_login_stay_on_this_machine(command, demo, host):
+    refused(command("compare", "--host", host, "--port", "0"), host, "no login")
+    refused(command("serve", str(demo.onnx), "--host", host, "--port", "0"), host, "--token-file")
+
+
 def test_full_disk_keeps_what_is_there_and_continues(command, tmp_path):
     small = tmp_path / "small"
     small.mkdir()

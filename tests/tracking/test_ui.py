@@ -1,18 +1,13 @@
 from __future__ import annotations
 
 import re
-import socket
-import threading
-import urllib.request
 
 import pytest
 from starlette.testclient import TestClient
 
-from stm_models.errors import InputError
 from tracking import models, runs
 from tracking.store import connect
 from tracking.ui.app import create_app
-from tracking.ui.server import serve
 
 HOSTILE = "<script>alert(1)</script>\"'{{ 7*7 }}"
 
@@ -147,34 +142,3 @@ def test_only_listed_pictures_are_served(page, filled, name):
     else:
         assert answer.status_code == 404
     assert b"secret" not in answer.content
-
-
-def test_serves_on_a_port_of_its_own_and_says_when_it_cannot(filled):
-    opened = []
-    ready = threading.Event()
-    thread = threading.Thread(
-        target=lambda: serve(filled[0], port=0, ready=lambda url: (opened.append(url), ready.set())),
-        daemon=True,
-    )
-    thread.start()
-    assert ready.wait(10)
-    with urllib.request.urlopen(opened[0], timeout=30) as answer:
-        assert b"Experiments" in answer.read()
-    with pytest.raises(InputError, match="give a free port"):
-        serve(filled[0], port=int(opened[0].rstrip("/").rpartition(":")[2]))
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
-def test_other_machines_are_refused(filled, host):
-    with pytest.raises(InputError, match="no login"):
-        serve(filled[0], host=host, port=0)
-
-
-def test_bad_port(filled):
-    with pytest.raises(InputError, match="0 to 65535"):
-        serve(filled[0], port=70000)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        with pytest.raises(InputError, match="cannot listen"):
-            serve(filled[0], port=taken.getsockname()[1])

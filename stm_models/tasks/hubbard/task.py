@@ -82,7 +82,7 @@ class HubbardTask(Task):
     def search_space(self) -> Space:
         """Learning rate and weight decay, whatever the network."""
         return {
-            "learning_rate": Range(3e-4, 5e-3, log=True),
+            "learning_rate": Range(5e-4, 1e-2, log=True),
             "weight_decay": Range(1e-6, 1e-2, log=True),
         }
 

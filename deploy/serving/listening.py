@@ -1,0 +1,123 @@
+"""Running an ASGI application on a port: until a signal, or beside the caller in a thread."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from stm_models.errors import InputError
+
+__all__ = ["beside", "listen", "until_signal"]
+
+
+def until_signal(app: Any, listener: socket.socket, ready: Callable[[], None]) -> None:
+    """Answer requests until SIGINT or SIGTERM; to be called from the main thread.
+
+    Parameters
+    ----------
+    app
+        ASGI application.
+    listener : socket
+        See `listen`.
+    ready : callable
+        Called once requests are answered.
+    """
+    server = _Server(_config(app), ready)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    # uvicorn raises the signal again when it is done; these make that second one end in exit code 0.
+    old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        server.run(sockets=[listener])
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def beside(app: Any, listener: socket.socket) -> Iterator[None]:
+    """Answer requests from a thread of this process while the block runs."""
+    up = threading.Event()
+    server = _Server(_config(app), up.set)
+
+    def run() -> None:
+        try:
+            server.run(sockets=[listener])
+        finally:
+            up.set()
+
+    thread = threading.Thread(target=run, name="stm-serve", daemon=True)
+    thread.start()
+    up.wait()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def listen(host: str, port: int) -> tuple[socket.socket, str]:
+    """Open a port (0: any free one) and return the socket and its address as http://HOST:PORT.
+
+    Raises
+    ------
+    InputError
+        When the port is taken, or host or port are none of this machine.
+    """
+    if not 0 <= port <= 65535:
+        raise InputError(f"port is {port}, expected 0 (any free one) to 65535")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"host {host!r} is no address of this machine: use 127.0.0.1 or give --host") from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        if sys.platform != "win32":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise InputError(f"port {port} on {host} is in use; give another with --port") from error
+        raise InputError(f"cannot listen on port {port} of {host}: {error.strerror}; give another") from error
+    number = listener.getsockname()[1]
+    return listener, f"http://[{host}]:{number}" if ":" in host else f"http://{host}:{number}"
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+
+def _config(app: object) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        loop="asyncio" if sys.platform == "win32" else "uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=5,
+    )

@@ -1,0 +1,72 @@
+"""Every command that README and docs show is run, in the folder of a demo."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCK = re.compile(r"```sh\n(.*?)```", re.S)
+ELSEWHERE = {"make", "mlflow"}  # `make demo`, `make test` and `make check` are what CI runs; mlflow has its own test
+SERVERS = {"serve", "compare"}
+
+
+def lines():
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]:
+        for block in BLOCK.findall(path.read_text()):
+            for line in block.strip().splitlines():
+                yield pytest.param(line.split("#")[0].strip(), id=f"{path.name}: {line[:60]}")
+
+
+@contextmanager
+def _killed_after(process, seconds):
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    yield
+    timer.cancel()
+
+
+def test_there_is_something_to_run():
+    commands = [parameter.values[0].split() for parameter in lines()]
+    assert len([words for words in commands if words[0] == ".venv/bin/stm"]) >= 10
+    assert {words[0] for words in commands} <= {".venv/bin/stm", ".venv/bin/python", *ELSEWHERE}
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
+    assert {words[1] for words in commands if words[0] == "make"} <= targets
+
+
+@pytest.mark.parametrize("line", [p for p in lines() if p.values[0].startswith(".venv/bin/stm")])
+def test_command_runs_as_written(line, command, clean, demo):
+    words = shlex.split(line)[1:]
+    if words[0] not in SERVERS:
+        code, _, err = command(*words)
+        assert code == 0, err
+        return
+    if "--port" in words:
+        words[words.index("--port") + 1] = "0"
+    else:
+        words += ["--port", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines", *words], cwd=demo.folder, env=clean, stderr=subprocess.PIPE, text=True
+    )
+    # A server that never says so is killed, which ends the loop.
+    with _killed_after(process, 60):
+        ready = any("ready: http://127.0.0.1:" in heard for heard in iter(process.stderr.readline, ""))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    process.stderr.close()
+    assert ready
+
+
+@pytest.mark.parametrize("path", ["README.md", *(f"docs/{name}" for name in ("tutorial.md", "serving.md"))])
+def test_links_lead_somewhere(path):
+    source = ROOT / path
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", source.read_text()):
+        assert (source.parent / target).exists(), target

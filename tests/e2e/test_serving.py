@@ -1,0 +1,93 @@
+"""The champion behind `stm serve`, asked over HTTP by a third-party client, MLflow's way and our own."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+import xarray
+
+from deploy.client import Client
+from deploy.serving.session import Session
+
+
+@pytest.fixture(scope="module")
+def url(demo, clean):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines", "serve", demo.model, "--port", "0"],
+        cwd=demo.folder, env=clean, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if line.startswith("ready: "):
+            break
+    assert said, "the server ended without a word"
+    assert said[-1].startswith("ready: "), "".join(said)
+    yield said[-1].split()[1]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    process.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def images(demo):
+    return xarray.open_zarr(demo.data).image.values[:3]
+
+
+def get(address):
+    with urllib.request.urlopen(address, timeout=10) as answer:
+        return answer.status, json.loads(answer.read() or b"{}")
+
+
+def post(address, value):
+    request = urllib.request.Request(address, json.dumps(value).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.loads(answer.read())
+
+
+def test_health(url):
+    assert get(f"{url}/v2/health/ready")[0] == 200
+    assert urllib.request.urlopen(f"{url}/ping", timeout=10).status == 200
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_a_third_party_client(url, demo, images, binary):
+    client = triton.InferenceServerClient(url.removeprefix("http://"))
+    assert client.is_server_ready()
+    assert client.is_model_ready("stm-hubbard")
+    value = triton.InferInput("image", list(images.shape), "FP32")
+    value.set_data_from_numpy(images, binary_data=binary)
+    wanted = [triton.InferRequestedOutput(name, binary_data=binary) for name in ("prediction", "gradient")]
+    answer = client.infer("stm-hubbard", [value], outputs=wanted)
+    expected = Session(demo.onnx).run(images, ("prediction", "gradient"))
+    for name, array in expected.items():
+        np.testing.assert_allclose(answer.as_numpy(name), array, rtol=1e-4, atol=1e-4 * np.abs(array).max())
+    client.close()
+
+
+def test_mlflow_scoring(url, demo, images):
+    found = post(f"{url}/invocations", {"inputs": images.tolist()})["predictions"]
+    np.testing.assert_allclose(found, Session(demo.onnx).run(images)["prediction"], rtol=1e-4)
+
+
+def test_explain_answers_in_words(url, images):
+    body = {"inputs": [{"name": "image", "shape": list(images.shape), "datatype": "FP32",
+                        "data": images.ravel().tolist()}]}  # fmt: skip
+    found = post(f"{url}/v2/models/stm-hubbard/explain", body)
+    assert {output["name"] for output in found["outputs"]} == {"prediction", "distance", "gradient"}
+    assert "like the training data" in found["parameters"]["answers"][0]["verdict"]
+
+
+def test_our_own_client(url, demo, images):
+    client = Client(url)
+    assert client.ready()
+    found = client.infer(images, ("prediction", "distance"))
+    np.testing.assert_allclose(found["prediction"], Session(demo.onnx).run(images)["prediction"], rtol=1e-4)
+    client.close()

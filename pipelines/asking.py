@@ -181,20 +181,19 @@ def write_answers(
     written = [str((out / "prediction.json").absolute())]
     if maps is None:
         return written
-    target, spec = about.targets[about.explained], about.as_dict()["input"]
+    target = about.targets[about.explained]
+    axes = get(about.task).axes(about.as_dict()["input"])
     for row, entry in enumerate(answers[:_EXPLAINED_AT_MOST]):
-        stem = out / f"{entry['name']}_{explain}"
-        with atomic_path(stem.with_suffix(".npy")) as part, part.open("wb") as file:
+        array, picture = (out / f"{entry['name']}_{explain}.{suffix}" for suffix in ("npy", "png"))
+        with atomic_path(array) as part, part.open("wb") as file:
             np.save(file, maps[row])
         shown = maps[row, 0] if question.known is None else np.where(question.known, maps[row, 0], np.nan)
-        kx, ky = spec["kx_max"], spec["ky_max"]
         overlay_png(
-            stem.with_suffix(".png"), question.images[row, 0], shown,
-            extent=(-kx, kx, -ky, ky), labels=("kx (1/a)", "ky (1/a)"),
+            picture, question.images[row, 0], shown, extent=axes.extent, labels=axes.labels,
             title=f"{explain} of {target.name} = {entry[target.name]['value']:.3f} {target.unit}",
             unit=f"{target.unit} per {about.input.unit}", image_label=about.input.unit,
         )  # fmt: skip
-        written += [str(stem.with_suffix(suffix).absolute()) for suffix in (".npy", ".png")]
+        written += [str(path.absolute()) for path in (array, picture)]
     return written
 
 

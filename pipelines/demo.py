@@ -95,6 +95,7 @@ def describe(result: dict[str, Any]) -> str:
     scores, version = result["metrics"], result["model_version"]
     model = result["promotion"]["model"]
     address = f"models:/{model}@champion" if result["promotion"]["promoted"] else f"models:/{model}/{version}"
+    unit = next(value["unit"] for value in result["prediction"].values() if isinstance(value, dict) and "unit" in value)
     rows = {f"{result['network']} (the exported file)": scores, **result["baselines"]}
     table = [
         f"  {name:<26}{found['mae']:<9.4f}{found['unseen_mae']:<12.4f}{found['unseen_r2']:.4f}"
@@ -110,9 +111,9 @@ def describe(result: dict[str, Any]) -> str:
             f"  runs       {result['store']}",
             f"  answer     {result['files'][0]}",
             "",
-            "On fresh states         MAE seen U, eV  MAE unseen U  R² unseen U",
+            f"{'On fresh states (' + unit + ')':<29}MAE      MAE unseen  R² unseen",
             *table,
-            f"  smallest error on unseen U: {winner}",
+            f"  smallest error on unseen values: {winner}",
             "",
             f"The server answered in {result['server']['latency_ms']:.2f} ms: {_sentence(result['prediction'])}",
             "",

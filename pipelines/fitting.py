@@ -147,7 +147,7 @@ def fit(
     scores = score(lambda images: predict(result.model, images), parts)
     run.metrics({**scores, "best_epoch": result.best_epoch, "train_seconds": result.seconds})
     beside = _baselines(run, settings.task, parts, config.seed) if baselines else {}
-    _figures(run, parts, result)
+    _figures(run, settings.task, parts, result)
     _bundle(run, settings, config, parts, result, scores)
     return Fitted(run.id, config.network, scores, beside)
 
@@ -161,7 +161,7 @@ def _baselines(run: Run, task: Task, parts: Parts, seed: int) -> dict[str, dict[
     return scores
 
 
-def _figures(run: Run, parts: Parts, result: TrainResult) -> None:
+def _figures(run: Run, task: Task, parts: Parts, result: TrainResult) -> None:
     target = parts.samples.attributes["targets"][0]
     about = {"label": target["name"], "unit": target["unit"]}
     sets = {
@@ -177,7 +177,8 @@ def _figures(run: Run, parts: Parts, result: TrainResult) -> None:
         figures.examples(
             parts.samples.images,
             parts.samples.targets[:, 0],
-            input_spec=parts.samples.attributes["input"],
+            image_unit=parts.samples.attributes["input"]["unit"],
+            axes=task.axes(parts.samples.attributes["input"]),
             **about,
         ),
         "figures/examples.png",

@@ -17,7 +17,7 @@ __all__ = ["arguments", "describe", "run"]
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
-    parser.add_argument("task", help="hubbard")
+    parser.add_argument("task", help="name of the task")
     parser.add_argument("--run", metavar="ID", help="default: the best run on the newest data set")
 
 

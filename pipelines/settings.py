@@ -83,7 +83,7 @@ class Settings:
 def arguments(parser: argparse.ArgumentParser, *, task: bool = True) -> None:
     """Add the options that every configured command shares."""
     if task:
-        parser.add_argument("task", help="hubbard")
+        parser.add_argument("task", help="name of the task, e.g. hubbard")
     parser.add_argument("--preset", default="quick", help="a file of configs/TASK (default: quick)")
     parser.add_argument("--config", metavar="FILE.yaml", help="values laid over the preset")
     parser.add_argument(

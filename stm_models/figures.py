@@ -9,13 +9,16 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from stm_models.tasks.base import Axes
+
 __all__ = ["examples", "learning_curve", "parity", "residuals"]
 
 Floats = NDArray[Any]
+_DECADES = 5
 
 
 def examples(
-    images: Floats, values: Floats, *, label: str, unit: str, input_spec: Mapping[str, Any], count: int = 6
+    images: Floats, values: Floats, *, label: str, unit: str, image_unit: str, axes: Axes, count: int = 6
 ) -> Figure:
     """Show images spread over the target on one logarithmic scale with physical axes.
 
@@ -27,23 +30,24 @@ def examples(
         Target of each image.
     label, unit : str
         Of the target.
-    input_spec : mapping
-        ``unit``, ``kx_max`` and ``ky_max`` (1/a).
+    image_unit : str
+        Of the pixels.
+    axes : Axes
     """
     order = np.argsort(values, kind="stable")
     chosen = order[np.unique(np.linspace(0, len(order) - 1, count).round().astype(int))]
-    shown = np.log10(np.maximum(images[chosen, 0], 1e-6))
-    kx, ky = input_spec["kx_max"], input_spec["ky_max"]
+    highest = float(images[chosen, 0].max())
+    shown = np.log10(np.maximum(images[chosen, 0], highest * 10.0**-_DECADES))
     figure = Figure(figsize=(2.2 * len(chosen), 2.6), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, len(chosen), sharey=True))
-    for axis, picture, index in zip(axes, shown, chosen, strict=True):
-        drawn = axis.imshow(
-            picture, origin="lower", extent=(-kx, kx, -ky, ky), aspect="equal", cmap="magma", vmin=-5, vmax=0
+    panels = np.atleast_1d(figure.subplots(1, len(chosen), sharey=True))
+    for panel, picture, index in zip(panels, shown, chosen, strict=True):
+        drawn = panel.imshow(
+            picture, origin="lower", extent=axes.extent, cmap="magma", vmin=shown.min(), vmax=shown.max()
         )
-        axis.set_title(f"{label} = {values[index]:.2f} {unit}", fontsize=9)
-        axis.set_xlabel("kx (1/a)")
-    axes[0].set_ylabel("ky (1/a)")
-    figure.colorbar(drawn, ax=list(axes), label=f"log10 {input_spec['unit']}", shrink=0.8)
+        panel.set_title(f"{label} = {values[index]:.2f} {unit}", fontsize=9)
+        panel.set_xlabel(axes.labels[0])
+    panels[0].set_ylabel(axes.labels[1])
+    figure.colorbar(drawn, ax=list(panels), label=f"log10 {image_unit}", shrink=0.8)
     return figure
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stm_models.config import Config
 from stm_models.search import Space
 
-__all__ = ["ArraySpec", "Group", "GroupResult", "Plan", "Prepared", "RawMap", "Simulator", "Task", "Variable"]
+__all__ = ["ArraySpec", "Axes", "Group", "GroupResult", "Plan", "Prepared", "RawMap", "Simulator", "Task", "Variable"]
 
 Array = NDArray[Any]
 
@@ -121,6 +121,22 @@ class RawMap:
 
 
 @dataclass(frozen=True)
+class Axes:
+    """Physical axes of a network input.
+
+    Attributes
+    ----------
+    extent : (x0, x1, y0, y1)
+        Outer edges of the field.
+    labels : (x, y)
+        With units.
+    """
+
+    extent: tuple[float, float, float, float]
+    labels: tuple[str, str]
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A network input made from a raw map.
 
@@ -169,6 +185,10 @@ class Task(ABC):
     @abstractmethod
     def prepare(self, raw: RawMap, input_spec: Mapping[str, Any]) -> Prepared:
         """Turn a raw map into the network's input described by the model's ``input_spec``."""
+
+    @abstractmethod
+    def axes(self, input_spec: Mapping[str, Any]) -> Axes:
+        """Say what the input's pixels mean."""
 
     @abstractmethod
     def decode(self, outputs: Mapping[str, Array], metadata: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -93,4 +93,4 @@ def test_it_says_what_to_do_next(demo):
 
     text = describe(demo.result)
     assert text.count("\n  .venv/bin/stm") == 3
-    assert "smallest error on unseen U: " in text
+    assert "smallest error on unseen values: " in text

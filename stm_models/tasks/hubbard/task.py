@@ -12,7 +12,7 @@ from stm_models.config import Config
 from stm_models.physics.moire.fourier import KGrid
 from stm_models.search import Range, Space
 from stm_models.signal.real_map import to_ft_image
-from stm_models.tasks.base import Plan, Prepared, RawMap, Simulator, Task, Variable
+from stm_models.tasks.base import Axes, Plan, Prepared, RawMap, Simulator, Task, Variable
 from stm_models.tasks.hubbard import simulation
 from stm_models.tasks.hubbard.config import HubbardSimulation
 
@@ -62,6 +62,11 @@ class HubbardTask(Task):
         grid = KGrid(input_spec["width"], input_spec["kx_max"], input_spec["ky_max"])
         image, known, notes = to_ft_image(raw, grid, envelope=input_spec["envelope"], radius=input_spec["radius"])
         return Prepared(image[None], known, tuple(notes))
+
+    def axes(self, input_spec: Mapping[str, Any]) -> Axes:
+        """Wave vectors in 1/a; kx and ky have different scales."""
+        kx, ky = input_spec["kx_max"], input_spec["ky_max"]
+        return Axes((-kx, kx, -ky, ky), ("kx (1/a)", "ky (1/a)"))
 
     def decode(self, outputs: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Name the numbers: U in eV, and how far the image lies from the training data."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from deploy.serving.session import Session
+from pipelines.addresses import MODEL, local_file
 from pipelines.asking import predict_all
 from stm_models import figures
 from stm_models.data import panel
@@ -20,7 +21,6 @@ from stm_models.data.dataset import load
 from stm_models.errors import InputError
 from stm_models.training.metrics import metrics
 from tracking import datasets, runs
-from tracking.models import resolve
 from tracking.store import Store, connect
 
 __all__ = ["arguments", "describe", "evaluate", "run"]
@@ -28,14 +28,13 @@ __all__ = ["arguments", "describe", "evaluate", "run"]
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
-    parser.add_argument("model", help="models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID or FILE.onnx")
+    parser.add_argument("model", help=MODEL)
     parser.add_argument("--data", required=True, metavar="DATA.zarr")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Evaluate."""
-    store = connect()
-    return evaluate(store, resolve(store, args.model), args.data)
+    return evaluate(connect(), local_file(args.model), args.data)
 
 
 def evaluate(store: Store, onnx: Path, data: str | Path) -> dict[str, Any]:

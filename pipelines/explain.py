@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pipelines.addresses import MODEL
 from pipelines.predict import ask, describe, reading_arguments
 
 __all__ = ["arguments", "describe", "run"]
@@ -15,7 +16,7 @@ __all__ = ["arguments", "describe", "run"]
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
-    parser.add_argument("model", help="models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID or FILE.onnx")
+    parser.add_argument("model", help=MODEL)
     parser.add_argument("inputs", nargs=1, metavar="INPUT", help="data set (first sample, or --sample) or file")
     parser.add_argument("--method", default="gradient", help="explanation in the model file (default: gradient)")
     parser.add_argument("--out", required=True, metavar="DIR")

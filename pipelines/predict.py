@@ -14,8 +14,7 @@ from typing import Any
 
 from deploy.serving.session import Session
 from pipelines import asking
-from tracking.models import resolve
-from tracking.store import connect
+from pipelines.addresses import MODEL, local_file
 
 __all__ = ["arguments", "ask", "describe", "reading_arguments", "run"]
 
@@ -24,7 +23,7 @@ _SHOWN = 12
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
-    parser.add_argument("model", help="models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID or FILE.onnx")
+    parser.add_argument("model", help=MODEL)
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="data set or file")
     parser.add_argument("--explain", metavar="METHOD", help="also write this explanation (gradient); needs --out")
     parser.add_argument("--out", metavar="DIR", help="write prediction.json and the maps here")
@@ -48,7 +47,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def ask(args: argparse.Namespace, explain: str | None) -> dict[str, Any]:
     """Ask about every input; write files where ``args.out`` says so."""
-    path = args.model if args.model.endswith(".onnx") else resolve(connect(), args.model)
+    path = local_file(args.model)
     session = Session(path, provider=args.provider)
     size = asking.parse_size(args.size_nm) if args.size_nm else None
     reading = asking.Reading(args.key, args.bias, args.channel, size, args.sample)

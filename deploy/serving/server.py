@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from deploy.serving.app import MAX_BODY_BYTES, MAX_ROWS, Decode, create_app, task_answers
 from deploy.serving.listening import beside, listen, until_signal
@@ -48,18 +49,9 @@ def serve(
     InputError
         When the port is taken or may not be used, or a token is missing.
     """
-    app = create_app(
-        models,
-        decode=decode,
-        max_body_bytes=max_body_bytes,
-        max_rows=max_rows,
-        hosts=_hosts(host, token),
-        token=token,
-    )
+    app = _prepared(models, host, token, decode, max_body_bytes, max_rows)
     listener, url = listen(host, port)
     with listener:
-        for session in models.values():
-            session.warm_up()
         until_signal(app, listener, lambda: (ready or _announcer(models))(url))
 
 
@@ -78,6 +70,21 @@ def running(
 
     Parameters and errors as in `serve`.
     """
+    app = _prepared(models, host, token, decode, max_body_bytes, max_rows)
+    listener, url = listen(host, port)
+    with listener, beside(app, listener):
+        yield url
+
+
+def _prepared(
+    models: Mapping[str, Session],
+    host: str,
+    token: str | None,
+    decode: Decode | None,
+    max_body_bytes: int,
+    max_rows: int,
+) -> Any:
+    """Build the application with its models warmed up."""
     app = create_app(
         models,
         decode=decode,
@@ -86,12 +93,9 @@ def running(
         hosts=_hosts(host, token),
         token=token,
     )
-    listener, url = listen(host, port)
-    with listener:
-        for session in models.values():
-            session.warm_up()
-        with beside(app, listener):
-            yield url
+    for session in models.values():
+        session.warm_up()
+    return app
 
 
 def _hosts(host: str, token: str | None) -> tuple[str, ...] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -14,18 +13,7 @@ pytestmark = pytest.mark.realdata
 
 
 @pytest.fixture(scope="module")
-def file():
-    named = os.environ.get("STM_REALDATA")
-    if not named:
-        pytest.skip("STM_REALDATA is not set: it names the folder with m_nematic.mat and v.mat")
-    found = next(iter(sorted(Path(named).rglob("m_nematic.mat"))), None)
-    if found is None:
-        pytest.skip(f"STM_REALDATA has no m_nematic.mat: {named}")
-    return found
-
-
-@pytest.fixture(scope="module")
-def folder(file, tmp_path_factory):
+def folder(nematic, tmp_path_factory):
     """A small model: simulate, train, export, all by the command line."""
     folder = tmp_path_factory.mktemp("real")
     with pytest.MonkeyPatch.context() as patch:
@@ -37,11 +25,11 @@ def folder(file, tmp_path_factory):
     return folder
 
 
-def test_the_nematic_map(file, folder, monkeypatch, capsys):
+def test_the_nematic_map(nematic, folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     capsys.readouterr()
-    arguments = ["predict", "models:/stm-hubbard@champion", str(file), "--key", "m428", "--bias", "-0.014"]
+    arguments = ["predict", "models:/stm-hubbard@champion", str(nematic), "--key", "m428", "--bias", "-0.014"]
     assert main(arguments) == 2
     assert "--size-nm" in capsys.readouterr().err
     arguments += ["--size-nm", "50x50", "--explain", "gradient", "--out", "answer"]

@@ -1,10 +1,4 @@
-"""Measured maps: twisted double bilayer graphene (Rubio-Verdu et al., Nat. Phys. 18, 196, 2022).
-
-STM_REALDATA is the folder of m_nematic.mat and v.mat, or the first of them.
-"""
-
-import os
-from pathlib import Path
+"""Measured maps of twisted double bilayer graphene, read and transformed."""
 
 import numpy as np
 import pytest
@@ -15,18 +9,6 @@ from stm_models.physics.moire.fourier import KGrid
 from stm_models.signal.real_map import to_ft_image
 
 pytestmark = pytest.mark.realdata
-
-
-@pytest.fixture(scope="module")
-def nematic():
-    named = os.environ.get("STM_REALDATA")
-    if not named:
-        pytest.skip("STM_REALDATA is not set: it names the folder with m_nematic.mat and v.mat")
-    place = Path(named)
-    file = place if place.is_file() else next(iter(sorted(place.rglob("m_nematic.mat"))), None)
-    if file is None:
-        pytest.skip(f"STM_REALDATA has no m_nematic.mat: {place}")
-    return file
 
 
 def test_the_stack_and_its_biases(nematic):

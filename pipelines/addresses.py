@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tracking.models import resolve
-from tracking.store import connect
-
 __all__ = ["MODEL", "local_file"]
 
 MODEL = "models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID or FILE.onnx"
@@ -20,4 +17,9 @@ def local_file(model: str) -> Path:
     InputError
         When the store cannot be reached or has no such model.
     """
-    return Path(model) if model.endswith(".onnx") else resolve(connect(), model)
+    if model.endswith(".onnx"):
+        return Path(model)
+    from tracking.models import resolve
+    from tracking.store import connect
+
+    return resolve(connect(), model)

@@ -1,4 +1,8 @@
-"""Asking a model about something: what predict, explain, evaluate and demo share."""
+"""Asking a model about something: what predict, explain, evaluate and demo share.
+
+A host with the serving extra alone can ask about files: data sets (zarr) and pictures (matplotlib) are
+imported only where they are needed.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,7 @@ from numpy.typing import NDArray
 
 from deploy.serving.session import Session
 from stm_models.data import readers
-from stm_models.data.dataset import load
 from stm_models.errors import InputError, unknown
-from stm_models.explain.render import overlay_png
 from stm_models.files import atomic_path, output_directory, write_json
 from stm_models.tasks.base import RawMap
 from stm_models.tasks.registry import get
@@ -181,6 +183,8 @@ def write_answers(
     written = [str((out / "prediction.json").absolute())]
     if maps is None:
         return written
+    from stm_models.explain.render import overlay_png
+
     target = about.targets[about.explained]
     axes = get(about.task).axes(about.as_dict()["input"])
     for row, entry in enumerate(answers[:_EXPLAINED_AT_MOST]):
@@ -198,6 +202,8 @@ def write_answers(
 
 
 def _from_data_set(path: Path, session: Session, sample: int | None) -> Question:
+    from stm_models.data.dataset import load
+
     samples = load(path, include_unconverged=True)
     if samples.images.shape[1:] != session.metadata.input.shape:
         raise InputError(

@@ -30,6 +30,7 @@ COMMANDS = {
     "demo": "all of the above, in a few minutes",
     "doctor": "check this installation",
 }
+_OURS = ("deploy", "pipelines", "stm_models", "tracking")
 _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -47,6 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(arguments[0], arguments[1:])
     except InputError as error:
         return _refuse(str(error))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] in _OURS:
+            raise
+        return _refuse(
+            f"stm {arguments[0]} needs the package {error.name!r}, which is not installed: "
+            "install stm-lab[train], or in a checkout run make setup"
+        )
     except KeyboardInterrupt:
         print("interrupted: run the same command again to continue", file=sys.stderr)
         return 130

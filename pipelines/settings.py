@@ -28,7 +28,9 @@ __all__ = [
     "presets",
 ]
 
-_CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+# A checkout has configs/ beside this package, an installed wheel has it inside.
+_HERE = Path(__file__).resolve().parent
+_CONFIGS = _HERE / "presets" if (_HERE / "presets").is_dir() else _HERE.parent / "configs"
 
 
 class SplitConfig(Config):

@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "install stm-lab[train], or in a checkout run make setup"
         )
     except KeyboardInterrupt:
-        print("interrupted: run the same command again to continue", file=sys.stderr)
+        print("interrupted: what was finished is kept", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -86,7 +86,7 @@ def _run(command: str, arguments: list[str]) -> int:
     # Libraries may print; stdout belongs to the result.
     with contextlib.redirect_stdout(sys.stderr):
         result = module.run(args)
-    print(json.dumps(result, allow_nan=False) if args.json else module.describe(result))
+    print(json.dumps(result, allow_nan=False) if args.json else module.describe(result), flush=True)
     return 0
 
 

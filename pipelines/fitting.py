@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping
@@ -26,7 +27,7 @@ from stm_models.training.trainer import TrainResult, predict, train
 from tracking import datasets
 from tracking.runs import Run
 
-__all__ = ["Fitted", "Parts", "fit", "load_parts", "score", "split_samples"]
+__all__ = ["Fitted", "Parts", "fit", "load_parts", "recipe", "score", "split_samples"]
 
 Predictor = Callable[[np.ndarray], np.ndarray]
 
@@ -57,7 +58,7 @@ class Fitted:
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-def load_parts(path: str | Path, task: Task, config: SplitConfig, *, include_unconverged: bool = False) -> Parts:
+def load_parts(path: str | Path, task: Task, config: SplitConfig) -> Parts:
     """Read a data set of ``task`` and split it by group.
 
     Raises
@@ -65,7 +66,7 @@ def load_parts(path: str | Path, task: Task, config: SplitConfig, *, include_unc
     InputError
         For a data set that cannot be read, of another task, or too small to split.
     """
-    samples = load(path, verify=True, include_unconverged=include_unconverged)
+    samples = load(path, verify=True, include_unconverged=config.include_unconverged)
     if samples.attributes["task"] != task.name:
         raise InputError(
             f"{path} is a data set of task {samples.attributes['task']!r}, expected {task.name!r}: "
@@ -81,6 +82,17 @@ def split_samples(samples: Samples, task: Task, config: SplitConfig) -> Split:
         samples.coordinates["group"], samples.coordinates[task.stratify],
         unseen_fraction=config.unseen_fraction, validation_fraction=config.validation_fraction, seed=config.seed,
     )  # fmt: skip
+
+
+def recipe(settings: Settings, config: TrainConfig, parts: Parts) -> str:
+    """Identify a training before it is done: task, data, split and training parameters."""
+    about = {
+        "task": settings.task.name,
+        "data": parts.samples.attributes["digest"],
+        "split": settings.split.model_dump(mode="json"),
+        "train": config.model_dump(mode="json", exclude={"threads", "device"}),
+    }
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def score(predictor: Predictor, parts: Parts) -> dict[str, float]:
@@ -127,7 +139,14 @@ def fit(
     """
     attributes = parts.samples.attributes
     run.config({**settings.record("split"), "train": config.model_dump(mode="json")})
-    run.tags({"task": settings.task.name, "network": config.network, "data.path": str(parts.samples.path.absolute())})
+    run.tags(
+        {
+            "task": settings.task.name,
+            "network": config.network,
+            "data.path": str(parts.samples.path.absolute()),
+            "training.recipe": recipe(settings, config, parts),
+        }
+    )
     datasets.log(run, {**attributes, "samples": len(parts.samples)}, parts.samples.path)
     run.environment({"train": config.seed, "split": settings.split.seed})
     run.json(attributes, "data.json")

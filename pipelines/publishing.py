@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from pipelines.fitting import Parts, load_parts
 from pipelines.settings import SplitConfig
 from stm_models.config import validate
 from stm_models.errors import InputError
+from stm_models.files import atomic_path
 from stm_models.tasks.base import Task
 from stm_models.training.metrics import metrics
 from tracking import models, runs
@@ -24,7 +27,7 @@ from tracking.models import ModelVersionInfo
 from tracking.runs import RunRow
 from tracking.store import Store
 
-__all__ = ["best_run", "judged_metric", "model_name", "promote", "publish"]
+__all__ = ["best_run", "judged_metric", "model_name", "promote", "publish", "published"]
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
@@ -40,22 +43,33 @@ def judged_metric(task: Task, row: RunRow) -> str:
     return unseen if unseen in row.metrics else task.metric
 
 
-def best_run(store: Store, task: Task) -> RunRow:
-    """Return the finished training with the smallest error among those of the newest data set.
+def best_run(store: Store, task: Task, among: Sequence[str] = ()) -> RunRow:
+    """Return the training with the smallest error on held-out samples.
+
+    Parameters
+    ----------
+    among : sequence of str
+        Ids of runs to choose from; by default all finished ones with the data set and the split of the newest.
 
     Raises
     ------
     InputError
         When nothing was trained yet.
     """
-    rows = [row for row in runs.find(store, task.name)
-            if row.status == "FINISHED" and "network" in row.tags and task.metric in row.metrics]  # fmt: skip
-    if not rows:
-        raise InputError(
-            f"no finished training of {task.name} in {store.location}: run stm train {task.name} --data DATA.zarr"
-        )
-    digest = max(rows, key=lambda row: row.start).tags.get("data.digest")
-    rows = [row for row in rows if row.tags.get("data.digest") == digest]
+    if among:
+        rows = [runs.get(store, run_id) for run_id in among]
+    else:
+        rows = [
+            row
+            for row in runs.find(store, task.name)
+            if row.status == "FINISHED" and "training.recipe" in row.tags and task.metric in row.metrics
+        ]
+        if not rows:
+            raise InputError(
+                f"no finished training of {task.name} in {store.location}: run stm train {task.name} --data DATA.zarr"
+            )
+        newest = max(rows, key=lambda row: row.start)
+        rows = [row for row in rows if _held_out_by(row) == _held_out_by(newest)]
     return min(rows, key=lambda row: row.metrics[judged_metric(task, row)])
 
 
@@ -95,13 +109,15 @@ def publish(store: Store, task: Task, run_id: str, out: Path) -> tuple[ExportRep
     return report, version
 
 
-def promote(store: Store, task: Task, run_id: str | None = None) -> dict[str, Any]:
-    """Make a run's model the champion if its error on the same held-out samples is smaller than the champion's.
+def promote(store: Store, task: Task, run_id: str | None = None, data: str | Path | None = None) -> dict[str, Any]:
+    """Make a run's model the champion if its error is smaller on samples that neither was trained on.
 
     Parameters
     ----------
     run_id : str, optional
         Default: see `best_run`. A run without an exported model is exported first.
+    data : path, optional
+        Where the run's data set is now, if not where it was.
 
     Returns
     -------
@@ -121,7 +137,7 @@ def promote(store: Store, task: Task, run_id: str | None = None) -> dict[str, An
     elif champion.version == candidate.version:
         result |= {"promoted": False, "reason": "it is the champion already"}
     else:
-        result |= _compare(store, task, row, candidate, champion)
+        result |= _compare(store, task, row, candidate, champion, data)
     if result["promoted"]:
         models.set_alias(store, name, CHAMPION, candidate.version)
     gate = {"promoted": result["promoted"], "reason": result["reason"], "metric": result["metric"]}
@@ -130,7 +146,12 @@ def promote(store: Store, task: Task, run_id: str | None = None) -> dict[str, An
 
 
 def _compare(
-    store: Store, task: Task, row: RunRow, candidate: ModelVersionInfo, champion: ModelVersionInfo
+    store: Store,
+    task: Task,
+    row: RunRow,
+    candidate: ModelVersionInfo,
+    champion: ModelVersionInfo,
+    data: str | Path | None,
 ) -> dict[str, Any]:
     name = model_name(task)
     ours = Session(models.resolve(store, f"models:/{name}/{candidate.version}"))
@@ -141,8 +162,18 @@ def _compare(
             "reason": f"champion version {champion.version} takes other images, so the two cannot be compared; "
             f"serve models:/{name}/{candidate.version} by its number",
         }
-    parts = _held_out(store, task, row)
+    parts = _parts(store, task, row, data or row.tags.get("data.path", ""))
     held = parts.unseen if len(parts.unseen) else parts.validation
+    if champion.digest == candidate.digest:
+        # The champion's split may differ: what it was trained on says nothing about it.
+        trained = _parts(store, task, runs.get(store, champion.run_id), parts.samples.path).train
+        held = held.subset(~np.isin(held.coordinates["sample"], trained.coordinates["sample"]))
+    if not len(held):
+        return {
+            "promoted": False,
+            "reason": f"champion version {champion.version} was trained on every sample that this run held out: "
+            "train with the champion's split (--set split.seed=...) to compare them",
+        }
     errors = [
         metrics(predict_all(session, held.images)["prediction"], held.targets)[task.metric]
         for session in (ours, theirs)
@@ -157,8 +188,13 @@ def _compare(
     }
 
 
-def _held_out(store: Store, task: Task, row: RunRow) -> Parts:
-    path = row.tags.get("data.path", "")
+def _held_out_by(row: RunRow) -> tuple[str | None, ...]:
+    split = sorted(f"{key}={value}" for key, value in row.params.items() if key.startswith("split."))
+    return (row.tags.get("data.digest"), *split)
+
+
+def _parts(store: Store, task: Task, row: RunRow, path: str | Path) -> Parts:
+    """Read the data set of a run, split as the run split it."""
     if not Path(path).is_dir():
         raise InputError(
             f"the data set of run {row.id} is not at {path or 'any known place'} any more: "
@@ -174,12 +210,19 @@ def _held_out(store: Store, task: Task, row: RunRow) -> Parts:
     return parts
 
 
-def _version_of(store: Store, task: Task, row: RunRow) -> ModelVersionInfo:
+def published(store: Store, task: Task, row: RunRow, out: Path) -> int:
+    """Put the ONNX file of a run's version at ``out``, published first where there is none; return the version."""
     name = model_name(task)
     if "model.id" in row.tags:
         for info in models.versions(store, name):
             if info.run_id == row.id:
-                return info
+                with atomic_path(out) as part:
+                    shutil.copyfile(models.resolve(store, f"models:/{name}/{info.version}"), part)
+                return info.version
+    return publish(store, task, row.id, out)[1]
+
+
+def _version_of(store: Store, task: Task, row: RunRow) -> ModelVersionInfo:
     with tempfile.TemporaryDirectory() as folder:
-        _, version = publish(store, task, row.id, Path(folder) / "model.onnx")
-    return models.version(store, name, version)
+        number = published(store, task, row, Path(folder) / "model.onnx")
+    return models.version(store, model_name(task), number)

@@ -39,6 +39,7 @@ class SplitConfig(Config):
     unseen_fraction: float = Field(0.16, ge=0, lt=1, description="share of the target's values held out whole")
     validation_fraction: float = Field(0.2, gt=0, lt=1, description="share of the other groups")
     seed: int = Field(0, ge=0)
+    include_unconverged: bool = Field(False, description="use states whose cycle did not converge too")
 
 
 class TuneConfig(Config):
@@ -53,8 +54,8 @@ class TuneConfig(Config):
 class EvaluateConfig(Config):
     """The freshly simulated states that a demo reports on."""
 
-    states: int = Field(48, ge=1, le=100_000)
-    seed: int = Field(20260, ge=0)
+    states: int = Field(48, ge=4, le=100_000, description="half at the training's targets, half at unseen ones")
+    seed: int = Field(20260, ge=0, description="together with the simulation's seed")
 
 
 class DemoConfig(Config):

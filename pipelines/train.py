@@ -15,6 +15,7 @@ import yaml
 from pipelines import settings
 from pipelines.fitting import fit, load_parts
 from stm_models.errors import InputError
+from stm_models.networks import registry
 from tracking import runs
 from tracking.store import Store, connect
 
@@ -37,17 +38,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     chosen = settings.load(args.task, args.preset, config=args.config, assignments=_assignments(args), seed=args.seed)
     store = connect()
     if args.resume:
-        chosen = _resumed(store, args.resume, chosen)
-    parts = load_parts(args.data, chosen.task, chosen.split, include_unconverged=args.include_unconverged)
+        chosen = _resumed(store, args.resume)
+    registry.check(chosen.train.network, chosen.train.options)
+    parts = load_parts(args.data, chosen.task, chosen.split)
     with runs.start(store, chosen.task.name, f"train {chosen.train.network}", resume=args.resume) as record:
+        print(f"run {record.id}: if interrupted, continue with --resume {record.id}")
+        link = store.run_link(record.id)
         checkpoint = _CHECKPOINTS / f"{record.id}.pt"
-        try:
-            fitted = fit(record, chosen, chosen.train, parts, checkpoint=checkpoint)
-        except KeyboardInterrupt:
-            print(f"stopped: continue with --resume {record.id}")
-            raise
+        fitted = fit(record, chosen, chosen.train, parts, checkpoint=checkpoint)
         checkpoint.unlink(missing_ok=True)
-    return {**asdict(fitted), "link": store.run_link(fitted.run_id)}
+    return {**asdict(fitted), "link": link}
 
 
 def describe(result: dict[str, Any]) -> str:
@@ -60,10 +60,15 @@ def describe(result: dict[str, Any]) -> str:
 
 
 def _assignments(args: argparse.Namespace) -> list[str]:
-    return [*args.assignments, *([f"train.network={args.model}"] if args.model else [])]
+    if args.resume and (args.assignments or args.model or args.config or args.include_unconverged):
+        raise InputError("--resume keeps the configuration that the run has: leave --set, --config and --model out")
+    pairs = list(args.assignments)
+    pairs += [f"train.network={args.model}"] if args.model else []
+    pairs += ["split.include_unconverged=true"] if args.include_unconverged else []
+    return pairs
 
 
-def _resumed(store: Store, run_id: str, chosen: settings.Settings) -> settings.Settings:
+def _resumed(store: Store, run_id: str) -> settings.Settings:
     row = runs.get(store, run_id)
     if not (_CHECKPOINTS / f"{run_id}.pt").is_file():
         raise InputError(

@@ -8,12 +8,15 @@ Example: stm tune hubbard --data quick.zarr --trials 8
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 from typing import Any
 
 import optuna
 
 from pipelines import settings
-from pipelines.fitting import Fitted, Parts, fit, load_parts
+from pipelines.fitting import Fitted, Parts, fit, load_parts, recipe
+from stm_models.errors import InputError
 from stm_models.networks import registry
 from stm_models.training.config import TrainConfig
 from tracking import runs, study
@@ -29,8 +32,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="DATA.zarr")
     parser.add_argument("--model", metavar="NAME", help="network (default: the task's)")
     parser.add_argument("--trials", type=int, help="trials in all (default: the preset's)")
-    parser.add_argument("--study", metavar="NAME", help="name to continue under (default: task-network-digest)")
-    parser.add_argument("--storage", metavar="URL", help="Optuna storage (default: sqlite:///optuna.db)")
+    parser.add_argument("--study", metavar="NAME", help="name to continue under (default: made from the configuration)")
+    parser.add_argument(
+        "--storage", metavar="URL", help="Optuna storage (default: optuna.db beside the tracking store)"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -60,9 +65,17 @@ def tune(
         study, parent (run id), trials by outcome, best (value, unit, train: configuration), importances.
     """
     network = chosen.train.network
-    name = name or f"{chosen.task.name}-{network}-{parts.samples.attributes['digest'][:8]}-{chosen.tune.seed}"
+    registry.check(network, chosen.train.options)
+    setup = _setup(chosen, parts)
+    name = name or f"{chosen.task.name}-{network}-{setup[:12]}"
     spaces = {"train": chosen.task.search_space(), "options": registry.space(network)}
-    found = study.create_study(name, storage, seed=chosen.tune.seed, pruner=chosen.tune.pruner)
+    found = study.create_study(name, storage or study.beside(store), seed=chosen.tune.seed, pruner=chosen.tune.pruner)
+    if found.user_attrs.get("setup", setup) != setup:
+        raise InputError(
+            f"the study {name!r} was made with other data or another configuration: give another --study, "
+            "or leave it out"
+        )
+    found.set_user_attr("setup", setup)
     # Intermediate values come from the validation states, the verdict from values never seen.
     judged = f"unseen_{chosen.task.metric}" if len(parts.unseen) else chosen.task.metric
 
@@ -83,7 +96,13 @@ def tune(
             return fitted.metrics[judged]
 
         study.run_trials(
-            found, objective, chosen.tune.trials, store=store, experiment=chosen.task.name, parent=parent.id
+            found,
+            objective,
+            chosen.tune.trials,
+            store=store,
+            experiment=chosen.task.name,
+            parent=parent.id,
+            report=_report,
         )
         best = found.best_trial
         outcomes = [trial.state.name.lower() for trial in found.trials]
@@ -110,6 +129,18 @@ def describe(result: dict[str, Any]) -> str:
         f"study {result['study']}: {counts}\nbest {best['metric']} {best['value']:.4g} "
         f"in run {best['run_id']}\n  {changed}"
     )
+
+
+def _setup(chosen: settings.Settings, parts: Parts) -> str:
+    """Identify what trials of one study must share: everything but their number."""
+    tuned = chosen.tune.model_dump(mode="json", exclude={"trials"})
+    about = json.dumps([recipe(chosen, chosen.train, parts), tuned], sort_keys=True)
+    return hashlib.sha256(about.encode()).hexdigest()
+
+
+def _report(row: study.TrialRow) -> None:
+    value = "" if row.value is None else f", {row.value:.4g}"
+    print(f"trial {row.number}: {row.state}{value}")
 
 
 def _suggest(trial: optuna.Trial, chosen: settings.Settings, spaces: dict[str, Any]) -> TrainConfig:

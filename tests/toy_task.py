@@ -75,7 +75,7 @@ class ToyTask(Task):
 
         return simulate
 
-    fresh = prepare = decode = None
+    fresh = prepare = axes = decode = None
 
 
 def fail(kind):

@@ -14,7 +14,7 @@ from stm_models.networks.conv import Conv
 from stm_models.networks.mlp import MLP
 from stm_models.search import Space
 
-__all__ = ["create", "default_options", "names", "register", "space"]
+__all__ = ["check", "create", "default_options", "names", "register", "space"]
 
 _NETWORKS: dict[str, type[Network]] = {}
 
@@ -68,6 +68,11 @@ def create(
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
         return kind(in_shape, outputs, validated)
+
+
+def check(name: str, options: Mapping[str, Any]) -> None:
+    """Raise InputError for an unknown name or option, before any work is done."""
+    validate(_find(name).Options, options, f"options of network {name!r}")
 
 
 def default_options(name: str) -> dict[str, Any]:

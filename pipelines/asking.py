@@ -10,11 +10,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.serving.metadata import ModelMetadata
 from deploy.serving.session import Session
 from stm_models.data import readers
 from stm_models.errors import InputError, unknown
@@ -22,11 +23,16 @@ from stm_models.files import atomic_path, output_directory, write_json
 from stm_models.tasks.base import RawMap
 from stm_models.tasks.registry import get
 
+if TYPE_CHECKING:
+    from stm_models.data.dataset import Samples
+
 __all__ = [
+    "MAPS_AT_MOST",
     "Question",
     "Reading",
     "answer",
     "answer_from",
+    "check_fits",
     "parse_size",
     "predict_all",
     "read_question",
@@ -34,12 +40,13 @@ __all__ = [
 ]
 
 _BATCH = 64
-_EXPLAINED_AT_MOST = 16
+MAPS_AT_MOST = 16
+"""So many maps of one input are made; a data set may have thousands of rows."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How to read an instrument file: what ``--key --bias --channel --size-nm --sample`` say."""
+    """How to read an input: ``key``, ``bias`` (V), ``channel`` and ``size_nm`` of a file, ``sample`` of a data set."""
 
     key: str | None = None
     bias: float | None = None
@@ -93,30 +100,55 @@ def parse_size(text: str) -> tuple[float, float]:
 def read_question(path: str | Path, session: Session, reading: Reading) -> Question:
     """Turn a data set, an array or a real-space map into the model's input.
 
-    An array of exactly the model's shape is taken for an image already made, unless a size is given; any
-    other map goes through the task's own preparation.
+    A bare ``.npy`` (nothing in ``reading``) of exactly the model's shape is an image already made, and a note
+    says so; every other file is a real-space map and goes through the task's own preparation.
 
     Raises
     ------
     InputError
-        For something that cannot be read or does not fit the model.
+        For something that cannot be read, does not fit the model, or something in ``reading`` that means
+        nothing for this kind of input.
     """
     path, about = Path(path), session.metadata
-    task = get(about.task)
     if path.is_dir():
-        return _from_data_set(path, session, reading.sample)
-    raw = readers.read(path, key=reading.key, size_nm=reading.size_nm)
-    made = reading.size_nm is None and raw.size_nm is None and raw.points is None
-    if made and raw.values.shape == about.input.shape:
-        return Question(raw.values[None].astype(np.float32), [path.stem])
-    if made and path.suffix == ".npy" and reading.bias is None and reading.channel is None:
-        raise InputError(
-            f"{path}: got an array of shape {raw.values.shape}, the model takes {about.input.shape}; "
-            "if it is a real-space map, state its size with --size-nm HEIGHTxWIDTH"
+        return _from_data_set(path, session, reading)
+    if reading.sample is not None and path.is_file():
+        raise InputError(f"--sample is {reading.sample}, but {path} is a file: --sample is for data sets, leave it out")
+    raw = readers.read(path, key=reading.key, bias=reading.bias, channel=reading.channel, size_nm=reading.size_nm)
+    if path.suffix.lower() == ".npy" and reading == Reading():
+        if raw.values.shape != about.input.shape:
+            raise InputError(
+                f"{path}: got an array of shape {raw.values.shape}, the model takes {about.input.shape}; "
+                "if it is a real-space map, state its size with --size-nm HEIGHTxWIDTH"
+            )
+        note = (
+            f"{path.name} is taken as it is, as an image in the model's unit {about.input.unit}; "
+            "if it is a real-space map, state its size with --size-nm."
         )
-    raw = readers.select(raw, reading.bias, reading.channel)
-    prepared = task.prepare(raw, about.as_dict()["input"])
+        return Question(raw.values[None].astype(np.float32), [path.stem], notes=(note,))
+    prepared = get(about.task).prepare(raw, about.as_dict()["input"])
     return Question(prepared.image[None], [_file_name(path, raw)], prepared.known, prepared.notes)
+
+
+def check_fits(samples: Samples, metadata: ModelMetadata, path: str | Path) -> None:
+    """Make sure that a data set is of the kind that a model was trained on.
+
+    Raises
+    ------
+    InputError
+        When its task, its targets (names and units, in order) or the shape of its images differ.
+    """
+    targets = [f"{target['name']} ({target['unit']})" for target in samples.attributes["targets"]]
+    for what, got, expected in (
+        ("task", samples.attributes.get("task"), metadata.task),
+        ("targets", ", ".join(targets), ", ".join(f"{target.name} ({target.unit})" for target in metadata.targets)),
+        ("image shape", samples.images.shape[1:], metadata.input.shape),
+    ):
+        if got != expected:
+            raise InputError(
+                f"{path}: its {what} is {got}, the model's is {expected}: "
+                "give a data set of the task and preset that the model was trained on"
+            )
 
 
 def predict_all(
@@ -134,8 +166,8 @@ def answer(session: Session, question: Question, explain: str | None = None) -> 
     -------
     answers : list of dict
         See `answer_from`.
-    maps : (S, C, H, W) float32 or None
-        The explanation that was asked for.
+    maps : (M, C, H, W) float32 or None
+        The explanation that was asked for, of the first ``M <= MAPS_AT_MOST`` images.
 
     Raises
     ------
@@ -144,12 +176,32 @@ def answer(session: Session, question: Question, explain: str | None = None) -> 
     """
     if explain is not None and explain not in session.metadata.explanations:
         raise unknown("explanation of this model", explain, session.metadata.explanations)
-    outputs = predict_all(session, question.images, ["prediction", "distance", *([explain] if explain else [])])
-    return answer_from(session, question, outputs), outputs.get(explain) if explain else None
+    outputs = predict_all(session, question.images, ["prediction", "distance"])
+    maps = predict_all(session, question.images[:MAPS_AT_MOST], [explain])[explain] if explain is not None else None
+    return answer_from(session, question, outputs), maps
 
 
 def answer_from(session: Session, question: Question, outputs: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Put a model's outputs into words: per image its name, the task's answer, notes, and the truth if known."""
+    """Put a model's outputs into words.
+
+    Parameters
+    ----------
+    outputs : mapping of str to array
+        ``prediction`` (S, T) and ``distance`` (S,), as the model gives them.
+
+    Returns
+    -------
+    list of dict
+        One JSON-able dict per image::
+
+            {"name": str,                                  # as in question.names
+             TARGET: {"value": float, "unit": str}, ...,   # one key per target of the model, e.g. "U"
+             "distance": float,                            # to the training data
+             "inside": bool, "verdict": str,               # what that distance means, as flag and in words
+             "true": {TARGET: float, ...},                 # for data sets only
+             "masked": float,                              # for real-space maps only: share of the image, 0 to 1
+             "notes": [str, ...]}
+    """
     about = session.metadata
     answers: list[dict[str, Any]] = []
     for row, found in enumerate(get(about.task).decode(outputs, about.as_dict())):
@@ -172,7 +224,7 @@ def write_answers(
     explain: str | None,
     maps: Any,
 ) -> list[str]:
-    """Write prediction.json, and each map as .npy and .png; return the files' paths."""
+    """Write prediction.json, and each map (at most `MAPS_AT_MOST`) as .npy and .png; return the files' paths."""
     out = output_directory(out)
     about = session.metadata
     write_json(
@@ -187,7 +239,7 @@ def write_answers(
 
     target = about.targets[about.explained]
     axes = get(about.task).axes(about.as_dict()["input"])
-    for row, entry in enumerate(answers[:_EXPLAINED_AT_MOST]):
+    for row, entry in enumerate(answers[: min(len(maps), MAPS_AT_MOST)]):
         array, picture = (out / f"{entry['name']}_{explain}.{suffix}" for suffix in ("npy", "png"))
         with atomic_path(array) as part, part.open("wb") as file:
             np.save(file, maps[row])
@@ -201,15 +253,23 @@ def write_answers(
     return written
 
 
-def _from_data_set(path: Path, session: Session, sample: int | None) -> Question:
+def _from_data_set(path: Path, session: Session, reading: Reading) -> Question:
     from stm_models.data.dataset import load
 
-    samples = load(path, include_unconverged=True)
-    if samples.images.shape[1:] != session.metadata.input.shape:
-        raise InputError(
-            f"{path}: its images have shape {samples.images.shape[1:]}, the model takes "
-            f"{session.metadata.input.shape}: use a data set of the preset that the model was trained on"
-        )
+    for option, value in (
+        ("--key", reading.key),
+        ("--bias", reading.bias),
+        ("--channel", reading.channel),
+        ("--size-nm", reading.size_nm),
+    ):
+        if value is not None:
+            raise InputError(
+                f"{option} is {value}, but {path} is a data set: {option} is for single files, leave it out "
+                "(--sample chooses a row)"
+            )
+    samples = load(path, verify=True, include_unconverged=True)
+    check_fits(samples, session.metadata, path)
+    sample = reading.sample
     rows = np.arange(len(samples))
     if sample is not None:
         if not 0 <= sample < len(samples):
@@ -219,4 +279,6 @@ def _from_data_set(path: Path, session: Session, sample: int | None) -> Question
 
 
 def _file_name(path: Path, raw: RawMap) -> str:
-    return f"{path.stem}_{raw.bias[0] * 1000:+.0f}mV" if raw.bias is not None else path.stem
+    if raw.bias is None or len(raw.bias) != 1:
+        return path.stem
+    return f"{path.stem}_{raw.bias[0] * 1000:+.0f}mV"

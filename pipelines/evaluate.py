@@ -14,11 +14,10 @@ import numpy as np
 
 from deploy.serving.session import Session
 from pipelines.addresses import MODEL, local_file
-from pipelines.asking import predict_all
+from pipelines.asking import check_fits, predict_all
 from stm_models import figures
 from stm_models.data import panel
 from stm_models.data.dataset import load
-from stm_models.errors import InputError
 from stm_models.training.metrics import metrics
 from tracking import datasets, runs
 from tracking.store import Store, connect
@@ -43,15 +42,11 @@ def evaluate(store: Store, onnx: Path, data: str | Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        When the data set cannot be read or does not fit the model.
+        When the data set cannot be read, was altered, or does not fit the model.
     """
-    session, samples = Session(onnx), load(data)
+    session, samples = Session(onnx), load(data, verify=True)
     about = session.metadata
-    if samples.attributes["task"] != about.task or samples.images.shape[1:] != about.input.shape:
-        raise InputError(
-            f"{data} holds {samples.attributes['task']} images of shape {samples.images.shape[1:]}, the model takes "
-            f"{about.task} images of shape {about.input.shape}: give a data set of its kind"
-        )
+    check_fits(samples, about, data)
     outputs = predict_all(session, samples.images, ("prediction", "distance"))
     prediction = outputs["prediction"].astype(float)
     scores = metrics(prediction, samples.targets, [target.name for target in about.targets])

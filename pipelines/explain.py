@@ -6,6 +6,7 @@ Example: stm explain models:/stm-hubbard@champion quick.zarr --sample 0 --out wh
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from pipelines.addresses import MODEL
@@ -21,9 +22,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", default="gradient", help="explanation in the model file (default: gradient)")
     parser.add_argument("--out", required=True, metavar="DIR")
     reading_arguments(parser)
-    parser.set_defaults(sample=0)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Explain."""
+    """Explain one image: of a data set the first, where no other is chosen."""
+    if args.sample is None and Path(args.inputs[0]).is_dir():
+        args.sample = 0
     return ask(args, args.method)

@@ -1,7 +1,8 @@
 """Ask a model about a data set, an array, or a real-space map.
 
-A map (.mat, .npy with --size-nm, text columns x y value) is Fourier-transformed onto the model's k grid;
-what lies beyond the map's Nyquist vector is masked and said.
+A map (.mat, .npz, .npy with --size-nm, text columns x y value) is Fourier-transformed onto the model's k grid;
+what lies beyond the map's Nyquist vector is masked and said. A .npy of the model's own shape without --size-nm
+is taken as an image already made.
 
 Example: stm predict models:/stm-hubbard@champion map.npy --size-nm 20x20 --explain gradient --out answer
 """
@@ -9,12 +10,16 @@ Example: stm predict models:/stm-hubbard@champion map.npy --size-nm 20x20 --expl
 from __future__ import annotations
 
 import argparse
+import os
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from deploy.serving.session import Session
 from pipelines import asking
 from pipelines.addresses import MODEL, local_file
+from stm_models.errors import InputError
 
 __all__ = ["arguments", "ask", "describe", "reading_arguments", "run"]
 
@@ -26,7 +31,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help=MODEL)
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="data set or file")
     parser.add_argument("--explain", metavar="METHOD", help="also write this explanation (gradient); needs --out")
-    parser.add_argument("--out", metavar="DIR", help="write prediction.json and the maps here")
+    parser.add_argument(
+        "--out", metavar="DIR", help="write prediction.json and the maps here, several inputs into folders"
+    )
     reading_arguments(parser)
 
 
@@ -46,20 +53,40 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def ask(args: argparse.Namespace, explain: str | None) -> dict[str, Any]:
-    """Ask about every input; write files where ``args.out`` says so."""
+    """Ask about every input; write files where ``args.out`` says so.
+
+    Returns
+    -------
+    dict
+        ``model`` (path), ``sha256``, ``answers`` (list of dict, see `asking.answer_from`), ``files`` (paths written),
+        ``notes`` (list of str: what was left out).
+
+    Raises
+    ------
+    InputError
+        For an explanation without a folder to write it to, and for whatever `asking` refuses.
+    """
+    if explain is not None and not args.out:
+        raise InputError(f"--explain {explain} writes maps, but --out is missing: say where with --out DIR")
     path = local_file(args.model)
     session = Session(path, provider=args.provider)
-    size = asking.parse_size(args.size_nm) if args.size_nm else None
+    size = asking.parse_size(args.size_nm) if args.size_nm is not None else None
     reading = asking.Reading(args.key, args.bias, args.channel, size, args.sample)
-    answers, written = [], []
-    for item in args.inputs:
+    answers, written, notes = [], [], []
+    for item, folder in zip(args.inputs, _folders(args.inputs), strict=True):
         question = asking.read_question(item, session, reading)
         found, maps = asking.answer(session, question, explain)
         answers += found
         if args.out:
-            out = Path(args.out) if len(args.inputs) == 1 else Path(args.out) / Path(item).stem
-            written += asking.write_answers(out, session, question, found, explain, maps)
-    return {"model": str(path), "sha256": session.metadata.sha256, "answers": answers, "files": written}
+            written += asking.write_answers(Path(args.out) / folder, session, question, found, explain, maps)
+        if maps is not None and len(maps) < len(found):
+            notes.append(
+                f"{item}: {explain} maps of the first {len(maps)} of {len(found)} samples only; "
+                "--sample chooses another"
+            )
+    return {
+        "model": str(path), "sha256": session.metadata.sha256, "answers": answers, "files": written, "notes": notes,
+    }  # fmt: skip
 
 
 def describe(result: dict[str, Any]) -> str:
@@ -75,4 +102,24 @@ def describe(result: dict[str, Any]) -> str:
     lines += [f"  note: {note}" for note in dict.fromkeys(n for e in result["answers"] for n in e["notes"])]
     if len(result["answers"]) > _SHOWN:
         lines.append(f"... and {len(result['answers']) - _SHOWN} more; --json or --out gives them all")
-    return "\n".join(lines + [f"  wrote {path}" for path in result["files"]])
+    lines += [f"  wrote {path}" for path in result["files"]]
+    return "\n".join(lines + [f"  note: {note}" for note in result["notes"]])
+
+
+def _folders(inputs: Sequence[str]) -> list[str]:
+    """Name one folder per input after it, numbered where several would share one; one input needs none."""
+    if len(inputs) == 1:
+        return ["."]
+    # abspath: the stem of ".." would lead out of the folder.
+    stems = [Path(os.path.abspath(item)).stem for item in inputs]
+    count = Counter(stems)
+    taken = {stem for stem in stems if count[stem] == 1}
+    names = []
+    for stem in stems:
+        name, number = stem, 0
+        while count[stem] > 1 and (number == 0 or name in taken):
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name)
+        names.append(name)
+    return names

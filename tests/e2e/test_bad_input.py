@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 
 def refused(result: tuple[int, str, str], *words: str) -> str:
@@ -109,8 +110,63 @@ def test_sizes_and_explanations_that_do_not_exist(command, demo, tmp_path):
     np.save(tmp_path / "map.npy", np.random.default_rng(0).random((20, 20)))
     arguments = ("predict", str(demo.onnx), str(tmp_path / "map.npy"))
     refused(command(*arguments, "--size-nm", "0x3"), "0x3", "HEIGHTxWIDTH")
-    refused(command(*arguments, "--size-nm", "3x3", "--explain", "shap"), "shap", "gradient")
+    refused(command(*arguments, "--size-nm", ""), "--size-nm", "HEIGHTxWIDTH")
+    refused(command(*arguments, "--size-nm", "3x3", "--explain", "shap", "--out", "why"), "shap", "gradient")
+    refused(command(*arguments, "--size-nm", "3x3", "--explain", "gradient"), "--explain gradient", "--out DIR")
+    assert not Path("why").exists()
     refused(command("predict", str(demo.onnx), str(demo.data), "--sample", "100000"), "100000", "samples 0 to")
+
+
+@pytest.mark.parametrize("option", [("--key", "m"), ("--size-nm", "3x3"), ("--bias", "0"), ("--channel", "0")])
+def test_options_of_files_do_not_apply_to_data_sets(command, demo, option):
+    for name, *more in (("predict",), ("explain", "--out", "why")):
+        refused(command(name, str(demo.onnx), str(demo.data), *option, *more), option[0], "leave it out")
+    assert not Path("why").exists()
+
+
+def test_sample_does_not_apply_to_files(command, demo, tmp_path):
+    np.save(tmp_path / "image.npy", np.ones((32, 32)))
+    for name, *more in (("predict",), ("explain", "--out", "why")):
+        given = (name, str(demo.onnx), str(tmp_path / "image.npy"), "--sample", "0", *more)
+        refused(command(*given), "--sample is 0", "image.npy", "leave it out")
+    refused(command("predict", str(demo.onnx), "none.npy", "--sample", "0"), "none.npy does not exist")
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "words"),
+    [
+        ("task", "strain", ["task is strain", "the model's is hubbard"]),
+        ("targets", [{"name": "bias", "unit": "eV", "description": ""}], ["bias (eV)", "U (eV)"]),
+        ("targets", [{"name": "U", "unit": "meV", "description": ""}], ["U (meV)", "U (eV)"]),
+    ],
+)
+def test_data_sets_of_another_task(command, demo, tmp_path, attribute, value, words):
+    import zarr
+
+    other = shutil.copytree(demo.data, tmp_path / "other.zarr")
+    zarr.open_group(other, mode="r+").attrs[attribute] = value
+    refused(command("predict", str(demo.onnx), str(other)), "other.zarr", *words)
+    refused(command("evaluate", str(demo.onnx), "--data", str(other)), "other.zarr", *words)
+
+
+def test_asking_about_an_altered_data_set(command, demo, tmp_path):
+    import zarr
+
+    altered = shutil.copytree(demo.data, tmp_path / "altered.zarr")
+    zarr.open_group(altered, mode="r+")["image"][3] += 0.01
+    refused(command("predict", str(demo.onnx), str(altered), "--sample", "0"), "altered.zarr", "digest")
+    refused(command("evaluate", str(demo.onnx), "--data", str(altered)), "altered.zarr", "digest")
+
+
+@pytest.mark.parametrize("kind", ["mat", "npz"])
+def test_a_map_of_the_models_shape_is_no_image(command, demo, tmp_path, kind):
+    values = 1 + np.random.default_rng(0).random((32, 32))
+    path = str(tmp_path / f"map.{kind}")
+    if kind == "mat":
+        savemat(path, {"data": values})
+    else:
+        np.savez(path, data=values)
+    refused(command("predict", str(demo.onnx), path), "map", "--size-nm")
 
 
 def test_output_that_cannot_be_written(command, demo, tmp_path):

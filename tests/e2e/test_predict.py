@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +44,24 @@ def test_an_image_as_array(command, demo, state, tmp_path):
     one = answers(command("predict", str(demo.onnx), str(tmp_path / "image.npy"), "--json"))[0]
     assert one["U"]["value"] == pytest.approx(Session(demo.onnx).run(state[0][None])["prediction"][0, 0], rel=1e-5)
     assert one["inside"] is True
+    (note,) = one["notes"]
+    assert "as it is" in note
+    assert Session(demo.onnx).metadata.input.unit in note
+
+
+@pytest.mark.parametrize("kind", ["npy", "mat", "npz"])
+def test_a_map_with_a_size_is_transformed_even_in_the_models_shape(command, demo, tmp_path, kind):
+    values = 1 + np.random.default_rng(0).random((32, 32))
+    path = tmp_path / f"map.{kind}"
+    if kind == "mat":
+        savemat(path, {"data": values})
+    elif kind == "npz":
+        np.savez(path, data=values)
+    else:
+        np.save(path, values)
+    one = answers(command("predict", str(demo.onnx), str(path), "--size-nm", "5x5", "--json"))[0]
+    assert any("Pixels are" in note for note in one["notes"])
+    assert not any("as it is" in note for note in one["notes"])
 
 
 def test_text_columns_give_the_same_answer_as_the_simulation(command, demo, state, tmp_path):
@@ -71,6 +90,68 @@ def test_a_coarse_map_is_masked_and_said_to_lie_outside(command, demo, tmp_path)
     written = json.loads((tmp_path / "out" / "prediction.json").read_text())
     assert written["model"]["sha256"] == Session(demo.onnx).metadata.sha256
     assert list((tmp_path / "out").glob("*_gradient.png"))
+
+
+def test_other_channels_of_a_stack_may_hold_nan(command, demo, tmp_path):
+    stack = 1 + 0.2 * np.random.default_rng(1).random((3, 40, 40))
+    np.save(tmp_path / "alone.npy", stack[1])
+    stack[0, 5, 5] = np.nan
+    np.save(tmp_path / "stack.npy", stack)
+    np.savez(tmp_path / "stack.npz", data=stack, bias=np.array([-0.1, 0.0, 0.1]), size_nm=np.array([20.0, 20.0]))
+    ask = ("predict", str(demo.onnx), "--size-nm", "20x20", "--json")
+    alone = answers(command(*ask, str(tmp_path / "alone.npy")))[0]
+    by_number = answers(command(*ask, str(tmp_path / "stack.npy"), "--channel", "1"))[0]
+    by_bias = answers(command("predict", str(demo.onnx), "--json", str(tmp_path / "stack.npz"), "--bias", "0"))[0]
+    assert by_number["U"] == by_bias["U"] == alone["U"]
+    code, _, err = command(*ask, str(tmp_path / "stack.npy"), "--channel", "0")
+    assert code == 2
+    assert "NaN" in err
+
+
+def test_inputs_of_one_name_are_kept_apart(command, demo, state, tmp_path):
+    paths = []
+    for folder in ("a", "b", "c"):
+        (tmp_path / folder).mkdir()
+        paths.append(tmp_path / folder / ("map-1.npy" if folder == "c" else "map.npy"))
+        np.save(paths[-1], state[0] * (1 + 0.1 * len(paths)))
+    out = tmp_path / "out"
+    found = answers(command("predict", str(demo.onnx), *map(str, paths), "--out", str(out), "--json"))
+    assert sorted(path.name for path in out.iterdir()) == ["map-1", "map-2", "map-3"]
+    for folder, entry in zip(("map-2", "map-3", "map-1"), found, strict=True):
+        assert json.loads((out / folder / "prediction.json").read_text())["answers"] == [entry]
+    assert len({entry["U"]["value"] for entry in found}) == 3
+
+
+def test_only_the_first_maps_are_written_and_that_is_said(command, demo, tmp_path):
+    ask = ("predict", str(demo.onnx), str(demo.data), "--explain", "gradient", "--out", str(tmp_path))
+    code, out, err = command(*ask, "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    total = len(result["answers"])
+    assert total > 16
+    (note,) = result["notes"]
+    assert f"first 16 of {total}" in note
+    assert "--sample" in note
+    assert len(list(tmp_path.glob("*_gradient.npy"))) == len(list(tmp_path.glob("*_gradient.png"))) == 16
+    last = np.load(tmp_path / "sample-00015_gradient.npy")
+    images = xarray.open_zarr(demo.data).image.values[15:16]
+    expected = Session(demo.onnx).run(images, ["gradient"])["gradient"][0]
+    np.testing.assert_allclose(last, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
+    assert note in command(*ask)[1]
+    assert json.loads(command(*ask, "--sample", "20", "--json")[1])["notes"] == []
+
+
+def test_explain_takes_the_first_sample_of_a_data_set_and_any_file(command, demo, state, tmp_path):
+    np.save(tmp_path / "image.npy", state[0])
+    for source, name in ((demo.data, "sample-00000"), (tmp_path / "image.npy", "image")):
+        out = tmp_path / f"why {name}"
+        code, said, err = command("explain", str(demo.onnx), str(source), "--out", str(out), "--json")
+        assert code == 0, err
+        result = json.loads(said)
+        assert [entry["name"] for entry in result["answers"]] == [name]
+        assert [Path(file).name for file in result["files"]] == [
+            "prediction.json", f"{name}_gradient.npy", f"{name}_gradient.png"
+        ]  # fmt: skip
 
 
 def test_explain_writes_the_gradient_of_the_chosen_sample(command, demo, tmp_path):

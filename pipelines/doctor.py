@@ -16,9 +16,10 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 from deploy.serving import provider
+from pipelines import executors
 from stm_models import __version__
 from stm_models.errors import InputError
-from tracking.store import connect
+from tracking import store
 
 __all__ = ["arguments", "describe", "run"]
 
@@ -38,46 +39,76 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "stm-lab": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": executors.cores(),
         "versions": {name: version for name in _PACKAGES if (version := _version(name))},
         "provider": _provider(),
         "disk": {"free_bytes": free, "writable": _writable()},
+        "store": _store(),
     }
-    try:
-        store = connect()
-        found["store"] = {"location": store.location, "experiments": sorted(store.experiments().values())}
-    except InputError as error:
-        found["store"] = {"error": str(error)}
-    problems = []
-    if "error" in found["store"]:
-        problems.append(f"store: {found['store']['error']}")
-    if free < _ROOM:
-        problems.append(f"disk: {free / 1e9:.1f} GB free here, a demo needs {_ROOM / 1e9:.0f} GB")
-    if not found["disk"]["writable"]:
-        problems.append("disk: this folder cannot be written; change to another one")
-    if found["provider"]["cuda_devices"] and found["provider"]["loaded"] != "CUDAExecutionProvider":
-        problems.append(f"GPU: there, but not used by onnxruntime: {found['provider']['said']}")
-    return {**found, "problems": problems}
+    return {**found, "problems": _problems(found)}
 
 
 def describe(result: dict[str, Any]) -> str:
     """Report, problems last."""
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     chosen = result["provider"]
-    store = result["store"]
+    ran = " (loaded and run)" if chosen["correct"] else ""
+    place = result["store"]
+    note = f" ({place['note']})" if "note" in place else ""
     lines = [
         f"stm-lab {result['stm-lab']} on Python {result['python']}, {result['platform']}, {result['cores']} cores",
         f"packages   {versions}",
-        f"provider   {chosen['loaded']} (loaded and run), {chosen['cuda_devices']} CUDA devices",
+        f"provider   {chosen['loaded'] or 'not usable'}{ran}, {chosen['cuda_devices']} CUDA devices",
         f"disk       {result['disk']['free_bytes'] / 1e9:.1f} GB free",
-        f"store      {store.get('location', 'not usable')}",
+        f"store      {place.get('location', 'not usable')}{note}",
     ]
-    return "\n".join(lines + [f"problem    {text}" for text in result["problems"]] or ["no problems"])
+    return "\n".join(lines + ([f"problem    {text}" for text in result["problems"]] or ["no problems"]))
+
+
+def _problems(found: dict[str, Any]) -> list[str]:
+    chosen, disk = found["provider"], found["disk"]
+    problems = []
+    if "error" in found["store"]:
+        problems.append(f"store: {found['store']['error']}")
+    if disk["free_bytes"] < _ROOM:
+        problems.append(f"disk: {disk['free_bytes'] / 1e9:.1f} GB free here, a demo needs {_ROOM / 1e9:.0f} GB")
+    if not disk["writable"]:
+        problems.append("disk: this folder cannot be written; change to another one")
+    if chosen["loaded"] is None:
+        problems.append(f"provider: onnxruntime cannot run a graph: {chosen['said']}")
+    elif not chosen["correct"]:
+        problems.append(f"provider: {chosen['loaded']} computes a wrong result; install onnxruntime again")
+    elif chosen["cuda_devices"] and chosen["loaded"] != "CUDAExecutionProvider":
+        problems.append(f"GPU: there, but not used by onnxruntime: {chosen['said']}")
+    return problems
+
+
+def _store() -> dict[str, Any]:
+    """Look at the store; one that is not there yet is not made by looking."""
+    try:
+        absent = store.missing()
+        if absent is not None:
+            folder = next(parent for parent in absent.parents if parent.exists())
+            if not folder.is_dir() or not os.access(folder, os.W_OK):
+                return {"error": f"cannot write to {folder}: choose a folder that you may write"}
+            return {"location": f"sqlite:///{absent}", "experiments": [], "note": "not made yet"}
+        opened = store.connect()
+        return {"location": opened.location, "experiments": sorted(opened.experiments().values())}
+    except (InputError, OSError) as error:
+        return {"error": str(error)}
 
 
 def _provider() -> dict[str, Any]:
-    """Load and run a real graph: a provider that is only listed says nothing."""
     devices = provider.cuda_devices()
+    try:
+        return _run_graph(devices)
+    except Exception as error:  # native libraries raise whatever they like
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        return {"loaded": None, "correct": False, "cuda_devices": devices, "said": said}
+
+
+def _run_graph(devices: int) -> dict[str, Any]:
+    """Load and run a real graph: a provider that is only listed says nothing."""
     kind = "cuda" if devices else "cpu"
     said = provider.load_cuda_libraries() if devices else ""
     node = helper.make_node("Relu", ["x"], ["y"])

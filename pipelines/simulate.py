@@ -6,11 +6,10 @@ Example: stm simulate hubbard --preset quick --out quick.zarr
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import asdict
 from typing import Any
 
-from pipelines import settings
+from pipelines import executors, settings
 from pipelines.simulation import simulate
 
 __all__ = ["arguments", "describe", "run"]
@@ -21,7 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     settings.arguments(parser)
     parser.add_argument("--out", required=True, metavar="DATA.zarr")
     parser.add_argument("--executor", default="local", help="where groups are simulated (local)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    parser.add_argument("--workers", type=int, default=executors.cores(), help="processes (default: one per core)")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

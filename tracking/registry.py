@@ -47,14 +47,7 @@ class ModelVersionInfo:
     model_id: str
 
 
-def register(
-    store: Store,
-    name: str,
-    run_id: str,
-    *,
-    tags: Mapping[str, Any] | None = None,
-    description: str | None = None,
-) -> int:
+def register(store: Store, name: str, run_id: str) -> int:
     """Make the run's model the next version of ``name`` and return its number.
 
     Raises
@@ -68,12 +61,10 @@ def register(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise InputError(f"cannot register the model {name!r}: {first_line(error)}") from error
-    every = {**logged.tags, **{key: _text(value) for key, value in (tags or {}).items()}}
     with selected(store.uri):
         made = client.create_model_version(
             name, source=f"models:/{logged.model_id}", run_id=run_id, model_id=logged.model_id,
-            tags={key: value for key, value in every.items() if not key.startswith("mlflow.")},
-            description=description,
+            tags={key: value for key, value in logged.tags.items() if not key.startswith("mlflow.")},
         )  # fmt: skip
     return int(made.version)
 

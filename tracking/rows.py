@@ -54,7 +54,6 @@ def find(
     store: Store,
     experiment: str | None = None,
     *,
-    where: str = "",
     parent: str | None = None,
     limit: int = 1000,
 ) -> list[RunRow]:
@@ -63,32 +62,29 @@ def find(
     Parameters
     ----------
     experiment : str, optional
-        Its name; all experiments when not given.
-    where : str
-        A filter in mlflow's language, e.g. ``"metrics.mae < 0.1"``.
+        Its name; all experiments when not given. One that does not exist has no runs.
     parent : str, optional
         Only the runs nested in this one.
 
     Raises
     ------
     InputError
-        For an experiment that does not exist, or a filter that cannot be read.
+        When the store refuses the search.
     """
     names = store.experiments()
     if experiment is not None:
-        names = {key: name for key, name in names.items() if name == experiment} or _missing(experiment, names)
-    if parent is not None:
-        where = " and ".join(part for part in (where, f"tags.`mlflow.parentRunId` = '{parent}'") if part)
+        names = {key: name for key, name in names.items() if name == experiment}
+    nested = "" if parent is None else f"tags.`mlflow.parentRunId` = '{parent}'"
     rows: list[RunRow] = []
     token = None
     while names and len(rows) < limit:
         try:
             page = store.client.search_runs(
-                list(names), filter_string=where, max_results=min(limit - len(rows), 1000),
+                list(names), filter_string=nested, max_results=min(limit - len(rows), 1000),
                 order_by=["attributes.start_time DESC"], page_token=token,
             )  # fmt: skip
         except MlflowException as error:
-            raise InputError(f"cannot search runs with {where!r}: {first_line(error)}") from error
+            raise InputError(f"cannot search the runs of {store.location}: {first_line(error)}") from error
         rows += [_row(run, names) for run in page]
         token = page.token
         if not token:
@@ -152,7 +148,3 @@ def _row(run: Any, experiments: Mapping[str, str]) -> RunRow:
         tags=tags,
         parent=tags.get("mlflow.parentRunId"),
     )
-
-
-def _missing(experiment: str, names: Mapping[str, str]) -> dict[str, str]:
-    raise unknown("experiment", experiment, sorted(names.values()))

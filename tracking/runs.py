@@ -43,11 +43,6 @@ class Run:
         self._sent = time.monotonic()
         self._lock = threading.Lock()
 
-    @property
-    def link(self) -> str:
-        """Where to look at it."""
-        return self.store.run_link(self.id)
-
     def config(self, values: Mapping[str, Any]) -> None:
         """Log a configuration: each value as parameter ``section.key``, the whole as ``config.yaml``."""
         self.params(values)

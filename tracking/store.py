@@ -13,7 +13,7 @@ from tracking import probe
 from tracking.backend import MlflowClient, MlflowException, ViewType
 from tracking.lock import exclusive
 
-__all__ = ["Store", "connect"]
+__all__ = ["Store", "connect", "missing"]
 
 DEFAULT = "sqlite:///mlflow.db"
 _DATABASES = ("postgresql", "mysql", "mssql")
@@ -47,6 +47,11 @@ class Store:
     def location(self) -> str:
         """The store's address for people, without a password."""
         return redact(self.uri)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the SQLite file is; ``None`` for a server or another database."""
+        return _sqlite_path(self.uri).parent if self.uri.startswith("sqlite") else None
 
     def experiment(self, name: str) -> str:
         """Return the id of the experiment ``name``, created when it is new."""
@@ -96,8 +101,7 @@ def connect(uri: str | None = None) -> Store:
     InputError
         Within seconds, when the store cannot be reached, read or written, or is not one.
     """
-    uri = (uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT).strip()
-    scheme = urlsplit(uri).scheme.split("+")[0]
+    uri, scheme = _address(uri)
     if scheme == "sqlite":
         path = _sqlite_path(uri)
         _create(path)
@@ -112,6 +116,21 @@ def connect(uri: str | None = None) -> Store:
     if scheme in ("", "file"):
         raise InputError(f"the tracking store {uri!r} is a plain folder or file: expected {_FORMS}")
     raise InputError(f"the tracking store {redact(uri)!r} has the unknown scheme {scheme!r}: expected {_FORMS}")
+
+
+def missing(uri: str | None = None) -> Path | None:
+    """Return the SQLite file that `connect` would have to make first; ``None`` when there is none to make.
+
+    Raises
+    ------
+    InputError
+        When a SQLite address names no file.
+    """
+    uri, scheme = _address(uri)
+    if scheme != "sqlite":
+        return None
+    path = _sqlite_path(uri)
+    return None if _filled(path) else path
 
 
 def redact(uri: str) -> str:
@@ -139,6 +158,15 @@ def _open(uri: str, artifacts: str | None) -> Store:
     return Store(uri, client, artifacts)
 
 
+def _address(uri: str | None) -> tuple[str, str]:
+    uri = (uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT).strip()
+    return uri, urlsplit(uri).scheme.split("+")[0]
+
+
+def _filled(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
 def _sqlite_path(uri: str) -> Path:
     name = uri.partition(":///")[2].partition("?")[0]
     if not name or name == ":memory:":
@@ -149,7 +177,7 @@ def _sqlite_path(uri: str) -> Path:
 def _create(path: Path) -> None:
     with exclusive(path.with_name(f"{path.name}.lock")):
         probe.sqlite(path, {"experiments", "runs"}, "tracking store", _ANOTHER)
-        if path.exists() and path.stat().st_size:
+        if _filled(path):
             return
         # A new file is built aside, so that a process killed here leaves no half-made schema behind.
         part = path.with_name(f"{path.name}.new")

@@ -25,7 +25,7 @@ from tracking.lock import exclusive
 from tracking.runs import Run
 from tracking.store import Store, first_line, redact
 
-__all__ = ["TrialRow", "create_study", "history", "importances", "run_trials", "suggest"]
+__all__ = ["TrialRow", "beside", "create_study", "importances", "run_trials", "suggest"]
 
 logging.getLogger("optuna").setLevel(logging.ERROR)
 
@@ -53,6 +53,12 @@ class TrialRow:
     params: dict[str, Any]
     seconds: float | None
     run_id: str | None
+
+
+def beside(store: Store) -> str:
+    """Return the address of the study database in the folder of ``store``; of the working directory's for a server."""
+    folder = store.folder
+    return DEFAULT if folder is None else f"sqlite:///{folder / 'optuna.db'}"
 
 
 def create_study(
@@ -192,11 +198,6 @@ def run_trials(
         failures = failures + 1 if error is not None else 0
         if error is not None and (isinstance(error, InputError) or failures >= _PATIENCE):
             raise error
-
-
-def history(study: Any) -> list[TrialRow]:
-    """Return all trials by number."""
-    return [_row(trial) for trial in study.trials]
 
 
 def importances(study: Any) -> dict[str, float] | None:

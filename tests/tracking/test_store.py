@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stm_models.errors import InputError
-from tracking.store import Store, connect, redact
+from tracking.store import Store, connect, missing, redact
 
 
 def _create(barrier) -> None:
@@ -41,6 +41,17 @@ def test_environment_names_the_store(local, monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", local.uri)
     assert connect().uri == local.uri
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_looking_for_a_store_makes_nothing(tmp_path, monkeypatch, local):
+    assert missing() == tmp_path / "mlflow.db"
+    assert missing("sqlite:///elsewhere/runs.db") == tmp_path / "elsewhere" / "runs.db"
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mlflow.db").touch()
+    assert missing() == tmp_path / "mlflow.db", "an empty file is no store yet"
+    assert missing("http://127.0.0.1:9") is None
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", local.uri)
+    assert missing() is None
 
 
 def test_experiment_is_made_once(store):

@@ -9,6 +9,7 @@ import pytest
 from stm_models.errors import InputError
 from stm_models.search import Choice, Range
 from tracking import runs, study
+from tracking.store import Store
 
 SPACE = {"rate": Range(1e-4, 1e-1, log=True), "depth": Range(1, 4), "kind": Choice(("a", "b"))}
 WORKER = """
@@ -37,6 +38,10 @@ def _value(trial, run):
     return study.suggest(trial, SPACE, "train")["rate"]
 
 
+def _states(opened):
+    return [trial.state.name.lower() for trial in opened.trials]
+
+
 def test_repeated_command_continues(local, parent):
     seen = []
     _run(study.create_study("again", seed=1), _value, 3, local, parent, report=seen.append)
@@ -46,11 +51,12 @@ def test_repeated_command_continues(local, parent):
     assert [row.number for row in seen] == [0, 1, 2, 3, 4]
     _run(opened, _value, 5, local, parent, report=seen.append)
     assert len(seen) == 5
-    rows = study.history(opened)
-    assert len({row.value for row in rows}) == 5
-    assert {row.id for row in runs.find(local, "study", parent=parent)} == {row.run_id for row in rows}
-    first = runs.get(local, rows[0].run_id)
-    assert float(first.params["train.rate"]) == rows[0].params["train.rate"] == rows[0].value
+    assert len({trial.value for trial in opened.trials}) == 5
+    ids = [trial.user_attrs["run_id"] for trial in opened.trials]
+    assert [row.run_id for row in seen] == ids
+    assert {row.id for row in runs.find(local, "study", parent=parent)} == set(ids)
+    first = runs.get(local, ids[0])
+    assert float(first.params["train.rate"]) == seen[0].params["train.rate"] == seen[0].value
     assert (first.outcome, first.tags["study"], first.tags["trial"]) == ("complete", "again", "0")
     shares = study.importances(opened)
     assert shares is not None
@@ -63,7 +69,7 @@ def test_same_seed_same_draws(local, parent):
     for name, seed in (("one", 5), ("two", 5), ("three", 6)):
         opened = study.create_study(name, seed=seed, pruner="none")
         _run(opened, _value, 2, local, parent)
-        drawn.append([row.value for row in study.history(opened)])
+        drawn.append([trial.value for trial in opened.trials])
         assert study.importances(opened) is None
     assert drawn[0] == drawn[1] != drawn[2]
 
@@ -94,7 +100,7 @@ def test_pruned_and_failed_trials_are_seen_as_such(local, parent):
 
     opened = study.create_study("mixed", seed=1)
     _run(opened, objective, 3, local, parent)
-    assert [row.state for row in study.history(opened)] == ["complete", "pruned", "fail", "fail", "complete"]
+    assert _states(opened) == ["complete", "pruned", "fail", "fail", "complete"]
     found = {row.name: (row.status, row.outcome) for row in runs.find(local, "study", parent=parent)}
     assert found == {
         "trial-000": ("FINISHED", "complete"),
@@ -115,10 +121,10 @@ def test_hopeless_objective_gives_up(local, parent):
     opened = study.create_study("hopeless", seed=1)
     with pytest.raises(RuntimeError, match="always"):
         _run(opened, broken, 5, local, parent)
-    assert len(study.history(opened)) == 3
+    assert len(opened.trials) == 3
     with pytest.raises(InputError, match="no such network"):
         _run(opened, mistaken, 5, local, parent)
-    assert len(study.history(opened)) == 4
+    assert len(opened.trials) == 4
 
 
 def test_killed_worker_loses_nothing(local, parent, tmp_path, start_script):
@@ -128,14 +134,14 @@ def test_killed_worker_loses_nothing(local, parent, tmp_path, start_script):
     worker.kill()
     worker.wait()
     opened = study.create_study("killed", seed=2, heartbeat=1)
-    assert [row.state for row in study.history(opened)] == ["running"]
+    assert _states(opened) == ["running"]
     start = time.monotonic()
     _run(opened, lambda trial, run: trial.suggest_float("x", 0, 1), 3, local, parent)
     assert time.monotonic() - start < 30
-    rows = study.history(opened)
-    assert [row.state for row in rows].count("complete") == 3
-    assert rows[0].state == "fail"
-    assert any(row.params == rows[0].params for row in rows[1:]), "the lost trial is run again"
+    assert _states(opened)[0] == "fail"
+    assert _states(opened).count("complete") == 3
+    first, *others = opened.trials
+    assert any(trial.params == first.params for trial in others), "the lost trial is run again"
     assert (runs.get(local, lost).status, runs.get(local, lost).outcome) == ("KILLED", "killed")
 
 
@@ -148,9 +154,9 @@ def test_two_workers_share_the_count(local, parent):
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(work, range(2)))
-    rows = study.history(study.create_study("shared", seed=1))
-    assert [row.state for row in rows] == ["complete"] * 5
-    assert len({row.value for row in rows}) == 5
+    opened = study.create_study("shared", seed=1)
+    assert _states(opened) == ["complete"] * 5
+    assert len({trial.value for trial in opened.trials}) == 5
 
 
 def test_trial_lost_before_its_first_sign_of_life(local, parent):
@@ -158,7 +164,7 @@ def test_trial_lost_before_its_first_sign_of_life(local, parent):
     with pytest.warns(UserWarning, match="Heartbeat"):
         opened.ask()
     _run(opened, _value, 2, local, parent)
-    assert [row.state for row in study.history(opened)] == ["fail", "complete", "complete"]
+    assert _states(opened) == ["fail", "complete", "complete"]
 
 
 def test_interrupt_stops_the_search(local, parent):
@@ -168,7 +174,17 @@ def test_interrupt_stops_the_search(local, parent):
     opened = study.create_study("stopped", seed=1)
     with pytest.raises(KeyboardInterrupt):
         _run(opened, objective, 2, local, parent)
-    assert [row.state for row in study.history(opened)] == ["fail"]
+    assert _states(opened) == ["fail"]
+
+
+def test_study_database_lies_beside_a_local_store(tmp_path):
+    local = Store(f"sqlite:///{tmp_path}/my runs/mlflow.db", None, None)
+    assert study.beside(local) == f"sqlite:///{tmp_path}/my runs/optuna.db"
+    (tmp_path / "my runs").mkdir()
+    study.create_study("here", study.beside(local), seed=1)
+    assert (tmp_path / "my runs" / "optuna.db").is_file()
+    assert not (tmp_path / "optuna.db").exists()
+    assert study.beside(Store("http://127.0.0.1:5000", None, None)) == "sqlite:///optuna.db"
 
 
 def test_mistakes(local, tmp_path):

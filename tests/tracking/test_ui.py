@@ -70,6 +70,12 @@ def test_sorting_and_filtering(page, query, order):
     assert ("search" in _order(text, ("search",))) == bool(order), "a match keeps its parent"
 
 
+def test_unknown_experiment_is_named(page):
+    answer = page.get("/?experiment=hubard")
+    assert answer.status_code == 404
+    assert "did you mean &#39;hubbard&#39;" in answer.text
+
+
 def test_champion_has_a_badge(page, filled, model_file):
     store, _ = filled
     with runs.start(store, "badges", "train") as run:

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from stm_models.errors import InputError
+from stm_models.errors import InputError, unknown
 from tracking import registry, rows
 from tracking.store import Store
 from tracking.ui import files, pages, table
@@ -83,6 +83,8 @@ async def _secure(request: Request, answer: Callable[[Request], Awaitable[Respon
 def _index(store: Store, request: Request) -> str:
     given = {key: request.query_params.get(key, "").strip() for key in ("experiment", "q", "sort", "desc")}
     experiments = sorted(store.experiments().values())
+    if given["experiment"] and given["experiment"] not in experiments:
+        raise unknown("experiment", given["experiment"], experiments)
     found = rows.find(store, given["experiment"] or None)
     shown = table.build(found, given["q"], given["sort"], given["desc"] == "1")
     badges = _badges(store)

@@ -19,7 +19,7 @@ from pipelines.fitting import Fitted, Parts, fit, load_parts, recipe
 from stm_models.errors import InputError
 from stm_models.networks import registry
 from stm_models.training.config import TrainConfig
-from tracking import runs, study
+from tracking import datasets, runs, study
 from tracking.runs import Run
 from tracking.store import Store, connect
 
@@ -81,6 +81,9 @@ def tune(
 
     with runs.start(store, chosen.task.name, f"tune {network}", tags={"network": network, "study": name}) as parent:
         parent.config({**chosen.record("split", "tune", "train"), "study": name})
+        attributes = parts.samples.attributes
+        datasets.log(parent, {**attributes, "samples": len(parts.samples)}, parts.samples.path)
+        parent.environment({"tune": chosen.tune.seed, "split": chosen.split.seed})
 
         def objective(trial: optuna.Trial, record: Run) -> float:
             config = _suggest(trial, chosen, spaces)
@@ -104,8 +107,10 @@ def tune(
             parent=parent.id,
             report=_report,
         )
-        best = found.best_trial
         outcomes = [trial.state.name.lower() for trial in found.trials]
+        if "complete" not in outcomes:
+            raise InputError(f"no trial of study {name} ran to its end: give more --trials, or tune.pruner=none")
+        best = found.best_trial
         importances = study.importances(found)
         parent.metrics({f"best_{judged}": best.value or 0.0})
         result = {

@@ -213,13 +213,14 @@ def _parts(store: Store, task: Task, row: RunRow, path: str | Path) -> Parts:
 def published(store: Store, task: Task, row: RunRow, out: Path) -> int:
     """Put the ONNX file of a run's version at ``out``, published first where there is none; return the version."""
     name = model_name(task)
-    if "model.id" in row.tags:
-        for info in models.versions(store, name):
-            if info.run_id == row.id:
-                with atomic_path(out) as part:
-                    shutil.copyfile(models.resolve(store, f"models:/{name}/{info.version}"), part)
-                return info.version
-    return publish(store, task, row.id, out)[1]
+    made = [info for info in models.versions(store, name) if info.run_id == row.id] if "model.id" in row.tags else []
+    if not made:
+        return publish(store, task, row.id, out)[1]
+    # A run exported more than once: the champion among its versions, else the newest.
+    info = max(made, key=lambda info: (CHAMPION in info.aliases, info.version))
+    with atomic_path(out) as part:
+        shutil.copyfile(models.resolve(store, f"models:/{name}/{info.version}"), part)
+    return info.version
 
 
 def _version_of(store: Store, task: Task, row: RunRow) -> ModelVersionInfo:

@@ -1,154 +1,25 @@
-"""Asking a model about something: what predict, explain, evaluate and demo share.
-
-A host with the serving extra alone can ask about files: data sets (zarr) and pictures (matplotlib) are
-imported only where they are needed.
-"""
+"""Asking a model and putting its answers into words and files: what predict, explain, evaluate and demo share."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.serving.metadata import ModelMetadata
 from deploy.serving.session import Session
-from stm_models.data import readers
-from stm_models.errors import InputError, unknown
+from pipelines.questions import Question
+from stm_models.errors import unknown
 from stm_models.files import atomic_path, output_directory, write_json
-from stm_models.tasks.base import RawMap
 from stm_models.tasks.registry import get
 
-if TYPE_CHECKING:
-    from stm_models.data.dataset import Samples
-
-__all__ = [
-    "MAPS_AT_MOST",
-    "Question",
-    "Reading",
-    "answer",
-    "answer_from",
-    "check_fits",
-    "parse_size",
-    "predict_all",
-    "read_question",
-    "write_answers",
-]
+__all__ = ["MAPS_AT_MOST", "answer", "answer_from", "predict_all", "write_answers"]
 
 _BATCH = 64
 MAPS_AT_MOST = 16
 """So many maps of one input are made; a data set may have thousands of rows."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How to read an input: ``key``, ``bias`` (V), ``channel`` and ``size_nm`` of a file, ``sample`` of a data set."""
-
-    key: str | None = None
-    bias: float | None = None
-    channel: int | None = None
-    size_nm: tuple[float, float] | None = None
-    sample: int | None = None
-
-
-@dataclass(frozen=True)
-class Question:
-    """Images ready for a model.
-
-    Attributes
-    ----------
-    images : (S, C, H, W) float32
-    names : list of str
-        One per image, fit for file names.
-    known : (H, W) bool or None
-        False where the image is masked for want of information.
-    notes : tuple of str
-        What a reader of the answers must be told.
-    truth : (S, T) float64 or None
-        Targets, where the input is a data set.
-    """
-
-    images: NDArray[np.float32]
-    names: list[str]
-    known: NDArray[np.bool_] | None = None
-    notes: tuple[str, ...] = ()
-    truth: NDArray[np.float64] | None = None
-
-
-def parse_size(text: str) -> tuple[float, float]:
-    """Read ``HEIGHTxWIDTH`` in nm; one number stands for a square.
-
-    Raises
-    ------
-    InputError
-        When it is something else or not positive.
-    """
-    parts = text.lower().split("x")
-    try:
-        height, width = (float(part) for part in (parts * 2 if len(parts) == 1 else parts))
-    except ValueError:
-        height = width = math.nan
-    if not (0 < height < math.inf and 0 < width < math.inf):
-        raise InputError(f"--size-nm is {text!r}: expected HEIGHTxWIDTH in nm, e.g. 50x50")
-    return height, width
-
-
-def read_question(path: str | Path, session: Session, reading: Reading) -> Question:
-    """Turn a data set, an array or a real-space map into the model's input.
-
-    A bare ``.npy`` (nothing in ``reading``) of exactly the model's shape is an image already made, and a note
-    says so; every other file is a real-space map and goes through the task's own preparation.
-
-    Raises
-    ------
-    InputError
-        For something that cannot be read, does not fit the model, or something in ``reading`` that means
-        nothing for this kind of input.
-    """
-    path, about = Path(path), session.metadata
-    if path.is_dir():
-        return _from_data_set(path, session, reading)
-    if reading.sample is not None and path.is_file():
-        raise InputError(f"--sample is {reading.sample}, but {path} is a file: --sample is for data sets, leave it out")
-    raw = readers.read(path, key=reading.key, bias=reading.bias, channel=reading.channel, size_nm=reading.size_nm)
-    if path.suffix.lower() == ".npy" and reading == Reading():
-        if raw.values.shape != about.input.shape:
-            raise InputError(
-                f"{path}: got an array of shape {raw.values.shape}, the model takes {about.input.shape}; "
-                "if it is a real-space map, state its size with --size-nm HEIGHTxWIDTH"
-            )
-        note = (
-            f"{path.name} is taken as it is, as an image in the model's unit {about.input.unit}; "
-            "if it is a real-space map, state its size with --size-nm."
-        )
-        return Question(raw.values[None].astype(np.float32), [path.stem], notes=(note,))
-    prepared = get(about.task).prepare(raw, about.as_dict()["input"])
-    return Question(prepared.image[None], [_file_name(path, raw)], prepared.known, prepared.notes)
-
-
-def check_fits(samples: Samples, metadata: ModelMetadata, path: str | Path) -> None:
-    """Make sure that a data set is of the kind that a model was trained on.
-
-    Raises
-    ------
-    InputError
-        When its task, its targets (names and units, in order) or the shape of its images differ.
-    """
-    targets = [f"{target['name']} ({target['unit']})" for target in samples.attributes["targets"]]
-    for what, got, expected in (
-        ("task", samples.attributes.get("task"), metadata.task),
-        ("targets", ", ".join(targets), ", ".join(f"{target.name} ({target.unit})" for target in metadata.targets)),
-        ("image shape", samples.images.shape[1:], metadata.input.shape),
-    ):
-        if got != expected:
-            raise InputError(
-                f"{path}: its {what} is {got}, the model's is {expected}: "
-                "give a data set of the task and preset that the model was trained on"
-            )
 
 
 def predict_all(
@@ -251,34 +122,3 @@ def write_answers(
         )  # fmt: skip
         written += [str(path.absolute()) for path in (array, picture)]
     return written
-
-
-def _from_data_set(path: Path, session: Session, reading: Reading) -> Question:
-    from stm_models.data.dataset import load
-
-    for option, value in (
-        ("--key", reading.key),
-        ("--bias", reading.bias),
-        ("--channel", reading.channel),
-        ("--size-nm", reading.size_nm),
-    ):
-        if value is not None:
-            raise InputError(
-                f"{option} is {value}, but {path} is a data set: {option} is for single files, leave it out "
-                "(--sample chooses a row)"
-            )
-    samples = load(path, verify=True, include_unconverged=True)
-    check_fits(samples, session.metadata, path)
-    sample = reading.sample
-    rows = np.arange(len(samples))
-    if sample is not None:
-        if not 0 <= sample < len(samples):
-            raise InputError(f"--sample is {sample}: {path} has samples 0 to {len(samples) - 1}")
-        rows = rows[sample : sample + 1]
-    return Question(samples.images[rows], [f"sample-{row:05d}" for row in rows], truth=samples.targets[rows])
-
-
-def _file_name(path: Path, raw: RawMap) -> str:
-    if raw.bias is None or len(raw.bias) != 1:
-        return path.stem
-    return f"{path.stem}_{raw.bias[0] * 1000:+.0f}mV"

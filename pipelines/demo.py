@@ -16,7 +16,7 @@ import numpy as np
 
 from deploy.client import Client
 from deploy.serving.session import Session
-from pipelines import asking, publishing, settings
+from pipelines import asking, publishing, questions, settings
 from pipelines.executors import cores
 from pipelines.fitting import Parts, fit, load_parts, recipe
 from pipelines.judging import judge
@@ -154,7 +154,7 @@ def _train(store: Store, chosen: settings.Settings, config: TrainConfig, parts: 
 def _ask(client: Client, onnx: Path, fresh: Path, out: Path) -> dict[str, Any]:
     """Ask the server about one fresh state, explained; measure how long a plain answer takes."""
     session = Session(onnx)
-    question = asking.read_question(fresh, session, asking.Reading(sample=0))
+    question = questions.read_question(fresh, session, questions.Reading(sample=0))
     explanation = session.metadata.explanations[0]
     outputs = client.infer(question.images, ("prediction", "distance", explanation))
     answers = asking.answer_from(session, question, outputs)

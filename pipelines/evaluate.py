@@ -14,7 +14,8 @@ import numpy as np
 
 from deploy.serving.session import Session
 from pipelines.addresses import MODEL, local_file
-from pipelines.asking import check_fits, predict_all
+from pipelines.asking import predict_all
+from pipelines.questions import check_fits
 from stm_models import figures
 from stm_models.data import panel
 from stm_models.data.dataset import load

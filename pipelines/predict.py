@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.serving.session import Session
-from pipelines import asking
+from pipelines import asking, questions
 from pipelines.addresses import MODEL, local_file
 from stm_models.errors import InputError
 
@@ -70,11 +70,11 @@ def ask(args: argparse.Namespace, explain: str | None) -> dict[str, Any]:
         raise InputError(f"--explain {explain} writes maps, but --out is missing: say where with --out DIR")
     path = local_file(args.model)
     session = Session(path, provider=args.provider)
-    size = asking.parse_size(args.size_nm) if args.size_nm is not None else None
-    reading = asking.Reading(args.key, args.bias, args.channel, size, args.sample)
+    size = questions.parse_size(args.size_nm) if args.size_nm is not None else None
+    reading = questions.Reading(args.key, args.bias, args.channel, size, args.sample)
     answers, written, notes = [], [], []
     for item, folder in zip(args.inputs, _folders(args.inputs), strict=True):
-        question = asking.read_question(item, session, reading)
+        question = questions.read_question(item, session, reading)
         found, maps = asking.answer(session, question, explain)
         answers += found
         if args.out:

@@ -65,6 +65,21 @@ def test_same_seed_same_numbers(command, demo):
     assert set(first["baselines"]) == {"mean", "ridge", "kernel_ridge"}
 
 
+def test_states_that_did_not_converge_are_used_only_when_asked(command, tmp_path):
+    flagged = str(tmp_path / "flagged.zarr")
+    small = "simulate.max_iterations=2;simulate.interaction_count=5;simulate.replicates=2"
+    code, out, err = command("simulate", "hubbard", "--preset", "test", "--out", flagged, "--set", small, "--json")
+    assert code == 0, err
+    assert json.loads(out)["flagged"] == json.loads(out)["groups"] == 10
+    arguments = ("train", "hubbard", "--preset", "test", "--data", flagged, "--set", "train.epochs=1", "--json")
+    code, _, err = command(*arguments)
+    assert code == 2
+    assert "no state of" in err
+    code, out, err = command(*arguments, "--include-unconverged")
+    assert code == 0, err
+    assert runs.get(connect(), json.loads(out)["run_id"]).params["split.include_unconverged"] == "true"
+
+
 def test_an_interrupted_training_resumes_to_the_same_numbers(command, demo, monkeypatch):
     from pipelines import fitting
 

@@ -17,7 +17,6 @@ import numpy as np
 from deploy.client import Client
 from deploy.serving.session import Session
 from pipelines import asking, publishing, questions, settings
-from pipelines.executors import cores
 from pipelines.fitting import Parts, fit, load_parts, recipe
 from pipelines.judging import judge
 from pipelines.server_process import serving
@@ -25,6 +24,7 @@ from pipelines.simulation import simulate
 from pipelines.tune import tune
 from stm_models.config import validate
 from stm_models.files import output_directory, write_json
+from stm_models.machine import cores
 from stm_models.networks import registry
 from stm_models.training.config import TrainConfig
 from tracking import runs

@@ -16,9 +16,9 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 from deploy.serving import provider
-from pipelines import executors
 from stm_models import __version__
 from stm_models.errors import InputError
+from stm_models.machine import cores
 from tracking import store
 
 __all__ = ["arguments", "describe", "run"]
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "stm-lab": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cores": executors.cores(),
+        "cores": cores(),
         "versions": {name: version for name in _PACKAGES if (version := _version(name))},
         "provider": _provider(),
         "disk": {"free_bytes": free, "writable": _writable()},

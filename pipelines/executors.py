@@ -14,7 +14,7 @@ from typing import Any
 
 from stm_models.errors import unknown
 
-__all__ = ["LocalExecutor", "check", "cores", "create", "stop"]
+__all__ = ["LocalExecutor", "check", "create", "stop"]
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -31,11 +31,6 @@ def check(spec: str) -> None:
     """Raise InputError, listing the choices, for a ``spec`` that `create` does not know."""
     if spec != "local":
         raise unknown("executor", spec, ["local"])
-
-
-def cores() -> int:
-    """Number of cores that this process may use, which can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def create(spec: str, workers: int) -> Executor:

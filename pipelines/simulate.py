@@ -9,8 +9,9 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
-from pipelines import executors, settings
+from pipelines import settings
 from pipelines.simulation import simulate
+from stm_models.machine import cores
 
 __all__ = ["arguments", "describe", "run"]
 
@@ -20,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     settings.arguments(parser)
     parser.add_argument("--out", required=True, metavar="DATA.zarr")
     parser.add_argument("--executor", default="local", help="where groups are simulated (local)")
-    parser.add_argument("--workers", type=int, default=executors.cores(), help="processes (default: one per core)")
+    parser.add_argument("--workers", type=int, default=cores(), help="processes (default: one per core)")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stm_models.machine import cores
+
 __all__ = ["describe"]
 
 PACKAGES = (
@@ -33,7 +35,7 @@ def describe(seeds: Mapping[str, int] | None = None) -> dict[str, Any]:
         "git": _git(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": {"model": _cpu(), "cores": _cores()},
+        "cpu": {"model": _cpu(), "cores": cores()},
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpu": _gpus(),
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
@@ -71,10 +73,6 @@ def _cpu() -> str:
         lines = []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _gpus() -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from deploy.serving import provider as providers
 from deploy.serving.image import as_batch
 from deploy.serving.subgraph import extract
 from stm_models.errors import InputError, unknown
+from stm_models.machine import cores
 
 __all__ = ["INPUT", "OutputSpec", "Session"]
 
@@ -195,7 +195,7 @@ def _settings(threads: int | None) -> onnxruntime.SessionOptions:
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = _FATAL
     # Set outright: on a shared node onnxruntime's own choice is every core of the machine.
-    settings.intra_op_num_threads = threads or _cores()
+    settings.intra_op_num_threads = threads or cores()
     return settings
 
 
@@ -232,10 +232,6 @@ def _open_cuda(content: bytes, settings: onnxruntime.SessionOptions) -> tuple[on
     if session.get_providers()[0] != "CUDAExecutionProvider":
         return None, f"its libraries did not load ({complaint[:200] or 'install stm-lab[cuda]'})"
     return session, ""
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _session(content: bytes, settings: onnxruntime.SessionOptions, kind: str) -> onnxruntime.InferenceSession:

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pipelines import executors
+from stm_models import machine
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to cores")
@@ -12,13 +12,13 @@ def test_cores_are_those_that_this_process_may_use():
     allowed = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(allowed)})
-        assert executors.cores() == 1
+        assert machine.cores() == 1
     finally:
         os.sched_setaffinity(0, allowed)
-    assert executors.cores() == len(allowed)
+    assert machine.cores() == len(allowed)
 
 
 def test_cores_without_affinity(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert executors.cores() == 1
+    assert machine.cores() == 1

@@ -185,10 +185,11 @@ def run_trials(
             locked = _claim(study, claim)
             _fail_lost(study, locked)
             _bury(study, store, buried)
-            finished = len(_trials(study, *_COUNTED))
-            if finished >= n_trials:
+            # One snapshot: a trial that ends between two reads would be in neither of them.
+            taken = _trials(study, *_COUNTED, TrialState.RUNNING)
+            if sum(trial.state in _COUNTED for trial in taken) >= n_trials:
                 return
-            if finished + len(_trials(study, TrialState.RUNNING)) >= n_trials:
+            if len(taken) >= n_trials:
                 claim.close()
                 time.sleep(_POLL)
                 continue

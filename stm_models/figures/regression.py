@@ -1,4 +1,4 @@
-"""Figures of a data set and of a regression: examples, learning curve, parity, residuals."""
+"""Figures of a regression: examples, learning curve, parity, residuals."""
 
 from __future__ import annotations
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from stm_models.config import Config
 
-__all__ = ["HubbardSimulation"]
+__all__ = ["STARTS", "HubbardSimulation"]
+
+STARTS: dict[str, tuple[str, ...]] = {
+    "sym": ("bands",),
+    "broken": ("random",),
+    "collinear": ("pm", "fm", "af", "sublattice", "stripe", "random"),
+}
+"""Where the self-consistent cycle of each branch can begin."""
+DEFAULT_STARTS = {"sym": ("bands",), "broken": ("random",), "collinear": ("pm", "fm", "af")}
 
 
 def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
@@ -35,14 +45,80 @@ def _within_bands(pair: tuple[float, float]) -> tuple[float, float]:
     return _ordered(pair)
 
 
+def _layers_apart(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] <= 1.5 or pair[1] >= 5:
+        raise ValueError("expected Å above 1.5 and below 5; without pressure it is 3.35")
+    return _ordered(pair)
+
+
+def _small_strain(pair: tuple[float, float]) -> tuple[float, float]:
+    if max(abs(pair[0]), abs(pair[1])) > 0.05:
+        raise ValueError("expected fractions within 0.05, e.g. [0, 0.01] for up to 1 %")
+    return _ordered(pair)
+
+
+def _ascending(energies: tuple[float, ...]) -> tuple[float, ...]:
+    if not energies or any(after <= before for before, after in pairwise(energies)):
+        raise ValueError("expected ascending values, each once: they are the image's channels in this order")
+    if max(abs(energies[0]), abs(energies[-1])) > 1:
+        raise ValueError("expected eV within 1 of the chemical potential, e.g. [-0.05, 0, 0.05]")
+    return energies
+
+
+def _each_once(indices: tuple[int, ...]) -> tuple[int, ...]:
+    if not indices or len(set(indices)) < len(indices):
+        raise ValueError("expected at least one index and each once: replicates take them in turn")
+    return indices
+
+
+def _several(value: Any) -> Any:
+    return (value,) if isinstance(value, int | float | str) else value
+
+
+def _range(value: Any) -> Any:
+    return (value, value) if isinstance(value, int | float | str) else value
+
+
 Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
 
 
 class HubbardSimulation(Config):
-    """Self-consistent Hartree-Fock of twisted bilayer graphene and the FT-LDOS images made from it."""
+    """Self-consistent mean-field states of twisted bilayer graphene and the FT-LDOS images made from them.
 
-    index: int = Field(5, ge=1, le=12, description="commensurate index I of (I, I+1)")
-    layer_distance: float = Field(2.74, gt=1.5, lt=5, description="distance of the layers, Å")
+    One replicate is one chain along U in one structure: what is 'drawn per replicate' stays the same along it.
+    """
+
+    branch: Literal["sym", "broken", "collinear"] = Field(
+        "sym",
+        description="sym: full symmetry, no magnetism; broken: complex bond orders; collinear: spins up and down",
+    )
+    starts: tuple[str, ...] = Field(
+        min_length=1, max_length=32,
+        description="where the cycle begins; several are candidates for each state (default: by branch)",
+    )  # fmt: skip
+    keep: Literal["lowest", "cycle"] = Field(
+        "lowest",
+        description="lowest: of a state's candidates that with the lowest free energy, converged ones first; "
+        "cycle: replicates take the starts in turn, so that metastable states are in the data too",
+    )
+    warm: bool = Field(
+        True,
+        description="begin at the chain's previous state: beside several starts as one more candidate, else instead",
+    )
+    index: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=12)], ...], BeforeValidator(_several), AfterValidator(_each_once)
+    ] = Field((5,), description="commensurate index I of (I, I+1), or several that replicates take in turn")
+    layer_distance: Annotated[tuple[float, float], BeforeValidator(_range), AfterValidator(_layers_apart)] = Field(
+        (2.74, 2.74), description="distance of the layers, Å; a range is drawn from per replicate"
+    )
+    strain: Annotated[tuple[float, float], BeforeValidator(_range), AfterValidator(_small_strain)] = Field(
+        (0.0, 0.0),
+        description="uniaxial strain, a fraction, of both layers alike, drawn per replicate; different strain in the "
+        "two layers is not offered because it leaves no commensurate cell",
+    )
+    strain_angle: Annotated[tuple[float, float], BeforeValidator(_range), AfterValidator(_ordered)] = Field(
+        (0.0, 0.0), description="direction of the strain, degrees from x, drawn per replicate"
+    )
     interlayer_scale: float = Field(1.0, ge=0, le=10, description="factor on interlayer hopping")
     interaction: Annotated[tuple[float, float], AfterValidator(_not_negative)] = Field(
         (0.0, 6.0), description="range of the Hubbard U, eV"
@@ -51,11 +127,16 @@ class HubbardSimulation(Config):
     interaction_sampling: Literal["grid", "uniform"] = Field(
         "grid", description="an even grid that holds both ends, or continuous random values"
     )
-    replicates: int = Field(10, ge=1, le=100_000, description="chains along U, each with its own fillings")
+    replicates: int = Field(
+        10, ge=1, le=100_000, validate_default=True, description="chains along U, each with its own fillings"
+    )
     draws: int = Field(4, ge=1, le=1000, description="images per self-consistent state")
     filling: Range = Field((-0.2, 0.2), description="electrons per moiré cell beyond neutrality, drawn per state")
     bias: Annotated[tuple[float, float], AfterValidator(_within_bands)] = Field(
         (-0.004, 0.004), description="bias about the chemical potential, eV, drawn per image"
+    )
+    energies: Annotated[tuple[float, ...], BeforeValidator(_several), AfterValidator(_ascending)] = Field(
+        (0.0,), max_length=64, description="energies of the image's channels, eV from the drawn bias"
     )
     broadening: float = Field(0.03, gt=0, le=1, description="standard deviation of the LDOS Gaussian, eV")
     broadening_spread: Annotated[tuple[float, float], AfterValidator(_positive)] = Field(
@@ -68,16 +149,69 @@ class HubbardSimulation(Config):
     k_mesh: int = Field(3, ge=1, le=48, description="k points along each reciprocal vector")
     tolerance: float = Field(1e-6, gt=0, le=1e-2, description="largest change of a density at convergence")
     max_iterations: int = Field(60, ge=1, le=10_000)
-    patch_radius: float = Field(2.0, gt=0.3, le=10, description="imaged disc, moiré lengths")
+    patch_radius: float = Field(
+        2.0, gt=0.3, le=10, description="imaged disc, moiré lengths (of the largest cell: all have one field)"
+    )
     envelope: float = Field(0.4, gt=0, le=10, description="Gaussian envelope, fraction of the disc radius")
     bottom_layer: float = Field(1.0, ge=0, le=1, description="weight of the layer away from the tip")
     image_size: int = Field(128, ge=8, le=2048, description="pixels along kx and ky")
     seed: int = Field(0, ge=0)
 
+    @property
+    def kinds(self) -> int:
+        """How many replicates it takes until each index, and each start where they take turns, was there."""
+        return len(self.index) * (len(self.starts) if self.keep == "cycle" else 1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _starts_of_the_branch(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "starts" not in values:
+            branch = values.get("branch", "sym")
+            return {**values, "starts": DEFAULT_STARTS.get(branch if isinstance(branch, str) else "", ("bands",))}
+        return values
+
+    @field_validator("starts", mode="before")
+    @classmethod
+    def _one_start(cls, value: Any) -> Any:
+        return _several(value)
+
+    @field_validator("starts")
+    @classmethod
+    def _exist(cls, starts: tuple[str, ...], known: ValidationInfo) -> tuple[str, ...]:
+        branch = known.data.get("branch")
+        if branch is None:  # the branch itself is wrong, which is said already
+            return starts
+        for start in starts:
+            if start not in STARTS[branch]:
+                of = ", ".join(name for name, theirs in STARTS.items() if start in theirs)
+                hint = f"; {start!r} is one of branch {of}" if of else ""
+                raise ValueError(f"branch {branch} starts from {', '.join(STARTS[branch])}{hint}")
+            if start != "random" and starts.count(start) > 1:
+                raise ValueError(f"{start!r} is there twice and gives the same twice; only 'random' may repeat")
+        return starts
+
+    @field_validator("strain_angle")
+    @classmethod
+    def _needs_strain(cls, pair: tuple[float, float], known: ValidationInfo) -> tuple[float, float]:
+        if pair != (0, 0) and known.data.get("strain") == (0, 0):
+            raise ValueError("without strain it has no direction: give simulate.strain too, e.g. [0, 0.01]")
+        return pair
+
+    @field_validator("replicates")
+    @classmethod
+    def _enough_for_each(cls, count: int, known: ValidationInfo) -> int:
+        indices, starts = len(known.data.get("index", (1,))), len(known.data.get("starts", (1,)))
+        if known.data.get("keep") != "cycle":
+            starts = 1
+        if count < indices * starts:
+            what = " x ".join(f"{n} {name}" for n, name in ((indices, "indices"), (starts, "starts")) if n > 1)
+            raise ValueError(f"expected at least {indices * starts}: replicates take {what} in turn")
+        return count
+
     @field_validator("filling")
     @classmethod
     def _fits_the_cell(cls, pair: tuple[float, float], known: ValidationInfo) -> tuple[float, float]:
-        index = known.data.get("index", 1)
+        index = min(known.data.get("index", (1,)))
         sites = 4 * (3 * index**2 + 3 * index + 1)
         if max(abs(pair[0]), abs(pair[1])) >= sites:
             raise ValueError(f"expected less than the {sites} electrons of the neutral cell I={index}, either way")

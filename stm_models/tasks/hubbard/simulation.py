@@ -54,7 +54,7 @@ def plan(config: HubbardSimulation) -> Plan:
     from stm_models.physics.moire.hopping import HOPPING_RANGE, find_bonds
     from stm_models.physics.moire.symmetry import orbits
 
-    lattice = build(config.index, config.layer_distance)
+    lattice = build(config.index[0], config.layer_distance[0])
     sites, bonds = orbits(lattice, find_bonds(lattice, max(HOPPING_RANGE, config.fock_range)))
     n = config.image_size
     return Plan(
@@ -85,18 +85,18 @@ def plan(config: HubbardSimulation) -> Plan:
             "input": input_spec(config, _radius(config, lattice)),
             "structure": {
                 "atoms": lattice.size, "twist_angle_deg": lattice.twist_angle,
-                "layer_distance_angstrom": config.layer_distance,
+                "layer_distance_angstrom": config.layer_distance[0],
             },
         },
     )  # fmt: skip
 
 
-def simulator(config: HubbardSimulation) -> Simulator:
+def simulator(config: HubbardSimulation, *, device: str = "cpu") -> Simulator:
     """Build lattice, interaction and transform once; return the function that makes one group."""
     from stm_models.physics.moire.ldos import ldos
     from stm_models.physics.moire.mean_field import MeanField
 
-    lattice = build(config.index, config.layer_distance)
+    lattice = build(config.index[0], config.layer_distance[0])
     field = MeanField(
         lattice, k_count=config.k_mesh, temperature=config.temperature, dielectric=config.dielectric,
         gate_distance=config.gate_distance, fock_range=config.fock_range,

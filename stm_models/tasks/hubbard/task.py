@@ -36,9 +36,9 @@ class HubbardTask(Task):
         """Lay out chains of self-consistent states along U."""
         return simulation.plan(config)
 
-    def simulator(self, config: HubbardSimulation) -> Simulator:
-        """Build the Hartree-Fock solver and the transform; return the function that makes one state."""
-        return simulation.simulator(config)
+    def simulator(self, config: HubbardSimulation, *, device: str = "cpu") -> Simulator:
+        """Build the mean-field solver and the transform; return the function that makes one state."""
+        return simulation.simulator(config, device=device)
 
     def fresh(self, config: HubbardSimulation, seed: int, states: int, *, unseen: bool) -> HubbardSimulation:
         """Return a config for new states of the same structure, at continuous random U or at the same U."""

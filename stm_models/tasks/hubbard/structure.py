@@ -1,0 +1,137 @@
+"""From what a data set records back to its atoms: which structure a row is of, and where its LDOS values lie.
+
+A stored row of ``ldos`` (energy, site) has one value per site of the moiré cell, zero beyond ``sites``:
+
+>>> atoms = imaged_atoms(attributes, parameters)  # doctest: +SKIP
+>>> density = ldos[energy, atoms.copies]          # doctest: +SKIP
+>>> picture = image(*atoms.positions.T, density * atoms.weights, grid)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stm_models.config import validate
+from stm_models.errors import InputError
+from stm_models.physics.moire.lattice import Lattice, build, patch
+from stm_models.tasks.hubbard.config import HubbardSimulation
+
+__all__ = ["GEOMETRY", "ImagedAtoms", "disc_radius", "imaged_atoms", "structure"]
+
+GEOMETRY = ("index", "layer_distance", "strain", "strain_angle")
+"""The parameters that say which structure a state is of."""
+
+About = HubbardSimulation | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ImagedAtoms:
+    """The atoms of the imaged disc, copies of the cell's sites.
+
+    Attributes
+    ----------
+    positions : (M, 2) float64, a
+        About the middle of an AA region.
+    copies : (M,) int64
+        Which of the cell's sites (of a row of ``ldos``) each atom is a copy of.
+    envelope : (M,) float64
+        Gaussian envelope of the transform.
+    layer_weight : (M,) float64
+        What the tip sees of each atom: 1 above, ``bottom_layer`` below.
+    radius : float, a
+        Of the disc.
+    """
+
+    positions: NDArray[np.float64]
+    copies: NDArray[np.int64]
+    envelope: NDArray[np.float64]
+    layer_weight: NDArray[np.float64]
+    radius: float
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """Factor on each atom's LDOS in the image's Fourier sum, (M,) float64."""
+        return self.envelope * self.layer_weight
+
+
+def structure(parameters: Mapping[str, Any]) -> Lattice:
+    """Build the structure of a state.
+
+    Parameters
+    ----------
+    parameters : mapping
+        With ``index``, ``layer_distance`` (Å), ``strain`` and ``strain_angle`` (degrees), e.g. one row of a data
+        set's coordinates; whatever else it holds does not matter.
+
+    Raises
+    ------
+    InputError
+        When one of them is missing.
+    """
+    missing = [name for name in GEOMETRY if name not in parameters]
+    if missing:
+        raise InputError(
+            f"the structure is not known: {', '.join(missing)} missing; simulate the data set with this version"
+        )
+    index, distance, strain, angle = (float(parameters[name]) for name in GEOMETRY)
+    return _build(round(index), distance, strain, angle)
+
+
+def disc_radius(about: About) -> float:
+    """Radius (a) of the imaged disc: one field of view for the whole data set, set by its largest unstrained cell.
+
+    Parameters
+    ----------
+    about : HubbardSimulation or mapping
+        The config, or a data set's attributes.
+    """
+    config = _config(about)
+    index = max(config.index)
+    return config.patch_radius * math.sqrt(3 * index**2 + 3 * index + 1)
+
+
+def imaged_atoms(about: About, parameters: Mapping[str, Any]) -> ImagedAtoms:
+    """List the atoms of the imaged disc of a state, with their weights in the image.
+
+    Parameters
+    ----------
+    about : HubbardSimulation or mapping
+        The config, or a data set's attributes.
+    parameters : mapping
+        See `structure`.
+
+    Raises
+    ------
+    InputError
+        As `structure`.
+    """
+    config, lattice = _config(about), structure(parameters)
+    radius = disc_radius(config)
+    positions, copies = patch(lattice, radius)
+    return ImagedAtoms(
+        positions,
+        copies,
+        np.exp(-(positions**2).sum(axis=1) / (2 * (config.envelope * radius) ** 2)),
+        np.where(lattice.layer[copies] == 0, config.bottom_layer, 1.0),
+        radius,
+    )
+
+
+@lru_cache(maxsize=4)
+def _build(index: int, distance: float, strain: float, angle: float) -> Lattice:
+    return build(index, distance, strain, angle)
+
+
+def _config(about: About) -> HubbardSimulation:
+    if isinstance(about, HubbardSimulation):
+        return about
+    if "config" not in about:
+        raise InputError("the data set does not say how it was simulated: expected its attribute 'config'")
+    return validate(HubbardSimulation, about["config"], "the data set's config")

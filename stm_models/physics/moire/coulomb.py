@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stm_models.physics.moire.constants import COULOMB, LATTICE_CONSTANT
+from stm_models.physics.moire.hopping import Bonds
 from stm_models.physics.moire.lattice import Lattice
 
-__all__ = ["hartree_rows", "screened"]
+__all__ = ["exchange", "hartree_rows", "screened"]
 
 Floats = NDArray[np.float64]
 _IMAGES = 60
@@ -47,6 +48,16 @@ def screened(distance: Floats, dielectric: float, gate_distance: float) -> Float
     return COULOMB / dielectric * total
 
 
+def exchange(bonds: Bonds, dielectric: float | None, gate_distance: float, fock_range: float) -> Floats:
+    """Coulomb energy V(r_b) of each bond, (B,) float64 in eV.
+
+    Zero beyond ``fock_range`` (a, in the plane) and where ``dielectric`` is None.
+    """
+    if dielectric is None:
+        return np.zeros(len(bonds.start))
+    return np.where(bonds.plane <= fock_range + 1e-9, screened(bonds.length, dielectric, gate_distance), 0.0)
+
+
 def hartree_rows(lattice: Lattice, rows: NDArray[np.int64], dielectric: float, gate_distance: float) -> Floats:
     """Lattice sums V_ij = sum_R V(|r_j + R - r_i|) for some sites i, the self term left out.
 
@@ -67,7 +78,7 @@ def hartree_rows(lattice: Lattice, rows: NDArray[np.int64], dielectric: float, g
     cut = _HARTREE_CUT * gate_distance * 10 / LATTICE_CONSTANT
     table_r = np.linspace(0.2, math.hypot(cut, 4.0), 4000)
     table_v = screened(table_r, dielectric, gate_distance)
-    reach = math.ceil(cut / (math.sqrt(3) / 2 * float(np.linalg.norm(lattice.vectors[0])))) + 1
+    reach = math.ceil(cut / lattice.spacing) + 1
     steps = np.arange(-reach, reach + 1)
     shifts = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2) @ lattice.vectors
     result = np.zeros((len(rows), lattice.size))

@@ -19,7 +19,7 @@ from stm_models.physics.moire.constants import (
 )
 from stm_models.physics.moire.lattice import Lattice
 
-__all__ = ["Bonds", "bloch_matrix", "find_bonds", "slater_koster"]
+__all__ = ["Bonds", "bloch_matrix", "find_bonds", "hopping", "slater_koster"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -36,12 +36,15 @@ class Bonds:
         R in units of the moiré vectors.
     vector : (B, 3) float64, a
         r_j + R - r_i.
+    plane : (B,) float64, a
+        In-plane length before strain: cut-offs are laid on it, so that strain makes and breaks no bond.
     """
 
     start: Ints
     end: Ints
     cell: Ints
     vector: Floats
+    plane: Floats
 
     @property
     def length(self) -> Floats:
@@ -50,13 +53,13 @@ class Bonds:
 
 
 def find_bonds(lattice: Lattice, reach: float = HOPPING_RANGE) -> Bonds:
-    """List every directed bond whose in-plane length is at most ``reach`` (in a)."""
-    height = math.sqrt(3) / 2 * float(np.linalg.norm(lattice.vectors[0]))
-    copies = math.ceil(reach / height) + 1
+    """List every directed bond whose in-plane length is at most ``reach`` (in a) before strain."""
+    undo = np.linalg.inv(lattice.deformation).T
+    copies = math.ceil(reach * float(np.linalg.norm(lattice.deformation, 2)) / lattice.spacing) + 1
     steps = np.arange(-copies, copies + 1)
     cells = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2)
-    plane = lattice.positions[:, :2]
-    images = (cells @ lattice.vectors)[:, None, :] + plane[None, :, :]
+    plane = lattice.positions[:, :2] @ undo
+    images = (cells @ lattice.vectors @ undo)[:, None, :] + plane[None, :, :]
     neighbours = cKDTree(images.reshape(-1, 2)).query_ball_point(plane, reach + 1e-9, return_sorted=True)
     start = np.repeat(np.arange(lattice.size), [len(found) for found in neighbours])
     flat = np.concatenate([np.asarray(found, dtype=np.int64) for found in neighbours])
@@ -64,7 +67,13 @@ def find_bonds(lattice: Lattice, reach: float = HOPPING_RANGE) -> Bonds:
     vector = lattice.positions[end] - lattice.positions[start]
     vector[:, :2] += cell @ lattice.vectors
     real = np.linalg.norm(vector, axis=1) > 1e-9
-    return Bonds(start[real], end[real], cell[real], vector[real])
+    length = np.linalg.norm(vector[:, :2] @ undo, axis=1)
+    return Bonds(start[real], end[real], cell[real], vector[real], length[real])
+
+
+def hopping(bonds: Bonds, interlayer_scale: float = 1.0) -> Floats:
+    """Slater-Koster hopping of each bond, (B,) float64 in eV: zero beyond 2.5 a in the plane."""
+    return np.where(bonds.plane <= HOPPING_RANGE + 1e-9, slater_koster(bonds.vector, interlayer_scale), 0.0)
 
 
 def slater_koster(vector: Floats, interlayer_scale: float = 1.0) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,13 +16,15 @@ __all__ = ["Lattice", "build", "patch", "site_images"]
 
 Floats = NDArray[np.float64]
 _ON_CELL_EDGE = 1e-9
+_POISSON = 0.16
 
 
 @dataclass(frozen=True)
 class Lattice:
     """One moiré cell of the commensurate structure (I, I+1), AA region and rotation axis at the origin.
 
-    Sites are ordered so that site i + N/2 is the image of site i under the in-plane half turn C2z.
+    Sites are ordered so that site i + N/2 is the image of site i under the in-plane half turn C2z, which stays
+    a symmetry under any strain.
 
     Attributes
     ----------
@@ -34,6 +36,8 @@ class Lattice:
     sublattice : (N,) int64
     vectors : (2, 2) float64, a
         Moiré lattice vectors as rows.
+    deformation : (2, 2) float64
+        1 + strain: what in-plane positions of the unstrained crystal were multiplied by.
     """
 
     index: int
@@ -41,6 +45,7 @@ class Lattice:
     layer: NDArray[np.int64]
     sublattice: NDArray[np.int64]
     vectors: Floats
+    deformation: Floats = field(default_factory=lambda: np.eye(2))
 
     @property
     def size(self) -> int:
@@ -57,13 +62,23 @@ class Lattice:
         """Reciprocal lattice vectors as rows, (2, 2) float64, 1/a."""
         return np.linalg.inv(self.vectors / (2 * math.pi)).T.astype(np.float64, copy=False)
 
+    @property
+    def spacing(self) -> float:
+        """Smallest distance of neighbouring rows of cells in a: how far one step of cells reaches at least."""
+        return 2 * math.pi / float(np.linalg.norm(self.reciprocal, axis=1).max())
+
     def high_symmetry(self) -> dict[str, Floats]:
-        """Γ, M, K and K' of the moiré Brillouin zone, each (2,) float64, 1/a."""
+        """Γ, M, K and K' of the moiré Brillouin zone, each (2,) float64, 1/a; strain carries them along."""
         g1, g2 = self.reciprocal
         return {"Γ": np.zeros(2), "M": g1 / 2, "K": (2 * g1 + g2) / 3, "K'": (g1 + 2 * g2) / 3}
 
 
-def build(index: int, layer_distance: float = INTERLAYER * LATTICE_CONSTANT) -> Lattice:
+def build(
+    index: int,
+    layer_distance: float = INTERLAYER * LATTICE_CONSTANT,
+    strain: float = 0.0,
+    strain_angle: float = 0.0,
+) -> Lattice:
     """Place the atoms of the commensurate cell (I, I+1).
 
     Parameters
@@ -72,20 +87,31 @@ def build(index: int, layer_distance: float = INTERLAYER * LATTICE_CONSTANT) -> 
         I >= 1; N = 4 (3 I² + 3 I + 1) atoms and cos(theta) = (3 I² + 3 I + 1/2) / (3 I² + 3 I + 1).
     layer_distance : float
         Distance of the layers in Å.
+    strain : float
+        Uniaxial strain of the whole bilayer (0.01 stretches by 1 %); across it graphene contracts by its
+        Poisson ratio of 0.16. The layer distance stays.
+    strain_angle : float
+        Direction of the strain in degrees from x, a twofold axis of the unstrained bilayer.
 
     Raises
     ------
     InputError
-        For I < 1 or a distance that is not positive.
+        For I < 1, a distance that is not positive, or a strain beyond graphene's (0.2 either way).
 
     Notes
     -----
-    Lopes dos Santos, Peres and Castro Neto, PRB 86, 155449.
+    Lopes dos Santos, Peres and Castro Neto, PRB 86, 155449. Poisson ratio: Pereira, Castro Neto and Peres,
+    PRB 80, 045401 (2009).
     """
     if index < 1:
         raise InputError(f"commensurate index I is {index}: expected a whole number of at least 1")
     if not layer_distance > 0:
         raise InputError(f"layer distance is {layer_distance} Å: expected a positive length, e.g. 3.35")
+    if not (abs(strain) <= 0.2 and math.isfinite(strain_angle)):
+        raise InputError(
+            f"strain is {strain:g} at {strain_angle:g} degrees: expected a fraction within 0.2 either way "
+            "(0.01 is one per cent) and a finite angle"
+        )
     graphene = np.array([[1.0, 0.0], [0.5, math.sqrt(3) / 2]])
     rotations = [_rotation(-_angle(index) / 2), _rotation(_angle(index) / 2)]
     first = rotations[0] @ (index * graphene[0] + (index + 1) * graphene[1])
@@ -109,13 +135,13 @@ def build(index: int, layer_distance: float = INTERLAYER * LATTICE_CONSTANT) -> 
     expected = 4 * (3 * index**2 + 3 * index + 1)
     if lattice.size != expected:
         raise RuntimeError(f"placed {lattice.size} atoms in the cell I={index}, expected {expected}")
-    return _pair_half_turn(lattice)
+    return _strained(_pair_half_turn(lattice), strain, strain_angle)
 
 
 def patch(lattice: Lattice, radius: float) -> tuple[Floats, NDArray[np.int64]]:
     """List the atoms of the periodic crystal inside a disc around the AA rotation centre.
 
-    A disc keeps the C6 symmetry of the crystal; a parallelogram would break it.
+    A disc keeps whatever symmetry the crystal has; a parallelogram would break it.
 
     Parameters
     ----------
@@ -129,7 +155,7 @@ def patch(lattice: Lattice, radius: float) -> tuple[Floats, NDArray[np.int64]]:
     sites : (M,) int64
         Which site of the cell each atom is a copy of.
     """
-    reach = math.ceil(radius / (math.sqrt(3) / 2 * np.linalg.norm(lattice.vectors[0]))) + 1
+    reach = math.ceil(radius / lattice.spacing) + 1
     m, n = np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1), indexing="ij")
     shifts = np.stack([m.ravel(), n.ravel()], axis=1) @ lattice.vectors
     points = (shifts[:, None, :] + lattice.positions[None, :, :2]).reshape(-1, 2)
@@ -180,10 +206,17 @@ def _pair_half_turn(lattice: Lattice) -> Lattice:
     partner, _ = site_images(lattice, np.diag([-1.0, -1.0, 1.0]))
     first = np.flatnonzero(np.arange(lattice.size) < partner)
     order = np.concatenate([first, partner[first]])
-    return Lattice(
-        lattice.index,
-        lattice.positions[order],
-        lattice.layer[order],
-        lattice.sublattice[order],
-        lattice.vectors,
+    return replace(
+        lattice,
+        positions=lattice.positions[order],
+        layer=lattice.layer[order],
+        sublattice=lattice.sublattice[order],
     )
+
+
+def _strained(lattice: Lattice, strain: float, angle: float) -> Lattice:
+    turn = _rotation(math.radians(angle))
+    deformation = np.eye(2) + turn @ np.diag([strain, -_POISSON * strain]) @ turn.T
+    positions = lattice.positions.copy()
+    positions[:, :2] = positions[:, :2] @ deformation.T
+    return replace(lattice, positions=positions, vectors=lattice.vectors @ deformation.T, deformation=deformation)

@@ -15,7 +15,7 @@ from scipy.special import expit
 from stm_models.physics.moire.coulomb import hartree_rows, screened
 from stm_models.physics.moire.hopping import HOPPING_RANGE, bloch_matrix, find_bonds, slater_koster
 from stm_models.physics.moire.lattice import Lattice
-from stm_models.physics.moire.mean_field import chemical_potential
+from stm_models.physics.moire.occupation import chemical_potential
 from stm_models.physics.moire.symmetry import k_mesh
 
 __all__ = ["PlainSolution", "solve"]
@@ -57,11 +57,10 @@ def solve(
     hopping = slater_koster(bonds.vector)
     exchange, hartree = np.zeros(len(hopping)), np.zeros((size, size))
     if dielectric is not None:
-        plane = np.hypot(bonds.vector[:, 0], bonds.vector[:, 1])
         repulsion = screened(bonds.length, dielectric, gate_distance)
-        exchange = np.where(plane <= HOPPING_RANGE + 1e-9, repulsion, 0.0)
+        exchange = np.where(bonds.plane <= HOPPING_RANGE + 1e-9, repulsion, 0.0)
         hartree = hartree_rows(lattice, np.arange(size), dielectric, gate_distance)
-    mesh = k_mesh(lattice, k_count, reduce=False)
+    mesh = k_mesh(lattice, k_count, operations=())
     density = np.full(size, count / 2 / size)
     bond_order = np.zeros(len(hopping), dtype=complex)
     for iteration in range(1, max_iterations + 1):

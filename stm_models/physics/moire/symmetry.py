@@ -1,8 +1,9 @@
-"""Point group D6 of twisted bilayer graphene: what it does to sites, bonds and k points."""
+"""Point group of twisted bilayer graphene (D6, less under strain): what it does to sites, bonds and k points."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from stm_models.physics.moire.hopping import Bonds
 from stm_models.physics.moire.lattice import Lattice, site_images
 
-__all__ = ["KMesh", "Orbits", "k_mesh", "orbits", "point_group"]
+__all__ = ["KMesh", "Orbits", "k_mesh", "orbits", "point_group", "symmetries"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -60,8 +61,28 @@ def point_group() -> list[Floats]:
     return turns + [turn @ c2x for turn in turns]
 
 
+def symmetries(lattice: Lattice) -> list[Floats]:
+    """Return those operations of D6 that map the crystal onto itself, each (3, 3) float64.
+
+    All twelve without strain, {1, C2z} under strain, and both in-plane half turns besides where the strain
+    lies along a twofold axis.
+    """
+    inverse = np.linalg.inv(lattice.vectors)
+    kept = []
+    for operation in point_group():
+        turned = lattice.vectors @ operation[:2, :2].T @ inverse
+        if np.abs(turned - np.rint(turned)).max() > 1e-9:
+            continue
+        try:
+            site_images(lattice, operation)
+        except ValueError:
+            continue
+        kept.append(operation)
+    return kept
+
+
 def orbits(lattice: Lattice, bonds: Bonds) -> tuple[Orbits, Orbits]:
-    """Classes of sites and of bonds under D6; a bond and its reverse are one class.
+    """Classes of sites and of bonds under the lattice's symmetries; a bond and its reverse are one class.
 
     Returns
     -------
@@ -77,9 +98,9 @@ def orbits(lattice: Lattice, bonds: Bonds) -> tuple[Orbits, Orbits]:
     order = np.argsort(keys)
     reverse = _find(keys, order, _keys(bonds.end, bonds.start, -bonds.cell))
     bond_label = np.minimum(np.arange(len(bonds.start)), reverse)
-    turns = [site_images(lattice, operation) for operation in point_group()]
     inverse = np.linalg.inv(lattice.vectors)
-    for operation, (partner, shift) in zip(point_group(), turns, strict=True):
+    for operation in symmetries(lattice):
+        partner, shift = site_images(lattice, operation)
         site_label = np.minimum(site_label, partner)
         turned = np.rint(bonds.cell @ lattice.vectors @ operation[:2, :2].T @ inverse).astype(np.int64)
         cell = turned + shift[bonds.end] - shift[bonds.start]
@@ -88,16 +109,24 @@ def orbits(lattice: Lattice, bonds: Bonds) -> tuple[Orbits, Orbits]:
     return _classes(site_label), _classes(bond_label)
 
 
-def k_mesh(lattice: Lattice, count: int, *, reduce: bool = True) -> KMesh:
-    """Gamma-centred ``count`` x ``count`` mesh, reduced to one point per star of D6 and time reversal."""
+def k_mesh(lattice: Lattice, count: int, operations: Iterable[Floats] | None = None) -> KMesh:
+    """Gamma-centred ``count`` x ``count`` mesh, reduced to one point per star.
+
+    Parameters
+    ----------
+    lattice : Lattice
+    count : int
+    operations : iterable of (3, 3) float64, optional
+        The group whose stars are reduced: by default all symmetries of the lattice (C2z among them, so k and
+        -k are one star); none leaves the whole mesh.
+    """
     grid = np.stack(np.meshgrid(np.arange(count), np.arange(count), indexing="ij"), axis=-1).reshape(-1, 2)
     label = np.arange(count * count)
-    if reduce:
-        to_fraction = np.linalg.inv(lattice.reciprocal)
-        for operation in point_group():
-            turned = grid @ lattice.reciprocal @ operation[:2, :2].T @ to_fraction
-            whole = np.rint(turned).astype(np.int64) % count
-            label = np.minimum(label, whole[:, 0] * count + whole[:, 1])
+    to_fraction = np.linalg.inv(lattice.reciprocal)
+    for operation in symmetries(lattice) if operations is None else operations:
+        turned = grid @ lattice.reciprocal @ operation[:2, :2].T @ to_fraction
+        whole = np.rint(turned).astype(np.int64) % count
+        label = np.minimum(label, whole[:, 0] * count + whole[:, 1])
     classes = _classes(label)
     points = grid[classes.first] @ lattice.reciprocal / count
     return KMesh(points, classes.size / count**2)

@@ -60,7 +60,7 @@ def test_bond_orders_agree_with_the_plain_solver(both):
 
 def test_bands_agree_with_the_plain_solver(both):
     field, fast, slow, _ = both
-    whole = k_mesh(field.lattice, 3, reduce=False)
+    whole = k_mesh(field.lattice, 3, operations=())
     for point, energies in zip(field.mesh.points, fast.energies, strict=True):
         here = np.flatnonzero(np.linalg.norm(whole.points - point, axis=1) < 1e-9)
         np.testing.assert_allclose(energies, slow.energies[here[0]], atol=1e-7)

@@ -50,7 +50,7 @@ def test_reduced_mesh_sums_symmetric_functions_like_the_whole_one(count, seed):
             result += np.cos(points @ (shells @ operation[:2, :2].T).T) @ coefficients
         return result
 
-    whole, reduced = k_mesh(LATTICE, count, reduce=False), k_mesh(LATTICE, count)
+    whole, reduced = k_mesh(LATTICE, count, operations=()), k_mesh(LATTICE, count)
     assert len(whole.points) == count**2
     expected = whole.weights @ function(whole.points)
     assert reduced.weights @ function(reduced.points) == pytest.approx(expected, abs=1e-9)

@@ -1,0 +1,332 @@
+"""A branch of the mean field: which states it can hold, and what every one of them can be asked.
+
+A branch keeps its state as named real arrays, diagonalises one matrix per block (a k point, or a k point of
+one spin) and fills the bands. Block weights sum to 1 and a full block of weight 1 holds two electrons per
+band, so that spin-degenerate and spin-resolved branches share every formula.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from stm_models.errors import InputError, unknown
+from stm_models.physics.moire.cycle import fixed_point
+from stm_models.physics.moire.hopping import HOPPING_RANGE
+from stm_models.physics.moire.lattice import Lattice
+from stm_models.physics.moire.occupation import chemical_potential, entropy
+from stm_models.physics.moire.order import Order, charge_gap, moments, nematicity
+from stm_models.physics.moire.symmetry import KMesh
+
+__all__ = ["Branch", "Eigensolver", "Settings", "Solution", "StateArray"]
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+Eigensolver = Callable[[Iterable[Array]], tuple[Floats, list[Array]]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all branches are told alike.
+
+    Attributes
+    ----------
+    k_count : int
+        Mesh of k_count x k_count points.
+    temperature : float
+        kT in eV.
+    dielectric : float or None
+        Relative dielectric constant; None leaves the long-range Coulomb interaction out.
+    gate_distance : float
+        Distance of the two metallic gates in nm.
+    fock_range : float
+        In-plane reach of the exchange in a.
+    interlayer_scale : float
+        Factor on interlayer hopping.
+    """
+
+    k_count: int
+    temperature: float
+    dielectric: float | None
+    gate_distance: float = 10.0
+    fock_range: float = HOPPING_RANGE
+    interlayer_scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class StateArray:
+    """One array of a branch's state: all that a warm start needs, float64."""
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    unit: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A self-consistent state, or the last iterate of one that did not converge.
+
+    Attributes
+    ----------
+    arrays : mapping of str to float64 array
+        The state, as `Branch.state_arrays` describes it.
+    energies : (blocks, N) float64, eV
+        Mean-field bands.
+    vectors : list of (N, N) float64 or complex128
+        Eigenvectors in the branch's own basis, one array per block.
+    chemical_potential, energy, free_energy : float, eV
+        Energies are per moiré cell.
+    iterations : int
+        Of all attempts together.
+    attempts : int
+        1 where no retry with other mixing was needed.
+    residual : float
+        Largest change of a density or bond order in the last iteration.
+    converged : bool
+    """
+
+    arrays: Mapping[str, Floats]
+    energies: Floats
+    vectors: list[Array]
+    chemical_potential: float
+    energy: float
+    free_energy: float
+    iterations: int
+    attempts: int
+    residual: float
+    converged: bool
+
+
+class Branch(ABC):
+    """Mean-field solver for one structure; everything that U does not change is made once.
+
+    Attributes
+    ----------
+    lattice : Lattice
+    mesh : KMesh
+    weights : (blocks,) float64
+        Share of each block.
+    eigensolver : callable
+        Bands (blocks, N) and eigenvectors of an iterable of matrices, which it may overwrite.
+    """
+
+    starts: ClassVar[tuple[str, ...]]
+    mixing: ClassVar[tuple[tuple[float, int], ...]] = ((0.6, 6), (0.3, 10), (0.1, 4))
+
+    def __init__(
+        self, lattice: Lattice, settings: Settings, mesh: KMesh, weights: Floats, eigensolver: Eigensolver
+    ) -> None:
+        self.lattice, self.mesh, self.weights = lattice, mesh, weights
+        self.temperature = settings.temperature
+        self.eigensolver = eigensolver
+
+    def solve(
+        self,
+        interaction: float,
+        filling: float,
+        start: str | Mapping[str, Floats],
+        *,
+        rng: np.random.Generator | None = None,
+        tolerance: float = 1e-6,
+        max_iterations: int = 60,
+        max_attempts: int = 3,
+    ) -> Solution:
+        """Iterate to self-consistency; a stalled cycle is tried again with other mixing.
+
+        Parameters
+        ----------
+        interaction : float
+            Hubbard U in eV.
+        filling : float
+            Electrons per moiré cell added to charge neutrality.
+        start : str or mapping
+            One of ``starts``, or the arrays of an earlier solution, whose density is rescaled to the filling.
+        rng : numpy Generator, optional
+            What a random start is drawn from.
+        tolerance : float
+            On the largest change of any density or bond order.
+        max_iterations : int
+            Of each attempt.
+        max_attempts : int
+
+        Returns
+        -------
+        Solution
+            Also when it did not converge; check ``converged``.
+
+        Raises
+        ------
+        InputError
+            For an unknown start, a random one without ``rng``, arrays that do not fit, or a filling that the
+            bands cannot hold.
+        """
+        count = self.lattice.size + filling
+        guess = self._pack(self._begin(count, start, rng))
+
+        def iterate(state: Floats) -> tuple[Floats, tuple[Floats, list[Array], float]]:
+            energies, vectors = self.bands(interaction, self._unpack(state))
+            level = chemical_potential(energies, self.weights, count, self.temperature)
+            output = self._moments(vectors, expit((level - energies) / self.temperature))
+            return self._pack(output), (energies, vectors, level)
+
+        done = fixed_point(
+            iterate, guess, self._metric(),
+            mixing=self.mixing[:max_attempts], tolerance=tolerance, max_iterations=max_iterations,
+        )  # fmt: skip
+        energies, vectors, level = done.extra
+        occupation = expit((level - energies) / self.temperature)
+        energy = 2 * float(self.weights @ (occupation * energies).sum(axis=1))
+        energy -= self._double_counted(interaction, self._unpack(done.guess))
+        return Solution(
+            self._unpack(done.output), energies, vectors, level, energy,
+            energy - self.temperature * entropy(occupation, self.weights),
+            done.iterations, done.attempts, done.residual, done.converged,
+        )  # fmt: skip
+
+    def bands(self, interaction: float, arrays: Mapping[str, Floats]) -> tuple[Floats, list[Array]]:
+        """Diagonalise the mean-field Hamiltonian of a state in every block: (blocks, N) eV, and vectors."""
+        return self.eigensolver(self._matrices(interaction, arrays, None))
+
+    def band_structure(self, arrays: Mapping[str, Floats], interaction: float, points: Floats) -> Floats:
+        """Mean-field bands of a stored state at any k.
+
+        Parameters
+        ----------
+        arrays : mapping
+            As in `Solution.arrays`.
+        interaction : float
+            Hubbard U in eV.
+        points : (P, 2) float64, 1/a
+
+        Returns
+        -------
+        (P, M) float64, eV
+            M = N, or 2 N where the spins differ: up first, then down; rising within each.
+        """
+        energies, _ = self.eigensolver(self._matrices(interaction, self._checked(arrays), points))
+        spins = len(energies) // len(points)
+        return np.concatenate(np.split(energies, spins), axis=1)
+
+    def ldos(self, solution: Solution, bias: Floats, broadening: Floats) -> Floats:
+        """Spin-summed local density of states at some energies about the chemical potential.
+
+        ldos_i(E) = 2 sum_k w_k sum_m |psi_i|² g((e_m - mu - E)/eta)/eta with a normalised Gaussian g.
+
+        Parameters
+        ----------
+        solution : Solution
+        bias : (T,) float64, eV
+            Energies E relative to the chemical potential.
+        broadening : (T,) float64, eV
+            Standard deviations eta.
+
+        Returns
+        -------
+        (T, N) float64, states/eV per site
+        """
+        total = np.zeros((len(bias), self.lattice.size))
+        for energies, vectors, weight in zip(solution.energies, solution.vectors, self.weights, strict=True):
+            apart = (energies[:, None] - solution.chemical_potential - bias) / broadening
+            near = np.flatnonzero(np.abs(apart).min(axis=1) < 9)
+            peak = np.exp(-0.5 * apart[near] ** 2) / (math.sqrt(2 * math.pi) * broadening)
+            total += 2 * weight * self._site_density(vectors[:, near], peak).T
+        return total
+
+    def order(self, solution: Solution) -> Order:
+        """Order parameters of a solution."""
+        density = self.spin_density(solution.arrays)
+        filled = round(2 * float(density.sum()) / len(density))
+        net, staggered, sublattice, largest = moments(self.lattice, density)
+        return Order(
+            net_moment=net,
+            staggered_moment=staggered,
+            sublattice_moment=sublattice,
+            largest_moment=largest,
+            nematicity=nematicity(*self._nearest_orders(solution)),
+            charge_modulation=float(np.ptp(2 * density.mean(axis=0))),
+            gap=charge_gap(solution.energies, len(self.mesh.weights), filled),
+        )
+
+    @abstractmethod
+    def state_arrays(self) -> dict[str, StateArray]:
+        """Describe the arrays of a state, in the order in which they are packed."""
+
+    @abstractmethod
+    def spin_density(self, arrays: Mapping[str, Floats]) -> Floats:
+        """Electrons per spin on each site: (1, N), or (2, N) for up and down, float64."""
+
+    @abstractmethod
+    def _initial(self, count: float, start: str, rng: np.random.Generator | None) -> dict[str, Floats]:
+        """Make one of ``starts`` for ``count`` electrons."""
+
+    @abstractmethod
+    def _metric(self) -> Floats:
+        """Weight of each component of the packed state."""
+
+    @abstractmethod
+    def _matrices(self, interaction: float, arrays: Mapping[str, Floats], points: Floats | None) -> Iterator[Array]:
+        """Make the Hamiltonian of every block of the mesh, or of some k points: spin outermost."""
+
+    @abstractmethod
+    def _moments(self, vectors: list[Array], occupation: Floats) -> dict[str, Floats]:
+        """Densities and bond orders of filled bands: the state's arrays."""
+
+    @abstractmethod
+    def _double_counted(self, interaction: float, arrays: Mapping[str, Floats]) -> float:
+        """Interaction energy of a state that the sum of its band energies counts too much, eV."""
+
+    @abstractmethod
+    def _site_density(self, vectors: Array, weight: Floats) -> Floats:
+        """Sum_m weight_m |psi_i|²: (N, M) vectors and (M, T) weights to (N, T)."""
+
+    @abstractmethod
+    def _nearest_orders(self, solution: Solution) -> tuple[Floats, Array]:
+        """Direction in the plane (radians) and bond order, mean over spins, of the nearest intralayer bonds."""
+
+    def _rescaled(self, arrays: Mapping[str, Floats], count: float) -> dict[str, Floats]:
+        density = self.spin_density(arrays)
+        total = 2 * float(density.sum()) / len(density)
+        return {name: values * (count / total) if name == "density" else values for name, values in arrays.items()}
+
+    def _begin(
+        self, count: float, start: str | Mapping[str, Floats], rng: np.random.Generator | None
+    ) -> Mapping[str, Floats]:
+        if not isinstance(start, str):
+            return self._rescaled(self._checked(start), count)
+        if start not in self.starts:
+            raise unknown("start", start, self.starts)
+        if start == "random" and rng is None:
+            raise InputError("a random start needs a generator: give rng=numpy.random.default_rng([seed, ...])")
+        return self._initial(count, start, rng)
+
+    def _checked(self, arrays: Mapping[str, Floats]) -> dict[str, Floats]:
+        checked = {}
+        for name, spec in self.state_arrays().items():
+            values = np.asarray(arrays[name], np.float64) if name in arrays else np.empty(0)
+            if values.shape != spec.shape or not np.isfinite(values).all():
+                raise InputError(
+                    f"state array {name!r} has shape {values.shape if name in arrays else 'missing'} or numbers that "
+                    f"are not finite: expected finite {spec.shape} of the same branch and structure; start anew"
+                )
+            checked[name] = values
+        return checked
+
+    def _pack(self, arrays: Mapping[str, Floats]) -> Floats:
+        return np.concatenate([arrays[name].ravel() for name in self.state_arrays()])
+
+    def _unpack(self, state: Floats) -> dict[str, Floats]:
+        arrays, place = {}, 0
+        for name, spec in self.state_arrays().items():
+            size = math.prod(spec.shape)
+            arrays[name] = state[place : place + size].reshape(spec.shape)
+            place += size
+        return arrays

@@ -2,139 +2,197 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stm_models.errors import InputError
 from stm_models.physics.moire.constants import LATTICE_CONSTANT
 from stm_models.physics.moire.fourier import KGrid, image
-from stm_models.physics.moire.lattice import Lattice, build, patch
-from stm_models.tasks.base import ArraySpec, Group, GroupResult, Plan, Simulator, Variable
+from stm_models.tasks.base import ArraySpec, Group, GroupResult, Plan, Simulator
+from stm_models.tasks.hubbard.candidates import Kept, lowest
 from stm_models.tasks.hubbard.config import HubbardSimulation
+from stm_models.tasks.hubbard.structure import GEOMETRY, ImagedAtoms, disc_radius, imaged_atoms, structure
+from stm_models.tasks.hubbard.variables import PARAMETERS, SAMPLES, SCALARS, possible_targets
 
-__all__ = ["VERSION", "input_spec", "plan", "simulator"]
+if TYPE_CHECKING:
+    from stm_models.physics.moire.branch import Branch, Solution, StateArray
 
-VERSION = "1"
+__all__ = ["VERSION", "WARM", "input_spec", "plan", "simulator"]
+
+VERSION = "2"
 """Part of a data set's recipe: raised whenever the same config would give other numbers."""
+WARM = "warm"
+"""Name, beside the starts, of the candidate that begins at the chain's previous state."""
+_STRUCTURES_KEPT = 2
 
-PARAMETERS = (
-    Variable("U", "eV", "Hubbard interaction"),
-    Variable("filling", "electrons per moiré cell", "filling beyond charge neutrality"),
-    Variable("replicate", "1", "chain along U that the state belongs to"),
-)
-SAMPLES = (
-    Variable("bias", "eV", "energy of the LDOS relative to the chemical potential"),
-    Variable("broadening", "eV", "standard deviation of the LDOS Gaussian"),
-)
-SCALARS = (
-    Variable("converged", "1", "1 where the self-consistent cycle converged"),
-    Variable("iterations", "1", "iterations of the self-consistent cycle"),
-    Variable("residual", "1", "largest change of a density in the last iteration"),
-    Variable("chemical_potential", "eV", "chemical potential"),
-    Variable("energy", "eV per moiré cell", "Hartree-Fock energy"),
-    Variable("free_energy", "eV per moiré cell", "energy minus temperature times entropy"),
-    Variable("charge_modulation", "electrons", "largest difference of the electron number between two sites"),
-)
+Arrays = Mapping[str, NDArray[Any]]
 
 
-def input_spec(config: HubbardSimulation, radius: float) -> dict[str, Any]:
-    """Describe the network's input: an FT-LDOS image on a k grid, of a disc of ``radius`` (a)."""
+def input_spec(config: HubbardSimulation) -> dict[str, Any]:
+    """Describe the network's input: FT-LDOS images on a k grid, one channel per energy (eV)."""
     grid = KGrid(config.image_size)
     return {
-        "kind": "ft_ldos", "channels": 1, "height": grid.n, "width": grid.n, "dims": ["channel", "y", "x"],
-        "unit": "|F|/|F(0)|", "kx_max": grid.kx_max, "ky_max": grid.ky_max,
-        "lattice_constant_nm": LATTICE_CONSTANT / 10, "envelope": config.envelope, "radius": radius,
+        "kind": "ft_ldos", "channels": len(config.energies), "height": grid.n, "width": grid.n,
+        "dims": ["channel", "y", "x"], "unit": "|F|/|F(0)|", "energies": list(config.energies),
+        "kx_max": grid.kx_max, "ky_max": grid.ky_max, "lattice_constant_nm": LATTICE_CONSTANT / 10,
+        "envelope": config.envelope, "radius": disc_radius(config),
     }  # fmt: skip
 
 
 def plan(config: HubbardSimulation) -> Plan:
-    """Lay the data set out: one chain of warm-started states along U per replicate."""
-    from stm_models.physics.moire.hopping import HOPPING_RANGE, find_bonds
-    from stm_models.physics.moire.symmetry import orbits
-
-    lattice = build(config.index[0], config.layer_distance[0])
-    sites, bonds = orbits(lattice, find_bonds(lattice, max(HOPPING_RANGE, config.fock_range)))
-    n = config.image_size
+    """Lay the data set out: one chain of states along U, in one structure, per replicate."""
+    chains = tuple(_chain(config, replicate) for replicate in range(config.replicates))
+    n, channels, sites = config.image_size, len(config.energies), _sites(max(config.index))
     return Plan(
-        chains=tuple(_chain(config, replicate) for replicate in range(config.replicates)),
+        chains=chains,
         samples_per_group=config.draws,
         arrays={
             "image": ArraySpec(
-                ("channel", "y", "x"), (1, n, n), "float32", "|F|/|F(0)|",
-                "magnitude of the Fourier-transformed LDOS over that at k = 0",
+                ("channel", "y", "x"), (channels, n, n), "float32", "|F|/|F(0)|",
+                "magnitude of the Fourier-transformed LDOS over that at k = 0, one channel per energy",
             ),
             "ldos": ArraySpec(
-                ("site",), (lattice.size,), "float32", "states/eV", "local density of states of each site", 4
+                ("energy", "site"), (channels, sites), "float32", "states/eV",
+                "local density of states of each site of the cell, zero beyond its last", 4,
             ),
         },
-        state={
-            "density": ArraySpec(
-                ("site_class",), (len(sites.size),), "float64", "electrons", "density per spin of each class"
-            ),
-            "bond_order": ArraySpec(
-                ("bond_class",), (len(bonds.size),), "float64", "1", "bond order per spin of each class"
-            ),
-        },
+        state=_largest_state(config, chains),
         parameters=PARAMETERS,
         samples=SAMPLES,
         scalars=SCALARS,
         attributes={
             "simulator_version": VERSION,
-            "input": input_spec(config, _radius(config, lattice)),
-            "structure": {
-                "atoms": lattice.size, "twist_angle_deg": lattice.twist_angle,
-                "layer_distance_angstrom": config.layer_distance[0],
-            },
+            "input": input_spec(config),
+            "structures": [
+                {
+                    "index": index, "atoms": _sites(index),
+                    "twist_angle_deg": math.degrees(math.acos(1 - 2 / _sites(index))),
+                }
+                for index in sorted(config.index)
+            ],
+            "starts": [*config.starts, WARM],
+            "possible_targets": possible_targets(config),
         },
     )  # fmt: skip
 
 
 def simulator(config: HubbardSimulation, *, device: str = "cpu") -> Simulator:
-    """Build lattice, interaction and transform once; return the function that makes one group."""
-    from stm_models.physics.moire.ldos import ldos
-    from stm_models.physics.moire.mean_field import MeanField
-
-    lattice = build(config.index[0], config.layer_distance[0])
-    field = MeanField(
-        lattice, k_count=config.k_mesh, temperature=config.temperature, dielectric=config.dielectric,
-        gate_distance=config.gate_distance, fock_range=config.fock_range,
-        interlayer_scale=config.interlayer_scale,
-    )  # fmt: skip
-    radius = _radius(config, lattice)
-    points, copies = patch(lattice, radius)
-    weight = np.exp(-(points**2).sum(axis=1) / (2 * (config.envelope * radius) ** 2))
-    weight = weight * np.where(lattice.layer[copies] == 0, config.bottom_layer, 1.0)
+    """Return the function that makes one group; what a structure needs is built when its first group comes."""
     grid = KGrid(config.image_size)
+    energies = np.asarray(config.energies)
+    most = _sites(max(config.index))
 
-    def simulate(group: Group, start: Mapping[str, NDArray[Any]] | None) -> GroupResult:
-        solution = field.solve(
-            group.parameters["U"], group.parameters["filling"],
-            None if start is None else (start["density"], start["bond_order"]),
-            tolerance=config.tolerance, max_iterations=config.max_iterations,
-        )  # fmt: skip
-        density = ldos(field, solution, group.samples["bias"], group.samples["broadening"])
-        pictures = image(points[:, 0], points[:, 1], density[:, copies] * weight, grid)
+    @lru_cache(maxsize=_STRUCTURES_KEPT)
+    def scene(geometry: tuple[float, ...]) -> tuple[Branch, ImagedAtoms]:
+        parameters = dict(zip(GEOMETRY, geometry, strict=True))
+        return _branch(config, parameters, device), imaged_atoms(config, parameters)
+
+    def simulate(group: Group, start: Arrays | None) -> GroupResult:
+        branch, atoms = scene(tuple(group.parameters[name] for name in GEOMETRY))
+        kept = lowest(_candidates(config, branch, group, start))
+        solution = kept.solution
+        bias = (group.samples["bias"][:, None] + energies).ravel()
+        broadening = np.repeat(group.samples["broadening"], len(energies))
+        density = branch.ldos(solution, bias, broadening)
+        weighted = density[:, atoms.copies] * atoms.weights
+        _check_signal(weighted, bias, broadening)
+        pictures = image(atoms.positions[:, 0], atoms.positions[:, 1], weighted, grid)
+        shape = (config.draws, len(energies))
         return GroupResult(
-            arrays={"image": pictures[:, None], "ldos": density.astype(np.float32)},
-            state={"density": solution.density, "bond_order": solution.bond_order},
-            scalars={
-                "converged": float(solution.converged),
-                "iterations": solution.iterations,
-                "residual": solution.residual,
-                "chemical_potential": solution.chemical_potential,
-                "energy": solution.energy,
-                "free_energy": solution.free_energy,
-                "charge_modulation": 2 * float(np.ptp(solution.density)),
+            arrays={
+                "image": pictures.reshape(*shape, grid.n, grid.n),
+                "ldos": _filled_up(density.astype(np.float32).reshape(*shape, -1), most),
             },
+            state=dict(solution.arrays),
+            scalars=_scalars(branch, kept),
         )
 
     return simulate
 
 
-def _radius(config: HubbardSimulation, lattice: Lattice) -> float:
-    return config.patch_radius * float(np.linalg.norm(lattice.vectors[0]))
+def _candidates(
+    config: HubbardSimulation, branch: Branch, group: Group, state: Arrays | None
+) -> Iterator[tuple[int, Solution]]:
+    """Solve from each start in turn, and from the predecessor's state: beside several starts, instead of one."""
+    numbers = list(range(len(config.starts)))
+    if config.keep == "cycle":
+        numbers = [int(group.parameters["replicate"]) % len(numbers)]
+    starts: dict[int, str | Arrays] = {number: config.starts[number] for number in numbers}
+    if config.warm and state is not None:
+        previous = {name: state[name][tuple(map(slice, spec.shape))] for name, spec in branch.state_arrays().items()}
+        starts = {**(starts if len(starts) > 1 else {}), len(config.starts): previous}
+    for number, start in starts.items():
+        yield number, branch.solve(
+            group.parameters["U"], group.parameters["filling"], start,
+            rng=np.random.default_rng([config.seed, group.index, number, 2]),
+            tolerance=config.tolerance, max_iterations=config.max_iterations,
+        )  # fmt: skip
+
+
+def _scalars(branch: Branch, kept: Kept) -> dict[str, float]:
+    solution = kept.solution
+    return {
+        "converged": float(solution.converged),
+        "start": float(kept.start),
+        "iterations": float(kept.iterations),
+        "attempts": float(kept.attempts),
+        "residual": solution.residual,
+        "chemical_potential": solution.chemical_potential,
+        "energy": solution.energy,
+        "free_energy": solution.free_energy,
+        "energy_spread": kept.spread,
+        **asdict(branch.order(solution)),
+    }
+
+
+def _check_signal(weighted: NDArray[Any], bias: NDArray[Any], broadening: NDArray[Any]) -> None:
+    dark = np.flatnonzero(~(weighted.sum(axis=1) > 0))
+    if len(dark):
+        raise InputError(
+            f"there is no state within nine broadenings ({broadening[dark[0]]:.3g} eV each) of {bias[dark[0]]:.3g} eV "
+            "from the chemical potential, so no image: give a larger simulate.broadening, or energies outside the gap"
+        )
+
+
+def _filled_up(values: NDArray[Any], size: int) -> NDArray[Any]:
+    result = np.zeros((*values.shape[:-1], size), values.dtype)
+    result[..., : values.shape[-1]] = values
+    return result
+
+
+def _sites(index: int) -> int:
+    return 4 * (3 * index**2 + 3 * index + 1)
+
+
+def _branch(config: HubbardSimulation, parameters: Mapping[str, float], device: str) -> Branch:
+    from stm_models.physics.moire.branches import create
+
+    return create(
+        config.branch, structure(parameters), k_count=config.k_mesh, temperature=config.temperature,
+        dielectric=config.dielectric, gate_distance=config.gate_distance, fock_range=config.fock_range,
+        interlayer_scale=config.interlayer_scale, device=device,
+    )  # fmt: skip
+
+
+def _largest_state(config: HubbardSimulation, chains: tuple[tuple[Group, ...], ...]) -> dict[str, ArraySpec]:
+    """Describe state arrays that hold the state of every structure; the layer distance changes no size."""
+    first: dict[tuple[float, ...], Mapping[str, float]] = {}
+    for chain in chains:
+        of = chain[0].parameters
+        first.setdefault((of["index"], of["strain"], of["strain_angle"]), of)
+    found = [_branch(config, parameters, "cpu").state_arrays() for parameters in first.values()]
+    return {name: _largest([arrays[name] for arrays in found]) for name in found[0]}
+
+
+def _largest(arrays: list[StateArray]) -> ArraySpec:
+    shape = tuple(np.max([array.shape for array in arrays], axis=0).tolist())
+    return ArraySpec(arrays[0].dims, shape, arrays[0].dtype, arrays[0].unit, arrays[0].description)
 
 
 def _chain(config: HubbardSimulation, replicate: int) -> tuple[Group, ...]:
@@ -145,6 +203,7 @@ def _chain(config: HubbardSimulation, replicate: int) -> tuple[Group, ...]:
         interactions = np.linspace(low, high, count)
     else:
         interactions = np.sort(rng.uniform(low, high, count))
+    shared = {"replicate": float(replicate), **_geometry(config, replicate)}
     groups = []
     for position, interaction in enumerate(interactions):
         filling = rng.uniform(*config.filling)
@@ -153,12 +212,22 @@ def _chain(config: HubbardSimulation, replicate: int) -> tuple[Group, ...]:
         groups.append(
             Group(
                 index=replicate * count + position,
-                parameters={
-                    "U": float(interaction),
-                    "filling": float(filling),
-                    "replicate": float(replicate),
-                },
+                parameters={"U": float(interaction), "filling": float(filling), **shared},
                 samples={"bias": bias, "broadening": broadening},
             )
         )
     return tuple(groups)
+
+
+def _geometry(config: HubbardSimulation, replicate: int) -> dict[str, float]:
+    # A stream of its own: a range of structures leaves fillings and biases as they are without it.
+    rng = np.random.default_rng([config.seed, replicate, 1])
+    turn = replicate // (config.kinds // len(config.index))
+    index = config.index[turn % len(config.index)]
+    return {
+        "index": float(index),
+        "layer_distance": float(rng.uniform(*config.layer_distance)),
+        "strain": float(rng.uniform(*config.strain)),
+        "strain_angle": float(rng.uniform(*config.strain_angle)),
+        "sites": float(_sites(index)),
+    }

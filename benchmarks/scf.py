@@ -15,15 +15,18 @@ os.environ["MKL_NUM_THREADS"] = "1"
 
 import statistics
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from _timing import arguments, paired, report
 from scipy.linalg import lapack
 
-from stm_models.physics.moire import plain, real_form
+from stm_models.physics.moire import plain
+from stm_models.physics.moire.branch import Solution
+from stm_models.physics.moire.branches import create
 from stm_models.physics.moire.lattice import Lattice, build
-from stm_models.physics.moire.mean_field import MeanField, Solution
+from stm_models.physics.moire.sym import Symmetric
 
 TOLERANCE = 1e-6
 SHARES = (0.5, 0.7, 1.0, 0.3, 0.2, 0.1)  # likeliest first: the others stop where they fall behind
@@ -33,11 +36,11 @@ COMPARED = (0.5, 2.5)
 SETTINGS: dict[str, Any] = {"k_count": 3, "temperature": 0.01, "dielectric": 10.0}
 
 
-def warm_chain(field: MeanField) -> list[Solution]:
+def warm_chain(field: Symmetric) -> list[Solution]:
     """Solve along U, each state started from the one before; the first one is cold."""
     solutions: list[Solution] = []
     for interaction in CHAIN:
-        start = (solutions[-1].density, solutions[-1].bond_order) if solutions else None
+        start = solutions[-1].arrays if solutions else "bands"
         solutions.append(field.solve(interaction, 0.0, start, tolerance=TOLERANCE))
     assert all(solution.converged for solution in solutions)
     return solutions
@@ -56,18 +59,17 @@ def best_share(lattice: Lattice) -> tuple[float, dict[str, int]]:
     return best, counts
 
 
-def iteration_over_lapack(field: MeanField, solution: Solution, rounds: int) -> dict[str, Any]:
+def iteration_over_lapack(field: Symmetric, solution: Solution, rounds: int) -> dict[str, Any]:
     """Pair whole iterations with dsyevd alone on the very matrices that they diagonalise."""
-    state = solution.density, solution.bond_order
     matrices = hamiltonians(field, solution)
-    stock = [matrix.copy() for _ in range(STEPS * (rounds + 1)) for matrix in matrices]
+    stock = [matrix.copy(order="F") for _ in range(STEPS * (rounds + 1)) for matrix in matrices]
 
     def iterations() -> None:
-        field.solve(CHAIN[-1], 0.0, state, tolerance=0.0, max_iterations=STEPS)
+        field.solve(CHAIN[-1], 0.0, solution.arrays, tolerance=0.0, max_iterations=STEPS, max_attempts=1)
 
     def eigensolver() -> None:
         for _ in range(STEPS * len(matrices)):
-            lapack.dsyevd(stock.pop().T, compute_v=1, lower=1, overwrite_a=1)
+            lapack.dsyevd(stock.pop(), compute_v=1, lower=1, overwrite_a=1)
 
     iterations()
     eigensolver()
@@ -80,20 +82,20 @@ def iteration_over_lapack(field: MeanField, solution: Solution, rounds: int) -> 
     }
 
 
-def hamiltonians(field: MeanField, solution: Solution) -> list[np.ndarray]:
+def hamiltonians(field: Symmetric, solution: Solution) -> list[np.ndarray]:
     """Catch the matrices on their way into the eigensolver."""
     caught = []
-    original = real_form.diagonalise
+    original = field.eigensolver
 
-    def catch(matrix: np.ndarray) -> Any:
-        caught.append(matrix.copy())
-        return original(matrix)
+    def catch(matrices: Iterable[np.ndarray]) -> Any:
+        caught.extend(matrices)
+        return original([matrix.copy(order="F") for matrix in caught])
 
-    real_form.diagonalise = catch
+    field.eigensolver = catch
     try:
-        field.bands(CHAIN[-1], solution.density, solution.bond_order)
+        field.bands(CHAIN[-1], solution.arrays)
     finally:
-        real_form.diagonalise = original
+        field.eigensolver = original
     return caught
 
 
@@ -101,7 +103,8 @@ def main() -> None:
     """Compare the densities, then time both sides alternately."""
     options = arguments(__doc__ or "")
     lattice = build(3, 2.75) if options.quick else build(5, 2.74)
-    field = MeanField(lattice, **SETTINGS)
+    field = create("sym", lattice, **SETTINGS)
+    assert isinstance(field, Symmetric)
     share, tried = best_share(lattice)
 
     ours = dict(zip(CHAIN, warm_chain(field), strict=True))
@@ -116,7 +119,7 @@ def main() -> None:
         chain = warm_chain(field)
         ours_s = (time.perf_counter() - start) / len(chain)
         assert theirs.converged
-        errors.append(float(np.abs(field.site_values(ours[interaction].density) - theirs.density).max()))
+        errors.append(float(np.abs(field.spin_density(ours[interaction].arrays)[0] - theirs.density).max()))
         ratios.append(plain_s / ours_s)
         iterations.append({"U": interaction, "plain": theirs.iterations, "plain_s": plain_s, "ours_s": ours_s})
     assert max(errors) < 1e-5, f"densities differ by {max(errors):.2e}"

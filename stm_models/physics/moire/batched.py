@@ -32,7 +32,7 @@ def diagonalise(matrices: Iterable[Array], device: str) -> tuple[NDArray[np.floa
     Parameters
     ----------
     matrices : iterable of (N, N) float64 or complex128
-        Lower triangle.
+        Lower triangle. Real ones among complex ones are solved as complex.
     device : str
         Of torch: ``cuda``, or ``cpu``.
 

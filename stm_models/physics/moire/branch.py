@@ -22,7 +22,7 @@ from stm_models.physics.moire.cycle import fixed_point
 from stm_models.physics.moire.hopping import HOPPING_RANGE
 from stm_models.physics.moire.lattice import Lattice
 from stm_models.physics.moire.occupation import chemical_potential, entropy
-from stm_models.physics.moire.order import Order, charge_gap, moments, nematicity
+from stm_models.physics.moire.order import Order, bond_current, charge_gap, moments, nematicity
 from stm_models.physics.moire.symmetry import KMesh
 
 __all__ = ["Branch", "Eigensolver", "Settings", "Solution", "StateArray"]
@@ -175,7 +175,7 @@ class Branch(ABC):
         def iterate(state: Floats) -> tuple[Floats, tuple[Floats, list[Array], float]]:
             energies, vectors = self.bands(interaction, self._unpack(state))
             level = chemical_potential(energies, self.weights, count, self.temperature)
-            output = self._moments(vectors, expit((level - energies) / self.temperature))
+            output = self._moments(vectors, self._fermi(energies, level))
             return self._pack(output), (energies, vectors, level)
 
         done = fixed_point(
@@ -183,7 +183,7 @@ class Branch(ABC):
             mixing=self.mixing[:max_attempts], tolerance=tolerance, max_iterations=max_iterations,
         )  # fmt: skip
         energies, vectors, level = done.extra
-        occupation = expit((level - energies) / self.temperature)
+        occupation = self._fermi(energies, level)
         energy = 2 * float(self.weights @ (occupation * energies).sum(axis=1))
         energy -= self._double_counted(interaction, self._unpack(done.guess))
         return Solution(
@@ -195,6 +195,10 @@ class Branch(ABC):
     def bands(self, interaction: float, arrays: Mapping[str, Floats]) -> tuple[Floats, list[Array]]:
         """Diagonalise the mean-field Hamiltonian of a state in every block: (blocks, N) eV, and vectors."""
         return self.eigensolver(self._matrices(interaction, arrays, None))
+
+    def occupation(self, solution: Solution) -> Floats:
+        """Fermi function of a solution's bands, (blocks, N) float64."""
+        return self._fermi(solution.energies, solution.chemical_potential)
 
     def band_structure(self, arrays: Mapping[str, Floats], interaction: float, points: Floats) -> Floats:
         """Mean-field bands of a stored state at any k.
@@ -245,13 +249,15 @@ class Branch(ABC):
         """Order parameters of a solution."""
         density = self.spin_density(solution.arrays)
         filled = round(2 * float(density.sum()) / len(density))
+        direction, orders = self._nearest_orders(solution)
         net, staggered, sublattice, largest = moments(self.lattice, density)
         return Order(
             net_moment=net,
             staggered_moment=staggered,
             sublattice_moment=sublattice,
             largest_moment=largest,
-            nematicity=nematicity(*self._nearest_orders(solution)),
+            nematicity=nematicity(direction, orders),
+            bond_current=bond_current(orders),
             charge_modulation=float(np.ptp(2 * density.mean(axis=0))),
             gap=charge_gap(solution.energies, len(self.mesh.weights), filled),
         )
@@ -291,6 +297,9 @@ class Branch(ABC):
     @abstractmethod
     def _nearest_orders(self, solution: Solution) -> tuple[Floats, Array]:
         """Direction in the plane (radians) and bond order, mean over spins, of the nearest intralayer bonds."""
+
+    def _fermi(self, energies: Floats, level: float) -> Floats:
+        return expit((level - energies) / self.temperature)
 
     def _rescaled(self, arrays: Mapping[str, Floats], count: float) -> dict[str, Floats]:
         density = self.spin_density(arrays)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from stm_models.errors import unknown
 from stm_models.physics.moire.branch import Branch, Settings
+from stm_models.physics.moire.broken import Broken
+from stm_models.physics.moire.collinear import Collinear
 from stm_models.physics.moire.eigen import eigensolver
 from stm_models.physics.moire.hopping import HOPPING_RANGE
 from stm_models.physics.moire.lattice import Lattice
@@ -11,7 +13,11 @@ from stm_models.physics.moire.sym import Symmetric
 
 __all__ = ["BRANCHES", "create"]
 
-BRANCHES: dict[str, type[Symmetric]] = {"sym": Symmetric}
+BRANCHES: dict[str, type[Symmetric | Broken | Collinear]] = {
+    "sym": Symmetric,
+    "broken": Broken,
+    "collinear": Collinear,
+}
 
 
 def create(

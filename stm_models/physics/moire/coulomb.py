@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from stm_models.physics.moire.constants import COULOMB, LATTICE_CONSTANT
 from stm_models.physics.moire.hopping import Bonds
-from stm_models.physics.moire.lattice import Lattice
+from stm_models.physics.moire.lattice import Lattice, site_images
+from stm_models.physics.moire.symmetry import symmetries
 
-__all__ = ["exchange", "hartree_rows", "screened"]
+__all__ = ["exchange", "hartree_matrix", "hartree_rows", "screened"]
 
 Floats = NDArray[np.float64]
 _IMAGES = 60
@@ -90,4 +91,19 @@ def hartree_rows(lattice: Lattice, rows: NDArray[np.int64], dielectric: float, g
         # 1/r is interpolated poorly by a straight line, r V(r) well.
         value = np.interp(distance, table_r, table_r * table_v) / np.where(counted, distance, 1.0)
         result[row] = np.where(counted, value, 0.0).sum(axis=0)
+    return result
+
+
+def hartree_matrix(lattice: Lattice, dielectric: float, gate_distance: float) -> Floats:
+    """Lattice sums between all pairs of sites, (N, N) float64, eV: one row per class of sites, then its images.
+
+    Parameters are those of :func:`hartree_rows`.
+    """
+    partners = [site_images(lattice, operation)[0] for operation in symmetries(lattice)]
+    label = np.min(partners, axis=0)
+    result = np.empty((lattice.size, lattice.size))
+    first = np.flatnonzero(label == np.arange(lattice.size))
+    for site, row in zip(first, hartree_rows(lattice, first, dielectric, gate_distance), strict=True):
+        for partner in partners:
+            result[partner[site], partner] = row
     return result

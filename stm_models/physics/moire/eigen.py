@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import lapack
 
 from stm_models.errors import InputError, unknown
-from stm_models.physics.moire import batched, complex_form, real_form
+from stm_models.physics.moire import batched
 from stm_models.physics.moire.branch import Eigensolver
 
-__all__ = ["DEVICES", "eigensolver", "one_by_one"]
+__all__ = ["DEVICES", "diagonalise", "eigensolver", "one_by_one"]
 
 Array = NDArray[Any]
+Floats = NDArray[np.float64]
 DEVICES = ("cpu", "cuda", "auto")
 _DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg")
 
@@ -38,15 +40,30 @@ def eigensolver(device: str) -> Eigensolver:
     return one_by_one
 
 
-def one_by_one(matrices: Iterable[Array]) -> tuple[NDArray[np.float64], list[Array]]:
-    """Bands (blocks, N) and eigenvectors of Hermitian matrices, each overwritten; one is held at a time."""
-    energies, vectors = [], []
-    for matrix in matrices:
-        form = complex_form if np.iscomplexobj(matrix) else real_form
-        values, states = form.diagonalise(matrix)
-        energies.append(values)
-        vectors.append(states)
-    return np.array(energies), vectors
+def one_by_one(matrices: Iterable[Array]) -> tuple[Floats, list[Array]]:
+    """Bands (blocks, N) and eigenvectors of Hermitian matrices, see `diagonalise`; one is held at a time."""
+    done = [diagonalise(matrix) for matrix in matrices]
+    return np.array([energies for energies, _ in done]), [vectors for _, vectors in done]
+
+
+def diagonalise(matrix: Array) -> tuple[Floats, Array]:
+    """Eigenvalues (N,) and eigenvectors (N, N; in columns, Fortran order) by divide and conquer.
+
+    Parameters
+    ----------
+    matrix : (N, N) float64 or complex128
+        Lower triangle, Fortran order; overwritten.
+
+    Raises
+    ------
+    RuntimeError
+        When LAPACK reports a failure.
+    """
+    driver = lapack.zheevd if np.iscomplexobj(matrix) else lapack.dsyevd
+    values, vectors, info = driver(matrix, compute_v=1, lower=1, overwrite_a=1)
+    if info != 0:
+        raise RuntimeError(f"LAPACK's eigensolver failed with info={info}")
+    return values, vectors
 
 
 def _gpu() -> bool:

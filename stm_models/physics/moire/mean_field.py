@@ -18,6 +18,7 @@ from scipy.special import expit, xlogy
 from stm_models.errors import InputError
 from stm_models.physics.moire import real_form
 from stm_models.physics.moire.coulomb import hartree_rows, screened
+from stm_models.physics.moire.eigen import diagonalise
 from stm_models.physics.moire.hopping import HOPPING_RANGE, find_bonds, slater_koster
 from stm_models.physics.moire.lattice import Lattice
 from stm_models.physics.moire.mixing import Anderson
@@ -182,7 +183,7 @@ class MeanField:
             # A fresh matrix each time: LAPACK leaves the eigenvectors in it.
             matrix = np.empty((self.lattice.size, self.lattice.size))
             real_form.assemble(value, self._cos[index], self._sin[index], self._start, self._end, onsite, matrix)
-            energies[index], states = real_form.diagonalise(matrix)
+            energies[index], states = diagonalise(matrix.T)
             vectors.append(states)
         return energies, vectors
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stm_models.physics.moire.hopping import Bonds
 from stm_models.physics.moire.lattice import Lattice
 
-__all__ = ["Order", "charge_gap", "moments", "nearest_bonds", "nematicity"]
+__all__ = ["Order", "bond_current", "charge_gap", "moments", "nearest_bonds", "nematicity"]
 
 Floats = NDArray[np.float64]
 
@@ -35,6 +35,8 @@ class Order:
     nematicity : float
         |sum_b rho_b exp(2 i phi_b)| / sum_b |rho_b| over the nearest bonds within a layer, phi_b being a
         bond's direction: 0 where a threefold axis is kept, 1 where all bonds but one direction vanish.
+    bond_current : float
+        Largest |Im rho_b| of these bonds: 0 where time reversal is kept, else charge circulates.
     charge_modulation : float, electrons
         Largest difference of the electron number between two sites.
     gap : float, eV
@@ -47,6 +49,7 @@ class Order:
     sublattice_moment: float
     largest_moment: float
     nematicity: float
+    bond_current: float
     charge_modulation: float
     gap: float
 
@@ -68,6 +71,11 @@ def nearest_bonds(bonds: Bonds) -> NDArray[np.bool_]:
 def nematicity(direction: Floats, bond_order: NDArray[np.complex128] | Floats) -> float:
     """Return |sum_b rho_b exp(2 i phi_b)| / sum_b |rho_b|, of directions (B,) in radians and orders (B,)."""
     return float(abs((bond_order * np.exp(2j * direction)).sum()) / np.abs(bond_order).sum())
+
+
+def bond_current(bond_order: NDArray[np.complex128] | Floats) -> float:
+    """Return the largest imaginary part of bond orders (B,), without its sign."""
+    return float(np.abs(bond_order.imag).max())
 
 
 def charge_gap(energies: Floats, points: int, filled: int) -> float:

@@ -13,9 +13,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from scipy.linalg import blas, lapack
+from scipy.linalg import blas
 
-__all__ = ["assemble", "diagonalise", "occupied_projector", "pair_expectation", "site_density"]
+__all__ = ["assemble", "occupied_projector", "pair_expectation", "site_density"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -52,20 +52,6 @@ def assemble(value: Floats, cos: Floats, sin: Floats, start: Ints, end: Ints, on
     for i in range(half):
         out[i, i] += onsite[i]
         out[half + i, half + i] += onsite[i]
-
-
-def diagonalise(matrix: Floats) -> tuple[Floats, Floats]:
-    """Eigenvalues (N,) and eigenvectors (N, N; in columns, Fortran order); ``matrix`` is overwritten.
-
-    Raises
-    ------
-    RuntimeError
-        When LAPACK's divide-and-conquer solver reports a failure.
-    """
-    values, vectors, info = lapack.dsyevd(matrix.T, compute_v=1, lower=1, overwrite_a=1)
-    if info != 0:
-        raise RuntimeError(f"LAPACK dsyevd failed with info={info}")
-    return values, vectors
 
 
 def occupied_projector(vectors: Floats, occupation: Floats) -> Floats:

@@ -109,7 +109,7 @@ class Symmetric(Branch):
             # A fresh matrix each time: LAPACK leaves the eigenvectors in it.
             matrix = np.empty((self.lattice.size, self.lattice.size))
             real_form.assemble(value, cos, sin, self._start, self._end, onsite, matrix)
-            yield matrix
+            yield matrix.T
 
     def _moments(self, vectors: list[Array], occupation: Floats) -> dict[str, Floats]:
         density = np.zeros(self.half)

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from stm_models.physics.moire.hopping import Bonds
 from stm_models.physics.moire.lattice import Lattice, site_images
 
-__all__ = ["KMesh", "Orbits", "k_mesh", "orbits", "point_group", "symmetries"]
+__all__ = ["HALF_TURN", "KMesh", "Orbits", "k_mesh", "orbits", "point_group", "symmetries"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+HALF_TURN = np.diag([-1.0, -1.0, 1.0])
+"""C2z: on k points it does what time reversal does."""
 
 
 @dataclass(frozen=True)

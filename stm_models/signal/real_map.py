@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +15,110 @@ from stm_models.physics.moire.constants import LATTICE_CONSTANT
 from stm_models.physics.moire.fourier import KGrid, image
 from stm_models.tasks.base import RawMap
 
-__all__ = ["to_ft_image"]
+__all__ = ["at_energies", "to_ft_image", "to_ft_images"]
 
 Array = NDArray[Any]
 
 _NM = 10 / LATTICE_CONSTANT  # one nm in units of a
 _SMALLEST = 8
 _BOND = 1.0
+
+
+def to_ft_images(
+    raw: RawMap,
+    grid: KGrid,
+    *,
+    energies: Sequence[float],
+    tolerance: float,
+    envelope: float = 0.4,
+    radius: float | None = None,
+) -> tuple[Array, Array, tuple[str, ...]]:
+    """Transform a stack of maps to one image per energy that the model looks at.
+
+    Parameters
+    ----------
+    raw : RawMap
+        See `at_energies` and `to_ft_image`.
+    grid, envelope, radius
+        See `to_ft_image`.
+    energies, tolerance
+        See `at_energies`.
+
+    Returns
+    -------
+    images : (energies, n, n) float32
+    known : (n, n) bool
+    notes : tuple of str
+
+    Raises
+    ------
+    InputError
+        As `at_energies` and `to_ft_image`.
+    """
+    raw, notes = at_energies(raw, energies, tolerance)
+    images, known, found = [], np.ones((grid.n, grid.n), bool), list(notes)
+    for number in range(len(raw.values)):
+        one = raw
+        if len(energies) > 1:
+            of = slice(number, number + 1)
+            bias = None if raw.bias is None else raw.bias[of]
+            where = "" if bias is None else f" at {bias[0]:g} V"
+            one = replace(raw, values=raw.values[of], bias=bias, source=f"{raw.source}{where}")
+        image_, known, more = to_ft_image(one, grid, envelope=envelope, radius=radius)
+        images.append(image_)
+        found += more
+    return np.stack(images), known, tuple(dict.fromkeys(found))
+
+
+def at_energies(raw: RawMap, energies: Sequence[float], tolerance: float) -> tuple[RawMap, tuple[str, ...]]:
+    """Pick the channel nearest to each energy: a sample bias of V volts looks at V electron volts.
+
+    A model of a single energy takes a single map as it is; where its bias is known and is not the model's
+    energy, a note says so.
+
+    Parameters
+    ----------
+    raw : RawMap
+    energies : sequence of float, eV
+        From the Fermi level, ascending: the model's channels.
+    tolerance : float, eV
+        How far a map's bias may be from the energy.
+
+    Returns
+    -------
+    raw : RawMap
+        One channel per energy, in their order.
+    notes : tuple of str
+
+    Raises
+    ------
+    InputError
+        When several energies are wanted and the map does not state its biases, or has none near enough.
+    """
+    wanted = np.asarray(energies, np.float64)
+    if len(wanted) == 1:
+        if len(raw.values) == 1 and raw.bias is not None and not abs(raw.bias[0] - wanted[0]) <= tolerance:
+            note = f"The map was taken at {raw.bias[0]:g} V, the model looks at {wanted[0]:g} ± {tolerance:g} eV."
+            return raw, (note,)
+        return raw, ()
+    needs = f"the model looks at {len(wanted)} energies, {', '.join(f'{energy:g}' for energy in wanted)} eV"
+    if raw.bias is None:
+        raise InputError(
+            f"{raw.source} does not state its biases, and {needs}: give the whole stack with its bias values, "
+            "e.g. an .npz file with data (bias, y, x) and bias (V)"
+        )
+    nearest = np.abs(raw.bias[:, None] - wanted).argmin(axis=0)
+    off = np.abs(raw.bias[nearest] - wanted)
+    if off.max() > tolerance * (1 + 1e-9):
+        missing = ", ".join(f"{energy:g}" for energy in wanted[off > tolerance * (1 + 1e-9)])
+        raise InputError(
+            f"{raw.source} has no map within {tolerance:g} V of {missing} V, its biases go from "
+            f"{raw.bias.min():g} to {raw.bias.max():g} V, and {needs}: give a stack that holds them, "
+            "without choosing one of its maps"
+        )
+    taken = ", ".join(f"{bias:g}" for bias in raw.bias[nearest])
+    note = f"Maps at {taken} V stand for the model's {len(wanted)} energies (at most {off.max():.2g} eV apart)."
+    return replace(raw, values=raw.values[nearest], bias=raw.bias[nearest]), (note,)
 
 
 def to_ft_image(

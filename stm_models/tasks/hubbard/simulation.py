@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from stm_models.tasks.base import ArraySpec, Group, GroupResult, Plan, Simulator
 from stm_models.tasks.hubbard.candidates import Kept, lowest
 from stm_models.tasks.hubbard.config import HubbardSimulation
 from stm_models.tasks.hubbard.structure import GEOMETRY, ImagedAtoms, disc_radius, imaged_atoms, structure
-from stm_models.tasks.hubbard.variables import PARAMETERS, SAMPLES, SCALARS, possible_targets
+from stm_models.tasks.hubbard.variables import ORDER, PARAMETERS, SAMPLES, SCALARS, possible_targets
 
 if TYPE_CHECKING:
     from stm_models.physics.moire.branch import Branch, Solution, StateArray
@@ -35,13 +34,17 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def input_spec(config: HubbardSimulation) -> dict[str, Any]:
-    """Describe the network's input: FT-LDOS images on a k grid, one channel per energy (eV)."""
+    """Describe the network's input: FT-LDOS images on a k grid, one channel per energy (eV).
+
+    A real map stands for an energy within ``energy_tolerance``: the broadening, or half the distance of two channels.
+    """
     grid = KGrid(config.image_size)
+    tolerance = min([config.broadening, *(np.diff(config.energies) / 2)])
     return {
         "kind": "ft_ldos", "channels": len(config.energies), "height": grid.n, "width": grid.n,
         "dims": ["channel", "y", "x"], "unit": "|F|/|F(0)|", "energies": list(config.energies),
-        "kx_max": grid.kx_max, "ky_max": grid.ky_max, "lattice_constant_nm": LATTICE_CONSTANT / 10,
-        "envelope": config.envelope, "radius": disc_radius(config),
+        "energy_tolerance": float(tolerance), "kx_max": grid.kx_max, "ky_max": grid.ky_max,
+        "lattice_constant_nm": LATTICE_CONSTANT / 10, "envelope": config.envelope, "radius": disc_radius(config),
     }  # fmt: skip
 
 
@@ -136,7 +139,7 @@ def _candidates(
 
 
 def _scalars(branch: Branch, kept: Kept) -> dict[str, float]:
-    solution = kept.solution
+    solution, order = kept.solution, branch.order(kept.solution)
     return {
         "converged": float(solution.converged),
         "start": float(kept.start),
@@ -147,7 +150,7 @@ def _scalars(branch: Branch, kept: Kept) -> dict[str, float]:
         "energy": solution.energy,
         "free_energy": solution.free_energy,
         "energy_spread": kept.spread,
-        **asdict(branch.order(solution)),
+        **{variable.name: float(getattr(order, variable.name)) for variable in ORDER},
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from stm_models.tasks.base import Variable
 from stm_models.tasks.hubbard.config import HubbardSimulation
 
-__all__ = ["PARAMETERS", "SAMPLES", "SCALARS", "possible_targets"]
+__all__ = ["ORDER", "PARAMETERS", "SAMPLES", "SCALARS", "possible_targets"]
 
 PARAMETERS = (
     Variable("U", "eV", "Hubbard interaction"),
@@ -23,6 +23,17 @@ SAMPLES = (
     Variable("bias", "eV", "energy of the LDOS relative to the chemical potential; the channels' energies add to it"),
     Variable("broadening", "eV", "standard deviation of the LDOS Gaussian"),
 )
+ORDER = (
+    Variable("charge_modulation", "electrons", "largest difference of the electron number between two sites"),
+    Variable("gap", "eV", "lowest empty less highest full level on the k mesh, 0 for a metal"),
+    Variable("net_moment", "mu_B per moiré cell", "magnitude of the summed moment"),
+    Variable("staggered_moment", "mu_B per moiré cell", "summed moment with the sign of sublattice times layer"),
+    Variable("sublattice_moment", "mu_B per moiré cell", "summed moment with the sign of the sublattice"),
+    Variable("largest_moment", "mu_B", "largest moment of a site"),
+    Variable("nematicity", "1", "anisotropy of the nearest-neighbour bond orders, 0 with a threefold axis"),
+    Variable("bond_current", "1", "largest imaginary part of these bond orders, 0 where time reversal is kept"),
+)
+"""Order parameters of a solution, by their names in `stm_models.physics.moire.order.Order`."""
 SCALARS = (
     Variable("converged", "1", "1 where the self-consistent cycle converged"),
     Variable("start", "1", "where the kept cycle began: place in the attribute 'starts'"),
@@ -33,13 +44,7 @@ SCALARS = (
     Variable("energy", "eV per moiré cell", "mean-field energy"),
     Variable("free_energy", "eV per moiré cell", "energy minus temperature times entropy"),
     Variable("energy_spread", "eV per moiré cell", "highest less lowest free energy of the converged candidates"),
-    Variable("charge_modulation", "electrons", "largest difference of the electron number between two sites"),
-    Variable("gap", "eV", "lowest empty less highest full level on the k mesh, 0 for a metal"),
-    Variable("net_moment", "mu_B per moiré cell", "magnitude of the summed moment"),
-    Variable("staggered_moment", "mu_B per moiré cell", "summed moment with the sign of sublattice times layer"),
-    Variable("sublattice_moment", "mu_B per moiré cell", "summed moment with the sign of the sublattice"),
-    Variable("largest_moment", "mu_B", "largest moment of a site"),
-    Variable("nematicity", "1", "anisotropy of the nearest-neighbour bond orders, 0 with a threefold axis"),
+    *ORDER,
 )
 
 
@@ -63,6 +68,7 @@ def possible_targets(config: HubbardSimulation) -> list[dict[str, Any]]:
         "charge_modulation": True,
         "gap": True,
         "nematicity": strained or lowered,
+        "bond_current": lowered,
         **dict.fromkeys(
             ("net_moment", "staggered_moment", "sublattice_moment", "largest_moment"), config.branch == "collinear"
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from stm_models.physics.moire.constants import COULOMB, LATTICE_CONSTANT
@@ -83,15 +84,31 @@ def hartree_rows(lattice: Lattice, rows: NDArray[np.int64], dielectric: float, g
     steps = np.arange(-reach, reach + 1)
     shifts = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2) @ lattice.vectors
     result = np.zeros((len(rows), lattice.size))
-    for row, site in enumerate(rows):
-        apart = lattice.positions - lattice.positions[site]
-        plane2 = ((shifts[:, None, :] + apart[None, :, :2]) ** 2).sum(axis=2)
-        distance = np.sqrt(plane2 + apart[:, 2] ** 2)
-        counted = (plane2 <= cut**2) & (distance > 1e-9)
-        # 1/r is interpolated poorly by a straight line, r V(r) well.
-        value = np.interp(distance, table_r, table_r * table_v) / np.where(counted, distance, 1.0)
-        result[row] = np.where(counted, value, 0.0).sum(axis=0)
+    # 1/r is interpolated poorly by a straight line, r V(r) well.
+    _add_rows(lattice.positions, rows, shifts, cut, table_r[0], table_r[1] - table_r[0], table_r * table_v, result)
     return result
+
+
+@njit(cache=True)
+def _add_rows(
+    positions: Floats, rows: NDArray[np.int64], shifts: Floats, cut: float, low: float, step: float,
+    table: Floats, out: Floats,
+) -> None:  # fmt: skip
+    for row in range(rows.shape[0]):
+        site = rows[row]
+        for other in range(positions.shape[0]):
+            x = positions[other, 0] - positions[site, 0]
+            y = positions[other, 1] - positions[site, 1]
+            z = positions[other, 2] - positions[site, 2]
+            total = 0.0
+            for shift in range(shifts.shape[0]):
+                plane2 = (x + shifts[shift, 0]) ** 2 + (y + shifts[shift, 1]) ** 2
+                distance = math.sqrt(plane2 + z * z)
+                if plane2 <= cut * cut and distance > 1e-9:
+                    place = min(max((distance - low) / step, 0.0), table.shape[0] - 1.0)
+                    left = min(int(place), table.shape[0] - 2)
+                    total += (table[left] + (place - left) * (table[left + 1] - table[left])) / distance
+            out[row, other] += total
 
 
 def hartree_matrix(lattice: Lattice, dielectric: float, gate_distance: float) -> Floats:

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from stm_models.errors import InputError
 from stm_models.physics.moire.constants import INTERLAYER, LATTICE_CONSTANT
@@ -179,17 +180,23 @@ def site_images(lattice: Lattice, operation: Floats) -> tuple[NDArray[np.int64],
     ValueError
         When the operation is no symmetry of the lattice.
     """
-    moved = lattice.positions @ operation.T
     inverse = np.linalg.inv(lattice.vectors)
-    difference = moved[:, None, :] - lattice.positions[None, :, :]
-    fraction = difference[..., :2] @ inverse
-    nearest = np.rint(fraction)
-    miss = np.abs(fraction - nearest).max(axis=2) + np.abs(difference[..., 2])
-    partner = miss.argmin(axis=1)
-    rows = np.arange(lattice.size)
-    if miss[rows, partner].max() > 1e-6:
+    moved = lattice.positions @ operation.T
+    tree = cKDTree(_wrapped(lattice.positions, inverse), boxsize=[1.0, 1.0, 0.0])
+    partner = tree.query(_wrapped(moved, inverse))[1].astype(np.int64)
+    difference = moved - lattice.positions[partner]
+    fraction = difference[:, :2] @ inverse
+    shift = np.rint(fraction)
+    if (np.abs(fraction - shift).max(axis=1) + np.abs(difference[:, 2])).max() > 1e-6:
         raise ValueError("the operation is no symmetry of this lattice")
-    return partner, nearest[rows, partner].astype(np.int64)
+    return partner, shift.astype(np.int64)
+
+
+def _wrapped(positions: Floats, inverse: Floats) -> Floats:
+    """In-plane fractions of the cell in [0, 1), and the height."""
+    fraction = positions[:, :2] @ inverse
+    fraction -= np.floor(fraction)
+    return np.column_stack([np.where(fraction < 1, fraction, 0.0), positions[:, 2]])
 
 
 def _angle(index: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -192,7 +193,7 @@ def site_images(lattice: Lattice, operation: Floats) -> tuple[NDArray[np.int64],
     return partner, shift.astype(np.int64)
 
 
-def _wrapped(positions: Floats, inverse: Floats) -> Floats:
+def _wrapped(positions: Floats, inverse: NDArray[Any]) -> Floats:
     """In-plane fractions of the cell in [0, 1), and the height."""
     fraction = positions[:, :2] @ inverse
     fraction -= np.floor(fraction)

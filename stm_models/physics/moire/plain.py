@@ -50,7 +50,7 @@ def solve(
 ) -> PlainSolution:
     """Iterate from non-interacting bands with x <- (1 - mixing) x + mixing F(x).
 
-    Parameters are those of :class:`~stm_models.physics.moire.mean_field.MeanField` and its ``solve``.
+    Parameters are those of :func:`~stm_models.physics.moire.branches.create` and of `Branch.solve`.
     """
     size, count = lattice.size, lattice.size + filling
     bonds = find_bonds(lattice)

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from stm_models.physics.moire.branches import create
 from stm_models.physics.moire.lattice import Lattice, build
-from stm_models.physics.moire.mean_field import MeanField
 
 
 @pytest.fixture(scope="session")
@@ -20,10 +20,10 @@ def graphene():
 @pytest.fixture(scope="session")
 def hubbard_field():
     """I=5 at 2.74 Å without long-range Coulomb interaction."""
-    return MeanField(build(5, 2.74), k_count=3, temperature=0.01, dielectric=None)
+    return create("sym", build(5, 2.74), k_count=3, temperature=0.01, dielectric=None)
 
 
 @pytest.fixture(scope="session")
 def coulomb_field():
     """I=5 at 2.74 Å, eps = 10: the quick preset's structure."""
-    return MeanField(build(5, 2.74), k_count=3, temperature=0.01, dielectric=10.0)
+    return create("sym", build(5, 2.74), k_count=3, temperature=0.01, dielectric=10.0)

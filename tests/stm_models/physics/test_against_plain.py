@@ -7,12 +7,11 @@ import pytest
 from scipy.special import expit
 
 from stm_models.physics.moire import plain, real_form
+from stm_models.physics.moire.branches import create
 from stm_models.physics.moire.coulomb import hartree_rows, screened
 from stm_models.physics.moire.eigen import diagonalise
 from stm_models.physics.moire.hopping import bloch_matrix, find_bonds, slater_koster
 from stm_models.physics.moire.lattice import build
-from stm_models.physics.moire.ldos import ldos
-from stm_models.physics.moire.mean_field import MeanField
 from stm_models.physics.moire.symmetry import k_mesh, orbits
 
 
@@ -34,8 +33,8 @@ def both(request):
     """One state solved by the fast path and by the plain one, both to 1e-9 or better."""
     index, dielectric, interaction, filling, temperature = request.param
     lattice = build(index, 2.75)
-    field = MeanField(lattice, k_count=3, temperature=temperature, dielectric=dielectric)
-    fast = field.solve(interaction, filling, tolerance=1e-10)
+    field = create("sym", lattice, k_count=3, temperature=temperature, dielectric=dielectric)
+    fast = field.solve(interaction, filling, "bands", tolerance=1e-10)
     slow = plain.solve(
         lattice, interaction, filling, k_count=3, temperature=temperature, dielectric=dielectric,
         mixing=0.6, tolerance=1e-10,
@@ -48,7 +47,7 @@ def both(request):
 def test_density_agrees_with_the_plain_solver(both):
     """PHYSICS_HUBBARD section 3: n to 5e-8 between the real form and the complex code."""
     field, fast, slow, _ = both
-    np.testing.assert_allclose(field.site_values(fast.density), slow.density, atol=5e-9)
+    np.testing.assert_allclose(field.site_values(fast.arrays["density"]), slow.density, atol=5e-9)
     assert np.ptp(slow.density) > 0.005  # not a trivial, even density
     assert fast.chemical_potential == pytest.approx(slow.chemical_potential, abs=1e-8)
 
@@ -56,7 +55,7 @@ def test_density_agrees_with_the_plain_solver(both):
 def test_bond_orders_agree_with_the_plain_solver(both):
     field, fast, slow, _ = both
     assert np.abs(slow.bond_order.imag).max() < 1e-8
-    np.testing.assert_allclose(fast.bond_order[field.bonds.label], slow.bond_order.real, atol=5e-9)
+    np.testing.assert_allclose(fast.arrays["bond_order"][field.bonds.label], slow.bond_order.real, atol=5e-9)
 
 
 def test_bands_agree_with_the_plain_solver(both):
@@ -76,7 +75,7 @@ def test_ldos_agrees_with_the_plain_solver(both):
         apart = energies[:, None] - slow.chemical_potential - bias
         peak = np.exp(-(apart**2) / (2 * broadening**2)) / np.sqrt(2 * math.pi * broadening**2)
         expected += 2 * weight * (np.abs(vectors) ** 2 @ peak).T
-    result = ldos(field, fast, bias, broadening)
+    result = field.ldos(fast, bias, broadening)
     np.testing.assert_allclose(result, expected, atol=2e-7 * max(1, expected.max()))
 
 
@@ -102,9 +101,9 @@ def test_electrons_are_counted(both):
     """Section 7.7: sum n = Ne/2 per spin to 1e-12 of it; each site holds between 0 and 1."""
     field, fast, _, (_, _, _, filling, _) = both
     count = field.lattice.size + filling
-    assert 2 * field.site_values(fast.density).sum() == pytest.approx(count, rel=1e-12)
-    assert fast.density.min() >= 0
-    assert fast.density.max() <= 1
+    assert 2 * field.site_values(fast.arrays["density"]).sum() == pytest.approx(count, rel=1e-12)
+    assert fast.arrays["density"].min() >= 0
+    assert fast.arrays["density"].max() <= 1
 
 
 @pytest.mark.parametrize("dielectric", [None, 10.0])

@@ -8,8 +8,8 @@ from scipy.special import expit
 
 from stm_models.physics.moire.coulomb import screened
 from stm_models.physics.moire.hopping import bloch_matrix, find_bonds, slater_koster
-from stm_models.physics.moire.mean_field import chemical_potential
 from stm_models.physics.moire.mixing import Anderson
+from stm_models.physics.moire.occupation import chemical_potential
 
 
 def antiferromagnet(lattice, ratio, count=60):

@@ -6,21 +6,20 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
+from stm_models.physics.moire.branches import create
 from stm_models.physics.moire.fourier import KGrid, direct_transform, image
 from stm_models.physics.moire.lattice import build, patch, site_images
-from stm_models.physics.moire.ldos import ldos
-from stm_models.physics.moire.mean_field import MeanField
 from stm_models.physics.moire.symmetry import point_group
 
 
 @pytest.fixture(scope="module", params=[None, 10.0], ids=["hubbard", "coulomb"])
 def state(request):
-    field = MeanField(build(3, 2.75), k_count=3, temperature=0.02, dielectric=request.param)
-    return field, field.solve(3.0, 0.2, tolerance=1e-9)
+    field = create("sym", build(3, 2.75), k_count=3, temperature=0.02, dielectric=request.param)
+    return field, field.solve(3.0, 0.2, "bands", tolerance=1e-9)
 
 
 def one(field, solution, bias, broadening):
-    return ldos(field, solution, np.array([bias]), np.array([broadening]))[0]
+    return field.ldos(solution, np.array([bias]), np.array([broadening]))[0]
 
 
 def direct_sum(points, weights, k):
@@ -34,7 +33,7 @@ def test_integral_is_two_electrons_per_site(state):
     eta, step = 0.05, 0.025
     low, high = solution.energies.min() - 0.6, solution.energies.max() + 0.6
     grid = np.arange(low, high, step) - solution.chemical_potential
-    total = ldos(field, solution, grid, np.full(len(grid), eta)).sum(axis=0) * step
+    total = field.ldos(solution, grid, np.full(len(grid), eta)).sum(axis=0) * step
     np.testing.assert_allclose(total, 2, atol=1e-6)
 
 
@@ -44,15 +43,15 @@ def test_occupied_part_is_the_density(state):
     eta = 0.004
     grid = np.arange(solution.energies.min() - 0.1, solution.energies.max() + 0.1, eta / 2)
     grid -= solution.chemical_potential
-    spectrum = ldos(field, solution, grid, np.full(len(grid), eta))
+    spectrum = field.ldos(solution, grid, np.full(len(grid), eta))
     count = expit(-grid / field.temperature) @ spectrum * eta / 2
-    np.testing.assert_allclose(count, 2 * field.site_values(solution.density), atol=2e-3)
+    np.testing.assert_allclose(count, 2 * field.site_values(solution.arrays["density"]), atol=2e-3)
 
 
 def test_many_energies_at_once_equal_one_by_one(state):
     field, solution = state
     bias, broadening = np.array([-0.3, 0.0, 0.01]), np.array([0.03, 0.02, 0.3])
-    together = ldos(field, solution, bias, broadening)
+    together = field.ldos(solution, bias, broadening)
     assert together.shape == (3, field.lattice.size)
     assert together.min() > 0
     for row, e, eta in zip(together, bias, broadening, strict=True):
@@ -62,7 +61,7 @@ def test_many_energies_at_once_equal_one_by_one(state):
 def test_density_and_ldos_have_the_crystals_symmetry(state):
     """Section 7.7: n is C6 symmetric to 2e-11; so is the LDOS."""
     field, solution = state
-    values = np.array([field.site_values(solution.density), one(field, solution, 0.0, 0.03)])
+    values = np.array([field.site_values(solution.arrays["density"]), one(field, solution, 0.0, 0.03)])
     for operation in point_group():
         partner, _ = site_images(field.lattice, operation)
         np.testing.assert_allclose(values[:, partner], values, atol=2e-11)

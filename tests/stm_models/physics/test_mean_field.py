@@ -4,25 +4,26 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
+from stm_models.physics.moire.branches import create
 from stm_models.physics.moire.coulomb import hartree_rows
 from stm_models.physics.moire.lattice import build
-from stm_models.physics.moire.mean_field import MeanField, chemical_potential
 from stm_models.physics.moire.mixing import Anderson
+from stm_models.physics.moire.occupation import chemical_potential
 
 TIGHT = 1e-10
 
 
 def small(dielectric, temperature=0.02):
-    return MeanField(build(2, 2.75), k_count=2, temperature=temperature, dielectric=dielectric)
+    return create("sym", build(2, 2.75), k_count=2, temperature=temperature, dielectric=dielectric)
 
 
 @pytest.mark.parametrize("dielectric", [None, 10.0])
 def test_hellmann_feynman_for_the_interaction(dielectric):
     """dF/dU = sum_i (n_i² - n_i): the spin-degenerate mean field of U (n_up - 1/2)(n_dn - 1/2)."""
     field, step = small(dielectric), 1e-3
-    above, middle, below = (field.solve(3 + s, 0.3, tolerance=TIGHT) for s in (step, 0, -step))
+    above, middle, below = (field.solve(3 + s, 0.3, "bands", tolerance=TIGHT) for s in (step, 0, -step))
     slope = (above.free_energy - below.free_energy) / (2 * step)
-    n = field.site_values(middle.density)
+    n = field.site_values(middle.arrays["density"])
     assert slope == pytest.approx((n**2 - n).sum(), abs=1e-7)
 
 
@@ -30,12 +31,12 @@ def test_hellmann_feynman_for_the_interaction(dielectric):
 def test_chemical_potential_is_the_price_of_an_electron(dielectric):
     """dF/dN = mu, plus what the even background nbar = N/2/sites of the Hartree term gives by itself."""
     field, step = small(dielectric), 1e-3
-    above, middle, below = (field.solve(3.0, 0.3 + s, tolerance=TIGHT) for s in (step, 0, -step))
+    above, middle, below = (field.solve(3.0, 0.3 + s, "bands", tolerance=TIGHT) for s in (step, 0, -step))
     slope = (above.free_energy - below.free_energy) / (2 * step)
     background = 0.0
     if dielectric is not None:
         size = field.lattice.size
-        n = field.site_values(middle.density)
+        n = field.site_values(middle.arrays["density"])
         potential = hartree_rows(field.lattice, np.arange(size), dielectric, 10.0) @ (n - n.mean())
         background = -2 * potential.sum() / size
     assert slope == pytest.approx(middle.chemical_potential + background, abs=1e-6)
@@ -43,8 +44,8 @@ def test_chemical_potential_is_the_price_of_an_electron(dielectric):
 
 def test_entropy_is_the_slope_in_temperature():
     """dF/d(kT) = -S/k, with E and F of one solution: F = E - kT S."""
-    step, middle = 1e-4, small(10.0).solve(3.0, 0.3, tolerance=TIGHT)
-    above, below = (small(10.0, 0.02 + s).solve(3.0, 0.3, tolerance=TIGHT) for s in (step, -step))
+    step, middle = 1e-4, small(10.0).solve(3.0, 0.3, "bands", tolerance=TIGHT)
+    above, below = (small(10.0, 0.02 + s).solve(3.0, 0.3, "bands", tolerance=TIGHT) for s in (step, -step))
     slope = (above.free_energy - below.free_energy) / (2 * step)
     assert slope == pytest.approx((middle.free_energy - middle.energy) / 0.02, rel=1e-4)
     assert middle.free_energy < middle.energy
@@ -54,15 +55,18 @@ def test_entropy_is_the_slope_in_temperature():
 def test_free_energy_is_stationary(dielectric):
     """An error of a state shows only squared in its energy, so tolerance 1e-6 costs nothing there."""
     field = small(dielectric)
-    exact = field.solve(3.0, 0.3, tolerance=TIGHT)
+    exact = field.solve(3.0, 0.3, "bands", tolerance=TIGHT)
     generator = np.random.default_rng(0)
-    density = generator.normal(size=len(exact.density))
+    density = generator.normal(size=len(exact.arrays["density"]))
     density -= field.sites.size @ density / field.lattice.size
-    order = generator.normal(size=len(exact.bond_order))
+    order = generator.normal(size=len(exact.arrays["bond_order"]))
     cost = []
     for size in (1e-3, 1e-4):
-        start = exact.density + size * density, exact.bond_order + size * order
-        off = field.solve(3.0, 0.3, start, max_iterations=1)
+        start = {
+            "density": exact.arrays["density"] + size * density,
+            "bond_order": exact.arrays["bond_order"] + size * order,
+        }
+        off = field.solve(3.0, 0.3, start, max_iterations=1, max_attempts=1)
         cost.append((off.free_energy - exact.free_energy) / size**2)
     assert abs(cost[0]) > 1
     assert cost[1] == pytest.approx(cost[0], rel=1e-3)
@@ -72,18 +76,18 @@ def test_free_energy_is_stationary(dielectric):
 def test_warm_start_ends_where_a_cold_one_does(fixture, request):
     """Another U and filling to start from changes no density by more than the tolerance's order."""
     field = request.getfixturevalue(fixture)
-    before = field.solve(1.5, -0.1, tolerance=1e-7)
-    warm = field.solve(2.0, 0.1, (before.density, before.bond_order), tolerance=1e-7)
-    cold = field.solve(2.0, 0.1, tolerance=1e-7)
+    before = field.solve(1.5, -0.1, "bands", tolerance=1e-7)
+    warm = field.solve(2.0, 0.1, before.arrays, tolerance=1e-7)
+    cold = field.solve(2.0, 0.1, "bands", tolerance=1e-7)
     assert warm.converged
     assert cold.converged
     assert warm.iterations <= cold.iterations
-    np.testing.assert_allclose(warm.density, cold.density, atol=1e-6)
-    np.testing.assert_allclose(warm.bond_order, cold.bond_order, atol=1e-6)
+    np.testing.assert_allclose(warm.arrays["density"], cold.arrays["density"], atol=1e-6)
+    np.testing.assert_allclose(warm.arrays["bond_order"], cold.arrays["bond_order"], atol=1e-6)
 
 
 def test_a_run_that_did_not_converge_says_so(coulomb_field):
-    result = coulomb_field.solve(3.0, 0.0, max_iterations=2)
+    result = coulomb_field.solve(3.0, 0.0, "bands", max_iterations=2, max_attempts=1)
     assert not result.converged
     assert result.iterations == 2
     assert result.residual > 1e-6
@@ -96,20 +100,20 @@ def test_a_run_that_did_not_converge_says_so(coulomb_field):
 def test_interaction_evens_the_charge(fixture, start, end, request):
     """Section 7.8: 2 ptp(n) at I=5, d=2.74 Å falls from .0747 to .0402 (Hubbard), .106 to .048 (eps=10)."""
     field = request.getfixturevalue(fixture)
-    state, modulation = None, []
+    state, modulation = "bands", []
     for interaction in (0.0, 2.0, 4.0, 6.0):
         solution = field.solve(interaction, 0.0, state)
         assert solution.converged
-        state = solution.density, solution.bond_order
-        modulation.append(2 * np.ptp(solution.density))
+        state = solution.arrays
+        modulation.append(2 * np.ptp(solution.arrays["density"]))
     assert np.all(np.diff(modulation) < 0)
     assert modulation[0] == pytest.approx(start, abs=6e-4)
     assert modulation[-1] == pytest.approx(end, abs=6e-4)
 
 
 def test_same_input_gives_the_same_bits(coulomb_field):
-    first, second = (coulomb_field.solve(2.5, 0.1, max_iterations=4) for _ in range(2))
-    assert np.array_equal(first.density, second.density)
+    first, second = (coulomb_field.solve(2.5, 0.1, "bands", max_iterations=4) for _ in range(2))
+    assert np.array_equal(first.arrays["density"], second.arrays["density"])
     assert first.energy == second.energy
 
 

@@ -11,7 +11,7 @@ import xarray
 from scipy.io import savemat
 
 from deploy.serving.session import Session
-from stm_models.physics.moire.lattice import build, patch
+from stm_models.tasks.hubbard.structure import GEOMETRY, imaged_atoms
 from stm_models.tasks.registry import get
 
 
@@ -26,9 +26,8 @@ def answers(result):
 def state(demo):
     """One simulated state: its image, and its LDOS as atoms of the patch (positions in a)."""
     data = xarray.open_zarr(demo.data)
-    lattice = build(data.attrs["config"]["index"], data.attrs["config"]["layer_distance"])
-    points, sites = patch(lattice, data.attrs["input"]["radius"])
-    return data.image.values[7], points, data.ldos.values[7][sites], float(data.U[7])
+    atoms = imaged_atoms(data.attrs, {name: float(data[name][7]) for name in GEOMETRY})
+    return data.image.values[7], atoms.positions, data.ldos.values[7, 0, atoms.copies], float(data.U[7])
 
 
 def test_a_data_set_is_answered_row_by_row(command, demo):

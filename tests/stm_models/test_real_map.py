@@ -1,13 +1,14 @@
 """A raster of a known lattice must give the image that the simulation gives for its points."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from stm_models.errors import InputError
 from stm_models.physics.moire.fourier import KGrid, image
-from stm_models.signal.real_map import to_ft_image
+from stm_models.signal.real_map import at_energies, to_ft_image, to_ft_images
 from stm_models.tasks.base import RawMap
 
 NM = 0.246
@@ -178,3 +179,59 @@ def test_mistakes_are_named(raw, words):
 def test_envelope_must_be_positive(envelope):
     with pytest.raises(InputError, match="envelope"):
         to_ft_image(raster(16, 16), KGrid(16), envelope=envelope)
+
+
+def stack(*biases):
+    """One raster per bias, each of another amplitude of its modulation."""
+    base = raster(60, 60)
+    values = np.concatenate([base.values * (1 + number) + number for number in range(len(biases))])
+    return replace(base, values=values, bias=np.array(biases, float), source="stack.npz")
+
+
+def test_channels_are_picked_by_bias_in_the_order_of_the_energies():
+    raw = stack(0.1, -0.02, 0.0, -0.1)
+    found, (note,) = at_energies(raw, [-0.1, 0.0, 0.1], 0.01)
+    assert found.bias.tolist() == [-0.1, 0.0, 0.1]
+    assert np.array_equal(found.values, raw.values[[3, 2, 0]])
+    assert "-0.1, 0, 0.1 V" in note
+
+
+def test_each_channel_is_the_transform_of_its_own_map():
+    raw, grid = stack(0.1, 0.0), KGrid(33)
+    images, known, notes = to_ft_images(raw, grid, energies=[0.0, 0.1], tolerance=0.01)
+    assert images.shape == (2, 33, 33)
+    for image_, number in zip(images, (1, 0), strict=True):
+        alone = replace(raw, values=raw.values[number : number + 1], bias=None)
+        expected, expected_known, _ = to_ft_image(alone, grid)
+        np.testing.assert_array_equal(image_, expected)
+        np.testing.assert_array_equal(known, expected_known)
+    assert np.abs(images[0] - images[1]).max() > 0.01
+    assert len(notes) == len(set(notes))  # what holds for all channels is said once
+    assert "Maps at 0, 0.1 V" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (replace(stack(0.0, 0.1), bias=None), ["does not state its biases", "2 energies, 0, 0.1 eV", "npz"]),
+        (stack(0.0, 0.2), ["no map within 0.01 V of 0.1 V", "from 0 to 0.2 V"]),
+        (stack(0.0), ["of 0.1 V", "without choosing one"]),
+        (stack(0.0, 0.1 + 0.0101), ["of 0.1 V"]),
+    ],
+)
+def test_a_stack_without_the_models_energies_is_refused(raw, words):
+    with pytest.raises(InputError) as caught:
+        at_energies(raw, [0.0, 0.1], 0.01)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_single_map_is_taken_as_it_is_and_a_far_bias_is_mentioned():
+    for bias, count in ((None, 0), ([0.005], 0), ([-0.3], 1)):
+        raw = replace(raster(20, 20), bias=None if bias is None else np.array(bias))
+        found, notes = at_energies(raw, [0.0], 0.01)
+        assert found is raw
+        assert len(notes) == count
+    assert "-0.3 V" in notes[0]
+    with pytest.raises(InputError, match="2 channels; choose one with --bias"):
+        to_ft_images(stack(0.0, 0.1), KGrid(16), energies=[0.0], tolerance=0.01)

@@ -68,7 +68,7 @@ def possible_targets(config: HubbardSimulation) -> list[dict[str, Any]]:
         "charge_modulation": True,
         "gap": True,
         "nematicity": strained or lowered,
-        "bond_current": lowered,
+        "bond_current": config.branch == "broken",
         **dict.fromkeys(
             ("net_moment", "staggered_moment", "sublattice_moment", "largest_moment"), config.branch == "collinear"
         ),

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import io
 import os
-import sys
 import time
+import uuid
 from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from pipelines import executors
+from pipelines.chains import FULL, Chain, Lease
+from pipelines.mapping import map_chains
 from stm_models.config import Config
 from stm_models.data import digest
 from stm_models.data.store import Store, create, open_root
 from stm_models.errors import InputError
 from stm_models.files import output_directory
 from stm_models.progress import Progress
-from stm_models.tasks.base import Group, Plan, Simulator, Task
+from stm_models.tasks.base import Plan, Task
 
 __all__ = ["SimulationSummary", "simulate"]
-
-POLL = 0.2  # seconds between two looks at the progress
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -67,6 +63,7 @@ def simulate(
     *,
     workers: int,
     executor: str = "local",
+    device: str = "auto",
     progress: bool = True,
 ) -> SimulationSummary:
     """Fill the store ``out``, or finish it where an earlier call stopped; do nothing if it is finished.
@@ -82,9 +79,11 @@ def simulate(
     out : path
         The store.
     workers : int
-        Number of processes.
+        Number of processes of the local executor.
     executor : str
         See `pipelines.executors.create`.
+    device : str
+        Where the linear algebra runs: ``cpu``, ``cuda``, or ``auto`` for a GPU where a worker has one.
     progress : bool
         Whether to report on stderr.
 
@@ -92,7 +91,7 @@ def simulate(
     ------
     InputError
         When ``out`` holds something else or another recipe, another process is writing it, the disk is
-        full, or a worker process was killed.
+        full, the executor cannot be used, or a group has cost several worker processes in a row.
     RuntimeError
         When simulating a group fails; the message has the group's parameters. The other chains are
         simulated to their end first.
@@ -111,7 +110,7 @@ def simulate(
     plan = task.plan(config)
     attributes = _attributes(task, config, plan)
     output_directory(out.parent)
-    with _only_writer(out), _one_line_errors(out):
+    with _only_writer(out) as lease, _one_line_errors(out):
         store = _open(out, plan, attributes)
         if not store.attributes["complete"]:
             finished = store.mend()
@@ -120,7 +119,9 @@ def simulate(
                 done = int(finished.sum())
                 stream = None if progress else io.StringIO()
                 with Progress(len(finished), "simulate", "group", done=done, stream=stream) as bar:
-                    _run(task, config, store, chains, min(workers, len(chains)), executor, bar)
+                    pool = executors.create(executor, min(workers, len(chains)), out)
+                    arguments = {"task": task, "config": config, "device": device, "lease": lease}
+                    map_chains(pool, chains, store, arguments, bar)
             store.finish()
         converged = store.scalar("converged")
         return SimulationSummary(
@@ -159,81 +160,13 @@ def _open(out: Path, plan: Plan, attributes: Mapping[str, Any]) -> Store:
     return Store(out)
 
 
-def _unfinished(plan: Plan, finished: np.ndarray) -> list[list[tuple[int | None, Group]]]:
+def _unfinished(plan: Plan, finished: np.ndarray) -> list[Chain]:
     """Return, longest first, each chain's unfinished groups with their predecessors' indices."""
-    chains = []
+    chains: list[Chain] = []
     for chain in plan.chains:
         pairs = zip([None, *(group.index for group in chain)], chain, strict=False)
         chains.append([(before, group) for before, group in pairs if not finished[group.index]])
     return sorted(filter(None, chains), key=len, reverse=True)
-
-
-def _run(
-    task: Task,
-    config: Config,
-    store: Store,
-    chains: list[list[tuple[int | None, Group]]],
-    workers: int,
-    executor: str,
-    bar: Progress,
-) -> None:
-    pool = executors.create(executor, workers)
-    try:
-        futures = [pool.submit(_run_chain, task, config, store.path, chain) for chain in chains]
-        waiting: set[Future[None]] = set(futures)
-        while waiting:
-            waiting = wait(waiting, timeout=POLL, return_when=FIRST_COMPLETED).not_done
-            bar.update(store.count_finished() - bar.done)
-        pool.shutdown()
-        for future in futures:
-            future.result()
-    except BrokenExecutor as error:
-        executors.stop(pool)
-        raise InputError(
-            f"a worker process was killed, out of memory perhaps; {_kept(store, bar)}: "
-            "run the same command again, with fewer --workers"
-        ) from error
-    except KeyboardInterrupt:
-        executors.stop(pool)
-        print(f"\nstopped: {_kept(store, bar)}; run the same command again to continue", file=sys.stderr)
-        raise
-    except BaseException:
-        executors.stop(pool)
-        raise
-
-
-def _kept(store: Store, bar: Progress) -> str:
-    return f"{store.count_finished()} of {bar.total} groups are kept in {store.path}"
-
-
-def _run_chain(task: Task, config: Config, path: Path, chain: list[tuple[int | None, Group]]) -> None:
-    with threadpool_limits(1):
-        store = Store(path)
-        simulator = _simulator(task, config)
-        for before, group in chain:
-            # Read back even what this process just wrote: a continued run starts from the same bits.
-            state = None if before is None else store.state(before)
-            try:
-                store.write(group, simulator(group, state))
-            except (InputError, MemoryError):
-                raise
-            except Exception as error:
-                if isinstance(error, OSError) and error.errno in FULL:
-                    raise
-                known = ", ".join(f"{name}={value:g}" for name, value in group.parameters.items())
-                raise RuntimeError(f"group {group.index} ({known}) failed: {type(error).__name__}: {error}") from error
-
-
-_cache: dict[tuple[type[Task], str], Simulator] = {}
-
-
-def _simulator(task: Task, config: Config) -> Simulator:
-    """Return this process's simulator, built once for all of its chains."""
-    key = (type(task), config.model_dump_json())
-    if key not in _cache:
-        _cache.clear()
-        _cache[key] = task.simulator(config)
-    return _cache[key]
 
 
 @contextmanager
@@ -249,8 +182,11 @@ def _one_line_errors(out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _only_writer(out: Path) -> Iterator[None]:
-    """Hold the lock file beside ``out``; it goes away with its holder's work."""
+def _only_writer(out: Path) -> Iterator[Lease]:
+    """Hold the lock file beside ``out``; it goes away with its holder's work.
+
+    What is written in it tells workers that outlive a killed call that another one has taken over.
+    """
     path = out.parent / f".{out.name}.lock"
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -265,8 +201,11 @@ def _only_writer(out: Path) -> Iterator[None]:
                 f"another process is writing {out}: wait until it is done, or give another --out"
             ) from None
         os.close(handle)
+    lease = Lease(path, uuid.uuid4().hex)
+    os.truncate(handle, 0)
+    os.write(handle, lease.token.encode())
     try:
-        yield
+        yield lease
     finally:
         path.unlink(missing_ok=True)
         os.close(handle)

@@ -58,7 +58,7 @@ class ToyTask(Task):
             attributes={"simulator_version": "1", "input": {"kind": "toy", "channels": 1}},
         )
 
-    def simulator(self, config):
+    def simulator(self, config, *, device="cpu"):
         def simulate(group, state):
             time.sleep(config.seconds)
             if group.index == config.fail:
@@ -93,4 +93,5 @@ if __name__ == "__main__":
     from pipelines.simulation import simulate
 
     out, workers, values = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    simulate(ImportableTask(), Importable.model_validate_json(values), out, workers=workers)
+    executor = sys.argv[4] if len(sys.argv) > 4 else "local"
+    simulate(ImportableTask(), Importable.model_validate_json(values), out, workers=workers, executor=executor)

@@ -2,7 +2,6 @@ import importlib
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,35 +19,14 @@ from stm_models.errors import InputError
 TESTS = Path(__file__).parents[1]
 sys.path.insert(0, str(TESTS))
 toy_task = importlib.import_module("toy_task")
+campaign = importlib.import_module("campaign")
+start, finished, wait_for = campaign.start, campaign.finished, campaign.wait_for
 TASK, CONFIG = toy_task.ToyTask(), toy_task.ToyConfig()
 SLOW = toy_task.ToyConfig(length=8, seconds=0.05)
 
 
 def run(config, out, workers=1):
     return simulate(TASK, config, out, workers=workers, progress=False)
-
-
-def start(out, config, workers=2):
-    """Start the same simulation in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, TESTS / "toy_task.py", out, str(workers), config.model_dump_json()],
-        env={**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent}"},
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finished(out):
-    return len([p for p in out.glob("group_result/c.*") if p.suffix != ".partial"])
-
-
-def wait_for(condition, seconds=30.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 def state_bits(path):
@@ -97,9 +75,8 @@ def test_kill_several_times_changes_nothing(tmp_path, undisturbed):
 def test_workers_do_not_outlive_a_killed_parent(tmp_path):
     out = tmp_path / "a.zarr"
     process = start(out, toy_task.ToyConfig(seconds=60))
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    wait_for(lambda: out.exists() and len(workers := children.read_text().split()) >= 2 and workers)
-    workers = children.read_text().split()
+    wait_for(lambda: len(campaign.workers_of(process.pid)) == 2)
+    workers = campaign.workers_of(process.pid)
     time.sleep(1.5)  # let them get into their minute-long groups
     process.kill()
     process.communicate()
@@ -156,10 +133,28 @@ def test_a_bug_names_the_group_and_keeps_the_rest(tmp_path):
     assert np.flatnonzero(~done).tolist() == [5, 6, 7]
 
 
-def test_full_disk_and_killed_worker_are_one_line(tmp_path):
+def test_five_kills_change_nothing(tmp_path):
+    counts = campaign.campaign(tmp_path, 5, config=toy_task.ToyConfig(chains=4, length=10, seconds=0.05))
+    assert counts["worker"] + counts["group"] == 5
+    assert min(counts["worker"], counts["group"]) > 0
+
+
+def test_a_killed_worker_costs_its_group_and_nothing_else(tmp_path, undisturbed):
+    process = start(tmp_path / "a.zarr", SLOW)
+    wait_for(lambda: finished(tmp_path / "a.zarr") >= 4)
+    victim, survivor = campaign.workers_of(process.pid)
+    os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: len(set(campaign.workers_of(process.pid)) - {victim}) == 2)
+    assert survivor in campaign.workers_of(process.pid)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 0, text
+    assert load(tmp_path / "a.zarr", verify=True).attributes["digest"] == undisturbed[1].digest
+
+
+def test_full_disk_and_a_group_that_kills_are_one_line(tmp_path):
     with pytest.raises(InputError, match=r"disk of .* is full; .* run the same command again"):
         run_failing(tmp_path / "a.zarr", "full")
-    with pytest.raises(InputError, match="a worker process was killed"):
+    with pytest.raises(InputError, match=r"group 5 \(U=1, r=1.25\): a worker .*, 3 times in a row; 9 of 12 groups"):
         run_failing(tmp_path / "b.zarr", "killed")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr", "b.zarr"]
 
@@ -188,8 +183,6 @@ def test_two_writers_at_once(tmp_path):
 def test_bad_arguments(tmp_path):
     with pytest.raises(InputError, match="workers is 0"):
         run(CONFIG, tmp_path / "a.zarr", workers=0)
-    with pytest.raises(InputError, match="choose from local"):
-        simulate(TASK, CONFIG, tmp_path / "a.zarr", workers=1, executor="moon", progress=False)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="no Zarr v3 store"):
         run(CONFIG, tmp_path)
@@ -211,10 +204,10 @@ def test_an_empty_folder_and_leftovers_of_a_killed_creation_do(tmp_path, capsys)
     assert "simulate: 2/2 groups" in progress
 
 
-def test_environment_is_restored(monkeypatch):
+def test_environment_is_restored(monkeypatch, tmp_path):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    with executors.create("local", 1) as pool:
+    with executors.create("local", 1, tmp_path / "a.zarr") as pool:
         assert pool.submit(os.getenv, "OMP_NUM_THREADS").result() == "1"
         assert pool.submit(os.getenv, "MKL_NUM_THREADS").result() == "1"
     assert os.environ["OMP_NUM_THREADS"] == "7"

@@ -46,6 +46,6 @@ class Anderson:
         steps = np.diff(np.array(self._guesses), axis=0)
         weighted = changes * self._scale
         gram = weighted @ weighted.T
-        gram += 1e-10 * np.trace(gram) * np.eye(len(gram))
+        gram += (1e-10 * np.trace(gram) + np.finfo(float).tiny) * np.eye(len(gram))
         share = np.linalg.solve(gram, weighted @ (residual * self._scale))
         return moved - share @ (steps + self.beta * changes)

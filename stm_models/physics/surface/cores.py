@@ -1,0 +1,35 @@
+"""What sits at an impurity and is not universal: occluded cores and Gaussian spots, added in place."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+__all__ = ["add_spot", "occlude"]
+
+Floats = NDArray[np.float64]
+_EXTENT = 5.0  # widths after which a spot ends: exp(-12.5)
+
+
+@njit(cache=True)
+def occlude(image: Floats, y: float, x: float, radius: float) -> None:
+    """Set the pixels of ``image`` (L, L) closer than ``radius`` px to (y, x) to zero."""
+    size = image.shape[0]
+    for row in range(max(0, math.ceil(y - radius)), min(size - 1, math.floor(y + radius)) + 1):
+        for column in range(max(0, math.ceil(x - radius)), min(size - 1, math.floor(x + radius)) + 1):
+            if (row - y) ** 2 + (column - x) ** 2 < radius * radius:
+                image[row, column] = 0.0
+
+
+@njit(cache=True)
+def add_spot(image: Floats, y: float, x: float, amplitude: float, width: float) -> None:
+    """Add amplitude exp(-r² / 2 width²) about (y, x) px to ``image`` (L, L)."""
+    size = image.shape[0]
+    reach = _EXTENT * width
+    scale = -0.5 / (width * width)
+    for row in range(max(0, math.ceil(y - reach)), min(size - 1, math.floor(y + reach)) + 1):
+        for column in range(max(0, math.ceil(x - reach)), min(size - 1, math.floor(x + reach)) + 1):
+            image[row, column] += amplitude * math.exp(scale * ((row - y) ** 2 + (column - x) ** 2))

@@ -1,0 +1,138 @@
+"""The compiled sum of Friedel oscillations; what goes in is described by :class:`friedel.Draws`."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from stm_models.physics.surface.cores import add_spot, occlude
+
+__all__ = ["render"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+_SINE = tuple((-1) ** n * math.pi ** (2 * n + 1) / math.factorial(2 * n + 1) for n in range(8))
+
+
+@njit(cache=True, fastmath=True)
+def _cosine(turns: float) -> float:
+    """Cosine of 2 pi turns, to 2e-11: 1 - 2 sin²(pi u) with u in [-1/2, 1/2]; no call, so that loops vectorise."""
+    u = turns - math.floor(turns + 0.5)
+    s = u * u
+    sine = u * (
+        _SINE[0]
+        + s
+        * (_SINE[1] + s * (_SINE[2] + s * (_SINE[3] + s * (_SINE[4] + s * (_SINE[5] + s * (_SINE[6] + s * _SINE[7]))))))
+    )
+    return 1.0 - 2.0 * sine * sine
+
+
+@njit(cache=True, fastmath=True)
+def render(
+    positions: Floats,
+    total: Ints,
+    amplitude: Floats,
+    turns: Floats,
+    rate: Floats,
+    exponent: Floats,
+    cutoff: float,
+    noise: Floats,
+    core: Floats,
+    core_width: Floats,
+    occluded: Floats,
+    decoys: Floats,
+    decoy_count: Ints,
+    decoy: Floats,
+    decoy_width: Floats,
+    normal: NDArray[np.float32],
+    images: NDArray[np.float32],
+) -> None:
+    """Write the images (S, V, L, L); turns are phases / 2 pi and rates (S, V) are k / pi, both in turns."""
+    samples, biases, size, _ = images.shape
+    field = np.empty((biases, size, size))
+    distance = np.empty((size, size))
+    envelope = np.empty((size, size))
+    for s in range(samples):
+        field[:] = 0.0
+        for w in range(total[s]):
+            _distances(positions[s, w, 0], positions[s, w, 1], exponent[s], cutoff, distance, envelope)
+            for v in range(biases):
+                a, phase, q = amplitude[s, v, w], turns[s, v, w], rate[s, v]
+                for row in range(size):
+                    for column in range(size):
+                        wave = _cosine(q * distance[row, column] + phase)
+                        field[v, row, column] += a * envelope[row, column] * wave
+        _randomise_cores(
+            field, positions[s], total[s], core[s], core_width[s], occluded[s],
+            decoys[s], decoy_count[s], decoy[s], decoy_width[s],
+        )  # fmt: skip
+        for v in range(biases):
+            _finish(field[v], noise[s], normal[s, v], images[s, v])
+
+
+@njit(cache=True, fastmath=True)
+def _distances(y: float, x: float, exponent: float, cutoff: float, distance: Floats, envelope: Floats) -> None:
+    size = distance.shape[0]
+    for row in range(size):
+        for column in range(size):
+            distance[row, column] = math.sqrt((row - y) ** 2 + (column - x) ** 2)
+    if exponent == 2.0:
+        for row in range(size):
+            for column in range(size):
+                envelope[row, column] = 1.0 / (distance[row, column] + cutoff) ** 2
+    else:
+        for row in range(size):
+            for column in range(size):
+                envelope[row, column] = math.exp(-exponent * math.log(distance[row, column] + cutoff))
+
+
+@njit(cache=True)
+def _randomise_cores(
+    field: Floats,
+    positions: Floats,
+    total: int,
+    core: Floats,
+    core_width: Floats,
+    occluded: Floats,
+    decoys: Floats,
+    decoy_count: int,
+    decoy: Floats,
+    decoy_width: Floats,
+) -> None:
+    covered = False
+    for w in range(total):
+        if occluded[w] > 0:
+            covered = True
+            for v in range(field.shape[0]):
+                occlude(field[v], positions[w, 0], positions[w, 1], occluded[w])
+    if not covered and decoy_count == 0:
+        return
+    rms = field.std()
+    for v in range(field.shape[0]):
+        for w in range(total):
+            if core[v, w] != 0:
+                add_spot(field[v], positions[w, 0], positions[w, 1], rms * core[v, w], core_width[w])
+        for d in range(decoy_count):
+            add_spot(field[v], decoys[d, 0], decoys[d, 1], rms * decoy[v, d], decoy_width[d])
+
+
+@njit(cache=True, fastmath=True)
+def _finish(field: Floats, noise: float, normal: NDArray[np.float32], image: NDArray[np.float32]) -> None:
+    """Subtract the mean, divide by the largest magnitude, add the noise."""
+    size = field.shape[0]
+    mean = 0.0
+    for row in range(size):
+        for column in range(size):
+            mean += field[row, column]
+    mean /= size * size
+    largest = 0.0
+    for row in range(size):
+        for column in range(size):
+            largest = max(largest, abs(field[row, column] - mean))
+    scale = 1.0 / max(largest, 1e-300)
+    for row in range(size):
+        for column in range(size):
+            image[row, column] = (field[row, column] - mean) * scale + noise * normal[row, column]

@@ -1,0 +1,102 @@
+"""Random positions that keep a distance from each other."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from stm_models.errors import InputError
+
+__all__ = ["choose", "choose_batch", "place"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+_DARTS = 40  # for each position wanted
+
+
+def place(
+    rng: np.random.Generator, count: int, size: int, margin: float, minimum_distance: float, taken: Floats
+) -> Floats:
+    """Uniform positions in the frame, or around it where a margin is given: (count, 2) float64, px.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    count : int
+    size : int, px
+        The frame reaches from -1/2 to size - 1/2.
+    margin : float, px
+        0 places inside the frame; otherwise outside it, up to this far away.
+    minimum_distance : float, px
+        From each other and from ``taken``.
+    taken : (M, 2) float64, px
+
+    Raises
+    ------
+    InputError
+        When so many do not fit.
+    """
+    low, high = -0.5 - margin, size - 0.5 + margin
+    darts = rng.uniform(low, high, (_DARTS * count + _DARTS, 2))
+    if margin > 0:
+        darts = darts[np.any((darts < -0.5) | (darts >= size - 0.5), axis=1)]
+    places = np.empty((len(taken) + count, 2))
+    places[: len(taken)] = taken
+    found = choose(darts, count, minimum_distance, places, len(taken))
+    if found < count:
+        where = f"around a frame of {size} px, up to {margin:g} px away" if margin else f"in a frame of {size} px"
+        raise InputError(
+            f"only {found} of {count} positions fit {where} at least {minimum_distance:g} px apart: "
+            "ask for fewer impurities, a smaller distance or a larger frame"
+        )
+    return places[len(taken) :]
+
+
+@njit(cache=True)
+def choose(darts: Floats, count: int, minimum_distance: float, places: Floats, used: int) -> int:
+    """Append the first ``count`` darts far enough from the ``used`` places before them; return how many were found."""
+    square = minimum_distance * minimum_distance
+    found = 0
+    for d in range(darts.shape[0]):
+        if found == count:
+            break
+        free = True
+        for i in range(used + found):
+            if (darts[d, 0] - places[i, 0]) ** 2 + (darts[d, 1] - places[i, 1]) ** 2 < square:
+                free = False
+                break
+        if free:
+            places[used + found, 0] = darts[d, 0]
+            places[used + found, 1] = darts[d, 1]
+            found += 1
+    return found
+
+
+@njit(cache=True)
+def choose_batch(
+    darts: Floats,
+    around: Floats,
+    decoy_darts: Floats,
+    inside: Ints,
+    outside: Ints,
+    decoy_count: Ints,
+    minimum_distance: float,
+    size: int,
+    places: Floats,
+) -> bool:
+    """Fill places (S, N, 2) for each sample: inside the frame, around it, decoys; False when some do not fit."""
+    for s in range(darts.shape[0]):
+        used = choose(darts[s], inside[s], minimum_distance, places[s], 0)
+        kept = np.empty_like(around[s])
+        count = 0
+        for d in range(around.shape[1]):
+            y, x = around[s, d]
+            if min(y, x) < -0.5 or max(y, x) >= size - 0.5:
+                kept[count] = around[s, d]
+                count += 1
+        used += choose(kept[:count], outside[s], minimum_distance, places[s], used)
+        used += choose(decoy_darts[s], decoy_count[s], minimum_distance, places[s], used)
+        if used < inside[s] + outside[s] + decoy_count[s]:
+            return False
+    return True

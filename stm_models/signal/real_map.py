@@ -112,7 +112,7 @@ def at_energies(raw: RawMap, energies: Sequence[float], tolerance: float) -> tup
     if off.max() > tolerance * (1 + 1e-9):
         missing = ", ".join(f"{energy:g}" for energy in wanted[off > tolerance * (1 + 1e-9)])
         raise InputError(
-            f"{raw.source} has no map within {tolerance:g} V of {missing} V, its biases go from "
+            f"{raw.source} has no map within {tolerance:g} V of {missing} V among its {len(raw.bias)} from "
             f"{raw.bias.min():g} to {raw.bias.max():g} V, and {needs}: give a stack that holds them, "
             "without choosing one of its maps"
         )

@@ -214,7 +214,7 @@ def test_each_channel_is_the_transform_of_its_own_map():
     ("raw", "words"),
     [
         (replace(stack(0.0, 0.1), bias=None), ["does not state its biases", "2 energies, 0, 0.1 eV", "npz"]),
-        (stack(0.0, 0.2), ["no map within 0.01 V of 0.1 V", "from 0 to 0.2 V"]),
+        (stack(0.0, 0.2), ["no map within 0.01 V of 0.1 V", "its 2 from 0 to 0.2 V"]),
         (stack(0.0), ["of 0.1 V", "without choosing one"]),
         (stack(0.0, 0.1 + 0.0101), ["of 0.1 V"]),
     ],

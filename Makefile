@@ -1,6 +1,6 @@
 # make demo | make test do all their own set-up. A Python 3.11 to 3.14 and make are all they need.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench lock picture clean
+.PHONY: help setup demo test check bench cost lock picture similarity clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,7 +27,10 @@ check: setup ## style, types and the rules of the house
 	$(BIN)/lint-imports
 
 bench: setup ## headline figures, one JSON object each
-	for file in benchmarks/[a-z]*.py; do $(BIN)/python $$file --json || exit 1; done
+	for file in $(filter-out benchmarks/cost.py,$(wildcard benchmarks/[a-z]*.py)); do $(BIN)/python $$file --json || exit 1; done
+
+cost: setup ## measure what data sets of every preset cost: docs/cost.md
+	$(BIN)/python benchmarks/cost.py
 
 lock: ## compile the pins anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q \
@@ -35,6 +38,9 @@ lock: ## compile the pins anew (needs uv)
 
 picture: setup ## draw the README's picture from a finished demo
 	$(BIN)/python docs/picture.py
+
+similarity: setup ## draw how alike images of different U are, in a few minutes
+	$(BIN)/python docs/similarity.py
 
 clean: ## remove the environment and caches, keep data and runs
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -52,8 +52,12 @@ class Measured:
 
     def state_s(self, length: int) -> float:
         """CPU seconds per state of a chain of ``length`` states, of which the first one starts cold."""
-        warm = self.cpu_s[1:] or self.cpu_s
-        return (self.cpu_s[0] + (length - 1) * float(np.median(warm))) / length
+        return (self.cpu_s[0] + (length - 1) * self.warm_s) / length
+
+    @property
+    def warm_s(self) -> float:
+        """CPU seconds per state after the first."""
+        return float(np.mean(self.cpu_s[1:] or self.cpu_s))
 
 
 def measure(config: Any, groups: int, *, device: str = "cpu", result: Path | None = None) -> Measured:

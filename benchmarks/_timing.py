@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["arguments", "paired", "report"]
+__all__ = ["arguments", "machine", "paired", "report"]
 
 
 def arguments(description: str) -> argparse.Namespace:
@@ -63,10 +63,10 @@ def report(
 ) -> None:
     """Print the result: one JSON object on one line, or a few lines for people."""
     if as_json:
-        result = {"name": name, "machine": _machine(), "ratios": ratios, "errors": errors, "detail": detail}
+        result = {"name": name, "machine": machine(), "ratios": ratios, "errors": errors, "detail": detail}
         print(json.dumps(result, allow_nan=False))
         return
-    print(f"{name} on {_machine()['cpu']}")
+    print(f"{name} on {machine()['cpu']}")
     for kind, values in (("ratio", ratios), ("error", errors)):
         for key, value in values.items():
             print(f"  {kind:6s} {key:24s} {value:.4g}")
@@ -80,7 +80,8 @@ def _seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """Describe the processor and the system, without naming the host."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

@@ -83,7 +83,7 @@ def of_file(
     """
     raw = readers.read(path, key=key, size_nm=size_nm, bias=bias)
     count = len(raw.values)
-    shown = np.unique(np.linspace(0, count - 1, min(count, _MAPS)).round().astype(int))
+    shown = _evenly(count, _MAPS)
     titles = [_channel(raw, number) for number in shown]
     spectra = [spectrum(raw, number) for number in shown]
     axes = spectra[0][1]
@@ -100,7 +100,7 @@ def of_file(
             name: measure(flat, axis=1).tolist()
             for name, measure in (("lowest", np.min), ("highest", np.max), ("mean", np.mean), ("deviation", np.std))
         },
-        "channels_drawn": shown.tolist(),
+        "channels_drawn": shown,
         "fourier": {
             "window": "Hann, mean removed", "unit": axes.labels[0].partition("(")[2].rstrip(")"),
             "peaks": [peaks(magnitude, axes) for magnitude, _ in spectra],
@@ -120,11 +120,10 @@ def _images(
     words: dict[str, str],
     report: dict[str, Any],
 ) -> Figure:
-    chosen = np.unique(np.linspace(0, len(centres) - 1, min(len(centres), _COLUMNS)).round().astype(int))
-    first = np.array([np.argmax(level == number) for number in chosen])
+    first = np.array([np.argmax(level == number) for number in _evenly(len(centres), _COLUMNS)])
     spec = data.attributes["input"]
     names = task.channel_names(spec)
-    channels = np.unique(np.linspace(0, len(names) - 1, min(len(names), _CHANNELS)).round().astype(int))
+    channels = _evenly(len(names), _CHANNELS)
     samples = [data.row(int(rows[index])) for index in first]
     marks = [task.marks(data.attributes, sample) for sample in samples]
     if not any(marks):
@@ -138,7 +137,7 @@ def _images(
     }  # fmt: skip
     return dataset.images(
         images[first], [f"{words['label']} = {sample[words['label']]:.3g}{unit}" for sample in samples],
-        rows={names[number]: int(number) for number in channels},
+        rows={names[number]: number for number in channels},
         axes=task.axes(spec), unit=spec["unit"], marks=marks,
     )  # fmt: skip
 
@@ -175,11 +174,18 @@ def _patterns(
         }  # fmt: skip
         for number, share in enumerate(components.explained, start=1):
             metrics[f"explained_variance_{number}"] = float(share)
-        figures["components"] = dataset.components(components, values, axes=task.axes(spec), **words)
+        figures["components"] = dataset.components(
+            components, values, axes=task.axes(spec), label=words["label"], unit=words["unit"]
+        )
     except InputError as error:
         report["skipped"]["components"] = str(error)
     report["metrics"] = metrics
     return metrics
+
+
+def _evenly(count: int, most: int) -> list[int]:
+    """At most ``most`` of the numbers below ``count``, first and last among them."""
+    return sorted(set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()))
 
 
 def _unit(data: OpenDataSet, name: str) -> str:

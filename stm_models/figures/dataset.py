@@ -53,26 +53,26 @@ def images(
         lines.append(("enlarged", next(iter(rows.values())), True))
     figure = Figure(figsize=(2.0 * len(shown) + 0.9, 2.1 * len(lines) + 0.5), layout="constrained")
     panels = figure.subplots(len(lines), len(shown), squeeze=False)
-    for line, (name, channel, enlarged) in zip(panels, lines, strict=True):
+    for number, (line, (name, channel, enlarged)) in enumerate(zip(panels, lines, strict=True)):
         for column, panel in enumerate(line):
             picture = np.log10(np.maximum(shown[column, channel], 10.0**low))
             drawn = panel.imshow(
                 picture, origin="lower", extent=axes.extent, cmap="magma", vmin=low, vmax=high, aspect="auto"
             )
-            _mark(panel, marks[column] if marks else {}, axes)
+            _mark(panel, marks[column] if marks else {}, axes, innermost=enlarged)
             panel.tick_params(labelsize=7)
             if enlarged:
                 panel.set(xlim=(-zoom, zoom), ylim=(-zoom, zoom))
-            if line is panels[0]:
+            if number == 0:
                 panel.set_title(titles[column], fontsize=9)
-            if line is panels[-1]:
+            if number == len(lines) - 1:
                 panel.set_xlabel(axes.labels[0], fontsize=8)
             if column:
                 panel.set_yticklabels([])
         line[0].set_ylabel(f"{name}\n{axes.labels[1]}" if len(lines) > 1 else axes.labels[1], fontsize=8)
     figure.colorbar(drawn, ax=list(panels.ravel()), label=f"log10 {unit}", shrink=0.8)
     if marks:
-        handles, names = panels[0, 0].get_legend_handles_labels()
+        handles, names = panels[-1, 0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=8, frameon=False)
     return figure
 
@@ -122,7 +122,7 @@ def components(found: Components, values: Floats, *, axes: Axes, label: str, uni
             pattern[channel], origin="lower", extent=axes.extent, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto"
         )
         of = f", channel {channel}" if len(pattern) > 1 else ""
-        top.set_title(f"PC {index + 1}: {100 * found.explained[index]:.3g} %{of}", fontsize=9)
+        top.set_title(f"PC {index + 1}: {100 * found.explained[index]:.4g} %{of}", fontsize=9)
         top.set_xlabel(axes.labels[0], fontsize=8)
         bottom.plot(values, found.scores[:, index], ".", markersize=3, color="#b5367a")
         bottom.set_xlabel(f"{label} ({unit})", fontsize=8)
@@ -138,9 +138,10 @@ def _zoom(marks: Sequence[Mapping[str, Floats]]) -> float:
     return 3.5 * max(float(np.linalg.norm(points, axis=1).max()) for points in first) if first else 0.0
 
 
-def _mark(panel: Plot, kinds: Mapping[str, Floats], axes: Axes) -> None:
+def _mark(panel: Plot, kinds: Mapping[str, Floats], axes: Axes, *, innermost: bool) -> None:
     x0, x1, y0, y1 = axes.extent
-    for (name, points), colour in zip(kinds.items(), _COLOURS, strict=False):
-        x, y = points.T
-        inside = (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
-        panel.scatter(x[inside], y[inside], s=18, facecolors="none", edgecolors=colour, linewidths=0.5, label=name)
+    for number, ((name, points), colour) in enumerate(zip(kinds.items(), _COLOURS, strict=False)):
+        if number or innermost:  # the innermost would hide the middle of the whole window
+            x, y = points.T
+            inside = (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
+            panel.scatter(x[inside], y[inside], s=26, facecolors="none", edgecolors=colour, linewidths=0.8, label=name)

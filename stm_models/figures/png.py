@@ -23,7 +23,7 @@ _GAP = 12
 
 
 def save(figure: Figure, path: str | Path, largest: int = LARGEST) -> Path:
-    """Write a figure as PNG of at most ``largest`` bytes, atomically; 256 colours, and fewer pixels if need be."""
+    """Write a figure as PNG of at most ``largest`` bytes, atomically; with 256 colours or fewer pixels if need be."""
     return _write(_draw(figure), Path(path), largest)
 
 
@@ -59,17 +59,23 @@ def _draw(figure: Figure) -> Image.Image:
 
 
 def _write(picture: Image.Image, path: Path, largest: int) -> Path:
-    scale, data = 1.0, _encoded(picture)
+    scale, data = 1.0, _encoded(picture, largest)
     while len(data) > largest and scale > 0.05:
-        scale *= min(0.95, (largest / len(data)) ** 0.5)
+        scale *= min(0.9, 0.97 * (largest / len(data)) ** 0.5)
         size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-        data = _encoded(picture.resize(size, Image.Resampling.LANCZOS))
+        data = _encoded(picture.resize(size, Image.Resampling.LANCZOS), largest)
     with atomic_path(path) as part:
         part.write_bytes(data)
     return path
 
 
-def _encoded(picture: Image.Image) -> bytes:
+def _encoded(picture: Image.Image, largest: int) -> bytes:
     buffer = io.BytesIO()
-    picture.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    picture.save(buffer, "PNG")
+    if len(buffer.getvalue()) <= largest:
+        return buffer.getvalue()
+    buffer = io.BytesIO()
+    # Rare colours, as of a mark, stay what they are.
+    few = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

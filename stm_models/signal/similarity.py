@@ -83,11 +83,10 @@ def levels(values: Array, most: int = 25) -> tuple[Floats, NDArray[np.int64]]:
     ([0.0, 2.0], [1, 0, 1])
     """
     distinct, level = np.unique(np.round(np.asarray(values, np.float64), 9), return_inverse=True)
-    if len(distinct) > most:
-        band = np.arange(len(distinct)) * most // len(distinct)
-        distinct = np.bincount(band, distinct) / np.bincount(band)
-        level = band[level]
-    return distinct, level.astype(np.int64)
+    if len(distinct) <= most:
+        return distinct.astype(np.float64), level.astype(np.int64)
+    band = np.arange(len(distinct)) * most // len(distinct)
+    return np.bincount(band, distinct) / np.bincount(band), band[level].astype(np.int64)
 
 
 def similarity(images: Array, level: NDArray[np.int64]) -> Similarity:

@@ -104,4 +104,5 @@ def _edges(count: int, step: float) -> tuple[float, float]:
 
 def _centres(count: int, edges: tuple[float, ...]) -> Floats:
     step = (edges[1] - edges[0]) / count
-    return edges[0] + step * (np.arange(count) + 0.5)
+    centres: Floats = np.asarray(edges[0] + step * (np.arange(count) + 0.5), np.float64)
+    return centres

@@ -108,8 +108,9 @@ class _States:
             raise InputError("the data set holds no simulated states: simulate it with `stm simulate`")
         config = self.config
         return create(
-            config.branch, self.lattice, k_count=config.k_mesh, temperature=config.temperature, dielectric=config.dielectric,
-            gate_distance=config.gate_distance, fock_range=config.fock_range, interlayer_scale=config.interlayer_scale,
+            config.branch, self.lattice, k_count=config.k_mesh, temperature=config.temperature,
+            dielectric=config.dielectric, gate_distance=config.gate_distance, fock_range=config.fock_range,
+            interlayer_scale=config.interlayer_scale,
         )  # fmt: skip
 
     @cached_property
@@ -145,10 +146,15 @@ class _States:
 
     @cached_property
     def window(self) -> float:
-        """Energies to show about the chemical potential, eV: a few bands on each side of the middle."""
+        """Energies to show about the chemical potential, eV: up to where the outermost of the central bands begin."""
         middle = self.lattice.size // 2
-        near = slice(max(0, middle - _SIDE), middle + _SIDE)
-        return max(float(np.abs(spin[:, near]).max()) for spins in self.energies for spin in spins)
+        below, above = max(0, middle - _SIDE), min(middle + _SIDE, self.lattice.size) - 1
+        reach = [
+            max(abs(float(spin[:, below].max())), abs(float(spin[:, above].min())))
+            for spins in self.energies
+            for spin in spins
+        ]
+        return max(reach)
 
     def title(self, row: Mapping[str, float]) -> str:
         return f"U = {row['U']:.3g} eV, ν = {row['filling']:+.2g}"
@@ -212,7 +218,8 @@ def _ldos_map(states: _States) -> Drawn:
     channel = int(np.argmin(np.abs(energies)))
     values = [density[channel, atoms.copies[upper]] for density in stored]
     length = float(np.linalg.norm(states.lattice.vectors[0])) * _NM
-    middle = np.hypot(points[:, 0], points[:, 1]) < 0.2 * length
+    # At least the ring of atoms about the rotation axis.
+    middle = np.hypot(points[:, 0], points[:, 1]) < max(0.2 * length, 0.65 * _NM)
     numbers = {
         "energy_from_bias_eV": float(energies[channel]), "atoms": len(points), "radius_nm": atoms.radius * _NM,
         "moire_length_nm": length,
@@ -231,7 +238,8 @@ def _ldos_map(states: _States) -> Drawn:
 
 
 def _about(row: Mapping[str, float]) -> dict[str, Any]:
-    return {"sample": int(row["sample"]), "group": int(row["group"]), "U_eV": row["U"], "filling": row["filling"]}
+    about = {"sample": int(row["sample"]), "group": int(row["group"]), "U_eV": row["U"], "filling": row["filling"]}
+    return about | {name: row[name] for name in GEOMETRY}
 
 
 def _hexagon(reciprocal: Floats) -> Floats:

@@ -113,7 +113,7 @@ def document(costs: list[Cost]) -> str:
         "## Extrapolated",
         "",
         "From the seconds above and the preset's own chain length, draws and replicates. Its steps in U are smaller",
-        "than those measured, which saves iterations if anything. Chains are independent: workers share the core-hours.",
+        "than those measured, which saves iterations if anything. Workers share the core-hours.",
         "",
         "| preset | states | samples | samples per core-hour | core-hours | on disk, GB |",
         "|---|---|---|---|---|---|",

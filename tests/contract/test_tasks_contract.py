@@ -86,6 +86,10 @@ def test_plan_is_consistent(task, plan):
     named = [*plan.parameters, *plan.samples, *plan.scalars]
     assert len({variable.name for variable in named}) == len(named)
     assert all(variable.unit and variable.description for variable in named)
+    about = {variable.name: (variable.unit, variable.description) for variable in named}
+    for label in plan.attributes.get("possible_targets", []):
+        assert about[label["name"]] == (label["unit"], label["description"])
+        assert label["name"] not in {target.name for target in task.targets}
 
 
 def test_input_is_described(plan):

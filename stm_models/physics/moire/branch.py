@@ -117,10 +117,13 @@ class Branch(ABC):
         Share of each block.
     eigensolver : callable
         Bands (blocks, N) and eigenvectors of an iterable of matrices, which it may overwrite.
+    mixing : sequence of (beta, history)
+        Anderson mixing of each attempt. A long history passes the soft modes of moments and random starts; where
+        it stalls at a saddle, nearly plain mixing walks off along the unstable direction.
     """
 
     starts: ClassVar[tuple[str, ...]]
-    mixing: ClassVar[tuple[tuple[float, int], ...]] = ((0.6, 6), (0.3, 10), (0.1, 4))
+    mixing: ClassVar[tuple[tuple[float, int], ...]] = ((0.6, 20), (0.9, 1), (0.3, 20))
 
     def __init__(
         self, lattice: Lattice, settings: Settings, mesh: KMesh, weights: Floats, eigensolver: Eigensolver

@@ -26,7 +26,6 @@ class Collinear(FullCell):
     """
 
     starts: ClassVar[tuple[str, ...]] = ("pm", "fm", "af", "sublattice", "stripe", "random")
-    mixing: ClassVar[tuple[tuple[float, int], ...]] = ((0.5, 6), (0.3, 10), (0.1, 4))
     channels: ClassVar[int] = 2
     real_orders: ClassVar[bool] = True
 

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
+from stm_models.physics.moire.branches import create
 from stm_models.physics.moire.coulomb import screened
 from stm_models.physics.moire.hopping import bloch_matrix, find_bonds, slater_koster
 from stm_models.physics.moire.mixing import Anderson
 from stm_models.physics.moire.occupation import chemical_potential
 
 
-def antiferromagnet(lattice, ratio, count=60):
+def antiferromagnet(lattice, ratio, count=60, shift=0.5):
     """Unrestricted mean field of the half-filled honeycomb: sublattice moment n_up - n_dn at U/t = ratio."""
     bonds = find_bonds(lattice, 0.6)
-    steps = (np.arange(count) + 0.5) / count
+    steps = (np.arange(count) + shift) / count
     mesh = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2) @ lattice.reciprocal
     bare = np.array([bloch_matrix(2, bonds, np.full(len(bonds.start), -1.0), k) for k in mesh])
     weights = np.full(len(mesh), 1 / len(mesh))
@@ -37,11 +38,22 @@ def antiferromagnet(lattice, ratio, count=60):
     ("ratio", "expected"), [(2.0, 0.0), (2.2, 0.0), (2.3, 0.063), (2.4, 0.143), (3.0, 0.444), (4.0, 0.672)]
 )
 def test_honeycomb_hubbard_model_orders_beyond_its_critical_interaction(graphene, ratio, expected):
-    """Section 7.5, 2-site cell, 60 x 60 shifted mesh; Sorella and Tosatti, EPL 19, 699 (1992): U/t = 2.23.
-
-    The collinear branch itself comes later; bonds, Bloch matrices, chemical potential and mixing are ours.
-    """
+    """Section 7.5, 2-site cell, 60 x 60 shifted mesh; Sorella and Tosatti, EPL 19, 699 (1992): U/t = 2.23."""
     assert antiferromagnet(graphene, ratio) == pytest.approx(expected, abs=1.5e-3)
+
+
+@pytest.mark.parametrize(("ratio", "start"), [(1.8, "sublattice"), (3.0, "sublattice"), (4.0, "random")])
+def test_collinear_branch_finds_the_antiferromagnet(graphene, ratio, start):
+    """The same model through the branch, nearest neighbours only: both on one 10 x 10 mesh about Gamma."""
+    branch = create("collinear", graphene, k_count=10, temperature=1e-5, dielectric=None)
+    branch._hopping = np.zeros(len(branch.pairs))
+    branch._hopping[branch._nearest] = -1.0
+    solution = branch.solve(ratio, 0.0, start, rng=np.random.default_rng(1), tolerance=1e-7, max_iterations=200)
+    assert solution.converged
+    moment = np.subtract(*solution.arrays["density"])
+    np.testing.assert_allclose(np.abs(moment), antiferromagnet(graphene, ratio, 10, 0.0), atol=1e-5)
+    assert moment.sum() == pytest.approx(0, abs=1e-6)
+    assert branch.order(solution).sublattice_moment == pytest.approx(2 * abs(moment[0]), abs=1e-6)
 
 
 def test_honeycomb_stoner_limit(graphene):

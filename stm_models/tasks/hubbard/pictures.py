@@ -181,17 +181,17 @@ def _bands(states: _States) -> Drawn:
 
 
 def _density_of_states(states: _States) -> Drawn:
-    config = states.config
+    branch, config = states.branch, states.config
     energy = np.linspace(-states.window, states.window, 301)
     densities = []
     for row, arrays in zip(states.rows, states.arrays, strict=True):
         # Eigenvectors are not stored: one more iteration from the converged state makes them.
-        solution = states.branch.solve(
+        solution = branch.solve(
             row["U"], row["filling"], arrays, tolerance=config.tolerance,
             max_iterations=config.max_iterations, max_attempts=1,
         )  # fmt: skip
         spread = np.full(len(energy), config.broadening)
-        densities.append(states.branch.ldos(solution, energy, spread).sum(axis=1))
+        densities.append(branch.ldos(solution, energy, spread).sum(axis=1))
     levels_ = [row["chemical_potential"] for row in states.rows]
     figure = moire.densities_of_states(
         [f"U = {row['U']:.3g} eV" for row in states.rows], energy, np.array(densities),

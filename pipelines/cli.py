@@ -18,6 +18,9 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "simulate": "make a data set from physics",
+    "import": "make a data set from files of other people's code",
+    "convert": "write a data set as files for other people's code",
+    "inspect": "draw what is in a data set or a measured file",
     "train": "train one network on a data set",
     "tune": "search training parameters with Optuna",
     "evaluate": "score a model on a data set",
@@ -30,6 +33,7 @@ COMMANDS = {
     "demo": "all of the above, in a few minutes",
     "doctor": "check this installation",
 }
+_MODULES = {"import": "import_data", "inspect": "inspect_input"}  # where a command's module is not named like it
 _OURS = ("deploy", "pipelines", "stm_models", "tracking")
 _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -74,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(command: str, arguments: list[str]) -> int:
     if command not in COMMANDS:
         raise unknown("command", command, COMMANDS)
-    module = importlib.import_module(f"pipelines.{command}")
+    module = importlib.import_module(f"pipelines.{_MODULES.get(command, command)}")
     parser = argparse.ArgumentParser(
         prog=f"stm {command}",
         description=module.__doc__,

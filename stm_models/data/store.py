@@ -223,7 +223,8 @@ def _add_known(root: zarr.Group, plan: Plan) -> None:
 
     groups, count = plan.groups, plan.samples_per_group
     chain_of = {group.index: number for number, chain in enumerate(plan.chains) for group in chain}
-    add("group", np.repeat(np.arange(len(groups)), count), "index", "1", "simulated state")
+    states = [group.index if group.state is None else group.state for group in groups]
+    add("group", np.repeat(states, count), "index", "1", "simulated state")
     chains = [chain_of[group.index] for group in groups]
     add("chain", np.repeat(chains, count), "index", "1", "chain of warm starts")
     for variable in plan.parameters:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from numpy.typing import NDArray
 
 from stm_models.config import Config
 from stm_models.search import Space
+
+if TYPE_CHECKING:
+    from stm_models.tasks.conventions import Convention
 
 __all__ = ["ArraySpec", "Axes", "Group", "GroupResult", "Plan", "Prepared", "RawMap", "Simulator", "Task", "Variable"]
 
@@ -53,11 +56,14 @@ class Group:
         Same value for every sample of the group (targets among them).
     samples : mapping of str to (samples_per_group,) float64
         Values that differ between the samples of the group.
+    state : int or None
+        Number of the simulated state where several groups show the same one; None: the group is a state.
     """
 
     index: int
     parameters: Mapping[str, float]
     samples: Mapping[str, Array]
+    state: int | None = None
 
 
 @dataclass(frozen=True)
@@ -196,6 +202,10 @@ class Task(ABC):
     @abstractmethod
     def decode(self, outputs: Mapping[str, Array], metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Turn the model's raw outputs into one answer per sample, with units and a verdict."""
+
+    def conventions(self) -> Mapping[str, Convention]:
+        """File conventions of other people's code that the task reads and writes, by name."""
+        return {}
 
     def search_space(self) -> Space:
         """Training parameters worth tuning, whatever the network."""

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stm_models.config import Config
+from stm_models.errors import InputError
 from stm_models.physics.moire.fourier import KGrid
 from stm_models.search import Range, Space
 from stm_models.signal.real_map import to_ft_image
 from stm_models.tasks.base import Axes, Plan, Prepared, RawMap, Simulator, Task, Variable
+from stm_models.tasks.conventions import Convention
 from stm_models.tasks.hubbard import simulation
 from stm_models.tasks.hubbard.config import HubbardSimulation
 
@@ -59,6 +61,11 @@ class HubbardTask(Task):
         InputError
             For a map without a size, with more than one channel, or that cannot be transformed.
         """
+        if input_spec["kind"] != "ft_ldos":
+            raise InputError(
+                f"the model was trained on 8-bit pictures ({input_spec['unit']}), whose scale no map of an instrument "
+                "has: ask a model trained on FT-LDOS images"
+            )
         grid = KGrid(input_spec["width"], input_spec["kx_max"], input_spec["ky_max"])
         image, known, notes = to_ft_image(raw, grid, envelope=input_spec["envelope"], radius=input_spec["radius"])
         return Prepared(image[None], known, tuple(notes))
@@ -83,6 +90,12 @@ class HubbardTask(Task):
                 answer |= {"distance": distance} | _verdict(distance, limits)
             answers.append(answer)
         return answers
+
+    def conventions(self) -> Mapping[str, Convention]:
+        """Files of the public code to the paper, see `stm_models.tasks.hubbard.conventions`."""
+        from stm_models.tasks.hubbard.conventions import CONVENTIONS
+
+        return CONVENTIONS
 
     def search_space(self) -> Space:
         """Learning rate and weight decay, whatever the network."""

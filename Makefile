@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*##/:/'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/:/'
 
 setup: $(VENV)/.ready ## make .venv with everything pinned (only what is missing is installed again)
 
@@ -19,6 +19,12 @@ demo: setup ## simulate, tune, train, export, serve and ask, in a few minutes
 
 test: setup ## all tests that need neither a GPU nor a cluster
 	$(BIN)/python -m pytest
+
+cluster-test: setup ## the tests that need a real SLURM (Debian: slurm-wlm and munge; run as root)
+	$(BIN)/python -m pytest -m cluster tests/cluster
+
+campaign: setup ## 200 times kill -9 over one simulation, whose digest must not change (KILLS=200)
+	$(BIN)/python tests/campaign.py --kills $(or $(KILLS),200)
 
 check: setup ## style, types and the rules of the house
 	$(BIN)/ruff check .

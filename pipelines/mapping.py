@@ -61,9 +61,10 @@ def map_chains(
         running: dict[Future[None], _Share] = {}
         failures: list[Exception] = []
         while waiting or running:
-            calls = [(store.path, share.chains, arguments) for share in waiting]
-            running.update(zip(pool.submit_all(_call, calls), waiting, strict=True))
-            waiting = []
+            if waiting:
+                calls = [(store.path, share.chains, arguments) for share in waiting]
+                running.update(zip(pool.submit_all(_call, calls), waiting, strict=True))
+                waiting = []
             for future in wait(running, timeout=POLL, return_when=FIRST_COMPLETED).done:
                 share = running.pop(future)
                 try:

@@ -27,14 +27,15 @@ toy_task = importlib.import_module("toy_task")
 simulate = importlib.import_module("pipelines.simulation").simulate
 load = importlib.import_module("stm_models.data.dataset").load
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent}"}
+PYTHONPATH = f"{TESTS}:{TESTS.parent}"
+"""Where other processes find the toy task and us."""
 
 
 def start(out, config, workers=2, executor="local"):
     """Start a simulation of the toy task in a process group of its own."""
     return subprocess.Popen(
         [sys.executable, TESTS / "toy_task.py", out, str(workers), config.model_dump_json(), executor],
-        env=ENVIRONMENT,
+        env={**os.environ, "PYTHONPATH": PYTHONPATH},
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -21,7 +21,8 @@ from stm_models.errors import InputError
 
 __all__ = ["DaskExecutor", "check_address"]
 
-PATIENCE = 30  # seconds to wait for the first worker
+CONNECT = 10  # seconds to wait for the scheduler
+PATIENCE = 30.0  # seconds to wait for the first worker
 _ADDRESS = re.compile(r"((tcp|tls|ws|wss|ucx)://)?[^/\s:]+:\d+|.*\.json")
 _one_at_a_time = threading.Lock()
 
@@ -115,7 +116,7 @@ def _connect(address: str) -> Any:
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     target = {"scheduler_file": address} if address.endswith(".json") else {"address": address}
     try:
-        return Client(**target, timeout=10, set_as_default=False, name="stm-simulate")
+        return Client(**target, timeout=CONNECT, set_as_default=False, name="stm-simulate")
     except Exception as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise InputError(
@@ -128,7 +129,7 @@ def _check_workers(client: Any, address: str, folder: Path) -> None:
         client.wait_for_workers(1, timeout=PATIENCE)
     except TimeoutError:
         raise InputError(
-            f"the Dask scheduler {address} has no worker after {PATIENCE} s: start `dask worker {address}`"
+            f"the Dask scheduler {address} has no worker after {PATIENCE:g} s: start `dask worker {address}`"
         ) from None
     marker = folder / f".shared-{uuid.uuid4().hex}"
     marker.touch()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import getpass
+import io
 import re
 import shutil
 import subprocess
@@ -122,7 +124,8 @@ class SlurmExecutor(SimulationExecutor):
         import submitit
 
         try:
-            with self._executor.batch():
+            # What sbatch says is said once, by us.
+            with contextlib.redirect_stderr(io.StringIO()), self._executor.batch():
                 jobs = [self._executor.submit(_outcome, fn, arguments) for arguments in calls]
             identities = [job.job_id for job in jobs]
         except (subprocess.CalledProcessError, submitit.core.utils.FailedJobError) as error:

@@ -110,6 +110,6 @@ def test_a_group_that_kills_every_job_is_given_up_and_a_bug_is_named(tmp_path):
 
 def test_options_that_slurm_refuses_are_one_line(tmp_path):
     start = time.monotonic()
-    with pytest.raises(InputError, match="SLURM refuses the job: .*partition"):
+    with pytest.raises(InputError, match=r"SLURM refuses the job: .*partition"):
         simulate(TASK, SLOW, tmp_path / "a.zarr", workers=1, executor="slurm:partition=moon", progress=False)
     assert time.monotonic() - start < 30

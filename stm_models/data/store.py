@@ -157,6 +157,10 @@ class Store:
         values: NDArray[np.float64] = self._results[:, self._fields.index(name)]
         return values
 
+    def holds(self, index: int) -> bool:
+        """Whether group ``index`` is finished, by looking for its last file: cheap, and true for other writers too."""
+        return (self.path / "group_result" / f"c.{index}.0").exists()
+
     def count_finished(self) -> int:
         """Return how many groups are finished, by counting files: cheap enough to poll."""
         with os.scandir(self.path / "group_result") as entries:

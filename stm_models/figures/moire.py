@@ -97,7 +97,7 @@ def densities_of_states(
     return figure
 
 
-def ldos_maps(titles: Sequence[str], points: Sequence[Floats], values: Sequence[Floats], *, unit: str) -> Figure:
+def ldos_maps(titles: Sequence[str], points: Sequence[Floats], values: Sequence[Floats], *, label: str) -> Figure:
     """Show the LDOS of the imaged atoms of some states on one colour scale.
 
     Parameters
@@ -105,7 +105,8 @@ def ldos_maps(titles: Sequence[str], points: Sequence[Floats], values: Sequence[
     titles : sequence of str
     points : sequence of (M, 2) float64, nm
     values : sequence of (M,) floating
-    unit : str
+    label : str
+        Of the values, with their unit.
     """
     figure = Figure(figsize=(2.9 * len(titles) + 0.9, 3.1), layout="constrained")
     panels = figure.subplots(1, len(titles), squeeze=False)[0]
@@ -121,5 +122,5 @@ def ldos_maps(titles: Sequence[str], points: Sequence[Floats], values: Sequence[
         panel.set_xlabel("x (nm)", fontsize=8)
         panel.tick_params(labelsize=7)
     panels[0].set_ylabel("y (nm)", fontsize=8)
-    figure.colorbar(drawn, ax=list(panels), label=f"LDOS of the upper layer ({unit})", shrink=0.85)
+    figure.colorbar(drawn, ax=list(panels), label=label, shrink=0.85)
     return figure

@@ -103,6 +103,18 @@ def test_input_is_described(plan):
     assert plan.attributes["simulator_version"]
 
 
+def test_images_can_be_drawn(task, plan):
+    spec = plan.attributes["input"]
+    names = task.channel_names(spec)
+    assert len(set(names)) == spec["channels"]
+    x0, x1, y0, y1 = task.axes(spec).extent
+    assert x0 < x1
+    assert y0 < y1
+    for points in task.marks(plan.attributes, plan.groups[0].parameters).values():
+        assert points.shape[1:] == (2,)
+        assert np.isfinite(points).all()
+
+
 def test_plan_depends_on_the_seed_alone(task, config, plan):
     def numbers(plan):
         groups = plan.groups

@@ -211,6 +211,31 @@ def without_states(folder, tmp_path):
     return bare
 
 
+def test_imported_files_show_their_own_points(tmp_path, inspect, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    rng = np.random.default_rng(0)
+    (tmp_path / "files").mkdir()
+    sums = {}
+    for count, interaction in ((300, 0.0), (280, 1.5), (320, 3.0)):
+        points = rng.uniform(-9, 9, (count, 2))
+        values = rng.uniform(0.1, 1, count)
+        sums[interaction] = (count, values.mean())
+        name = f"LDOS-Mu-I5-d2.74-eps10-nu+0.00-U{interaction:.5f}-s0.dat"
+        np.savetxt(tmp_path / "files" / name, np.column_stack([points, values]))
+    imported = tmp_path / "i.zarr"
+    options = ["--image-size", "16"]
+    assert main(["import", "ldos", str(tmp_path / "files"), "--out", str(imported), *options]) == 0
+    assert inspect(imported, "--out", tmp_path / "out")[0] == 0
+    report = json.loads((tmp_path / "out" / "inspect.json").read_text())
+    assert {"bands", "density_of_states"} <= set(report["skipped"])
+    assert "ldos_map" in report["pictures"]
+    assert len(report["ldos_map"]["states"]) == 3
+    for state in report["ldos_map"]["states"]:
+        count, mean = sums[state["U_eV"]]
+        assert state["points"] == count
+        assert state["mean"] == pytest.approx(mean, rel=1e-4)
+
+
 def test_large_data_sets_are_sampled_evenly(folder):
     data = OpenDataSet(folder / "d.zarr")
     rows = data.spread("U", most=6)

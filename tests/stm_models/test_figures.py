@@ -104,7 +104,7 @@ def test_densities_and_maps():
     np.testing.assert_array_equal(figure.axes[0].lines[1].get_ydata(), density[1])
     assert "b, μ = 1.25 eV" in [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     points = RNG.uniform(-3, 3, (20, 2))
-    figure = moire.ldos_maps(["a", "b"], [points] * 2, [np.arange(20.0), 5 * np.arange(20.0)], unit="states/eV")
+    figure = moire.ldos_maps(["a", "b"], [points] * 2, [np.arange(20.0), 5 * np.arange(20.0)], label="LDOS (states/eV)")
     drawn = [panel.collections[0] for panel in figure.axes[:2]]
     assert {kind.get_clim() for kind in drawn} == {(0, 95)}
     np.testing.assert_array_equal(drawn[0].get_offsets(), points)

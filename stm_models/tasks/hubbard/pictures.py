@@ -210,6 +210,8 @@ def _density_of_states(states: _States) -> Drawn:
 def _ldos_map(states: _States) -> Drawn:
     if "ldos" not in states.data.arrays:
         raise InputError("the data set holds no LDOS of its atoms: simulate it with `stm simulate`")
+    if "point_x" in states.data.arrays:
+        return _map_of_points(states.data)
     atoms = imaged_atoms(states.data.attributes, states.rows[0])
     upper = states.lattice.layer[atoms.copies] == 1
     points = atoms.positions[upper] * _NM
@@ -232,9 +234,29 @@ def _ldos_map(states: _States) -> Drawn:
         ],
     }  # fmt: skip
     figure = moire.ldos_maps(
-        [states.title(row) for row in states.rows], [points] * len(values), values, unit="states/eV"
-    )
+        [states.title(row) for row in states.rows], [points] * len(values), values,
+        label="LDOS of the upper layer (states/eV)",
+    )  # fmt: skip
     return figure, numbers
+
+
+def _map_of_points(data: OpenDataSet) -> Drawn:
+    """Draw imported LDOS files: their own points, of which no layer is known."""
+    samples = data.spread("U", most=4)
+    stored = {name: data.read(name, samples) for name in ("point_x", "point_y", "ldos")}
+    rows = [data.row(int(sample)) for sample in samples]
+    points, values = [], []
+    for x, y, density, row in zip(*stored.values(), rows, strict=True):
+        count = round(row["points"])  # the rest is padding
+        points.append(np.stack([x[:count], y[:count]], axis=1) * _NM)
+        values.append(density[:count])
+    states = [
+        {"sample": int(sample), "U_eV": row["U"], "points": len(value), "lowest": float(value.min()),
+         "highest": float(value.max()), "mean": float(value.mean())}
+        for sample, row, value in zip(samples, rows, values, strict=True)
+    ]  # fmt: skip
+    figure = moire.ldos_maps([f"U = {row['U']:.3g} eV" for row in rows], points, values, label="LDOS as imported")
+    return figure, {"states": states}
 
 
 def _about(row: Mapping[str, float]) -> dict[str, Any]:

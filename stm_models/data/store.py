@@ -132,7 +132,7 @@ class Store:
         for name, values in arrays.items():
             self._arrays[name][rows] = values
         for name, array in self._of("state").items():
-            state = result.state[name.removeprefix("state_")]
+            state = _filled_up(np.asarray(result.state[name.removeprefix("state_")]), array.shape[1:])
             array[group.index] = _fitted(name, state, array, array.shape[1:])
         self._arrays["group_digest"][group.index] = summary
         self._results[group.index] = [
@@ -140,7 +140,7 @@ class Store:
         ]
 
     def state(self, index: int) -> dict[str, Array]:
-        """Return what group ``index`` left for its successor, to the last bit.
+        """Return what group ``index`` left for its successor, to the last bit, zeros after a smaller one.
 
         Raises
         ------
@@ -290,6 +290,14 @@ def _fitted(name: str, values: Array, array: zarr.Array, shape: tuple[int, ...])
     if not np.all(np.isfinite(fitted)):
         raise ValueError(f"{name} holds NaN or infinity")
     return fitted
+
+
+def _filled_up(values: Array, shape: tuple[int, ...]) -> Array:
+    """Append zeros to a state that is smaller than the largest of the data set."""
+    missing = [full - size for full, size in zip(shape, values.shape, strict=False)]
+    if values.ndim != len(shape) or min(missing, default=0) < 0:
+        return values  # does not fit: refused by who stores it
+    return np.pad(values, [(0, zeros) for zeros in missing])
 
 
 def _line(error: BaseException) -> str:

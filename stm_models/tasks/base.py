@@ -13,9 +13,22 @@ from stm_models.config import Config
 from stm_models.search import Space
 
 if TYPE_CHECKING:
+    from stm_models.data.opened import OpenDataSet
     from stm_models.tasks.conventions import Convention
 
-__all__ = ["ArraySpec", "Axes", "Group", "GroupResult", "Plan", "Prepared", "RawMap", "Simulator", "Task", "Variable"]
+__all__ = [
+    "ArraySpec",
+    "Axes",
+    "Group",
+    "GroupResult",
+    "Pictures",
+    "Plan",
+    "Prepared",
+    "RawMap",
+    "Simulator",
+    "Task",
+    "Variable",
+]
 
 Array = NDArray[Any]
 
@@ -70,7 +83,8 @@ class Group:
 class GroupResult:
     """What simulating one group gives: arrays per sample, its state, and scalars per group.
 
-    ``state`` is what the next group of the chain starts from, kept at full precision.
+    ``state`` is what the next group of the chain starts from, kept at full precision; where structures differ
+    in size it may be smaller than the plan's arrays, and comes back with zeros appended.
     ``scalars`` has ``converged`` (1.0 or 0.0) among others.
     """
 
@@ -160,6 +174,25 @@ class Prepared:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """What only a task can draw of a data set.
+
+    Attributes
+    ----------
+    figures : mapping of str to matplotlib.figure.Figure
+        By the name of the picture, fit for a file name.
+    numbers : mapping of str to JSON-able
+        What each picture shows.
+    skipped : mapping of str to str
+        Why a picture could not be drawn.
+    """
+
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+
 class Task(ABC):
     """Base of every task; nothing outside ``stm_models/tasks`` branches on its name."""
 
@@ -210,3 +243,18 @@ class Task(ABC):
     def search_space(self) -> Space:
         """Training parameters worth tuning, whatever the network."""
         return {}
+
+    def channel_names(self, input_spec: Mapping[str, Any]) -> list[str]:
+        """Name the channels of an input, for people."""
+        return [f"channel {number}" for number in range(int(input_spec["channels"]))]
+
+    def marks(self, attributes: Mapping[str, Any], row: Mapping[str, float]) -> dict[str, Array]:
+        """Return positions (P, 2), in the unit of `axes`, where one sample's image has something to look at.
+
+        ``attributes`` are the data set's, ``row`` every coordinate of the sample. By name, the innermost first.
+        """
+        return {}
+
+    def pictures(self, data: OpenDataSet) -> Pictures:
+        """Draw what only this task knows about a data set; numbers go beside the figures."""
+        return Pictures()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,14 @@ from stm_models.config import Config
 from stm_models.errors import InputError
 from stm_models.physics.moire.fourier import KGrid
 from stm_models.search import Range, Space
-from stm_models.signal.real_map import to_ft_image
-from stm_models.tasks.base import Axes, Plan, Prepared, RawMap, Simulator, Task, Variable
+from stm_models.signal.real_map import to_ft_images
+from stm_models.tasks.base import Axes, Pictures, Plan, Prepared, RawMap, Simulator, Task, Variable
 from stm_models.tasks.conventions import Convention
 from stm_models.tasks.hubbard import simulation
 from stm_models.tasks.hubbard.config import HubbardSimulation
+
+if TYPE_CHECKING:
+    from stm_models.data.opened import OpenDataSet
 
 __all__ = ["HubbardTask"]
 
@@ -35,7 +39,7 @@ class HubbardTask(Task):
     simulation: ClassVar[type[Config]] = HubbardSimulation
 
     def plan(self, config: HubbardSimulation) -> Plan:
-        """Lay out chains of self-consistent states along U."""
+        """Lay out chains of self-consistent states along U, one structure each."""
         return simulation.plan(config)
 
     def simulator(self, config: HubbardSimulation, *, device: str = "cpu") -> Simulator:
@@ -43,23 +47,31 @@ class HubbardTask(Task):
         return simulation.simulator(config, device=device)
 
     def fresh(self, config: HubbardSimulation, seed: int, states: int, *, unseen: bool) -> HubbardSimulation:
-        """Return a config for new states of the same structure, at continuous random U or at the same U."""
-        changed: dict[str, Any] = {"seed": seed, "draws": 1}
+        """Return a config for new states alike, at continuous random U or at the same U.
+
+        At least one chain of each kind of structure and start, so there may be more than ``states``.
+        """
+        count = config.interaction_count
         if unseen:
             # Short chains: U values close to their neighbours warm-start best, and two cores share them.
-            replicates = max(1, round(states / 12))
-            changed |= {"interaction_sampling": "uniform", "interaction_count": -(-states // replicates)}
+            replicates = max(config.kinds, round(states / 12))
+            sampling, count = "uniform", -(-states // replicates)
         else:
-            replicates = max(1, round(states / config.interaction_count))
-        return config.model_copy(update={**changed, "replicates": replicates})
+            replicates, sampling = max(config.kinds, round(states / count)), config.interaction_sampling
+        return config.model_copy(
+            update={
+                "seed": seed, "draws": 1, "replicates": replicates,
+                "interaction_count": count, "interaction_sampling": sampling,
+            }
+        )  # fmt: skip
 
     def prepare(self, raw: RawMap, input_spec: Mapping[str, Any]) -> Prepared:
-        """Fourier-transform a real-space map onto the model's k grid.
+        """Fourier-transform a real-space map, or one per energy, onto the model's k grid.
 
         Raises
         ------
         InputError
-            For a map without a size, with more than one channel, or that cannot be transformed.
+            For a map without a size or without the model's energies, or that cannot be transformed.
         """
         if input_spec["kind"] != "ft_ldos":
             raise InputError(
@@ -67,8 +79,13 @@ class HubbardTask(Task):
                 "has: ask a model trained on FT-LDOS images"
             )
         grid = KGrid(input_spec["width"], input_spec["kx_max"], input_spec["ky_max"])
-        image, known, notes = to_ft_image(raw, grid, envelope=input_spec["envelope"], radius=input_spec["radius"])
-        return Prepared(image[None], known, tuple(notes))
+        # Images from elsewhere do not say at which energy they were made.
+        image, known, notes = to_ft_images(
+            raw, grid, energies=input_spec.get("energies", [0.0]),
+            tolerance=input_spec.get("energy_tolerance", math.inf),
+            envelope=input_spec["envelope"], radius=input_spec["radius"],
+        )  # fmt: skip
+        return Prepared(image, known, notes)
 
     def axes(self, input_spec: Mapping[str, Any]) -> Axes:
         """Wave vectors in 1/a; kx and ky have different scales."""
@@ -96,6 +113,25 @@ class HubbardTask(Task):
         from stm_models.tasks.hubbard.conventions import CONVENTIONS
 
         return CONVENTIONS
+
+    def channel_names(self, input_spec: Mapping[str, Any]) -> list[str]:
+        """Name the channels by their energy from the bias."""
+        energies = input_spec.get("energies")
+        if energies is None:
+            return super().channel_names(input_spec)
+        return [f"{1000 * energy:+.4g} meV" for energy in energies]
+
+    def marks(self, attributes: Mapping[str, Any], row: Mapping[str, float]) -> dict[str, NDArray[Any]]:
+        """Return moiré and graphene Bragg vectors, see `stm_models.tasks.hubbard.pictures`."""
+        from stm_models.tasks.hubbard.pictures import marks
+
+        return marks(attributes, row)
+
+    def pictures(self, data: OpenDataSet) -> Pictures:
+        """Draw bands, density of states and LDOS, see `stm_models.tasks.hubbard.pictures`."""
+        from stm_models.tasks.hubbard.pictures import pictures
+
+        return pictures(data)
 
     def search_space(self) -> Space:
         """Learning rate and weight decay, whatever the network."""

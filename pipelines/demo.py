@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     _say("1/6 simulating")
     data = simulate(task, chosen.simulate, out / "data.zarr", workers=args.workers)
-    parts = load_parts(data.data, task, chosen.split)
+    parts = load_parts(data.data, task, chosen.split, chosen.train.targets)
 
     _say("2/6 tuning")
     found = tune(store, chosen, parts)

@@ -1,6 +1,6 @@
 """Score a model on a data set and keep a panel of samples with their predictions and maps.
 
-Example: stm evaluate models:/stm-hubbard@champion --data fresh.zarr
+Example: stm evaluate models:/stm-hubbard@champion --data fresh.zarr --perturbation all
 """
 
 from __future__ import annotations
@@ -11,15 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deploy.serving.session import Session
 from pipelines.addresses import MODEL, local_file
 from pipelines.asking import predict_all
-from pipelines.questions import check_fits
+from pipelines.questions import load_fitting
 from stm_models import figures
 from stm_models.data import panel
-from stm_models.data.dataset import load
+from stm_models.errors import InputError
+from stm_models.tasks.base import Task
+from stm_models.tasks.perturbation import CLEAN, Perturbation, find
+from stm_models.tasks.registry import get
 from stm_models.training.metrics import metrics
+from stm_models.training.perturbations import digest, perturbed
 from tracking import datasets, runs
 from tracking.store import Store, connect
 
@@ -30,41 +35,68 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     parser.add_argument("model", help=MODEL)
     parser.add_argument("--data", required=True, metavar="DATA.zarr")
+    parser.add_argument(
+        "--perturbation", metavar="NAME[,NAME]", help="also score the task's perturbation sets of these names, or all"
+    )
+    parser.add_argument("--perturbation-seed", type=int, default=0, metavar="N", help="decides their random numbers")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Evaluate."""
-    return evaluate(connect(), local_file(args.model), args.data)
+    if args.perturbation_seed < 0:
+        raise InputError(f"--perturbation-seed is {args.perturbation_seed}: expected 0 or above")
+    return evaluate(connect(), local_file(args.model), args.data, args.perturbation, args.perturbation_seed)
 
 
-def evaluate(store: Store, onnx: Path, data: str | Path) -> dict[str, Any]:
+def evaluate(
+    store: Store, onnx: Path, data: str | Path, perturbation: str | None = None, seed: int = 0
+) -> dict[str, Any]:
     """Score the file ``onnx`` on every converged sample of ``data``, recorded as a run of its own.
+
+    Parameters
+    ----------
+    perturbation : str, optional
+        Names of perturbation sets, separated by commas, or ``all``: scores on these images too, as ``mild.mae``.
+    seed : int
+        Of the perturbations; the same seed gives the same images.
 
     Raises
     ------
     InputError
-        When the data set cannot be read, was altered, or does not fit the model.
+        When the data set cannot be read, was altered, does not fit the model, or lacks what a perturbation set
+        is made from.
     """
-    session, samples = Session(onnx), load(data, verify=True)
+    session = Session(onnx)
     about = session.metadata
-    check_fits(samples, about, data)
-    outputs = predict_all(session, samples.images, ("prediction", "distance"))
-    prediction = outputs["prediction"].astype(float)
-    scores = metrics(prediction, samples.targets, [target.name for target in about.targets])
-    usual = about.distance.quantiles["0.99"]
-    scores["outside"] = float(np.mean(outputs["distance"] > usual))
+    samples = load_fitting(data, about)
+    chosen_sets = _sets(get(about.task), perturbation)
+    scores, prediction = _scores(session, samples.images, samples.targets)
+    shown = {"clean" if chosen_sets else "evaluated": (samples.targets[:, 0], prediction[:, 0])}
+    digests = {}
+    for one in chosen_sets:
+        images = perturbed(one, samples, seed)
+        digests[one.name] = digest(images)
+        found, answers = _scores(session, images, samples.targets)
+        scores |= {f"{one.name}.{key}": value for key, value in found.items()}
+        if one != CLEAN:
+            shown[one.name] = (samples.targets[:, 0], answers[:, 0])
     trained_on = samples.attributes["digest"] == about.data["digest"]
 
     chosen = panel.choose(samples, np.arange(len(samples)))
     maps = predict_all(session, samples.images[chosen], ("prediction", "distance", *about.explanations))
     target = about.targets[0]
     words = {"label": target.name, "unit": target.unit}
-    shown = {"evaluated": (samples.targets[:, 0], prediction[:, 0])}
     with runs.start(
         store, about.task, "evaluate", tags={"evaluated.run": about.run_id, "model.sha256": about.sha256}
     ) as record:
         datasets.log(record, {**samples.attributes, "samples": len(samples)}, samples.path, "evaluation")
-        record.config({"task": about.task, "data": str(samples.path), "model": about.sha256})
+        record.config(
+            {"task": about.task, "data": str(samples.path), "model": about.sha256,
+             "perturbation": [one.name for one in chosen_sets], "perturbation_seed": seed}
+        )  # fmt: skip
+        for one in chosen_sets:
+            record.json({**one.record(), "seed": seed, "digest": digests[one.name]}, f"perturbations/{one.name}.json")
+        record.tags({f"perturbation.{name}.digest": value for name, value in digests.items()})
         record.environment()
         record.tags({"trained_on_this_data": trained_on})
         record.metrics(scores)
@@ -77,14 +109,39 @@ def evaluate(store: Store, onnx: Path, data: str | Path) -> dict[str, Any]:
         run_id = record.id
     return {
         "run_id": run_id, "data": str(samples.path), "digest": samples.attributes["digest"],
-        "samples": len(samples), "trained_on": trained_on, "metrics": scores,
+        "samples": len(samples), "trained_on": trained_on, "metrics": scores, "perturbations": digests,
     }  # fmt: skip
+
+
+def _sets(task: Task, names: str | None) -> list[Perturbation]:
+    if names is None:
+        return []
+    if names == "all":
+        return list(task.perturbations())
+    return [find(task.perturbations(), name.strip()) for name in dict.fromkeys(names.split(","))]
+
+
+def _scores(
+    session: Session, images: NDArray[np.float32], targets: NDArray[np.float64]
+) -> tuple[dict[str, float], NDArray[np.float64]]:
+    """Metrics of a model's answers, with the share that it calls outside its training data; and the answers."""
+    about = session.metadata
+    outputs = predict_all(session, images, ("prediction", "distance"))
+    prediction = outputs["prediction"].astype(np.float64)
+    scores = metrics(prediction, targets, [target.name for target in about.targets])
+    scores["outside"] = float(np.mean(outputs["distance"] > about.distance.quantiles["0.99"]))
+    return scores, prediction
 
 
 def describe(result: dict[str, Any]) -> str:
     """List the scores."""
     lines = [f"{result['samples']} samples of {result['data']}, run {result['run_id']}"]
-    lines += [f"  {name:<10}{value:.4g}" for name, value in result["metrics"].items()]
+    plain = {name: value for name, value in result["metrics"].items() if "." not in name}
+    width = max(map(len, plain)) + 2
+    lines += [f"  {name:<{width}}{value:.4g}" for name, value in plain.items()]
+    for name, summary in result["perturbations"].items():
+        found = "  ".join(f"{key} {result['metrics'][f'{name}.{key}']:.4g}" for key in plain)
+        lines.append(f"  {name:<11}{found}  (images {summary[:12]})")
     if result["trained_on"]:
         lines.append("  warning: the model was trained on this data set; these numbers say little")
     return "\n".join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,10 +19,12 @@ from stm_models.errors import InputError
 from stm_models.networks import bundle
 from stm_models.progress import Progress
 from stm_models.tasks.base import Task
+from stm_models.tasks.perturbation import CLEAN, Perturbation, find
 from stm_models.training.baselines import fit_baselines
 from stm_models.training.config import TrainConfig
 from stm_models.training.metrics import metrics
 from stm_models.training.novelty import Novelty
+from stm_models.training.perturbations import copies_of, perturbed
 from stm_models.training.trainer import TrainResult, predict, train
 from tracking import datasets
 from tracking.runs import Run
@@ -58,15 +60,15 @@ class Fitted:
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-def load_parts(path: str | Path, task: Task, config: SplitConfig) -> Parts:
-    """Read a data set of ``task`` and split it by group.
+def load_parts(path: str | Path, task: Task, config: SplitConfig, targets: Sequence[str] | None = None) -> Parts:
+    """Read a data set of ``task`` with some of its labels as ``targets`` and split it by group.
 
     Raises
     ------
     InputError
-        For a data set that cannot be read, of another task, or too small to split.
+        For a data set that cannot be read, of another task, without such targets, or too small to split.
     """
-    samples = load(path, verify=True, include_unconverged=config.include_unconverged)
+    samples = load(path, verify=True, include_unconverged=config.include_unconverged, targets=targets)
     if samples.attributes["task"] != task.name:
         raise InputError(
             f"{path} is a data set of task {samples.attributes['task']!r}, expected {task.name!r}: "
@@ -147,6 +149,8 @@ def fit(
             "training.recipe": recipe(settings, config, parts),
         }
     )
+    perturbation = find(settings.task.perturbations(), config.perturbation)
+    run.json(perturbation.record(), "perturbation.json")
     datasets.log(run, {**attributes, "samples": len(parts.samples)}, parts.samples.path)
     run.environment({"train": config.seed, "split": settings.split.seed})
     run.json(attributes, "data.json")
@@ -161,13 +165,14 @@ def fit(
 
         result = train(
             config, parts.train.images, parts.train.targets, parts.validation.images, parts.validation.targets,
-            on_epoch=report, checkpoint=checkpoint,
+            on_epoch=report, checkpoint=checkpoint, names=[target["name"] for target in attributes["targets"]],
+            steps=perturbation.steps, copies=copies_of(perturbation, parts.train, config.seed),
         )  # fmt: skip
     scores = score(lambda images: predict(result.model, images), parts)
     run.metrics({**scores, "best_epoch": result.best_epoch, "train_seconds": result.seconds})
     beside = _baselines(run, settings.task, parts, config.seed) if baselines else {}
     _figures(run, settings.task, parts, result)
-    _bundle(run, settings, config, parts, result, scores)
+    _bundle(run, settings, config, parts, result, scores, perturbation)
     return Fitted(run.id, config.network, scores, beside)
 
 
@@ -181,16 +186,20 @@ def _baselines(run: Run, task: Task, parts: Parts, seed: int) -> dict[str, dict[
 
 
 def _figures(run: Run, task: Task, parts: Parts, result: TrainResult) -> None:
+    predicted = {prefix: predict(result.model, part.images) for prefix, part in parts.scored.items()}
+    for column, target in enumerate(parts.samples.attributes["targets"]):
+        about = {"label": target["name"], "unit": target["unit"]}
+        sets = {
+            {"": "validation", "unseen_": "unseen values"}[prefix]: (
+                part.targets[:, column], predicted[prefix][:, column],
+            )
+            for prefix, part in parts.scored.items()
+        }  # fmt: skip
+        suffix = f"_{target['name']}" if column else ""
+        run.figure(figures.parity(sets, **about), f"figures/parity{suffix}.png")
+        run.figure(figures.residuals(sets, **about), f"figures/residuals{suffix}.png")
     target = parts.samples.attributes["targets"][0]
     about = {"label": target["name"], "unit": target["unit"]}
-    sets = {
-        {"": "validation", "unseen_": "unseen values"}[prefix]: (
-            part.targets[:, 0], predict(result.model, part.images)[:, 0],
-        )
-        for prefix, part in parts.scored.items()
-    }  # fmt: skip
-    run.figure(figures.parity(sets, **about), "figures/parity.png")
-    run.figure(figures.residuals(sets, **about), "figures/residuals.png")
     run.figure(figures.learning_curve(result.history, unit=target["unit"]), "figures/learning_curve.png")
     run.figure(
         figures.examples(
@@ -211,13 +220,21 @@ def _bundle(
     parts: Parts,
     result: TrainResult,
     scores: Mapping[str, float],
+    perturbation: Perturbation,
 ) -> None:
-    novelty, quantiles = Novelty.fit(parts.train.images, parts.validation.images, config.seed)
+    # A model trained on perturbed images knows such images: the distance is to what it was trained on.
+    known, held_out = (
+        part.images if perturbation == CLEAN else perturbed(perturbation, part, config.seed)
+        for part in (parts.train, parts.validation)
+    )
+    novelty, quantiles = Novelty.fit(known, held_out, config.seed)
     attributes = parts.samples.attributes
     info = {
         "task": settings.task.name, "network": config.network, "options": config.options,
         "input": attributes["input"], "targets": attributes["targets"], "explained": 0,
-        "data": {"recipe": attributes["recipe"], "digest": attributes["digest"]},
+        "data": {
+            "recipe": attributes["recipe"], "digest": attributes["digest"], "perturbation": perturbation.name,
+        },
         "metrics": dict(scores), "distance": {"quantiles": quantiles},
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:

@@ -40,6 +40,7 @@ def judge(
         task.baselines, trained.images, trained.targets, trained.coordinates["group"], chosen.train.seed
     )
     session = Session(onnx)
+    names = [target.name for target in session.metadata.targets]
     scores: dict[str, float] = {}
     beside: dict[str, dict[str, float]] = {name: {} for name in baselines}
     fresh = out
@@ -50,14 +51,14 @@ def judge(
         fresh = out / ("fresh-unseen.zarr" if unseen else "fresh.zarr")
         simulate(task, config, fresh, workers=workers)
         evaluate(store, onnx, fresh)
-        samples = load(fresh)
+        samples = load(fresh, targets=names)
         if not unseen:
             values = samples.coordinates[task.stratify]
             samples = samples.subset(np.isin(values.round(9), trained.coordinates[task.stratify].round(9)))
         prefix = "unseen_" if unseen else ""
-        ours = metrics(predict_all(session, samples.images)["prediction"], samples.targets)
+        ours = metrics(predict_all(session, samples.images)["prediction"], samples.targets, names)
         scores |= {f"{prefix}{key}": value for key, value in ours.items()}
         for name, predictor in baselines.items():
-            theirs = metrics(predictor(samples.images), samples.targets)
+            theirs = metrics(predictor(samples.images), samples.targets, names)
             beside[name] |= {f"{prefix}{key}": value for key, value in theirs.items()}
     return scores, beside, fresh

@@ -21,6 +21,7 @@ from stm_models.config import validate
 from stm_models.errors import InputError
 from stm_models.files import atomic_path
 from stm_models.tasks.base import Task
+from stm_models.training.config import TrainConfig
 from stm_models.training.metrics import metrics
 from tracking import models, runs
 from tracking.models import ModelVersionInfo
@@ -162,6 +163,12 @@ def _compare(
             "reason": f"champion version {champion.version} takes other images, so the two cannot be compared; "
             f"serve models:/{name}/{candidate.version} by its number",
         }
+    if ours.metadata.targets != theirs.metadata.targets:
+        return {
+            "promoted": False,
+            "reason": f"champion version {champion.version} predicts {_names(theirs)}, this one {_names(ours)}, so the "
+            f"two cannot be compared; serve models:/{name}/{candidate.version} by its number",
+        }
     parts = _parts(store, task, row, data or row.tags.get("data.path", ""))
     held = parts.unseen if len(parts.unseen) else parts.validation
     if champion.digest == candidate.digest:
@@ -188,8 +195,12 @@ def _compare(
     }
 
 
+def _names(session: Session) -> str:
+    return " and ".join(target.name for target in session.metadata.targets)
+
+
 def _held_out_by(row: RunRow) -> tuple[str | None, ...]:
-    split = sorted(f"{key}={value}" for key, value in row.params.items() if key.startswith("split."))
+    split = sorted(f"{key}={value}" for key, value in row.params.items() if key.startswith(("split.", "train.targets")))
     return (row.tags.get("data.digest"), *split)
 
 
@@ -201,7 +212,8 @@ def _parts(store: Store, task: Task, row: RunRow, path: str | Path) -> Parts:
             "simulate it there again, it has the same digest, then promote"
         )
     recorded = yaml.safe_load(runs.download(store, row.id, "config.yaml").read_text(encoding="utf-8"))
-    parts = load_parts(path, task, validate(SplitConfig, recorded["split"], "split"))
+    train = validate(TrainConfig, recorded["train"], "train")
+    parts = load_parts(path, task, validate(SplitConfig, recorded["split"], "split"), train.targets)
     if parts.samples.attributes["digest"] != row.tags["data.digest"]:
         raise InputError(
             f"{path} has digest {parts.samples.attributes['digest'][:12]}, run {row.id} was trained on "

@@ -23,7 +23,7 @@ from stm_models.tasks.registry import get
 if TYPE_CHECKING:
     from stm_models.data.dataset import Samples
 
-__all__ = ["Question", "Reading", "check_fits", "parse_size", "read_question"]
+__all__ = ["Question", "Reading", "check_fits", "load_fitting", "parse_size", "read_question"]
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,22 @@ def read_question(path: str | Path, session: Session, reading: Reading) -> Quest
     return Question(prepared.image[None], [_file_name(path, raw)], prepared.known, prepared.notes)
 
 
+def load_fitting(path: str | Path, metadata: ModelMetadata, *, include_unconverged: bool = False) -> Samples:
+    """Read a data set, verified, with the labels that a model predicts.
+
+    Raises
+    ------
+    InputError
+        As `stm_models.data.dataset.load` and `check_fits`.
+    """
+    from stm_models.data.dataset import load
+
+    names = [target.name for target in metadata.targets]
+    samples = load(path, verify=True, include_unconverged=include_unconverged, targets=names)
+    check_fits(samples, metadata, path)
+    return samples
+
+
 def check_fits(samples: Samples, metadata: ModelMetadata, path: str | Path) -> None:
     """Make sure that a data set is of the kind that a model was trained on.
 
@@ -134,8 +150,6 @@ def check_fits(samples: Samples, metadata: ModelMetadata, path: str | Path) -> N
 
 
 def _from_data_set(path: Path, session: Session, reading: Reading) -> Question:
-    from stm_models.data.dataset import load
-
     for option, value in (
         ("--key", reading.key),
         ("--bias", reading.bias),
@@ -147,8 +161,7 @@ def _from_data_set(path: Path, session: Session, reading: Reading) -> Question:
                 f"{option} is {value}, but {path} is a data set: {option} is for single files, leave it out "
                 "(--sample chooses a row)"
             )
-    samples = load(path, verify=True, include_unconverged=True)
-    check_fits(samples, session.metadata, path)
+    samples = load_fitting(path, session.metadata, include_unconverged=True)
     sample = reading.sample
     rows = np.arange(len(samples))
     if sample is not None:

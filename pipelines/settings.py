@@ -14,6 +14,7 @@ from pydantic import Field
 from stm_models.config import Config, merge, parse_assignments, validate
 from stm_models.errors import InputError, unknown
 from stm_models.tasks.base import Task
+from stm_models.tasks.perturbation import find
 from stm_models.tasks.registry import get
 from stm_models.training.config import TrainConfig
 
@@ -115,7 +116,7 @@ def load(
     Raises
     ------
     InputError
-        For an unknown task, preset, section or key, or an impossible value.
+        For an unknown task, preset, section, key or perturbation, or an impossible value.
     """
     found = get(task)
     if preset not in presets(task):
@@ -142,6 +143,7 @@ def load(
         values = merge(values, {name: {"seed": seed} for name in ("simulate", "split", "train", "tune")})
     values = merge(values, {name: given for name, given in (recorded or {}).items() if name in kinds})
     made: dict[str, Any] = {name: validate(kind, values.get(name, {}), name) for name, kind in kinds.items()}
+    find(found.perturbations(), made["train"].perturbation)
     return Settings(found, preset, **made)
 
 

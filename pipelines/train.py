@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.resume:
         chosen = _resumed(store, args.resume)
     registry.check(chosen.train.network, chosen.train.options)
-    parts = load_parts(args.data, chosen.task, chosen.split)
+    parts = load_parts(args.data, chosen.task, chosen.split, chosen.train.targets)
     with runs.start(store, chosen.task.name, f"train {chosen.train.network}", resume=args.resume) as record:
         print(f"run {record.id}: if interrupted, continue with --resume {record.id}")
         link = store.run_link(record.id)

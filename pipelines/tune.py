@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     pairs += [f"tune.trials={args.trials}"] if args.trials is not None else []
     chosen = settings.load(args.task, args.preset, config=args.config, assignments=pairs, seed=args.seed)
     store = connect()
-    parts = load_parts(args.data, chosen.task, chosen.split)
+    parts = load_parts(args.data, chosen.task, chosen.split, chosen.train.targets)
     return tune(store, chosen, parts, name=args.study, storage=args.storage)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 
 from stm_models.data.digest import StoredDigests
 from stm_models.data.store import READ_ERRORS, open_root
-from stm_models.errors import InputError
+from stm_models.errors import InputError, unknown
 
-__all__ = ["Samples", "load"]
+__all__ = ["Samples", "load", "stored"]
 
 Array = NDArray[Any]
 
@@ -56,7 +57,13 @@ class Samples:
         )
 
 
-def load(path: str | Path, *, verify: bool = False, include_unconverged: bool = False) -> Samples:
+def load(
+    path: str | Path,
+    *,
+    verify: bool = False,
+    include_unconverged: bool = False,
+    targets: Sequence[str] | None = None,
+) -> Samples:
     """Read the images, targets and coordinates of a finished store.
 
     Parameters
@@ -67,17 +74,22 @@ def load(path: str | Path, *, verify: bool = False, include_unconverged: bool = 
         Compute every digest anew and compare; reads all arrays.
     include_unconverged : bool
         Keep the samples of groups flagged as not converged.
+    targets : sequence of str, optional
+        Labels to learn, among the data set's own targets and its ``possible_targets``; by default its own.
 
     Raises
     ------
     InputError
-        When there is no store, it is not finished, damaged, altered, or holds NaN.
+        When there is no store, it is not finished, damaged, altered, or holds NaN, or for a target that it
+        does not have.
     """
     path = Path(path)
     root = open_root(path)
     attributes: dict[str, Any] = dict(root.attrs)
     if attributes.get("complete") is not True:
         raise InputError(f"{path} is not finished: run the same `stm simulate` command again, it continues")
+    if targets is not None:
+        attributes["targets"] = _chosen(attributes, targets)
     try:
         arrays = dict(root.arrays())
         for name, array in arrays.items():
@@ -87,7 +99,8 @@ def load(path: str | Path, *, verify: bool = False, include_unconverged: bool = 
             _verify(root)
         images = arrays["image"][:]
         coordinates = {name: arrays[name][:] for name in str(attributes["coordinates"]).split()}
-        targets = np.stack([coordinates[target["name"]].astype(np.float64) for target in attributes["targets"]], axis=1)
+        columns = [coordinates[target["name"]].astype(np.float64) for target in attributes["targets"]]
+        targets_of = np.stack(columns, axis=1)
     except READ_ERRORS as error:
         line = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(f"{path} is damaged ({line}): delete it and simulate again") from error
@@ -96,14 +109,51 @@ def load(path: str | Path, *, verify: bool = False, include_unconverged: bool = 
         raise InputError(
             f"{path} holds NaN or infinity in {len(bad)} images, first in sample {bad[0]}: delete it and simulate again"
         )
+    for target, column in zip(attributes["targets"], targets_of.T, strict=True):
+        if not np.isfinite(column).all():
+            missing = np.count_nonzero(~np.isfinite(column))
+            raise InputError(
+                f"{path} lacks the label {target['name']!r} in {missing} of {len(column)} samples: "
+                "choose other targets, or simulate again"
+            )
     coordinates["sample"] = np.arange(len(images))
-    samples = Samples(images, targets, coordinates, attributes, path)
+    samples = Samples(images, targets_of, coordinates, attributes, path)
     if include_unconverged:
         return samples
     kept = coordinates["converged"]
     if not kept.any():
         raise InputError(f"no state of {path} converged: simulate with more iterations or a larger tolerance")
     return samples if kept.all() else samples.subset(np.flatnonzero(kept))
+
+
+def stored(samples: Samples, name: str) -> Array:
+    """Read an array of the data set that `load` leaves on the disk, e.g. ``ldos``: (S, ...), a row per sample.
+
+    Raises
+    ------
+    InputError
+        When the data set does not hold it, or is damaged.
+    """
+    root = open_root(samples.path)
+    held = [key for key, array in root.arrays() if array.attrs.get("role") == "array"]
+    if name not in held:
+        raise InputError(
+            f"{samples.path} does not hold {name!r} (it holds {', '.join(held)}): simulate a data set that keeps it"
+        )
+    try:
+        return root[name].oindex[samples.coordinates["sample"]]
+    except READ_ERRORS as error:
+        raise InputError(f"{samples.path} is damaged ({name} cannot be read): delete it and simulate again") from error
+
+
+def _chosen(attributes: dict[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
+    known = {target["name"]: target for target in (*attributes["targets"], *attributes.get("possible_targets", ()))}
+    for name in names:
+        if name not in known:
+            raise unknown("target of this data set", name, known)
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"targets are {list(names)}: expected one or more different ones of {', '.join(known)}")
+    return [dict(known[name]) for name in names]
 
 
 def _verify(root: zarr.Group) -> None:

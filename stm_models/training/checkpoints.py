@@ -18,7 +18,7 @@ from stm_models.files import atomic_path
 
 __all__ = ["Checkpoint", "fingerprint", "read", "write"]
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass
@@ -36,8 +36,8 @@ class Checkpoint:
         `fingerprint` of the data.
     epoch, best_epoch : int
         Last finished epoch and the best one; 0 before the first.
-    best_mae : float
-        Validation error of the best epoch.
+    best_error : float
+        Validation error of the best epoch; what decides which one is best.
     last, best : dict of str to Tensor
         Weights after the last and the best epoch.
     optimiser : dict
@@ -49,7 +49,7 @@ class Checkpoint:
     data: int
     epoch: int = 0
     best_epoch: int = 0
-    best_mae: float = float("inf")
+    best_error: float = float("inf")
     last: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
     optimiser: dict[str, Any] = field(default_factory=dict)

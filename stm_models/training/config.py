@@ -30,6 +30,11 @@ class TrainConfig(Config):
         CPU threads; ``None`` leaves the process's setting.
     device : str
         ``"auto"`` takes a CUDA device when there is one.
+    targets : tuple of str or None
+        Labels to learn, of those that the data set offers; ``None`` for the task's own.
+    perturbation : str
+        One of the task's perturbation sets, for the training images alone: each batch anew, or where images are
+        made again from maps, every 20 epochs. Validation images stay as they were simulated.
     """
 
     network: str = "mlp"
@@ -45,3 +50,5 @@ class TrainConfig(Config):
     seed: int = Field(0, ge=0, lt=2**31)
     threads: int | None = Field(None, ge=1, le=1024)
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    targets: tuple[str, ...] | None = Field(None, min_length=1)
+    perturbation: str = "clean"

@@ -10,7 +10,7 @@ import torch
 
 from stm_models.errors import InputError
 
-__all__ = ["seeded", "select_device", "threads"]
+__all__ = ["mixed", "seeded", "select_device", "threads"]
 
 
 def select_device(name: str) -> torch.device:
@@ -28,13 +28,18 @@ def select_device(name: str) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
+def mixed(*numbers: int) -> int:
+    """Return one seed (below 2**63) for a tuple of numbers that are not negative."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
 @contextmanager
 def seeded(seed: int, epoch: int, device: torch.device) -> Iterator[torch.Generator]:
     """Yield a CPU generator for ``epoch`` and seed torch's own, for dropout; that is restored on leaving."""
-    mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    start = mixed(seed, epoch)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(mixed)
-        yield torch.Generator().manual_seed(mixed)
+        torch.manual_seed(start)
+        yield torch.Generator().manual_seed(start)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from stm_models.errors import InputError
 from stm_models.networks import registry
 from stm_models.networks.model import Model
+from stm_models.tasks.perturbation import Step
 from stm_models.training import checkpoints
 from stm_models.training.config import TrainConfig
 from stm_models.training.losses import loss_function
-from stm_models.training.metrics import metrics
+from stm_models.training.metrics import mae, metrics
+from stm_models.training.perturbations import perturb
 from stm_models.training.predict import predict
-from stm_models.training.reproducible import seeded, select_device, threads
+from stm_models.training.reproducible import mixed, seeded, select_device, threads
 from stm_models.training.schedules import factor
 
 __all__ = ["OnEpoch", "TrainResult", "predict", "train"]
@@ -30,6 +32,8 @@ OnEpoch = Callable[[int, dict[str, float]], None]
 Array = NDArray[Any]
 
 _SAVE_EVERY = 5.0  # seconds
+_EPOCHS_PER_COPY = 20
+_CHUNK = 64
 _WITHOUT_EFFECT = {"threads", "device"}
 
 
@@ -43,7 +47,7 @@ class TrainResult:
         With the weights of the best epoch, on the CPU, in eval mode.
     history : list of dict
         Per epoch: epoch, train_loss (standardised), learning_rate, val_mae and val_rmse (targets' units),
-        val_r2, seconds.
+        val_r2, the same per target where there are several, seconds.
     best_epoch : int
         Counted from 1.
     seconds : float
@@ -65,8 +69,13 @@ def train(
     *,
     on_epoch: OnEpoch | None = None,
     checkpoint: Path | None = None,
+    names: Sequence[str] = (),
+    steps: Sequence[Step] = (),
+    copies: Callable[[int], Array] | None = None,
 ) -> TrainResult:
     """Train until the validation error stops falling.
+
+    Of several targets' errors each counts in units of the target's spread in the training data.
 
     Parameters
     ----------
@@ -79,6 +88,13 @@ def train(
     checkpoint : Path, optional
         File that keeps the state, at most a few seconds old; where it exists the run continues from it, and
         on the CPU ends with bitwise the same weights as without the interruption.
+    names : sequence of str, optional
+        Of the targets, for the history.
+    steps : sequence of Step, optional
+        Distortions of every batch of training images, on the device.
+    copies : callable, optional
+        Gives, for a number, another perturbed copy (S, C, H, W) of the training images; the next one every
+        20 epochs, one in memory at a time.
 
     Raises
     ------
@@ -90,29 +106,34 @@ def train(
     _check(validation_images, validation_targets, "validation", images, targets)
     device = select_device(config.device)
     network = registry.create(config.network, images.shape[1:], targets.shape[1], config.options, seed=config.seed)
-    model = Model.for_data(network, images, targets).to(device)
+    first = _distorted(images if copies is None else copies(0), steps, config.seed)
+    model = Model.for_data(network, first, targets).to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     settings = config.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
     arrays = (images, targets, validation_images, validation_targets)
     state = _resume(checkpoint, settings, arrays, model, optimiser)
-    x = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).to(device)
+    x, copy = _tensor(images if copies is None else first, device), 0
     y = torch.from_numpy(np.ascontiguousarray(targets, dtype=np.float32)).to(device)
     y = (y - model.target_mean) / model.target_scale
     saved = -np.inf
     with threads(config.threads):
         while not _finished(config, state):
             epoch, start = state.epoch + 1, time.perf_counter()
-            train_loss, rate = _run_epoch(config, epoch, model, optimiser, x, y)
+            if copies is not None and copy != (epoch - 1) // _EPOCHS_PER_COPY:
+                copy = (epoch - 1) // _EPOCHS_PER_COPY
+                x = _tensor(copies(copy), device)
+            train_loss, rate = _run_epoch(config, epoch, model, optimiser, x, y, steps)
             prediction = predict(model, validation_images)
             if not np.isfinite(prediction).all():
                 raise _diverged(epoch, "the validation set", rate)
-            scores = {f"val_{key}": value for key, value in metrics(prediction, validation_targets).items()}
+            scores = {f"val_{key}": value for key, value in metrics(prediction, validation_targets, names).items()}
             entry = {"epoch": epoch, "train_loss": train_loss, "learning_rate": rate, **scores}
             entry["seconds"] = time.perf_counter() - start
             state.epoch = epoch
             state.history.append(entry)
-            if scores["val_mae"] < state.best_mae:
-                state.best_epoch, state.best_mae, state.best = epoch, scores["val_mae"], _copy(model)
+            error = _error(prediction, validation_targets, model)
+            if error < state.best_error:
+                state.best_epoch, state.best_error, state.best = epoch, error, _copy(model)
             due = _finished(config, state) or time.monotonic() - saved > _SAVE_EVERY
             if due:
                 _save(checkpoint, state, model, optimiser)
@@ -127,6 +148,24 @@ def train(
     model.load_state_dict(state.best)
     seconds = sum(entry["seconds"] for entry in state.history)
     return TrainResult(model.cpu().eval(), state.history, state.best_epoch, seconds)
+
+
+def _distorted(images: Array, steps: Sequence[Step], seed: int) -> Array:
+    """Return one distorted copy of the training images: what the network's input is standardised by."""
+    if not steps:
+        return images
+    generator = torch.Generator().manual_seed(mixed(seed, 0, 1))
+    parts = (torch.from_numpy(np.array(images[i : i + _CHUNK], np.float32)) for i in range(0, len(images), _CHUNK))
+    return np.concatenate([perturb(part, steps, generator).numpy() for part in parts])
+
+
+def _tensor(images: Array, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).to(device)
+
+
+def _error(prediction: Array, targets: Array, model: Model) -> float:
+    errors = mae(prediction, targets)
+    return float(errors[0] if len(errors) == 1 else (errors / model.target_scale.cpu().double().numpy()).mean())
 
 
 def _finished(config: TrainConfig, state: checkpoints.Checkpoint) -> bool:
@@ -152,11 +191,18 @@ def _resume(
 
 
 def _run_epoch(
-    config: TrainConfig, epoch: int, model: Model, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor
+    config: TrainConfig,
+    epoch: int,
+    model: Model,
+    optimiser: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    steps: Sequence[Step],
 ) -> tuple[float, float]:
     loss_of = loss_function(config.loss)
     count = -(-len(x) // config.batch_size)
     losses, weights = [], []
+    distorting = torch.Generator(x.device).manual_seed(mixed(config.seed, epoch, 1))
     with seeded(config.seed, epoch, x.device) as generator:
         order = torch.randperm(len(x), generator=generator).to(x.device)
         model.train()
@@ -165,7 +211,8 @@ def _run_epoch(
             rate = config.learning_rate * factor(config.schedule, step, config.epochs * count)
             optimiser.param_groups[0]["lr"] = rate
             optimiser.zero_grad(set_to_none=True)
-            loss = loss_of(model.network(model.standardise(x[rows])), y[rows])
+            batch_images = perturb(x[rows], steps, distorting)
+            loss = loss_of(model.network(model.standardise(batch_images)), y[rows])
             loss.backward()
             if config.clip_norm:
                 nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)

@@ -9,6 +9,7 @@ from stm_models.config import validate
 from stm_models.errors import InputError
 from stm_models.networks import registry
 from stm_models.networks.model import Model
+from stm_models.tasks.perturbation import Step
 from stm_models.training import trainer
 from stm_models.training.checkpoints import fingerprint
 from stm_models.training.config import TrainConfig
@@ -125,6 +126,69 @@ def test_resume_with_batch_norm_and_dropout(linear, tmp_path):
     with pytest.raises(Interrupt):
         train(config, *data, on_epoch=_interrupt_at(2), checkpoint=path)
     assert _equal(_weights(whole), _weights(train(config, *data, checkpoint=path)))
+
+
+STEPS = (
+    Step("gain_shift", 0.5, {"gain": (0.98, 1.02), "shift": (-1e-3, 1e-3)}),
+    Step("strain", 0.5, {"strain": (0.01, 0.03)}),
+    Step("gaussian", 0.5, {"sigma": (1e-4, 1e-3)}),
+)
+
+
+@pytest.mark.parametrize("kind", ["steps", "copies"])
+def test_perturbed_training_resumes_bitwise(linear, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(trainer, "_EPOCHS_PER_COPY", 2)
+    asked = []
+
+    def copies(number):
+        asked.append(number)
+        noise = np.random.default_rng([1, number]).normal(0, 1e-3, linear[0].shape)
+        return (linear[0] + noise).astype(np.float32)
+
+    perturbed = {"steps": {"steps": STEPS}, "copies": {"steps": STEPS[:1], "copies": copies}}[kind]
+    whole = train(_config(), *linear, **perturbed)
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(Interrupt):
+        train(_config(), *linear, on_epoch=_interrupt_at(3), checkpoint=path, **perturbed)
+    assert _equal(_weights(whole), _weights(train(_config(), *linear, checkpoint=path, **perturbed)))
+    assert not _equal(_weights(whole), _weights(train(_config(), *linear)))
+    assert not _equal(_weights(whole), _weights(train(_config(seed=1), *linear, **perturbed)))
+    if kind == "copies":
+        assert asked[:3] == [0, 1, 2]
+
+
+def test_no_steps_change_nothing(linear):
+    never = Step("gaussian", 0.0, {"sigma": (1.0, 2.0)})
+    clean = train(_config(), *linear)
+    assert _equal(_weights(clean), _weights(train(_config(), *linear, steps=(never,), names=["U"])))
+
+
+def test_validation_images_stay_as_they_are(linear, monkeypatch):
+    seen = []
+    monkeypatch.setattr(trainer, "predict", lambda model, images: seen.append(images) or predict(model, images))
+    result = train(_config(), *linear, steps=STEPS)
+    assert all(images is linear[2] for images in seen)
+    assert metrics(predict(result.model, linear[2]), linear[3])["mae"] == min(h["val_mae"] for h in result.history)
+
+
+def test_noise_in_training_helps_against_noise(linear):
+    strong = (Step("gaussian", 1.0, {"sigma": (4e-3, 6e-3)}),)
+    config = TrainConfig(options={"hidden": [32], "pool": 1, "dropout": 0}, epochs=40, learning_rate=3e-3, device="cpu")
+    noisy = linear[2] + np.random.default_rng(3).normal(0, 5e-3, linear[2].shape).astype(np.float32)
+    errors = {
+        name: metrics(predict(train(config, *linear, steps=steps).model, noisy), linear[3])["mae"]
+        for name, steps in (("clean", ()), ("noise", strong))
+    }
+    assert errors["noise"] < 0.8 * errors["clean"]
+
+
+def test_targets_of_unlike_units_count_alike(linear):
+    """A second target of tiny numbers must not be drowned by the first when the best epoch is chosen."""
+    both = [np.hstack([linear[i], 1e-6 * linear[i] ** 2]) for i in (1, 3)]
+    result = train(_config(learning_rate=1e-2), linear[0], both[0], linear[2], both[1], names=["U", "gap"])
+    scale = both[0].std(axis=0)
+    errors = [h["val_mae_U"] / scale[0] + h["val_mae_gap"] / scale[1] for h in result.history]
+    assert result.best_epoch == 1 + int(np.argmin(errors))
 
 
 def test_a_finished_checkpoint_is_not_trained_again(linear, tmp_path, monkeypatch):

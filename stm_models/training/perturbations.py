@@ -1,0 +1,186 @@
+"""Perturbed images: batched distortions with explicit random numbers, and named sets that anyone can make again."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from stm_models.data.dataset import Samples, stored
+from stm_models.tasks.perturbation import Perturbation, Step
+from stm_models.training.reproducible import mixed
+
+__all__ = ["copies_of", "digest", "perturb", "perturbed"]
+
+Ranges = dict[str, Tensor]
+
+_CHUNK = 64
+_DIGITS = 5
+
+
+def perturb(images: Tensor, steps: Sequence[Step], generator: torch.Generator) -> Tensor:
+    """Distort every image with draws of its own.
+
+    Parameters
+    ----------
+    images : (B, C, H, W) floating
+        For the task hubbard |F|/|F(0)|, in [0, 1]. Left as it is.
+    steps : sequence of Step
+    generator : torch.Generator
+        On the device of the images. How many numbers are taken depends on the shape alone.
+
+    Returns
+    -------
+    (B, C, H, W)
+        Not clipped: noise around 0 stays symmetric. An image that no step met is bitwise the same.
+
+    Notes
+    -----
+    Gain, shift, strain and tip are those of one measurement and shared by the channels of a sample; noise and
+    line offsets are each channel's own.
+    """
+    for step in steps:
+        met = torch.rand(len(images), generator=generator, device=images.device) < step.probability
+        drawn = {name: _uniform(images, limits, generator) for name, limits in step.ranges.items()}
+        changed = _DISTORTIONS[step.kind](images, drawn, step, generator)
+        images = torch.where(met[:, None, None, None], changed, images)
+    return images
+
+
+def perturbed(perturbation: Perturbation, samples: Samples, seed: int) -> NDArray[np.float32]:
+    """Return the images of ``samples`` as the set ``perturbation`` with ``seed`` has them.
+
+    Every sample's random numbers come from the seed and its row in the data set: neither its companions nor
+    their number matter.
+
+    Returns
+    -------
+    (S, C, H, W) float32
+
+    Raises
+    ------
+    InputError
+        When the data set does not hold an array that the set is made from.
+    """
+    rows = samples.coordinates["sample"]
+    images = np.array(samples.images, dtype=np.float32) if perturbation.remake is None else _remade(
+        perturbation, samples, seed
+    )  # fmt: skip
+    if perturbation.steps:
+        for place, row in enumerate(rows):
+            generator = torch.Generator().manual_seed(mixed(seed, int(row)))
+            one = torch.from_numpy(images[place : place + 1])
+            images[place] = perturb(one, perturbation.steps, generator)[0].numpy()
+    return images
+
+
+def copies_of(perturbation: Perturbation, samples: Samples, seed: int) -> Callable[[int], NDArray[np.float32]] | None:
+    """Return what makes copy 0, 1, ... of the images of a set that is made from maps; ``None`` for another set.
+
+    Without the steps, which the trainer takes batch by batch.
+    """
+    if perturbation.remake is None:
+        return None
+    from_maps = replace(perturbation, steps=())
+    return lambda number: perturbed(from_maps, samples, mixed(seed, number, 2))
+
+
+def digest(images: NDArray[Any]) -> str:
+    """Return a SHA-256 (hex) of images (S, C, H, W), rounded to 5 decimals as those of a data set are."""
+    summary = hashlib.sha256(repr(images.shape).encode())
+    for image in images:
+        summary.update(np.rint(image.astype(np.float64) * 10**_DIGITS).astype("<i8").tobytes())
+    return summary.hexdigest()
+
+
+def _remade(perturbation: Perturbation, samples: Samples, seed: int) -> NDArray[np.float32]:
+    assert perturbation.remake is not None  # noqa: S101
+    for name in perturbation.needs:
+        stored(samples.subset(np.arange(1)), name)  # refused before anything else is asked of the data set
+    remake = perturbation.remake(samples.attributes)
+    images = np.empty(samples.images.shape, np.float32)
+    for first in range(0, len(samples), _CHUNK):
+        part = samples.subset(np.arange(first, min(first + _CHUNK, len(samples))))
+        arrays = {name: stored(part, name) for name in perturbation.needs}
+        for place, row in enumerate(part.coordinates["sample"]):
+            coordinates = {name: values[place] for name, values in part.coordinates.items()}
+            own = {name: values[place] for name, values in arrays.items()}
+            images[first + place] = remake(coordinates, own, np.random.default_rng([seed, int(row)]))
+    return images
+
+
+def _uniform(like: Tensor, limits: tuple[float, float], generator: torch.Generator) -> Tensor:
+    low, high = limits
+    return low + (high - low) * torch.rand(len(like), generator=generator, device=like.device, dtype=like.dtype)
+
+
+def _normal(like: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
+
+
+def _per_image(values: Tensor) -> Tensor:
+    return values[:, None, None, None]
+
+
+def _gain_shift(x: Tensor, drawn: Ranges, step: Step, generator: torch.Generator) -> Tensor:
+    return x * _per_image(drawn["gain"]) + _per_image(drawn["shift"])
+
+
+def _gaussian(x: Tensor, drawn: Ranges, step: Step, generator: torch.Generator) -> Tensor:
+    return x + _per_image(drawn["sigma"]) * _normal(x, tuple(x.shape), generator)
+
+
+def _scan_line(x: Tensor, drawn: Ranges, step: Step, generator: torch.Generator) -> Tensor:
+    return x + _per_image(drawn["sigma"]) * _normal(x, (*x.shape[:3], 1), generator)
+
+
+def _strain(x: Tensor, drawn: Ranges, step: Step, generator: torch.Generator) -> Tensor:
+    """Stretch by 1 + strain along a random direction and by 1 - strain across it, in pixels."""
+    angle = _uniform(x, (0.0, math.pi), generator)
+    c, s = torch.cos(angle), torch.sin(angle)
+    along, across = 1 / (1 + drawn["strain"]), 1 / (1 - drawn["strain"])
+    height, width = x.shape[2:]
+    zero = torch.zeros_like(c)
+    # Where a pixel of the result is looked up; grid coordinates run from -1 to 1 along either side.
+    first = torch.stack([along * c * c + across * s * s, (along - across) * c * s * height / width, zero], -1)
+    second = torch.stack([(along - across) * c * s * width / height, along * s * s + across * c * c, zero], -1)
+    grid = functional.affine_grid(torch.stack([first, second], 1), list(x.shape), align_corners=False)
+    return functional.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _tip_blur(x: Tensor, drawn: Ranges, step: Step, generator: torch.Generator) -> Tensor:
+    """Convolve with an elliptical Gaussian at a random angle; beyond the edge the last pixel is repeated."""
+    angle = _uniform(x, (0.0, math.pi), generator)[:, None, None]
+    reach = math.ceil(3.5 * step.ranges["sigma"][1] * step.ranges["ratio"][1])
+    offsets = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
+    v, u = offsets[None, :, None], offsets[None, None, :]
+    narrow = drawn["sigma"][:, None, None]
+    wide = narrow * drawn["ratio"][:, None, None]
+    along, across = u * torch.cos(angle) + v * torch.sin(angle), v * torch.cos(angle) - u * torch.sin(angle)
+    kernel = torch.exp(-((along / wide) ** 2 + (across / narrow) ** 2) / 2)
+    kernel = kernel / kernel.sum((1, 2), keepdim=True)
+    count, channels = x.shape[:2]
+    padded = functional.pad(x, (reach,) * 4, mode="replicate").reshape(1, count * channels, *_padded(x, reach))
+    kernels = kernel.repeat_interleave(channels, 0)[:, None]
+    return functional.conv2d(padded, kernels, groups=count * channels).reshape(x.shape)
+
+
+def _padded(x: Tensor, reach: int) -> tuple[int, int]:
+    return x.shape[2] + 2 * reach, x.shape[3] + 2 * reach
+
+
+_DISTORTIONS: dict[str, Callable[[Tensor, Ranges, Step, torch.Generator], Tensor]] = {
+    "gain_shift": _gain_shift,
+    "gaussian": _gaussian,
+    "scan_line": _scan_line,
+    "strain": _strain,
+    "tip_blur": _tip_blur,
+}

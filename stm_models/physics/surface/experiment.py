@@ -27,6 +27,7 @@ Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
 _FRAME = 80  # px, to which the presets' numbers belong
 _SLOPE_UNIT = 0.25  # V
+_RINGS = 3.0  # px from an impurity, where its rings begin
 
 PIXEL_SIZE = 4.6875
 """375 Å on 80 pixels, in Å."""
@@ -62,7 +63,7 @@ class Experiment:
         Drift of the frame at each bias.
     true_wave_numbers : (V,) complex128, rad/px
     oscillation : float
-        rms of the scattered part without noise, the unit of the noise.
+        rms of the rings as the tip sees them, more than 3 px from every impurity: the unit of the noise.
     """
 
     maps: Floats32
@@ -134,7 +135,7 @@ def pseudo_experiment(
     grid = pixel_grid(size)
     ratio = density(grid, scatterers, volts, true, displacement).reshape(-1, size, size)
     scattered = (ratio - 1) * _damping(positions, displacement, size, recipe.damping)
-    oscillation = float(np.sqrt(np.mean(np.square(scattered - scattered.mean(axis=(1, 2), keepdims=True)))))
+    oscillation = _ring_strength(noise.blur(scattered, recipe.tip), positions)
     maps = 1 + scattered
     heights = spots * (1 + slopes * volts[:, None])
     _add_spots(maps, positions, displacement, heights, widths)
@@ -192,6 +193,17 @@ def _impurities(
         recipe.spot_slope * rng.standard_normal(count),
         rng.uniform(*recipe.spot_width, count),
     )
+
+
+def _ring_strength(scattered: Floats, positions: Floats) -> float:
+    """Standard deviation over the pixels away from impurities, of all of them where none is."""
+    size = scattered.shape[-1]
+    away = np.ones(size * size, bool)
+    grid = pixel_grid(size)
+    for position in positions:
+        away &= np.square(grid - position).sum(axis=1) > _RINGS**2
+    values = scattered.reshape(len(scattered), -1)
+    return float(np.sqrt(values[:, away if away.any() else ~away].var(axis=1).mean()))
 
 
 def _noise(recipe: Preset, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:

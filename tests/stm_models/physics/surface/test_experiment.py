@@ -79,7 +79,9 @@ def test_without_instrument_it_is_the_damped_scattering():
     square = ((grid[:, None] - result.scatterers.positions) ** 2).sum(axis=2)
     expected = 1 + wave * np.prod(1 - np.exp(-square), axis=1)
     np.testing.assert_allclose(result.maps.reshape(3, -1), expected, atol=1e-5)
-    assert result.oscillation > 0.05
+    rings = expected[:, square.min(axis=1) > 9]
+    assert result.oscillation == pytest.approx(np.sqrt(rings.var(axis=1).mean()), rel=1e-4)
+    assert 0.05 < result.oscillation < expected.std()
 
 
 def test_species_have_their_phases_and_share():

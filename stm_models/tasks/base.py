@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stm_models.config import Config
 from stm_models.search import Space
+from stm_models.tasks.perturbation import CLEAN, Perturbation
 
 if TYPE_CHECKING:
     from stm_models.data.opened import OpenDataSet
@@ -243,6 +244,10 @@ class Task(ABC):
     def search_space(self) -> Space:
         """Training parameters worth tuning, whatever the network."""
         return {}
+
+    def perturbations(self) -> tuple[Perturbation, ...]:
+        """Return the named sets of perturbed images that models may be trained and judged on."""
+        return (CLEAN,)
 
     def channel_names(self, input_spec: Mapping[str, Any]) -> list[str]:
         """Name the channels of an input, for people."""

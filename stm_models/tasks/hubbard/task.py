@@ -18,6 +18,7 @@ from stm_models.tasks.base import Axes, Pictures, Plan, Prepared, RawMap, Simula
 from stm_models.tasks.conventions import Convention
 from stm_models.tasks.hubbard import simulation
 from stm_models.tasks.hubbard.config import HubbardSimulation
+from stm_models.tasks.perturbation import Perturbation
 
 if TYPE_CHECKING:
     from stm_models.data.opened import OpenDataSet
@@ -86,6 +87,12 @@ class HubbardTask(Task):
             envelope=input_spec["envelope"], radius=input_spec["radius"],
         )  # fmt: skip
         return Prepared(image, known, notes)
+
+    def perturbations(self) -> tuple[Perturbation, ...]:
+        """Return the paper's sets and an instrument's; see `stm_models.tasks.hubbard.perturbations`."""
+        from stm_models.tasks.hubbard.perturbations import SETS
+
+        return SETS
 
     def axes(self, input_spec: Mapping[str, Any]) -> Axes:
         """Wave vectors in 1/a; kx and ky have different scales."""

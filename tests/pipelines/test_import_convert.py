@@ -21,6 +21,7 @@ from pipelines.settings import SplitConfig
 from stm_models.data.dataset import load
 from stm_models.data.readers import read
 from stm_models.data.store import Store, create
+from stm_models.errors import InputError
 from stm_models.physics.moire.fourier import KGrid, direct_transform
 from stm_models.physics.moire.lattice import build, patch
 from stm_models.signal.real_map import to_ft_image
@@ -427,6 +428,27 @@ def test_what_is_there_is_left_alone(stm, theirs, data, tmp_path):
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
 
+def test_what_a_killed_command_left_is_no_hindrance(stm, theirs, data, tmp_path):
+    for command, out, left in (
+        (("import", "ldos", theirs), tmp_path / "b.zarr", ".b.zarr.importing"),
+        (("convert", data, "--to", "images"), tmp_path / "png", ".png.converting"),
+    ):
+        (tmp_path / left / "half").mkdir(parents=True)
+        out.mkdir()  # an empty folder is as good as none
+        assert stm(*command, "--out", out)[0] == 0
+        assert not (tmp_path / left).exists()
+        assert any(out.iterdir())
+    assert len(load(tmp_path / "b.zarr", verify=True)) == 6
+
+
+def test_a_map_is_no_input_of_a_model_of_pictures(stm, texts, pictures, tmp_path):
+    stm("import", "images", pictures, "--out", tmp_path / "b.zarr")
+    spec = load(tmp_path / "b.zarr").attributes["input"]
+    assert TASK.axes(spec).extent[1] > 0
+    with pytest.raises(InputError, match="trained on 8-bit pictures"):
+        TASK.prepare(read(next(texts.glob("*.dat"))), spec)
+
+
 def test_a_file_changed_meanwhile(theirs, tmp_path):
     """Between the first look and the second, which writes."""
     convention = TASK.conventions()["ldos"]
@@ -437,7 +459,7 @@ def test_a_file_changed_meanwhile(theirs, tmp_path):
             (folder / "LDOS-Mu-I9-P4-U1.50-eta.dat").write_text(field(44))
             return found
 
-    with pytest.raises(Exception, match="was changed while it was imported"):
+    with pytest.raises(InputError, match="was changed while it was imported"):
         import_folder(TASK, Meddling(), theirs, LdosImport(), tmp_path / "b.zarr")
     assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
 

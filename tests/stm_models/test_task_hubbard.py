@@ -1,6 +1,7 @@
 """The task hubbard: what its config refuses, what its images are, and its answers."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -278,6 +279,9 @@ def test_a_smaller_structure_is_padded_and_the_padding_reaches_nothing(task, tmp
     create(tmp_path / "d.zarr", plan, {})
     store = Store(tmp_path / "d.zarr")
     store.write(first, result)
+    larger = {name: np.zeros(np.array(spec.shape) + 1) for name, spec in plan.state.items()}
+    with pytest.raises(ValueError, match="state_density has shape"):
+        store.write(second, replace(result, state=larger))
     state = store.state(first.index)
     for name, spec in plan.state.items():
         assert state[name].shape == spec.shape

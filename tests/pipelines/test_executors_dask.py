@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,16 @@ def cluster(tmp_path_factory):
     running.close()
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """Two workers for tests that do them no harm."""
+    running = Cluster(tmp_path_factory.mktemp("dask"))
+    running.add()
+    running.add()
+    yield running
+    running.close()
+
+
 def run(out, cluster, config=SLOW, task=TASK):
     return simulate(task, config, out, workers=1, executor=f"dask:{cluster.address}", progress=False)
 
@@ -122,14 +133,27 @@ def test_a_worker_killed_mid_run_changes_nothing(tmp_path, cluster, undisturbed)
     assert set(load(out).coordinates["residual"]) == {1.0}
 
 
-def test_the_mean_field_gives_the_same_data_set_as_local_processes(tmp_path, cluster):
-    cluster.add()
-    cluster.add()
+def test_the_mean_field_gives_the_same_data_set_as_local_processes(tmp_path, shared):
     assignments = ["simulate.replicates=2", "simulate.interaction_count=2"]
     chosen = settings.load("hubbard", "test", assignments=assignments)
     local = simulate("hubbard", chosen.simulate, tmp_path / "a.zarr", workers=1, progress=False)
-    there = run(tmp_path / "b.zarr", cluster, chosen.simulate, chosen.task)
+    there = run(tmp_path / "b.zarr", shared, chosen.simulate, chosen.task)
     assert (there.recipe, there.digest) == (local.recipe, local.digest)
+
+
+def test_an_interrupt_stops_the_workers_too(tmp_path, shared, undisturbed):
+    out = tmp_path / "a.zarr"
+    process = campaign.start(out, SLOW, executor=f"dask:{shared.address}")
+    campaign.wait_for(lambda: campaign.finished(out) >= 2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, text = process.communicate(timeout=30)
+    assert "of 24 groups are kept" in text
+    time.sleep(0.5)
+    before = campaign.finished(out)
+    time.sleep(0.5)
+    assert campaign.finished(out) == before < 24
+    assert run(out, shared).digest == undisturbed.digest
+    assert not campaign.litter(out)
 
 
 def test_a_group_that_kills_every_worker_is_given_up(tmp_path, cluster):

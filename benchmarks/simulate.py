@@ -40,7 +40,7 @@ from stm_models.tasks.base import Group
 from stm_models.tasks.hubbard.config import HubbardSimulation
 from stm_models.tasks.hubbard.structure import imaged_atoms, structure
 
-SHARES = (0.7, 0.8, 0.6, 0.5, 0.9, 1.0, 0.4, 0.3, 0.2)  # likeliest first: the others stop where they fall behind
+SHARES = (0.8, 0.9, 0.7, 0.6, 1.0, 0.5, 0.3)  # likeliest first: the others stop where they fall behind
 MOST_ITERATIONS = 80
 MEMORY_GIB = 1.5
 Floats = NDArray[np.float64]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import KDTree
 
 from stm_models.errors import InputError
 from stm_models.physics.surface import materials, noise, presets
@@ -197,11 +198,8 @@ def _impurities(
 
 def _ring_strength(scattered: Floats, positions: Floats) -> float:
     """Standard deviation over the pixels away from impurities, of all of them where none is."""
-    size = scattered.shape[-1]
-    away = np.ones(size * size, bool)
-    grid = pixel_grid(size)
-    for position in positions:
-        away &= np.square(grid - position).sum(axis=1) > _RINGS**2
+    nearest, _ = KDTree(positions).query(pixel_grid(scattered.shape[-1]))
+    away = nearest > _RINGS
     values = scattered.reshape(len(scattered), -1)
     return float(np.sqrt(values[:, away if away.any() else ~away].var(axis=1).mean()))
 

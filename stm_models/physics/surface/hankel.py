@@ -17,6 +17,7 @@ from scipy.special import hankel1
 __all__ = ["SHORTEST", "HankelTable", "tabulate", "waves"]
 
 Floats = NDArray[np.float64]
+Waves = NDArray[np.float64] | NDArray[np.float32]
 
 SHORTEST = 1e-3
 """Distances below this, in pixels, count as this: the wave diverges at its scatterer."""
@@ -92,7 +93,7 @@ def tabulate(wave_number: complex, reach: float) -> HankelTable:
     )
 
 
-def waves(table: HankelTable, points: Floats, scatterers: Floats, out: Floats | None = None) -> Floats:
+def waves(table: HankelTable, points: Floats, scatterers: Floats, out: Waves | None = None) -> Waves:
     """H0(k |r_p - r_i|): real parts in the first N rows, imaginary parts in the last N.
 
     Parameters
@@ -101,11 +102,11 @@ def waves(table: HankelTable, points: Floats, scatterers: Floats, out: Floats | 
         Its reach covers every distance.
     points : (P, 2) float64, px
     scatterers : (N, 2) float64, px
-    out : (2 N, P) float64, optional
+    out : (2 N, P) float64 or float32, optional
 
     Returns
     -------
-    (2 N, P) float64
+    (2 N, P), float64 unless ``out`` is not
     """
     if out is None:
         out = np.empty((2 * len(scatterers), len(points)))
@@ -124,7 +125,7 @@ def _waves(
     pieces: Floats,
     regular: Floats,
     logarithmic: Floats,
-    out: Floats,
+    out: Waves,
 ) -> None:
     count = scatterers.shape[0]
     last = float(pieces.shape[0] - 1)

@@ -94,3 +94,11 @@ def test_starts_of_the_collinear_branch_have_the_moments_of_their_names():
     assert found["random"][3] == pytest.approx(0.3)
     for start in branch.starts:
         assert branch._initial(76.4, start, rng)["density"].sum() == pytest.approx(76.4)
+
+
+def test_exchange_sees_a_magnetic_start():
+    """Where U is small only the bond orders carry a moment on: they start as different as the spins."""
+    branch = create("collinear", LATTICE, k_count=1, temperature=0.02, dielectric=10.0)
+    apart = {start: np.ptp(branch._initial(76.4, start, None)["bond_order"], axis=0).max() for start in ("pm", "fm")}
+    assert apart["pm"] < 1e-12
+    assert apart["fm"] > 0.01

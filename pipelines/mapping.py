@@ -131,7 +131,7 @@ def _given_up(share: _Share, store: Store, lost: WorkerLost, bar: Progress) -> I
     group = share.chains[-1][0][1]
     return InputError(
         f"{label(group)}: {lost}, {share.deaths} times in a row; {_kept(store, bar)}: "
-        "run the same command again with fewer --workers or more memory for each"
+        "run the same command again with fewer workers, or with more memory or time for each"
     )
 
 

@@ -8,6 +8,7 @@ import getpass
 import io
 import re
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -191,6 +192,10 @@ class SlurmExecutor(SimulationExecutor):
 
 def _outcome(fn: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, Exception | None]:
     """Run in the job: submitit would turn an exception into text."""
+    # submitit's handlers end a call near its time limit as a failure and hold off preemption; for us both are
+    # workers that are lost, and every group that was finished before is kept.
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         return fn(*arguments), None
     except Exception as error:

@@ -24,7 +24,7 @@ pytest.importorskip("submitit", reason="needs the package submitit (stm-lab[clus
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("slurm", "importable")]
 
 TASK = toy_task.ToyTask()
-SLOW = toy_task.ToyConfig(chains=5, length=8, seconds=0.25)
+SLOW = toy_task.ToyConfig(chains=5, length=8, seconds=0.5)
 SPEC = "slurm:partition=cpu,time=5,memory=100MB,jobs=2"
 
 
@@ -55,12 +55,16 @@ def test_the_same_data_set_as_local_processes_and_no_litter(tmp_path, undisturbe
     assert not campaign.litter(out)
 
 
-def test_a_job_killed_mid_run_is_submitted_again(tmp_path, undisturbed):
+@pytest.mark.parametrize("name", ["KILL", "TERM"])
+def test_a_job_killed_or_preempted_mid_run_is_submitted_again(name, tmp_path, undisturbed):
     out = tmp_path / "a.zarr"
     process = campaign.start(out, SLOW, executor=SPEC)
     campaign.wait_for(lambda: campaign.finished(out) >= 3 and "R" in queued().values())
     victim = next(name for name, state in queued().items() if state == "R")
-    subprocess.run(["scancel", "--signal=KILL", victim], check=True)
+    ours = set(queued())
+    subprocess.run(["scancel", "--signal=USR2", victim], check=True)  # the time limit is near: work on
+    subprocess.run(["scancel", f"--signal={name}", victim], check=True)
+    campaign.wait_for(lambda: set(queued()) - ours)
     assert campaign.finished(out) < 40
     _, text = process.communicate(timeout=120)
     assert process.returncode == 0, text

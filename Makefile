@@ -23,7 +23,7 @@ test: setup ## all tests that need neither a GPU nor a cluster
 cluster-test: setup ## the tests that need a real SLURM (Debian: slurm-wlm and munge; run as root)
 	$(BIN)/python -m pytest -m cluster tests/cluster
 
-campaign: setup ## 200 times kill -9 over one simulation, whose digest must not change (KILLS=200)
+campaign: setup ## 200 times kill -9 over a simulation, whose digest must not change (KILLS=200)
 	$(BIN)/python tests/campaign.py --kills $(or $(KILLS),200)
 
 check: setup ## style, types and the rules of the house

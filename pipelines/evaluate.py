@@ -20,10 +20,10 @@ from pipelines.questions import load_fitting
 from stm_models import figures
 from stm_models.data import panel
 from stm_models.errors import InputError
+from stm_models.regression.metrics import metrics
 from stm_models.tasks.base import Task
 from stm_models.tasks.perturbation import CLEAN, Perturbation, find
 from stm_models.tasks.registry import get
-from stm_models.training.metrics import metrics
 from stm_models.training.perturbations import digest, perturbed
 from tracking import datasets, runs
 from tracking.store import Store, connect

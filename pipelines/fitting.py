@@ -18,11 +18,11 @@ from stm_models.data.splits import Split, split
 from stm_models.errors import InputError
 from stm_models.networks import bundle
 from stm_models.progress import Progress
+from stm_models.regression.baselines import fit_baselines
+from stm_models.regression.metrics import metrics
 from stm_models.tasks.base import Task
 from stm_models.tasks.perturbation import CLEAN, Perturbation, find
-from stm_models.training.baselines import fit_baselines
 from stm_models.training.config import TrainConfig
-from stm_models.training.metrics import metrics
 from stm_models.training.novelty import Novelty
 from stm_models.training.perturbations import copies_of, perturbed
 from stm_models.training.trainer import TrainResult, predict, train

@@ -13,8 +13,8 @@ from pipelines.fitting import Parts
 from pipelines.settings import Settings
 from pipelines.simulation import simulate
 from stm_models.data.dataset import load
-from stm_models.training.baselines import fit_baselines
-from stm_models.training.metrics import metrics
+from stm_models.regression.baselines import fit_baselines
+from stm_models.regression.metrics import metrics
 from tracking.store import Store
 
 __all__ = ["judge"]

@@ -20,9 +20,9 @@ from pipelines.settings import SplitConfig
 from stm_models.config import validate
 from stm_models.errors import InputError
 from stm_models.files import atomic_path
+from stm_models.regression.metrics import metrics
 from stm_models.tasks.base import Task
 from stm_models.training.config import TrainConfig
-from stm_models.training.metrics import metrics
 from tracking import models, runs
 from tracking.models import ModelVersionInfo
 from tracking.runs import RunRow

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stm_models.networks.base import Network
-from stm_models.networks.scaling import pixel_statistics, target_statistics
+from stm_models.regression.scaling import pixel_statistics, target_statistics
 
 __all__ = ["Model"]
 

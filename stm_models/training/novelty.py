@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stm_models.errors import InputError
-from stm_models.training.components import principal_components
+from stm_models.regression.components import principal_components
 
 __all__ = ["Novelty"]
 

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from stm_models.errors import InputError
 from stm_models.networks import registry
 from stm_models.networks.model import Model
+from stm_models.regression.metrics import mae, metrics
 from stm_models.tasks.perturbation import Step
 from stm_models.training import checkpoints
 from stm_models.training.config import TrainConfig
 from stm_models.training.losses import loss_function
-from stm_models.training.metrics import mae, metrics
 from stm_models.training.perturbations import perturb
 from stm_models.training.predict import predict
 from stm_models.training.reproducible import mixed, seeded, select_device, threads

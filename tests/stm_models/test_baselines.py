@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from stm_models.errors import InputError
-from stm_models.training import baselines
-from stm_models.training.baselines import fit_baselines
-from stm_models.training.components import principal_components
+from stm_models.regression import baselines
+from stm_models.regression.baselines import fit_baselines
+from stm_models.regression.components import principal_components
 
 
 def _data(groups=20, per_group=5, bend=False, seed=0, targets=1):

@@ -8,7 +8,7 @@ from stm_models.errors import InputError
 from stm_models.networks import bundle, registry
 from stm_models.networks.base import BlockMean
 from stm_models.networks.model import Model
-from stm_models.networks.scaling import pixel_statistics, target_statistics
+from stm_models.regression.scaling import pixel_statistics, target_statistics
 
 INFO = {
     "network": "mlp", "options": {"hidden": [8]}, "input": {}, "targets": [], "task": "t", "data": {},

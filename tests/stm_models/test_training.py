@@ -9,12 +9,12 @@ from stm_models.config import validate
 from stm_models.errors import InputError
 from stm_models.networks import registry
 from stm_models.networks.model import Model
+from stm_models.regression.metrics import mae, metrics, r2, rmse
 from stm_models.tasks.perturbation import Step
 from stm_models.training import trainer
 from stm_models.training.checkpoints import fingerprint
 from stm_models.training.config import TrainConfig
 from stm_models.training.losses import loss_function
-from stm_models.training.metrics import mae, metrics, r2, rmse
 from stm_models.training.schedules import factor
 from stm_models.training.trainer import predict, train
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stm_models.errors import InputError
-from stm_models.networks.scaling import pixel_statistics
+from stm_models.regression.scaling import pixel_statistics
 
 __all__ = ["Components", "principal_components"]
 

@@ -12,7 +12,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, GroupKFold
 
 from stm_models.errors import InputError, unknown
-from stm_models.training.components import principal_components
+from stm_models.regression.components import principal_components
 
 __all__ = ["BASELINES", "Baseline", "fit_baselines"]
 

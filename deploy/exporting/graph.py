@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 
 from deploy.exporting.decompositions import table
 from deploy.exporting.errors import ExportError
+from stm_models.networks.map_network import strongest
 
 __all__ = ["INPUT", "OPSET", "OUTPUTS", "build", "evaluate", "trace"]
 
@@ -23,16 +25,17 @@ INPUT = "image"
 OUTPUTS = ("prediction", "gradient", "distance")
 OPSET = 20
 _BATCH = 3
+Distance = Callable[[Tensor], Tensor]
 
 
-def evaluate(model: nn.Module, novelty: nn.Module, explained: int, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def evaluate(model: nn.Module, novelty: Distance, explained: int, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return what the graph returns, by autograd.
 
     Parameters
     ----------
     model : Module
-        (B, C, H, W) to (B, T), in eval mode.
-    novelty : Module
+        (B, C, H, W) to (B, T) or to maps (B, T, H, W), in eval mode.
+    novelty : callable
         (B, C, H, W) to (B,), in eval mode.
     explained : int
         Index of the target whose gradient is taken.
@@ -40,26 +43,28 @@ def evaluate(model: nn.Module, novelty: nn.Module, explained: int, image: Tensor
 
     Returns
     -------
-    prediction : (B, T) float32, the targets' units
+    prediction : (B, T) or (B, T, H, W) float32, the targets' units
     gradient : (B, C, H, W) float32, unit of the target per unit of the image
     distance : (B,) float32
 
     Notes
     -----
     In eval mode no sample acts on another, so the gradient of the batch's sum holds each sample's own one.
+    What is explained of a map is its strongest pixel.
     """
     leaf = image.detach().requires_grad_(True)
     with torch.enable_grad():
         prediction = model(leaf)
-        column = torch.arange(prediction.shape[1], device=prediction.device) == explained
-        wanted = column.to(prediction.dtype).expand_as(prediction)
-        (gradient,) = torch.autograd.grad(prediction, leaf, wanted)
+        scalars = strongest(prediction)
+        column = torch.arange(scalars.shape[1], device=scalars.device) == explained
+        wanted = column.to(scalars.dtype).expand_as(scalars)
+        (gradient,) = torch.autograd.grad(scalars, leaf, wanted)
     with torch.no_grad():
         distance = novelty(image.detach())
     return prediction.detach(), gradient.detach(), distance
 
 
-def trace(model: nn.Module, novelty: nn.Module, explained: int, shape: tuple[int, int, int]) -> GraphModule:
+def trace(model: nn.Module, novelty: Distance, explained: int, shape: tuple[int, int, int]) -> GraphModule:
     """Record `evaluate` as a graph of plain operators for images (B, \\*shape) with any B.
 
     Only the batch is symbolic: sizes that agree by chance must not be taken for one another.
@@ -83,7 +88,7 @@ def trace(model: nn.Module, novelty: nn.Module, explained: int, shape: tuple[int
     return graph
 
 
-def build(model: nn.Module, novelty: nn.Module, explained: int, shape: tuple[int, int, int]) -> Any:
+def build(model: nn.Module, novelty: Distance, explained: int, shape: tuple[int, int, int]) -> Any:
     """Return the graph of `evaluate` as an ``onnx.ModelProto`` with a free batch.
 
     Call it in a fresh process: a trace that failed is known to spoil later ones.

@@ -41,7 +41,7 @@ def write(bundle_dir: Path, out: Path, metadata: Mapping[str, Any]) -> dict[str,
     about.agree(given, bundle.info, bundle_dir)
     mean, scale = bundle.model.pixel_mean.numpy(), bundle.model.pixel_scale.numpy()
     explained = int(given["explained"])
-    proto = build(bundle.model, bundle.novelty, explained, mean.shape)
+    proto = build(bundle.model, bundle.distance, explained, mean.shape)
     entry = proto.metadata_props.add()
     entry.key, entry.value = about.KEY, about.complete(given, OPSET, _versions(), ["gradient"])
     content = proto.SerializeToString()
@@ -54,7 +54,7 @@ def write(bundle_dir: Path, out: Path, metadata: Mapping[str, Any]) -> dict[str,
         return dict(zip(OUTPUTS, session.run(list(OUTPUTS), {INPUT: images}), strict=True))
 
     def reference(images: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        outputs = evaluate(fresh.model, fresh.novelty, explained, torch.from_numpy(images))
+        outputs = evaluate(fresh.model, fresh.distance, explained, torch.from_numpy(images))
         return {name: value.numpy() for name, value in zip(OUTPUTS, outputs, strict=True)}
 
     parity = check(run, reference, mean, scale)

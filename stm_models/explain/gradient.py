@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from stm_models.errors import InputError
+from stm_models.networks.map_network import strongest
 from stm_models.networks.model import Model
 
 __all__ = ["gradient"]
@@ -18,6 +19,8 @@ _BATCH = 64
 
 def gradient(model: Model, images: NDArray[Any], target: int = 0) -> NDArray[np.float32]:
     """Return d prediction[:, target] / d image by automatic differentiation, on the model's device.
+
+    Of a map it is the derivative of the strongest pixel.
 
     Parameters
     ----------
@@ -49,7 +52,7 @@ def gradient(model: Model, images: NDArray[Any], target: int = 0) -> NDArray[np.
         for start in range(0, len(images), _BATCH):
             x = torch.tensor(images[start : start + _BATCH]).to(model.pixel_mean).requires_grad_(True)
             with torch.enable_grad():
-                (slope,) = torch.autograd.grad(model(x)[:, target].sum(), x)
+                (slope,) = torch.autograd.grad(strongest(model(x))[:, target].sum(), x)
             result[start : start + _BATCH] = slope.cpu().numpy()
     finally:
         model.train(was_training)

@@ -35,6 +35,7 @@ class Bundle:
     ----------
     model : Model
     novelty : Novelty or None
+        Of what ``model.describe`` gives.
     info : dict
         network, options, input, targets, task, data, explained.
     """
@@ -42,6 +43,19 @@ class Bundle:
     model: Model
     novelty: Novelty | None
     info: dict[str, Any]
+
+    def distance(self, x: Tensor) -> Tensor:
+        """Return the (B,) distances of images ``x`` (B, C, H, W) to the training data.
+
+        Raises
+        ------
+        InputError
+            When the bundle holds no novelty.
+        """
+        if self.novelty is None:
+            raise InputError("the model holds no distance to the training data: train it again, fitting the novelty")
+        distances: Tensor = self.novelty(self.model.describe(x))
+        return distances
 
 
 def save(bundle_dir: str | Path, model: Model, novelty: Novelty | None, info: Mapping[str, Any]) -> Path:
@@ -114,7 +128,8 @@ def load(bundle_dir: str | Path) -> Bundle:
         model.load_state_dict(_part(tensors, "model."))
         novelty = None
         if "novelty.variances" in tensors:
-            novelty = Novelty.blank(in_shape, len(tensors["novelty.variances"]))
+            shape = tuple(tensors["novelty.pixel_mean"].shape)
+            novelty = Novelty.blank(shape, len(tensors["novelty.variances"]))
             novelty.load_state_dict(_part(tensors, "novelty."))
             novelty.eval()
     except (KeyError, RuntimeError, TypeError, ValueError) as error:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stm_models.networks.base import Network
+from stm_models.networks.map_network import MapNetwork
 from stm_models.regression.scaling import pixel_statistics, target_statistics
 
 __all__ = ["Model"]
@@ -17,6 +18,9 @@ __all__ = ["Model"]
 
 class Model(nn.Module):
     """Standardise images per pixel, apply the network, rescale its outputs to the targets' units.
+
+    A network that answers with a map takes images of any height and width as they are and answers with scores
+    between 0 and 1: nothing is standardised or rescaled, and ``pixel_mean`` only tells the shape it was made for.
 
     Parameters
     ----------
@@ -47,14 +51,20 @@ class Model(nn.Module):
         self.register_buffer("target_scale", target_scale)
 
     @classmethod
-    def for_data(cls, network: Network, images: NDArray[Any], targets: NDArray[Any]) -> Model:
+    def for_data(
+        cls, network: Network, images: NDArray[Any], targets: NDArray[Any], *, standardise: bool = True
+    ) -> Model:
         """Wrap ``network`` with the statistics of training ``images`` (S, C, H, W) and ``targets`` (S, T).
+
+        With ``standardise=False``, and for networks that answer with a map, zero means and unit scales.
 
         Raises
         ------
         InputError
             When the data are empty or hold NaN or infinity.
         """
+        if not standardise or isinstance(network, MapNetwork):
+            return cls.blank(network)
         statistics = (*pixel_statistics(images), *target_statistics(targets))
         return cls(network, *(torch.from_numpy(np.ascontiguousarray(part)) for part in statistics))
 
@@ -66,13 +76,34 @@ class Model(nn.Module):
 
     def standardise(self, x: Tensor) -> Tensor:
         """Return images ``x`` (B, C, H, W) in units of the training spread."""
+        if isinstance(self.network, MapNetwork):
+            return x
         return (x - self.pixel_mean) / self.pixel_scale
+
+    def scale_targets(self, y: Tensor) -> Tensor:
+        """Return targets ``y`` as the loss takes them: (B, T) in units of the training spread, maps as they are."""
+        if isinstance(self.network, MapNetwork):
+            return y
+        return (y - self.target_mean) / self.target_scale
+
+    def describe(self, x: Tensor) -> Tensor:
+        """Return what the distance of images ``x`` (B, C, H, W) to the training data is measured on.
+
+        The images themselves; where the network answers with a map, its features (B, F, 1, 1), since two fields
+        agree in nothing but their texture.
+        """
+        return self.features(x)[..., None, None] if isinstance(self.network, MapNetwork) else x
 
     def features(self, x: Tensor) -> Tensor:
         """Return the network's (B, F) penultimate features of images ``x`` (B, C, H, W)."""
         return self.network.features(self.standardise(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the (B, T) float32 targets, in their units, of images ``x`` (B, C, H, W) float32."""
+        """Return the (B, T) float32 targets, in their units, of images ``x`` (B, C, H, W) float32.
+
+        A network that answers with a map gives (B, 1, H, W) scores between 0 and 1.
+        """
+        if isinstance(self.network, MapNetwork):
+            return self.network.answer(x)
         prediction = self.network(self.standardise(x)) * self.target_scale + self.target_mean
         return prediction.clamp_min(0.0) if self.clamp else prediction

@@ -11,10 +11,13 @@ from stm_models.config import validate
 from stm_models.errors import InputError, unknown
 from stm_models.networks.base import Network
 from stm_models.networks.conv import Conv
+from stm_models.networks.fieldnet import FieldNet
+from stm_models.networks.map_network import MapNetwork
 from stm_models.networks.mlp import MLP
+from stm_models.networks.voltage_attention import VoltageAttention
 from stm_models.search import Space
 
-__all__ = ["check", "create", "default_options", "names", "register", "space"]
+__all__ = ["answers_with_map", "check", "create", "default_options", "names", "register", "space"]
 
 _NETWORKS: dict[str, type[Network]] = {}
 
@@ -75,6 +78,11 @@ def check(name: str, options: Mapping[str, Any]) -> None:
     validate(_find(name).Options, options, f"options of network {name!r}")
 
 
+def answers_with_map(name: str) -> bool:
+    """Tell whether network ``name`` answers with a map instead of numbers; InputError for an unknown name."""
+    return issubclass(_find(name), MapNetwork)
+
+
 def default_options(name: str) -> dict[str, Any]:
     """Return the options of network ``name`` with their defaults, as plain JSON values."""
     return _find(name).Options().model_dump(mode="json")
@@ -93,3 +101,5 @@ def _find(name: str) -> type[Network]:
 
 register("mlp", MLP)
 register("conv", Conv)
+register("fieldnet", FieldNet)
+register("voltage_attention", VoltageAttention)

@@ -26,7 +26,10 @@ def _mlp(tmp_path=None):
 
 
 def test_unknown_network_lists_the_choices():
-    with pytest.raises(InputError, match=r"unknown network 'conw': choose from conv, mlp; did you mean 'conv'"):
+    with pytest.raises(
+        InputError,
+        match=r"unknown network 'conw': choose from conv, fieldnet, mlp, voltage_attention; did you mean 'conv'",
+    ):
         registry.create("conw", (1, 8, 8), 1)
 
 

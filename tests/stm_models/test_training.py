@@ -6,17 +6,19 @@ import torch
 from sklearn import metrics as reference
 
 from stm_models.config import validate
+from stm_models.data.dataset import Samples
 from stm_models.errors import InputError
 from stm_models.networks import registry
 from stm_models.networks.model import Model
 from stm_models.regression.metrics import mae, metrics, r2, rmse
+from stm_models.tasks import registry as tasks
 from stm_models.tasks.perturbation import Step
-from stm_models.training import trainer
+from stm_models.training import batches, trainer
 from stm_models.training.checkpoints import fingerprint
 from stm_models.training.config import TrainConfig
 from stm_models.training.losses import loss_function
 from stm_models.training.schedules import factor
-from stm_models.training.trainer import predict, train
+from stm_models.training.trainer import predict
 
 SMALL = {"hidden": [32], "pool": 1, "dropout": 0.1}
 
@@ -34,6 +36,19 @@ def linear():
 
 def _config(**changes):
     return TrainConfig(options=SMALL, epochs=6, device="cpu", threads=1, **changes)
+
+
+def train(config, images, targets, validation_images, validation_targets, *, names=("U",), **more):
+    """Train as the task hubbard does."""
+    about = {"targets": [{"name": name, "unit": "eV"} for name in names]}
+    trained = Samples(images, targets, {}, about, None)
+    held = Samples(validation_images, validation_targets, {}, about, None)
+
+    def validate(prediction):
+        return tasks.get("hubbard").validation(prediction, held, trained)
+
+    data = (images, targets, validation_images, validation_targets)
+    return trainer.train(config, *data, validate=validate, **more)
 
 
 def _weights(result):
@@ -137,7 +152,7 @@ STEPS = (
 
 @pytest.mark.parametrize("kind", ["steps", "copies"])
 def test_perturbed_training_resumes_bitwise(linear, tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(trainer, "_EPOCHS_PER_COPY", 2)
+    monkeypatch.setattr(batches, "_EPOCHS_PER_COPY", 2)
     asked = []
 
     def copies(number):
@@ -293,7 +308,7 @@ def test_config_is_json():
 
 
 def test_unknown_loss():
-    with pytest.raises(InputError, match="unknown loss 'mae': choose from mse, huber, l1"):
+    with pytest.raises(InputError, match="unknown loss 'mae': choose from mse, huber, l1, focal_heat, pixel_entropy"):
         loss_function("mae")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.serving.session import Session
+from pipelines.fields import ask_field
 from pipelines.questions import Question
 from stm_models.errors import unknown
 from stm_models.files import atomic_path, output_directory, write_json
@@ -30,15 +31,18 @@ def predict_all(
     return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
 
 
-def answer(session: Session, question: Question, explain: str | None = None) -> tuple[list[dict[str, Any]], Any]:
-    """Ask the model.
+def answer(
+    session: Session, question: Question, explain: str | None = None
+) -> tuple[list[dict[str, Any]], dict[str, NDArray[Any]]]:
+    """Ask the model; images of another size than its own are taken tile by tile.
 
     Returns
     -------
     answers : list of dict
         See `answer_from`.
-    maps : (M, C, H, W) float32 or None
-        The explanation that was asked for, of the first ``M <= MAPS_AT_MOST`` images.
+    outputs : dict of str to array
+        ``prediction`` and ``distance`` of every image, and the explanation that was asked for, (M, C, H, W), of the
+        first ``M <= MAPS_AT_MOST`` images.
 
     Raises
     ------
@@ -47,9 +51,13 @@ def answer(session: Session, question: Question, explain: str | None = None) -> 
     """
     if explain is not None and explain not in session.metadata.explanations:
         raise unknown("explanation of this model", explain, session.metadata.explanations)
-    outputs = predict_all(session, question.images, ["prediction", "distance"])
-    maps = predict_all(session, question.images[:MAPS_AT_MOST], [explain])[explain] if explain is not None else None
-    return answer_from(session, question, outputs), maps
+    if question.images.shape[1:] != session.metadata.input.shape:
+        outputs = ask_field(session, question.images[0], explain)
+    else:
+        outputs = predict_all(session, question.images, ["prediction", "distance"])
+        if explain is not None:
+            outputs |= predict_all(session, question.images[:MAPS_AT_MOST], [explain])
+    return answer_from(session, question, outputs), outputs
 
 
 def answer_from(session: Session, question: Question, outputs: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -58,7 +66,7 @@ def answer_from(session: Session, question: Question, outputs: Mapping[str, Any]
     Parameters
     ----------
     outputs : mapping of str to array
-        ``prediction`` (S, T) and ``distance`` (S,), as the model gives them.
+        ``prediction`` (S, T) or (S, 1, H, W) and ``distance`` (S,), as the model gives them.
 
     Returns
     -------
@@ -66,21 +74,19 @@ def answer_from(session: Session, question: Question, outputs: Mapping[str, Any]
         One JSON-able dict per image::
 
             {"name": str,                                  # as in question.names
-             TARGET: {"value": float, "unit": str}, ...,   # one key per target of the model, e.g. "U"
+             ...,                                          # the task's: {"U": {"value": float, "unit": str}}
              "distance": float,                            # to the training data
              "inside": bool, "verdict": str,               # what that distance means, as flag and in words
-             "true": {TARGET: float, ...},                 # for data sets only
+             "true": {...},                                # the task's, for data sets only
              "masked": float,                              # for real-space maps only: share of the image, 0 to 1
              "notes": [str, ...]}
     """
     about = session.metadata
     answers: list[dict[str, Any]] = []
-    for row, found in enumerate(get(about.task).decode(outputs, about.as_dict())):
+    for row, found in enumerate(get(about.task).decode(outputs, about.as_dict(), question.about)):
         entry: dict[str, Any] = {"name": question.names[row], **found}
         if question.truth is not None:
-            entry["true"] = {
-                target.name: float(value) for target, value in zip(about.targets, question.truth[row], strict=True)
-            }
+            entry["true"] = question.truth[row]
         if question.known is not None:
             entry["masked"] = float(1 - question.known.mean())
         answers.append({**entry, "notes": list(question.notes)})
@@ -93,23 +99,33 @@ def write_answers(
     question: Question,
     answers: list[dict[str, Any]],
     explain: str | None,
-    maps: Any,
+    outputs: Mapping[str, NDArray[Any]],
 ) -> list[str]:
-    """Write prediction.json, and each map (at most `MAPS_AT_MOST`) as .npy and .png; return the files' paths."""
+    """Write prediction.json, what the task adds, and each explanation as .npy and .png; return the files' paths.
+
+    Beside the .json files are written of the first `MAPS_AT_MOST` answers.
+    """
     out = output_directory(out)
     about = session.metadata
+    task, described = get(about.task), about.as_dict()
     write_json(
         out / "prediction.json",
         {"model": {"sha256": about.sha256, "run_id": about.run_id, "task": about.task, "data": dict(about.data)},
          "provider": session.provider, "answers": answers},
     )  # fmt: skip
     written = [str((out / "prediction.json").absolute())]
-    if maps is None:
+    shown_of = ["prediction", *([explain] if explain is not None else [])]
+    for row, entry in enumerate(answers[:MAPS_AT_MOST]):
+        own = {name: outputs[name][row] for name in shown_of}
+        more = task.answer_files(out, entry, question.images[row], own, question.about)
+        written += [str(path.absolute()) for path in more]
+    if explain is None:
         return written
     from stm_models.explain.render import overlay_png
 
-    target = about.targets[about.explained]
-    axes = get(about.task).axes(about.as_dict()["input"])
+    target, maps = about.targets[about.explained], outputs[explain]
+    height, width = question.images.shape[2:]
+    axes = task.axes({**described["input"], "height": height, "width": width})
     for row, entry in enumerate(answers[: min(len(maps), MAPS_AT_MOST)]):
         array, picture = (out / f"{entry['name']}_{explain}.{suffix}" for suffix in ("npy", "png"))
         with atomic_path(array) as part, part.open("wb") as file:
@@ -117,7 +133,7 @@ def write_answers(
         shown = maps[row, 0] if question.known is None else np.where(question.known, maps[row, 0], np.nan)
         overlay_png(
             picture, question.images[row, 0], shown, extent=axes.extent, labels=axes.labels,
-            title=f"{explain} of {target.name} = {entry[target.name]['value']:.3f} {target.unit}",
+            title=f"{explain} of {task.explained(entry, described)}",
             unit=f"{target.unit} per {about.input.unit}", image_label=about.input.unit,
         )  # fmt: skip
         written += [str(path.absolute()) for path in (array, picture)]

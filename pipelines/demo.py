@@ -26,6 +26,7 @@ from stm_models.config import validate
 from stm_models.files import output_directory, write_json
 from stm_models.machine import cores
 from stm_models.networks import registry
+from stm_models.tasks.registry import get
 from stm_models.training.config import TrainConfig
 from tracking import runs
 from tracking.store import Store, connect
@@ -76,7 +77,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     with serving(f"models:/{promotion['model']}/{version}") as client:
         answer = _ask(client, onnx, fresh, out)
     result = {
-        "task": task.name, "data": data.data, "digest": data.digest, "runs": [found["parent"], *trained],
+        "task": task.name, "units": _units(parts),
+        "data": data.data, "digest": data.digest, "runs": [found["parent"], *trained],
         "best_run": best.id, "network": best.tags["network"], "baselines": beside, "model_version": version,
         "promotion": promotion, "onnx": str(onnx), "metrics": scores, **answer, "store": store.location,
         "seconds": round(time.monotonic() - start, 1),
@@ -88,9 +90,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def describe(result: dict[str, Any]) -> str:
     """Say what was made, how good it is, where it is, and what to try next."""
     answer, version, model = result["prediction"], result["model_version"], result["promotion"]["model"]
-    target, value = next((name, found) for name, found in answer.items() if isinstance(found, dict))
+    task = get(result["task"])
     rows = {f"{result['network']} (the exported file)": result["metrics"], **result["baselines"]}
-    winner = min(rows, key=lambda name: rows[name]["unseen_mae"])
+    judged = f"unseen_{task.metric}" if task.unseen else task.metric
+    winner = (max if task.larger_is_better else min)(rows, key=lambda name: rows[name][judged])
+    units = " and ".join(unit for unit in result["units"] if unit != "1")
+    widths = [max(9, len(column.title) + 2) for column in task.columns]
+    titles = "".join(f"{column.title:<{width}}" for column, width in zip(task.columns, widths, strict=True))
     lines = [
         f"Made in {result['seconds']:.0f} s:",
         f"  data       {result['data']}  (digest {result['digest'][:12]})",
@@ -99,15 +105,16 @@ def describe(result: dict[str, Any]) -> str:
         f"  runs       {result['store']}",
         f"  answer     {result['files'][0]}",
         "",
-        f"{'On fresh states (' + value['unit'] + ')':<29}MAE      MAE unseen  R² unseen",
+        f"{'On fresh states' + (f' ({units})' if units else ''):<29}{titles}".rstrip(),
     ]
     for name, found in rows.items():
-        lines.append(f"  {name:<27}{found['mae']:<9.4f}{found['unseen_mae']:<12.4f}{found['unseen_r2']:.5f}")
+        cells = zip(task.columns, widths, strict=True)
+        values = "".join(f"{found[column.metric]:<{width}{column.format}}" for column, width in cells)
+        lines.append(f"  {name:<27}{values}".rstrip())
     lines += [
-        f"  smallest error on unseen values: {winner}",
+        f"  best {task.metric}{' on unseen values' if task.unseen else ''}: {winner}",
         "",
-        f"The server answered in {result['server']['latency_ms']:.2f} ms: {target} = {value['value']:.3f} "
-        f"{value['unit']} (true {answer['true'][target]:.3f}); {answer['verdict']}",
+        f"The server answered in {result['server']['latency_ms']:.2f} ms: {task.words(answer)}; {answer['verdict']}",
         "",
         "Try next:",
         *(f"  {shlex.join(command)}" for command in next_commands(result)),
@@ -158,7 +165,7 @@ def _ask(client: Client, onnx: Path, fresh: Path, out: Path) -> dict[str, Any]:
     explanation = session.metadata.explanations[0]
     outputs = client.infer(question.images, ("prediction", "distance", explanation))
     answers = asking.answer_from(session, question, outputs)
-    files = asking.write_answers(out / "answer", session, question, answers, explanation, outputs[explanation])
+    files = asking.write_answers(out / "answer", session, question, answers, explanation, outputs)
     times = []
     for _ in range(_REQUESTS):
         begin = time.perf_counter()
@@ -170,6 +177,10 @@ def _ask(client: Client, onnx: Path, fresh: Path, out: Path) -> dict[str, Any]:
         "files": files,
         "server": {"ready": client.ready(), "latency_ms": round(1000 * float(np.median(times)), 3)},
     }
+
+
+def _units(parts: Parts) -> list[str]:
+    return list(dict.fromkeys(target["unit"] for target in parts.samples.attributes["targets"]))
 
 
 def _say(text: str) -> None:

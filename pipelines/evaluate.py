@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from deploy.serving.session import Session
 from pipelines.addresses import MODEL, local_file
 from pipelines.asking import predict_all
 from pipelines.questions import load_fitting
-from stm_models import figures
+from pipelines.reference import describe_measured, evaluate_measured
 from stm_models.data import panel
+from stm_models.data.dataset import Samples
 from stm_models.errors import InputError
-from stm_models.regression.metrics import metrics
 from stm_models.tasks.base import Task
 from stm_models.tasks.perturbation import CLEAN, Perturbation, find
 from stm_models.tasks.registry import get
@@ -34,7 +35,11 @@ __all__ = ["arguments", "describe", "evaluate", "run"]
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     parser.add_argument("model", help=MODEL)
-    parser.add_argument("--data", required=True, metavar="DATA.zarr")
+    parser.add_argument("--data", required=True, metavar="DATA.zarr", help="data set; with --reference a measured file")
+    parser.add_argument(
+        "--reference", metavar="FILE", help="score the answer to a measured file against what this one tells of it"
+    )
+    parser.add_argument("--size-nm", metavar="HxW", help="of the measured file: height and width of the field in nm")
     parser.add_argument(
         "--perturbation", metavar="NAME[,NAME]", help="also score the task's perturbation sets of these names, or all"
     )
@@ -45,7 +50,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Evaluate."""
     if args.perturbation_seed < 0:
         raise InputError(f"--perturbation-seed is {args.perturbation_seed}: expected 0 or above")
-    return evaluate(connect(), local_file(args.model), args.data, args.perturbation, args.perturbation_seed)
+    store, onnx = connect(), local_file(args.model)
+    if args.reference is not None:
+        if args.perturbation is not None:
+            raise InputError("--perturbation is for data sets: leave it or --reference out")
+        return evaluate_measured(store, onnx, args.data, args.reference, args.size_nm)
+    if args.size_nm is not None:
+        raise InputError(f"--size-nm is {args.size_nm}: it is for a measured file with --reference, leave it out")
+    return evaluate(store, onnx, args.data, args.perturbation, args.perturbation_seed)
 
 
 def evaluate(
@@ -69,23 +81,23 @@ def evaluate(
     session = Session(onnx)
     about = session.metadata
     samples = load_fitting(data, about)
-    chosen_sets = _sets(get(about.task), perturbation)
-    scores, prediction = _scores(session, samples.images, samples.targets)
-    shown = {"clean" if chosen_sets else "evaluated": (samples.targets[:, 0], prediction[:, 0])}
+    task = get(about.task)
+    chosen_sets = _sets(task, perturbation)
+    scores, prediction = _scores(session, samples)
+    shown = {"clean" if chosen_sets else "evaluated": (samples, prediction)}
     digests = {}
     for one in chosen_sets:
-        images = perturbed(one, samples, seed)
-        digests[one.name] = digest(images)
-        found, answers = _scores(session, images, samples.targets)
+        changed = replace(samples, images=perturbed(one, samples, seed))
+        digests[one.name] = digest(changed.images)
+        found, answers = _scores(session, changed)
         scores |= {f"{one.name}.{key}": value for key, value in found.items()}
         if one != CLEAN:
-            shown[one.name] = (samples.targets[:, 0], answers[:, 0])
+            shown[one.name] = (changed, answers)
     trained_on = samples.attributes["digest"] == about.data["digest"]
 
     chosen = panel.choose(samples, np.arange(len(samples)))
     maps = predict_all(session, samples.images[chosen], ("prediction", "distance", *about.explanations))
-    target = about.targets[0]
-    words = {"label": target.name, "unit": target.unit}
+    drawn = task.run_figures(shown, calibration=about.calibration)
     with runs.start(
         store, about.task, "evaluate", tags={"evaluated.run": about.run_id, "model.sha256": about.sha256}
     ) as record:
@@ -100,8 +112,8 @@ def evaluate(
         record.environment()
         record.tags({"trained_on_this_data": trained_on})
         record.metrics(scores)
-        record.figure(figures.parity(shown, **words), "figures/parity.png")
-        record.figure(figures.residuals(shown, **words), "figures/residuals.png")
+        for name, figure in drawn.items():
+            record.figure(figure, f"figures/{name}.png")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "panel.npz"
             panel.save(path, samples, chosen, maps)
@@ -121,20 +133,20 @@ def _sets(task: Task, names: str | None) -> list[Perturbation]:
     return [find(task.perturbations(), name.strip()) for name in dict.fromkeys(names.split(","))]
 
 
-def _scores(
-    session: Session, images: NDArray[np.float32], targets: NDArray[np.float64]
-) -> tuple[dict[str, float], NDArray[np.float64]]:
+def _scores(session: Session, samples: Samples) -> tuple[dict[str, float], NDArray[Any]]:
     """Metrics of a model's answers, with the share that it calls outside its training data; and the answers."""
     about = session.metadata
-    outputs = predict_all(session, images, ("prediction", "distance"))
+    outputs = predict_all(session, samples.images, ("prediction", "distance"))
     prediction = outputs["prediction"].astype(np.float64)
-    scores = metrics(prediction, targets, [target.name for target in about.targets])
+    scores = get(about.task).metrics(prediction, samples, about.calibration)
     scores["outside"] = float(np.mean(outputs["distance"] > about.distance.quantiles["0.99"]))
     return scores, prediction
 
 
 def describe(result: dict[str, Any]) -> str:
     """List the scores."""
+    if "reference" in result:
+        return describe_measured(result)
     lines = [f"{result['samples']} samples of {result['data']}, run {result['run_id']}"]
     plain = {name: value for name, value in result["metrics"].items() if "." not in name}
     width = max(map(len, plain)) + 2

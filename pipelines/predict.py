@@ -20,6 +20,7 @@ from deploy.serving.session import Session
 from pipelines import asking, questions
 from pipelines.addresses import MODEL, local_file
 from stm_models.errors import InputError
+from stm_models.tasks.registry import get
 
 __all__ = ["arguments", "ask", "describe", "reading_arguments", "run"]
 
@@ -41,7 +42,10 @@ def reading_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how to read a file."""
     parser.add_argument("--key", help="name of the array in a .mat or .npz file")
     parser.add_argument("--bias", type=float, help="bias voltage of the map in V")
-    parser.add_argument("--channel", type=int, help="number of the map in a stack, from 0")
+    parser.add_argument(
+        "--channel", type=questions.parse_channel, metavar="NAME|N",
+        help="signal of an instrument file, or number of the map in a stack, from 0",
+    )  # fmt: skip
     parser.add_argument("--size-nm", metavar="HxW", help="height and width of the field in nm")
     parser.add_argument("--sample", type=int, help="row of a data set")
     parser.add_argument("--provider", default="auto", help="auto, cpu or cuda")
@@ -58,8 +62,8 @@ def ask(args: argparse.Namespace, explain: str | None) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``model`` (path), ``sha256``, ``answers`` (list of dict, see `asking.answer_from`), ``files`` (paths written),
-        ``notes`` (list of str: what was left out).
+        ``model`` (path), ``sha256``, ``task``, ``answers`` (list of dict, see `asking.answer_from`), ``files``
+        (paths written), ``notes`` (list of str: what was left out).
 
     Raises
     ------
@@ -75,30 +79,25 @@ def ask(args: argparse.Namespace, explain: str | None) -> dict[str, Any]:
     answers, written, notes = [], [], []
     for item, folder in zip(args.inputs, _folders(args.inputs), strict=True):
         question = questions.read_question(item, session, reading)
-        found, maps = asking.answer(session, question, explain)
+        found, outputs = asking.answer(session, question, explain)
         answers += found
         if args.out:
-            written += asking.write_answers(Path(args.out) / folder, session, question, found, explain, maps)
-        if maps is not None and len(maps) < len(found):
+            written += asking.write_answers(Path(args.out) / folder, session, question, found, explain, outputs)
+        if explain is not None and len(outputs[explain]) < len(found):
             notes.append(
-                f"{item}: {explain} maps of the first {len(maps)} of {len(found)} samples only; "
+                f"{item}: {explain} maps of the first {len(outputs[explain])} of {len(found)} samples only; "
                 "--sample chooses another"
             )
     return {
-        "model": str(path), "sha256": session.metadata.sha256, "answers": answers, "files": written, "notes": notes,
+        "model": str(path), "sha256": session.metadata.sha256, "task": session.metadata.task,
+        "answers": answers, "files": written, "notes": notes,
     }  # fmt: skip
 
 
 def describe(result: dict[str, Any]) -> str:
     """Give the answers in words."""
-    lines = []
-    for entry in result["answers"][:_SHOWN]:
-        true = entry.get("true", {})
-        values = [
-            f"{name} = {found['value']:.3f} {found['unit']}" + (f" (true {true[name]:.3f})" if name in true else "")
-            for name, found in entry.items() if isinstance(found, dict) and "value" in found
-        ]  # fmt: skip
-        lines.append(f"{entry['name']}: {', '.join(values)}; {entry['verdict']}")
+    task = get(result["task"])
+    lines = [f"{entry['name']}: {task.words(entry)}; {entry['verdict']}" for entry in result["answers"][:_SHOWN]]
     lines += [f"  note: {note}" for note in dict.fromkeys(n for e in result["answers"] for n in e["notes"])]
     if len(result["answers"]) > _SHOWN:
         lines.append(f"... and {len(result['answers']) - _SHOWN} more; --json or --out gives them all")

@@ -20,7 +20,6 @@ from pipelines.settings import SplitConfig
 from stm_models.config import validate
 from stm_models.errors import InputError
 from stm_models.files import atomic_path
-from stm_models.regression.metrics import metrics
 from stm_models.tasks.base import Task
 from stm_models.training.config import TrainConfig
 from tracking import models, runs
@@ -45,7 +44,7 @@ def judged_metric(task: Task, row: RunRow) -> str:
 
 
 def best_run(store: Store, task: Task, among: Sequence[str] = ()) -> RunRow:
-    """Return the training with the smallest error on held-out samples.
+    """Return the training with the best score on held-out samples.
 
     Parameters
     ----------
@@ -71,7 +70,8 @@ def best_run(store: Store, task: Task, among: Sequence[str] = ()) -> RunRow:
             )
         newest = max(rows, key=lambda row: row.start)
         rows = [row for row in rows if _held_out_by(row) == _held_out_by(newest)]
-    return min(rows, key=lambda row: row.metrics[judged_metric(task, row)])
+    choose = max if task.larger_is_better else min
+    return choose(rows, key=lambda row: row.metrics[judged_metric(task, row)])
 
 
 def publish(store: Store, task: Task, run_id: str, out: Path) -> tuple[ExportReport, int]:
@@ -96,6 +96,7 @@ def publish(store: Store, task: Task, run_id: str, out: Path) -> tuple[ExportRep
         raise InputError(f"run {run_id} has a model of task {info['task']!r}, expected {task.name!r}")
     metadata = {
         **{key: info[key] for key in ("task", "input", "targets", "explained", "data", "metrics", "distance")},
+        "calibration": info.get("calibration", {}),
         "run_id": run_id,
         "git_commit": row.tags.get("git.commit"),
     }
@@ -111,7 +112,7 @@ def publish(store: Store, task: Task, run_id: str, out: Path) -> tuple[ExportRep
 
 
 def promote(store: Store, task: Task, run_id: str | None = None, data: str | Path | None = None) -> dict[str, Any]:
-    """Make a run's model the champion if its error is smaller on samples that neither was trained on.
+    """Make a run's model the champion if its score is better on samples that neither was trained on.
 
     Parameters
     ----------
@@ -181,17 +182,17 @@ def _compare(
             "reason": f"champion version {champion.version} was trained on every sample that this run held out: "
             "train with the champion's split (--set split.seed=...) to compare them",
         }
-    errors = [
-        metrics(predict_all(session, held.images)["prediction"], held.targets)[task.metric]
+    first, second = (
+        task.metrics(predict_all(session, held.images)["prediction"], held, session.metadata.calibration)[task.metric]
         for session in (ours, theirs)
-    ]
-    better = errors[0] < errors[1]
+    )
+    better, where = (first > second, "above") if task.larger_is_better else (first < second, "below")
     return {
         "promoted": better,
-        "value": errors[0],
-        "champion": {"version": champion.version, "value": errors[1]},
-        "reason": f"{task.metric} {errors[0]:.4g} on {len(held)} held-out samples, "
-        f"{'below' if better else 'not below'} the {errors[1]:.4g} of champion version {champion.version}",
+        "value": first,
+        "champion": {"version": champion.version, "value": second},
+        "reason": f"{task.metric} {first:.4g} on {len(held)} held-out samples, "
+        f"{where if better else f'not {where}'} the {second:.4g} of champion version {champion.version}",
     }
 
 

@@ -6,9 +6,11 @@ A host with the serving extra alone can ask about files: zarr is imported only f
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +25,7 @@ from stm_models.tasks.registry import get
 if TYPE_CHECKING:
     from stm_models.data.dataset import Samples
 
-__all__ = ["Question", "Reading", "check_fits", "load_fitting", "parse_size", "read_question"]
+__all__ = ["Question", "Reading", "check_fits", "load_fitting", "parse_channel", "parse_size", "read_question"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Reading:
 
     key: str | None = None
     bias: float | None = None
-    channel: int | None = None
+    channel: int | str | None = None
     size_nm: tuple[float, float] | None = None
     sample: int | None = None
 
@@ -44,21 +46,30 @@ class Question:
     Attributes
     ----------
     images : (S, C, H, W) float32
+        Of the model's height and width; one image of a task that takes `any_size` may have others.
     names : list of str
         One per image, fit for file names.
     known : (H, W) bool or None
         False where the image is masked for want of information.
     notes : tuple of str
         What a reader of the answers must be told.
-    truth : (S, T) float64 or None
-        Targets, where the input is a data set.
+    truth : list of dict or None
+        What the task knows of each image, where the input is a data set.
+    about : mapping
+        What decoding needs to know of a measured map, see `stm_models.tasks.base.Prepared`.
     """
 
     images: NDArray[np.float32]
     names: list[str]
     known: NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = ()
-    truth: NDArray[np.float64] | None = None
+    truth: list[dict[str, Any]] | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+def parse_channel(text: str) -> int | str:
+    """Read a signal's name, or the number of a map."""
+    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,9}", text) else text
 
 
 def parse_size(text: str) -> tuple[float, float]:
@@ -109,7 +120,8 @@ def read_question(path: str | Path, session: Session, reading: Reading) -> Quest
         )
         return Question(raw.values[None].astype(np.float32), [path.stem], notes=(note,))
     prepared = get(about.task).prepare(raw, about.as_dict()["input"])
-    return Question(prepared.image[None], [_file_name(path, raw)], prepared.known, prepared.notes)
+    notes = (*raw.notes, *prepared.notes)
+    return Question(prepared.image[None], [_file_name(path, raw)], prepared.known, notes, about=prepared.about)
 
 
 def load_fitting(path: str | Path, metadata: ModelMetadata, *, include_unconverged: bool = False) -> Samples:
@@ -123,7 +135,9 @@ def load_fitting(path: str | Path, metadata: ModelMetadata, *, include_unconverg
     from stm_models.data.dataset import load
 
     names = [target.name for target in metadata.targets]
-    samples = load(path, verify=True, include_unconverged=include_unconverged, targets=names)
+    samples = load(
+        path, verify=True, include_unconverged=include_unconverged, targets=names, arrays=get(metadata.task).arrays
+    )
     check_fits(samples, metadata, path)
     return samples
 
@@ -168,7 +182,9 @@ def _from_data_set(path: Path, session: Session, reading: Reading) -> Question:
         if not 0 <= sample < len(samples):
             raise InputError(f"--sample is {sample}: {path} has samples 0 to {len(samples) - 1}")
         rows = rows[sample : sample + 1]
-    return Question(samples.images[rows], [f"sample-{row:05d}" for row in rows], truth=samples.targets[rows])
+    task = get(session.metadata.task)
+    truth = [task.truth(samples, int(row)) for row in rows]
+    return Question(samples.images[rows], [f"sample-{row:05d}" for row in rows], truth=truth)
 
 
 def _file_name(path: Path, raw: RawMap) -> str:

@@ -138,12 +138,14 @@ def load(
                 f"section {section!r} of the configuration is {values[section]!r}: expected keys below it, "
                 f"e.g. --set {section}.seed=1"
             )
-    values = merge({"train": {"network": found.default_network, "loss": found.loss}}, values)
+    values = merge({"train": {"network": found.default_network, "loss": found.losses[0]}}, values)
     if seed is not None:
         values = merge(values, {name: {"seed": seed} for name in ("simulate", "split", "train", "tune")})
     values = merge(values, {name: given for name, given in (recorded or {}).items() if name in kinds})
     made: dict[str, Any] = {name: validate(kind, values.get(name, {}), name) for name, kind in kinds.items()}
     find(found.perturbations(), made["train"].perturbation)
+    if made["train"].loss not in found.losses:
+        raise unknown(f"loss of {task}", made["train"].loss, found.losses)
     return Settings(found, preset, **made)
 
 

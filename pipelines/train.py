@@ -6,6 +6,7 @@ Example: stm train hubbard --data quick.zarr --model mlp
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from typing import Any
 import yaml
 
 from pipelines import settings
-from pipelines.fitting import fit, load_parts
+from pipelines.fitting import Measured, fit, load_parts, recipe
+from stm_models.data import readers
 from stm_models.errors import InputError
+from stm_models.files import sha256
 from stm_models.networks import registry
+from stm_models.tasks.base import Task
 from tracking import runs
 from tracking.store import Store, connect
 
@@ -30,6 +34,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="DATA.zarr")
     parser.add_argument("--model", metavar="NAME", help="network (default: the task's)")
     parser.add_argument("--include-unconverged", action="store_true", help="use flagged states too")
+    parser.add_argument(
+        "--experiment", nargs="+", metavar="FILE", default=[],
+        help="measured maps without labels, for the term of the loss that train.confidence_weight weighs",
+    )  # fmt: skip
     parser.add_argument("--resume", metavar="RUN_ID", help="continue an interrupted run with the configuration it has")
 
 
@@ -41,13 +49,33 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         chosen = _resumed(store, args.resume)
     registry.check(chosen.train.network, chosen.train.options)
     parts = load_parts(args.data, chosen.task, chosen.split, chosen.train.targets)
+    measured = read_measured(chosen.task, args.experiment, parts.samples.attributes["input"])
+    if args.resume:
+        _same_maps(store, args.resume, recipe(chosen, chosen.train, parts, measured), measured)
     with runs.start(store, chosen.task.name, f"train {chosen.train.network}", resume=args.resume) as record:
         print(f"run {record.id}: if interrupted, continue with --resume {record.id}")
         link = store.run_link(record.id)
         checkpoint = _CHECKPOINTS / f"{record.id}.pt"
-        fitted = fit(record, chosen, chosen.train, parts, checkpoint=checkpoint)
+        fitted = fit(record, chosen, chosen.train, parts, checkpoint=checkpoint, measured=measured)
         checkpoint.unlink(missing_ok=True)
     return {**asdict(fitted), "link": link}
+
+
+def read_measured(task: Task, files: Sequence[str], input_spec: Mapping[str, Any]) -> Measured:
+    """Prepare measured maps as a model of ``input_spec`` would be asked about them.
+
+    Raises
+    ------
+    InputError
+        When the task's training has no use for maps without labels, or a file cannot be read or prepared.
+    """
+    if files and not task.unlabelled:
+        raise InputError(
+            f"--experiment is {files[0]}, but the loss of task {task.name} has no term for maps without labels: "
+            "leave it out"
+        )
+    prepared = [task.prepare(readers.read(Path(file)), input_spec).image for file in files]
+    return Measured(tuple(prepared), {str(file): sha256(Path(file)) for file in files})
 
 
 def describe(result: dict[str, Any]) -> str:
@@ -66,6 +94,12 @@ def _assignments(args: argparse.Namespace) -> list[str]:
     pairs += [f"train.network={args.model}"] if args.model else []
     pairs += ["split.include_unconverged=true"] if args.include_unconverged else []
     return pairs
+
+
+def _same_maps(store: Store, run_id: str, wanted: str, measured: Measured) -> None:
+    tags = runs.get(store, run_id).tags
+    if (measured.images or "transductive" in tags) and tags.get("training.recipe") != wanted:
+        raise InputError(f"run {run_id} was started with other measured maps: give the same --experiment files")
 
 
 def _resumed(store: Store, run_id: str) -> settings.Settings:

@@ -69,7 +69,10 @@ def tune(
     setup = _setup(chosen, parts)
     name = name or f"{chosen.task.name}-{network}-{setup[:12]}"
     spaces = {"train": chosen.task.search_space(), "options": registry.space(network)}
-    found = study.create_study(name, storage or study.beside(store), seed=chosen.tune.seed, pruner=chosen.tune.pruner)
+    found = study.create_study(
+        name, storage or study.beside(store), seed=chosen.tune.seed, pruner=chosen.tune.pruner,
+        direction="maximize" if chosen.task.larger_is_better else "minimize",
+    )  # fmt: skip
     if found.user_attrs.get("setup", setup) != setup:
         raise InputError(
             f"the study {name!r} was made with other data or another configuration: give another --study, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -12,7 +13,7 @@ from typing import Any
 
 from stm_models.errors import InputError
 
-__all__ = ["atomic_path", "output_directory", "write_json"]
+__all__ = ["atomic_path", "output_directory", "sha256", "write_json"]
 
 
 @contextmanager
@@ -68,6 +69,21 @@ def output_directory(path: str | Path) -> Path:
             f"cannot write to {path}: {error.strerror}; give a folder that you may write with --out"
         ) from error
     return path
+
+
+def sha256(path: str | Path) -> str:
+    """Return the SHA-256 (hex) of a file.
+
+    Raises
+    ------
+    InputError
+        When it cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _umask() -> int:

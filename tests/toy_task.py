@@ -30,8 +30,7 @@ class ToyTask(Task):
     stratify = "U"
     metric = "mae"
     default_network = "cnn"
-    loss = "mse"
-    baselines = ()
+    losses = ("mse",)
     simulation = ToyConfig
 
     def plan(self, config):
@@ -75,7 +74,7 @@ class ToyTask(Task):
 
         return simulate
 
-    fresh = prepare = axes = decode = None
+    fresh = prepare = axes = decode = metrics = None
 
 
 def fail(kind):

@@ -44,6 +44,7 @@ class _Given(Config):
     git_commit: str | None
     metrics: dict[str, float | None]
     distance: _Distance
+    calibration: dict[str, Any] = Field(default_factory=dict)
 
 
 def check(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,8 +53,8 @@ def check(metadata: Mapping[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     metadata : mapping
-        task, input, targets, explained, data (recipe, digest), run_id, git_commit, metrics and distance
-        (quantiles), and nothing else.
+        task, input, targets, explained, data (recipe, digest), run_id, git_commit, metrics, distance
+        (quantiles) and calibration, and nothing else.
 
     Raises
     ------

@@ -61,6 +61,8 @@ class ModelMetadata(_Part):
         ``recipe`` and ``digest`` of the training data.
     distance : Distance
         ``quantiles`` of the output ``distance`` on held-out samples.
+    calibration : mapping
+        What the task turns predictions into answers with.
     explanations : tuple of str
         Names of the outputs that are explanation maps; the first is the default.
     sha256 : str
@@ -78,6 +80,7 @@ class ModelMetadata(_Part):
     opset: int | None = None
     metrics: Mapping[str, Any] = {}
     distance: Distance = Distance()
+    calibration: Mapping[str, Any] = {}
     explanations: tuple[str, ...] = ()
     created: str | None = None
     sha256: str = ""

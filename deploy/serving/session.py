@@ -173,8 +173,10 @@ class Session:
                 f"{self.path}: its metadata lacks distance.quantiles['0.99'], without which nobody can judge "
                 "the output 'distance': write the file with 'stm export'"
             )
-        width = (*dict(self.outputs)["prediction"], 0)[1]
-        if width not in (-1, len(self.metadata.targets)):
+        shape = dict(self.outputs)["prediction"]
+        # Maps (batch, 1, y, x) are the task's to read.
+        width = (*shape, 0)[1]
+        if len(shape) != 4 and width not in (-1, len(self.metadata.targets)):
             raise InputError(
                 f"{self.path}: its prediction has {width} columns for {len(self.metadata.targets)} targets: "
                 "write the file with 'stm export'"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class Samples:
     Attributes
     ----------
     images : (S, C, H, W) float32
-    targets : (S, T) float64
+    targets : (S, T) float64, or (S, T, H, W) float32 where the targets are arrays of the data set
         In the order of ``attributes["targets"]``.
     coordinates : dict of str to (S,) array
         Everything known per sample: ``group``, ``chain``, the task's parameters and scalars,
@@ -36,13 +36,16 @@ class Samples:
         The store's root attributes: ``task``, ``config``, ``recipe``, ``digest``, ``input``, ``targets``, ...
     path : Path
         Where the store is.
+    arrays : dict of str to (S, ...) array
+        Those that `load` was asked for.
     """
 
     images: NDArray[np.float32]
-    targets: NDArray[np.float64]
+    targets: Array
     coordinates: dict[str, Array]
     attributes: dict[str, Any]
     path: Path
+    arrays: dict[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -54,6 +57,7 @@ class Samples:
             images=self.images[indices],
             targets=self.targets[indices],
             coordinates={name: values[indices] for name, values in self.coordinates.items()},
+            arrays={name: values[indices] for name, values in self.arrays.items()},
         )
 
 
@@ -63,6 +67,7 @@ def load(
     verify: bool = False,
     include_unconverged: bool = False,
     targets: Sequence[str] | None = None,
+    arrays: Sequence[str] = (),
 ) -> Samples:
     """Read the images, targets and coordinates of a finished store.
 
@@ -76,6 +81,8 @@ def load(
         Keep the samples of groups flagged as not converged.
     targets : sequence of str, optional
         Labels to learn, among the data set's own targets and its ``possible_targets``; by default its own.
+    arrays : sequence of str
+        Further arrays of the data set to read.
 
     Raises
     ------
@@ -91,16 +98,16 @@ def load(
     if targets is not None:
         attributes["targets"] = _chosen(attributes, targets)
     try:
-        arrays = dict(root.arrays())
-        for name, array in arrays.items():
+        held = dict(root.arrays())
+        for name, array in held.items():
             if array.nchunks_initialized < array.nchunks:
                 raise ValueError(f"{array.nchunks - array.nchunks_initialized} chunks of {name} are missing")
         if verify:
             _verify(root)
-        images = arrays["image"][:]
-        coordinates = {name: arrays[name][:] for name in str(attributes["coordinates"]).split()}
-        columns = [coordinates[target["name"]].astype(np.float64) for target in attributes["targets"]]
-        targets_of = np.stack(columns, axis=1)
+        images = held["image"][:]
+        coordinates = {name: held[name][:] for name in str(attributes["coordinates"]).split()}
+        targets_of = _targets(held, coordinates, [target["name"] for target in attributes["targets"]])
+        further = {name: held[name][:] for name in arrays}
     except READ_ERRORS as error:
         line = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(f"{path} is damaged ({line}): delete it and simulate again") from error
@@ -109,15 +116,15 @@ def load(
         raise InputError(
             f"{path} holds NaN or infinity in {len(bad)} images, first in sample {bad[0]}: delete it and simulate again"
         )
-    for target, column in zip(attributes["targets"], targets_of.T, strict=True):
-        if not np.isfinite(column).all():
-            missing = np.count_nonzero(~np.isfinite(column))
+    for number, target in enumerate(attributes["targets"]):
+        lacking = np.count_nonzero(~np.isfinite(targets_of[:, number]).reshape(len(images), -1).all(axis=1))
+        if lacking:
             raise InputError(
-                f"{path} lacks the label {target['name']!r} in {missing} of {len(column)} samples: "
+                f"{path} lacks the label {target['name']!r} in {lacking} of {len(images)} samples: "
                 "choose other targets, or simulate again"
             )
     coordinates["sample"] = np.arange(len(images))
-    samples = Samples(images, targets_of, coordinates, attributes, path)
+    samples = Samples(images, targets_of, coordinates, attributes, path, further)
     if include_unconverged:
         return samples
     kept = coordinates["converged"]
@@ -144,6 +151,16 @@ def stored(samples: Samples, name: str) -> Array:
         return root[name].oindex[samples.coordinates["sample"]]
     except READ_ERRORS as error:
         raise InputError(f"{samples.path} is damaged ({name} cannot be read): delete it and simulate again") from error
+
+
+def _targets(held: Mapping[str, zarr.Array[Any]], coordinates: Mapping[str, Array], names: Sequence[str]) -> Array:
+    """Return the numbers called ``names`` as columns, or, where they are arrays of the data set, these as planes."""
+    if held[names[0]].attrs.get("role") != "array":
+        return np.stack([coordinates[name].astype(np.float64) for name in names], axis=1)
+    planes = np.empty((held[names[0]].shape[0], len(names), *held[names[0]].shape[1:]), np.float32)
+    for number, name in enumerate(names):
+        planes[:, number] = held[name][:]
+    return planes
 
 
 def _chosen(attributes: dict[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:

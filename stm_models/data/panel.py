@@ -34,7 +34,7 @@ class Panel:
     rows : (P,) int64
         Row of each sample in the store.
     images : (P, C, H, W) float32
-    targets : (P, T) float64
+    targets : (P, T) float64 or (P, T, H, W) float32
     target_names : (T,) str
     digest : str
         Content digest of the data set.
@@ -45,14 +45,14 @@ class Panel:
     names: NDArray[np.str_]
     rows: NDArray[np.int64]
     images: NDArray[np.float32]
-    targets: NDArray[np.float64]
+    targets: Array
     target_names: NDArray[np.str_]
     digest: str
     arrays: dict[str, Array]
 
 
 def choose(samples: Samples, among: NDArray[Any], count: int = 12) -> NDArray[np.int64]:
-    """Return indices of at most ``count`` samples, evenly spread over the sorted first target.
+    """Return indices of at most ``count`` samples, evenly spread over the sorted first target, or the rows for maps.
 
     It draws nothing at random: the same ``among`` (best what no seed changes: the unseen samples, or all)
     gives the same panel.
@@ -66,7 +66,8 @@ def choose(samples: Samples, among: NDArray[Any], count: int = 12) -> NDArray[np
         Size of the panel.
     """
     order = np.asarray(among, np.int64)
-    order = order[np.lexsort((samples.coordinates["sample"][order], samples.targets[order, 0]))]
+    values = samples.targets[order, 0] if samples.targets.ndim == 2 else np.zeros(len(order))
+    order = order[np.lexsort((samples.coordinates["sample"][order], values))]
     if len(order) <= count:
         return order
     return order[np.floor(np.linspace(0, len(order) - 1, count) + 0.5).astype(np.int64)]
@@ -97,7 +98,10 @@ def save(path: str | Path, samples: Samples, indices: NDArray[Any], arrays: Mapp
     target = samples.attributes["targets"][0]
     unit = "" if target["unit"] == "1" else f" {target['unit']}"
     rows = chosen.coordinates["sample"]
-    names = [f"{target['name']} = {v:.4g}{unit}, sample {r}" for v, r in zip(chosen.targets[:, 0], rows, strict=True)]
+    names = [f"sample {row}" for row in rows]
+    if chosen.targets.ndim == 2:
+        values = chosen.targets[:, 0]
+        names = [f"{target['name']} = {v:.4g}{unit}, {name}" for v, name in zip(values, names, strict=True)]
     content: dict[str, Any] = {
         "schema": np.array(SCHEMA),
         "names": np.array(names, dtype=np.str_),

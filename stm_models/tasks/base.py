@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from numpy.typing import NDArray
 
 from stm_models.config import Config
+from stm_models.errors import InputError
 from stm_models.search import Space
 from stm_models.tasks.perturbation import CLEAN, Perturbation
 
 if TYPE_CHECKING:
+    from stm_models.data.dataset import Samples
     from stm_models.data.opened import OpenDataSet
     from stm_models.tasks.conventions import Convention
 
 __all__ = [
     "ArraySpec",
     "Axes",
+    "Column",
     "Group",
     "GroupResult",
     "Pictures",
     "Plan",
+    "Predictor",
     "Prepared",
     "RawMap",
     "Simulator",
@@ -32,6 +37,8 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+Predictor = Callable[["Samples"], Array]
+"""Samples in, predictions in the form of the task's networks out: a row per sample."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,15 @@ class Variable:
     name: str
     unit: str
     description: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table that compares a model with its baselines: its title, the metric, its format."""
+
+    title: str
+    metric: str
+    format: str = ".4f"
 
 
 @dataclass(frozen=True)
@@ -164,15 +180,19 @@ class Prepared:
     Attributes
     ----------
     image : (channel, y, x) float32
+        Of the model's own height and width, unless the task says `Task.any_size`.
     known : (y, x) bool
         False where the map holds no information and the image is masked.
     notes : tuple of str
         What a reader of the prediction must be told.
+    about : mapping of str to JSON-able
+        What decoding the prediction needs to know of this map (a pixel's size, how it was preprocessed).
     """
 
     image: Array
     known: Array
     notes: tuple[str, ...] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -195,16 +215,49 @@ class Pictures:
 
 
 class Task(ABC):
-    """Base of every task; nothing outside ``stm_models/tasks`` branches on its name."""
+    """Base of every task; nothing outside ``stm_models/tasks`` branches on its name.
+
+    A task's networks answer with numbers (B, T), or with maps (B, T, y, x) where its targets are arrays of the
+    data set; only the task knows what either means: how good a prediction is, what it says in words, what to draw.
+
+    Attributes
+    ----------
+    targets : tuple of Variable
+        What is learnt: parameters or scalars of the data set, or arrays (y, x) of it, all of one kind.
+    arrays : tuple of str
+        Further arrays of the data set that `metrics` and `truth` need.
+    stratify : str
+        The parameter that splits are stratified over.
+    unseen : bool
+        Whether some values of ``stratify`` are held out whole and scored on their own, as ``unseen_*``.
+    metric : str
+        Decides which model is better.
+    columns : tuple of Column
+        The table of a model beside its baselines.
+    losses : tuple of str
+        What the task's networks may be trained with, the default first.
+    standardise : bool
+        Whether images are standardised per pixel and targets scaled before the network sees them.
+    any_size : bool
+        Whether images may be larger or smaller than those of the training.
+    unlabelled : bool
+        Whether measured maps without labels may take part in the training.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
     targets: ClassVar[tuple[Variable, ...]]
-    stratify: ClassVar[str]  # the parameter that splits are stratified over and hold out values of
-    metric: ClassVar[str]  # the promotion gate's metric, smaller is better
+    arrays: ClassVar[tuple[str, ...]] = ()
+    stratify: ClassVar[str]
+    unseen: ClassVar[bool] = True
+    metric: ClassVar[str]
+    larger_is_better: ClassVar[bool] = False
+    columns: ClassVar[tuple[Column, ...]] = ()
     default_network: ClassVar[str]
-    loss: ClassVar[str]
-    baselines: ClassVar[tuple[str, ...]]
+    losses: ClassVar[tuple[str, ...]]
+    standardise: ClassVar[bool] = True
+    any_size: ClassVar[bool] = False
+    unlabelled: ClassVar[bool] = False
     simulation: ClassVar[type[Config]]
 
     @abstractmethod
@@ -234,8 +287,105 @@ class Task(ABC):
         """Say what the input's pixels mean."""
 
     @abstractmethod
-    def decode(self, outputs: Mapping[str, Array], metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Turn the model's raw outputs into one answer per sample, with units and a verdict."""
+    def metrics(self, prediction: Array, samples: Samples, calibration: Mapping[str, Any]) -> dict[str, float]:
+        """Score predictions (S, ...) of samples whose truth is known; finite numbers, `metric` among them."""
+
+    @abstractmethod
+    def decode(
+        self, outputs: Mapping[str, Array], metadata: Mapping[str, Any], about: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """Turn the model's raw outputs into one JSON-able answer per sample, with units and a verdict.
+
+        Parameters
+        ----------
+        outputs : mapping of str to array
+            ``prediction`` (S, T) or (S, 1, y, x), and ``distance`` (S,) where the model gives it.
+        metadata : mapping
+            What the model file says about itself: ``targets``, ``input``, ``distance``, ``calibration``, ...
+        about : mapping, optional
+            `Prepared.about` of a measured map.
+        """
+
+    def validation(self, prediction: Array, samples: Samples, trained: Samples) -> tuple[dict[str, float], float]:
+        """Return the scores of an epoch, cheap ones, `metric` among them; and the one that chooses the best epoch.
+
+        Its direction is that of `metric`. ``trained``: the samples that the model is trained on.
+        """
+        found = self.metrics(prediction, samples, {})
+        return found, found[self.metric]
+
+    def calibrate(self, prediction: Array, samples: Samples) -> dict[str, Any]:
+        """Return what turns predictions into answers, from samples held out: JSON-able, kept in the model file."""
+        return {}
+
+    def baselines(self, train: Samples, seed: int) -> dict[str, Predictor]:
+        """Fit the simple methods that every network is measured against."""
+        return {}
+
+    def run_figures(
+        self,
+        sets: Mapping[str, tuple[Samples, Array]],
+        *,
+        calibration: Mapping[str, Any],
+        history: Sequence[Mapping[str, float]] = (),
+        examples: Samples | None = None,
+    ) -> dict[str, Any]:
+        """Draw a training (with its ``history`` and ``examples`` of its data) or an evaluation.
+
+        ``sets``: samples with their predictions, by what they are called. Returns matplotlib figures by file name.
+        """
+        return {}
+
+    def truth(self, samples: Samples, row: int) -> dict[str, Any]:
+        """Return what is known of one sample, JSON-able, to stand beside an answer as ``true``."""
+        return {}
+
+    def words(self, answer: Mapping[str, Any]) -> str:
+        """Say an answer, with the truth where it has one, in a few words for people."""
+        return str(answer["name"])
+
+    def explained(self, answer: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
+        """Say what an explanation of an answer explains."""
+        return str(metadata["targets"][metadata["explained"]]["name"])
+
+    def answer_files(
+        self,
+        folder: Path,
+        answer: Mapping[str, Any],
+        image: Array,
+        outputs: Mapping[str, Array],
+        about: Mapping[str, Any],
+    ) -> list[Path]:
+        """Write what belongs beside one answer (a table, a picture) into ``folder``; return the files' paths.
+
+        Parameters
+        ----------
+        answer : mapping
+            As decoded; its ``name`` is fit for a file name.
+        image : (channel, y, x) float32
+        outputs : mapping of str to array
+            The model's, of this image alone: ``prediction`` and an explanation where one was asked for.
+        about : mapping
+            `Prepared.about` of a measured map; else empty.
+        """
+        return []
+
+    def reference_metrics(self, answer: Mapping[str, Any], path: Path) -> dict[str, float]:
+        """Score the answer to a measured map against what the file ``path`` tells of the same place.
+
+        Raises
+        ------
+        InputError
+            When the task has no such reference, or the file cannot be read or does not fit.
+        """
+        raise InputError(
+            f"--reference is {path}, but nothing measured beside an image tells the truth of task {self.name}: "
+            "leave it out"
+        )
+
+    def on_the_fly(self, attributes: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return what draws training samples like those of a data set while training; ``None``: they are not drawn."""
+        return None
 
     def conventions(self) -> Mapping[str, Convention]:
         """File conventions of other people's code that the task reads and writes, by name."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from stm_models.errors import InputError
+from stm_models.networks.model import Model
 
-__all__ = ["predict"]
+__all__ = ["describe", "predict"]
 
 
 def predict(model: nn.Module, images: NDArray[Any], batch_size: int = 256) -> NDArray[np.float64]:
@@ -20,12 +22,12 @@ def predict(model: nn.Module, images: NDArray[Any], batch_size: int = 256) -> ND
     Parameters
     ----------
     model : nn.Module
-        Maps (B, C, H, W) float32 to (B, T).
+        Maps (B, C, H, W) float32 to (B, T) or (B, 1, H, W).
     images : (S, C, H, W) floating, S >= 1
 
     Returns
     -------
-    (S, T) float64, in the targets' units
+    (S, T) or (S, 1, H, W) float64, in the targets' units
 
     Raises
     ------
@@ -37,15 +39,26 @@ def predict(model: nn.Module, images: NDArray[Any], batch_size: int = 256) -> ND
         raise InputError(f"images have shape {images.shape}: expected (samples, channels, height, width)")
     if expected is not None and tuple(images.shape[1:]) != tuple(expected.shape):
         raise InputError(f"images have shape {images.shape[1:]}: this model expects {tuple(expected.shape)}")
+    return _in_batches(model, model, images, batch_size).astype(np.float64)
+
+
+def describe(model: Model, images: NDArray[Any], batch_size: int = 256) -> NDArray[np.float32]:
+    """Return what ``model`` measures the distance of images (S, C, H, W) on: (S, ...) float32."""
+    return _in_batches(model, model.describe, images, batch_size)
+
+
+def _in_batches(
+    model: nn.Module, function: Callable[[Tensor], Tensor], images: NDArray[Any], size: int
+) -> NDArray[np.float32]:
     device = next((value.device for value in model.state_dict().values()), torch.device("cpu"))
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
             parts = []
-            for start in range(0, len(images), batch_size):
-                block = np.ascontiguousarray(images[start : start + batch_size], dtype=np.float32)
-                parts.append(model(torch.from_numpy(block).to(device)).cpu().double().numpy())
+            for start in range(0, len(images), size):
+                block = np.ascontiguousarray(images[start : start + size], dtype=np.float32)
+                parts.append(function(torch.from_numpy(block).to(device)).cpu().numpy())
     finally:
         model.train(was_training)
     return np.concatenate(parts)

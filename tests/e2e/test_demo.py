@@ -103,7 +103,7 @@ def test_what_it_says_to_do_next_works(demo, command):
     from pipelines.demo import describe, next_commands
 
     text = describe(demo.result)
-    assert "smallest error on unseen values: kernel_ridge" in text
+    assert "best mae on unseen values: kernel_ridge" in text
     predict, serve, compare = next_commands(demo.result)
     assert (serve[1:], compare[1:]) == (["serve", demo.model], ["compare"])
     code, out, err = command(*predict[1:])

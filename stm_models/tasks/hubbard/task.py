@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from stm_models.config import Config
@@ -14,11 +13,12 @@ from stm_models.errors import InputError
 from stm_models.physics.moire.fourier import KGrid
 from stm_models.search import Range, Space
 from stm_models.signal.real_map import to_ft_images
-from stm_models.tasks.base import Axes, Pictures, Plan, Prepared, RawMap, Simulator, Task, Variable
+from stm_models.tasks.base import Axes, Pictures, Plan, Prepared, RawMap, Simulator, Variable
 from stm_models.tasks.conventions import Convention
 from stm_models.tasks.hubbard import simulation
 from stm_models.tasks.hubbard.config import HubbardSimulation
 from stm_models.tasks.perturbation import Perturbation
+from stm_models.tasks.regression import RegressionTask
 
 if TYPE_CHECKING:
     from stm_models.data.opened import OpenDataSet
@@ -26,17 +26,14 @@ if TYPE_CHECKING:
 __all__ = ["HubbardTask"]
 
 
-class HubbardTask(Task):
+class HubbardTask(RegressionTask):
     """FT-LDOS image in, Hubbard U (eV) out. After arXiv 2602.18890."""
 
     name: ClassVar[str] = "hubbard"
     title: ClassVar[str] = "Hubbard U of twisted bilayer graphene from FT-LDOS images"
     targets: ClassVar[tuple[Variable, ...]] = (Variable("U", "eV", "Hubbard interaction"),)
     stratify: ClassVar[str] = "U"
-    metric: ClassVar[str] = "mae"
     default_network: ClassVar[str] = "mlp"
-    loss: ClassVar[str] = "mse"
-    baselines: ClassVar[tuple[str, ...]] = ("mean", "ridge", "kernel_ridge")
     simulation: ClassVar[type[Config]] = HubbardSimulation
 
     def plan(self, config: HubbardSimulation) -> Plan:
@@ -99,22 +96,6 @@ class HubbardTask(Task):
         kx, ky = input_spec["kx_max"], input_spec["ky_max"]
         return Axes((-kx, kx, -ky, ky), ("kx (1/a)", "ky (1/a)"))
 
-    def decode(self, outputs: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Name the numbers: U in eV, and how far the image lies from the training data."""
-        prediction = np.asarray(outputs["prediction"], float)
-        limits = metadata["distance"]["quantiles"]
-        answers = []
-        for row, values in enumerate(prediction):
-            answer: dict[str, Any] = {
-                target["name"]: {"value": float(value), "unit": target["unit"]}
-                for target, value in zip(metadata["targets"], values, strict=True)
-            }
-            if "distance" in outputs:
-                distance = float(outputs["distance"][row])
-                answer |= {"distance": distance} | _verdict(distance, limits)
-            answers.append(answer)
-        return answers
-
     def conventions(self) -> Mapping[str, Convention]:
         """Files of the public code to the paper, see `stm_models.tasks.hubbard.conventions`."""
         from stm_models.tasks.hubbard.conventions import CONVENTIONS
@@ -146,19 +127,3 @@ class HubbardTask(Task):
             "learning_rate": Range(5e-4, 1e-2, log=True),
             "weight_decay": Range(1e-6, 1e-2, log=True),
         }
-
-
-def _verdict(distance: float, limits: Mapping[str, float]) -> dict[str, Any]:
-    usual = limits["0.99"]
-    if distance <= usual:
-        return {
-            "inside": True,
-            "verdict": f"like the training data (distance {distance:.3g}, usual up to {usual:.3g})",
-        }
-    return {
-        "inside": False,
-        "verdict": (
-            f"outside the training data: distance {distance:.3g}, {distance / usual:.3g} times the limit "
-            f"{usual:.3g} that 99 % of held-out simulated images keep; do not trust the value"
-        ),
-    }

@@ -1,0 +1,121 @@
+"""What tasks share whose answers are a few numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stm_models.tasks.base import Column, Predictor, Task
+from stm_models.tasks.verdict import verdict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from stm_models.data.dataset import Samples
+
+__all__ = ["RegressionTask"]
+
+Array = NDArray[Any]
+
+
+class RegressionTask(Task):
+    """Numbers with units: errors, parity pictures, regressions on principal components beside it."""
+
+    metric: ClassVar[str] = "mae"
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("MAE", "mae"), Column("MAE unseen", "unseen_mae"), Column("R² unseen", "unseen_r2", ".5f"),
+    )  # fmt: skip
+    losses: ClassVar[tuple[str, ...]] = ("mse", "huber", "l1")
+
+    def metrics(self, prediction: Array, samples: Samples, calibration: Mapping[str, Any]) -> dict[str, float]:
+        """Return MAE, RMSE and R², each the mean over targets, and of each target where there are several."""
+        from stm_models.regression.metrics import metrics
+
+        return metrics(prediction, samples.targets, [target["name"] for target in samples.attributes["targets"]])
+
+    def validation(self, prediction: Array, samples: Samples, trained: Samples) -> tuple[dict[str, float], float]:
+        """Return the metrics, and the MAE; that of several targets in units of their spread in the training data."""
+        from stm_models.regression.metrics import mae
+        from stm_models.regression.scaling import target_statistics
+
+        errors = mae(prediction, samples.targets)
+        if len(errors) > 1:
+            errors = errors / target_statistics(trained.targets)[1].astype(np.float64)
+        return self.metrics(prediction, samples, {}), float(errors.mean())
+
+    def baselines(self, train: Samples, seed: int) -> dict[str, Predictor]:
+        """Fit the mean, ridge regression and kernel ridge regression on principal components."""
+        from stm_models.regression.baselines import BASELINES, Baseline, fit_baselines
+
+        def predictor(fitted: Baseline) -> Predictor:
+            return lambda samples: fitted(samples.images)
+
+        found = fit_baselines(BASELINES, train.images, train.targets, train.coordinates["group"], seed)
+        return {name: predictor(fitted) for name, fitted in found.items()}
+
+    def run_figures(
+        self,
+        sets: Mapping[str, tuple[Samples, Array]],
+        *,
+        calibration: Mapping[str, Any],
+        history: Sequence[Mapping[str, float]] = (),
+        examples: Samples | None = None,
+    ) -> dict[str, Figure]:
+        """Draw parity and residuals of every target; of a training its examples and learning curve too."""
+        from stm_models import figures
+
+        drawn = {}
+        (first, _), *_ = sets.values()
+        targets = first.attributes["targets"]
+        for column, target in enumerate(targets):
+            pairs = {name: (part.targets[:, column], found[:, column]) for name, (part, found) in sets.items()}
+            about = {"label": target["name"], "unit": target["unit"]}
+            suffix = f"_{target['name']}" if column else ""
+            drawn[f"parity{suffix}"] = figures.parity(pairs, **about)
+            drawn[f"residuals{suffix}"] = figures.residuals(pairs, **about)
+        if history:
+            drawn["learning_curve"] = figures.learning_curve(history, unit=targets[0]["unit"])
+        if examples is not None:
+            spec = examples.attributes["input"]
+            drawn["examples"] = figures.examples(
+                examples.images, examples.targets[:, 0], label=targets[0]["name"], unit=targets[0]["unit"],
+                image_unit=spec["unit"], axes=self.axes(spec),
+            )  # fmt: skip
+        return drawn
+
+    def decode(
+        self, outputs: Mapping[str, Array], metadata: Mapping[str, Any], about: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """Name the numbers with their units, and say how far the image lies from the training data."""
+        prediction = np.asarray(outputs["prediction"], float)
+        answers = []
+        for row, values in enumerate(prediction):
+            answer: dict[str, Any] = {
+                target["name"]: {"value": float(value), "unit": target["unit"]}
+                for target, value in zip(metadata["targets"], values, strict=True)
+            }
+            if "distance" in outputs:
+                answer |= verdict(float(outputs["distance"][row]), metadata["distance"]["quantiles"])
+            answers.append(answer)
+        return answers
+
+    def truth(self, samples: Samples, row: int) -> dict[str, Any]:
+        """Return the targets' values by name."""
+        names = [target["name"] for target in samples.attributes["targets"]]
+        return {name: float(value) for name, value in zip(names, samples.targets[row], strict=True)}
+
+    def words(self, answer: Mapping[str, Any]) -> str:
+        """List the values, the true ones in brackets."""
+        true = answer.get("true", {})
+        return ", ".join(
+            f"{name} = {found['value']:.3f} {found['unit']}" + (f" (true {true[name]:.3f})" if name in true else "")
+            for name, found in answer.items() if isinstance(found, dict) and "value" in found
+        )  # fmt: skip
+
+    def explained(self, answer: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
+        """Give the explained target with its value."""
+        target = metadata["targets"][metadata["explained"]]
+        return f"{target['name']} = {answer[target['name']]['value']:.3f} {target['unit']}"

@@ -1,0 +1,81 @@
+"""Where the batches of a training come from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["Batches", "StoredBatches", "to_device"]
+
+Array = NDArray[Any]
+
+_EPOCHS_PER_COPY = 20
+
+
+class Batches(ABC):
+    """Batches of images (B, C, H, W) and targets, float32 on the training's device, in their own units.
+
+    Attributes
+    ----------
+    count : int
+        Batches per epoch.
+    """
+
+    count: int
+
+    @abstractmethod
+    def epoch(self, number: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of epoch ``number`` (from 1).
+
+        ``generator`` (CPU) is seeded for the training and the epoch; what is drawn depends on nothing else, so
+        that an interrupted training ends as one that was not.
+        """
+
+
+class StoredBatches(Batches):
+    """All samples of a data set once per epoch, in random order.
+
+    Parameters
+    ----------
+    images : (S, C, H, W) float32
+    targets : (S, T) or (S, T, H, W)
+    size : int
+        Largest batch.
+    device : torch.device
+        Where they are kept, whole.
+    copies : callable, optional
+        Gives, for a number, another perturbed copy of the images; the next one every 20 epochs, one in memory at
+        a time. ``images`` is then copy 0.
+    """
+
+    def __init__(
+        self,
+        images: Array,
+        targets: Array,
+        size: int,
+        device: torch.device,
+        copies: Callable[[int], Array] | None = None,
+    ) -> None:
+        self._x, self._y = to_device(images, device), to_device(targets, device)
+        self._copies, self._copy = copies, 0
+        self.count = -(-len(images) // size)
+
+    def epoch(self, number: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield every sample once."""
+        copy = (number - 1) // _EPOCHS_PER_COPY
+        if self._copies is not None and copy != self._copy:
+            self._copy, self._x = copy, to_device(self._copies(copy), self._x.device)
+        order = torch.randperm(len(self._x), generator=generator).to(self._x.device)
+        for rows in order.tensor_split(self.count):
+            yield self._x[rows], self._y[rows]
+
+
+def to_device(values: Array, device: torch.device) -> Tensor:
+    """Return an array as a float32 tensor on ``device``."""
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(device)

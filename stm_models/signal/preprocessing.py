@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, median_filter
 
 from stm_models.errors import InputError, unknown
 
@@ -18,7 +18,7 @@ _SMALLEST = 8  # px
 _SPIKE = (
     100.0  # robust standard deviations from the median: no contrast of a surface, and it would spoil its surroundings
 )
-_ROUNDING = 1e-10  # relative to the map: what is left of a plane after it was removed
+_ROUNDING = 1e-10  # relative to the map: what is left of a plane of double precision after it was removed
 
 
 @dataclass(frozen=True)
@@ -94,18 +94,21 @@ def prepare_stack(maps: ArrayLike, preparation: Preparation | None = None) -> ND
     -----
     The result does not change when a map is multiplied by a positive number, nor when a plane or line offsets are
     added that leave its median's sign; a lock-in signal of the wrong sign is turned by its negative median. Maps
-    about zero, such as differences, keep their sign. Spikes are cut before any step, at 30 robust standard deviations
-    from the median. The working memory is that of a few maps, not of the stack.
+    about zero, such as differences, keep their sign. Spikes, single pixels more than 10 of the map's robust standard
+    deviations from the median of their 3 x 3 neighbourhood, are set to that median before any step. The working memory
+    is that of a few maps, not of the stack.
     """
     how = preparation or Preparation()
     stack = _checked(maps)
     level, spread = _level(stack)
     stands_out = how.level and _stands_out(level, spread)
+    rounding = max(_ROUNDING, 4 * float(np.finfo(stack.dtype).eps))
     result = np.empty(stack.shape, np.float32)
     for index, raw in enumerate(stack):
         values = np.asarray(raw, np.float64)
         if spread[index] > 0:
-            values = values.clip(level[index] - _SPIKE * spread[index], level[index] + _SPIKE * spread[index])
+            around = median_filter(values, size=3, mode="reflect")
+            values = np.where(np.abs(values - around) > _SPIKE * spread[index], around, values)
         values = values / (level[index] if stands_out else float(np.abs(values).max()) or 1.0)
         before = float(np.abs(values).max())
         if how.plane:
@@ -116,9 +119,9 @@ def prepare_stack(maps: ArrayLike, preparation: Preparation | None = None) -> ND
             values = values - np.median(values, axis=1, keepdims=True)
         modulus = np.abs(values)
         bound = float(np.quantile(modulus, how.inside))
-        if bound <= _ROUNDING * before:
+        if bound <= rounding * before:
             bound = float(modulus.max())  # a few bright pixels in an otherwise empty map
-        if bound <= _ROUNDING * before:
+        if bound <= rounding * before:
             raise InputError(
                 f"map {index + 1} of {len(stack)} has no contrast (a constant, a plane or whole lines of one value): "
                 "expected a dI/dV map; choose another channel, or leave this bias out"

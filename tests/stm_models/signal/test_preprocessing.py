@@ -70,14 +70,15 @@ def test_a_few_bright_pixels_in_an_empty_map_are_contrast():
     assert np.count_nonzero(out) == 1
 
 
+@pytest.mark.parametrize("precision", [np.float64, np.float32])
 @pytest.mark.parametrize("flat", ["constant", "plane", "lines", "zero"])
-def test_a_map_without_contrast_is_refused(flat):
+def test_a_map_without_contrast_is_refused(flat, precision):
     y, x = np.mgrid[:20, :20]
     one = {"constant": np.full((20, 20), 3.3), "plane": 1e-9 * (7 + 0.1 * x - y), "lines": np.sin(y) + 4, "zero": 0 * x}
     maps = raw(height=20, width=20)
     maps[1] = one[flat]
     with pytest.raises(InputError, match=r"map 2 of 3 has no contrast .* choose another channel"):
-        prepare_stack(maps)
+        prepare_stack(maps.astype(precision))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stm_models.errors import InputError
-from stm_models.signal.preprocessing import over_level
+from stm_models.signal.preprocessing import over_level, without_spikes
 
 __all__ = ["BiasWindows", "average", "equal_windows"]
 
@@ -61,8 +61,8 @@ def average(
     Parameters
     ----------
     maps : (N, H, W) array_like
-        Raw dI/dV. Each map is divided by its median first, where the medians stand out, so that maps taken at
-        different set points weigh alike.
+        Raw dI/dV. Spikes are removed and each map is divided by its median first, where the medians stand out, so
+        that maps taken at different set points weigh alike.
     biases : (N,) array_like, V
         In any order, any spacing; repeated biases are averaged. None where the file does not state them.
     windows : BiasWindows
@@ -103,7 +103,7 @@ def average(
             f"where no surface state exists: give maps at {span}, or choose the material of the sample"
         )
     chosen, used, borrowed = _choose(volts, above, centres, windows)
-    relative = over_level(stack[used])
+    relative = over_level(without_spikes(stack[used]))
     averaged = np.stack([relative[np.isin(used, index)].mean(axis=0) for index in chosen])
     return averaged, _notes(volts, above, centres, used, borrowed, band_bottom)
 

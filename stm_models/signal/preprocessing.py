@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter, median_filter
 
 from stm_models.errors import InputError, unknown
 
-__all__ = ["Preparation", "finished_rows", "over_level", "prepare_stack"]
+__all__ = ["Preparation", "finished_rows", "over_level", "prepare_stack", "without_spikes"]
 
 Floats = NDArray[np.float64]
 _SMALLEST = 8  # px
@@ -94,9 +94,9 @@ def prepare_stack(maps: ArrayLike, preparation: Preparation | None = None) -> ND
     -----
     The result does not change when a map is multiplied by a positive number, nor when a plane or line offsets are
     added that leave its median's sign; a lock-in signal of the wrong sign is turned by its negative median. Maps
-    about zero, such as differences, keep their sign. Spikes, single pixels more than 10 of the map's robust standard
-    deviations from the median of their 3 x 3 neighbourhood, are set to that median before any step. The working memory
-    is that of a few maps, not of the stack.
+    about zero, such as differences, keep their sign. The working memory is that of a few maps,
+    not of the stack. Spikes shade their surroundings: :func:`without_spikes` comes before, in the averages over bias
+    windows.
     """
     how = preparation or Preparation()
     stack = _checked(maps)
@@ -106,9 +106,6 @@ def prepare_stack(maps: ArrayLike, preparation: Preparation | None = None) -> ND
     result = np.empty(stack.shape, np.float32)
     for index, raw in enumerate(stack):
         values = np.asarray(raw, np.float64)
-        if spread[index] > 0:
-            around = median_filter(values, size=3, mode="reflect")
-            values = np.where(np.abs(values - around) > _SPIKE * spread[index], around, values)
         values = values / (level[index] if stands_out else float(np.abs(values).max()) or 1.0)
         before = float(np.abs(values).max())
         if how.plane:
@@ -127,6 +124,26 @@ def prepare_stack(maps: ArrayLike, preparation: Preparation | None = None) -> ND
                 "expected a dI/dV map; choose another channel, or leave this bias out"
             )
         result[index] = np.clip(values / bound, -1, 1)
+    return result
+
+
+def without_spikes(maps: ArrayLike) -> Floats:
+    """Set single wild pixels to the median of their 3 x 3 neighbourhood: (V, H, W) float64.
+
+    Wild is farther from that median than 10 robust standard deviations of the map.
+
+    Raises
+    ------
+    InputError
+        As :func:`prepare_stack`, but for the contrast.
+    """
+    stack = _checked(maps)
+    result = stack.astype(np.float64)
+    for values, spread in zip(result, _level(stack)[1], strict=True):
+        if spread > 0:
+            around = median_filter(values, size=3, mode="reflect")
+            wild = np.abs(values - around) > _SPIKE * spread
+            values[wild] = around[wild]
     return result
 
 

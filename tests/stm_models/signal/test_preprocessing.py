@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stm_models.errors import InputError
-from stm_models.signal.preprocessing import Preparation, finished_rows, over_level, prepare_stack
+from stm_models.signal.preprocessing import Preparation, finished_rows, over_level, prepare_stack, without_spikes
 
 
 def raw(seed=0, count=3, height=48, width=40):
@@ -31,8 +31,6 @@ def test_gain_planes_and_line_offsets_do_not_matter(seed, gain, slope_y, slope_x
 
 def test_result_is_bounded_and_keeps_the_wave():
     maps = raw()
-    clean = prepare_stack(maps)
-    maps[0, 5, 7] = 1e6
     out = prepare_stack(maps)
     assert out.shape == maps.shape
     assert out.dtype == np.float32
@@ -40,8 +38,22 @@ def test_result_is_bounded_and_keeps_the_wave():
     assert out.min() == -1
     wave = maps[1] - maps[1].mean()
     assert np.corrcoef(wave.ravel(), out[1].ravel())[0, 1] > 0.95
-    assert np.quantile(np.abs(out[0] - clean[0]), 0.9) < 0.05  # a spike neither squeezes nor shades the rest
     assert np.abs(np.median(out, axis=2)).max() < 1e-6
+
+
+def test_a_spike_neither_squeezes_nor_shades_its_surroundings():
+    maps = raw()
+    spoiled = maps.copy()
+    spoiled[0, 5, 7] = 1e6
+    spoiled[1, 30, 12] = -20.0
+    assert np.quantile(np.abs(prepare_stack(spoiled) - prepare_stack(maps)), 0.9) > 0.05
+    mended = without_spikes(spoiled)
+    assert np.quantile(np.abs(prepare_stack(mended) - prepare_stack(maps)), 0.9) < 0.02
+    assert np.count_nonzero(mended != spoiled) == 2
+    np.testing.assert_array_equal(without_spikes(maps), maps)
+    y, x = np.mgrid[:48, :40]
+    sharp = 1 + 0.5 * np.exp(-((y - 20) ** 2 + (x - 20) ** 2) / 2 / 0.7**2) + 0.05 * np.cos(x)
+    np.testing.assert_array_equal(without_spikes(sharp[None])[0], sharp)  # an impurity's spot is no spike
 
 
 def test_the_background_is_removed_and_detail_stays():

@@ -11,7 +11,10 @@ from stm_models.tasks.base import Task
 
 __all__ = ["get", "names", "register"]
 
-_MODULES = {"hubbard": "stm_models.tasks.hubbard.task:HubbardTask"}
+_MODULES = {
+    "hubbard": "stm_models.tasks.hubbard.task:HubbardTask",
+    "impurity": "stm_models.tasks.impurity.task:ImpurityTask",
+}
 _TASKS: dict[str, Task] = {}
 
 

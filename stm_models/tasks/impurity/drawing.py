@@ -1,0 +1,146 @@
+"""Pictures of found impurities: on the maps, against the truth, and what their confidence is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from stm_models.signal.calibration import Calibration, reliability
+from stm_models.signal.matching import match, match_by_height
+from stm_models.tasks.impurity.scoring import TOLERANCE, calibration_of, maxima, truths
+
+if TYPE_CHECKING:
+    from stm_models.data.dataset import Samples
+
+__all__ = ["explanation", "learning_curve", "overlay", "precision_recall", "reliability_diagram", "true_and_found"]
+
+Array = NDArray[Any]
+Sets = Mapping[str, tuple["Samples", Array]]
+_SHOWN = 3
+
+
+def overlay(image: Array, found: Array, confidence: Array, extent: tuple[float, float, float, float]) -> Figure:
+    """One map with circles at the found positions (N, 2) y, x in the units of ``extent`` (x0, x1, y0, y1)."""
+    figure = Figure(figsize=(6.4, 5.4), layout="constrained")
+    panel = figure.subplots()
+    _map(panel, image, extent)
+    if len(found):
+        colours = ScalarMappable(Normalize(0, 1), "viridis")
+        rim = colours.to_rgba(np.asarray(confidence))
+        panel.scatter(found[:, 1], found[:, 0], s=60, facecolors="none", edgecolors=rim, linewidths=1.5)
+        figure.colorbar(colours, ax=panel, label="confidence", shrink=0.8)
+    panel.set(xlabel="x (nm)", ylabel="y (nm)", title=f"{len(found)} impurities found")
+    return figure
+
+
+def true_and_found(sets: Sets, record: Mapping[str, Any]) -> Figure:
+    """Mean map and score map of some fields, with true (circles) and found (crosses) positions."""
+    calibration = calibration_of(record)
+    (samples, prediction), *_ = sets.values()
+    rows = np.linspace(0, len(samples) - 1, min(_SHOWN, len(samples))).astype(int)
+    figure = Figure(figsize=(3.4 * len(rows), 6.6), layout="constrained")
+    panels = figure.subplots(2, len(rows), squeeze=False)
+    truth = truths(samples)
+    for column, row in zip(panels.T, rows, strict=True):
+        score = prediction[row, 0]
+        found = maxima(score).above(calibration.threshold).positions
+        pairs = match(found, truth[row], TOLERANCE)
+        wrong = np.setdiff1d(np.arange(len(found)), pairs.found)
+        for panel, values in zip(column, (samples.images[row].mean(axis=0), score), strict=True):
+            _map(panel, values, None)
+            panel.scatter(*truth[row].T[::-1], s=45, facecolors="none", edgecolors="tab:cyan", linewidths=1)
+            panel.scatter(*found[pairs.found].T[::-1], s=20, marker="x", c="tab:green", linewidths=1)
+            panel.scatter(*found[wrong].T[::-1], s=20, marker="x", c="tab:red", linewidths=1)
+        column[0].set_title(f"field {row}: {len(pairs)} right, {len(wrong)} wrong of {len(truth[row])}", fontsize=8)
+        column[1].set_title("score", fontsize=8)
+    figure.suptitle("circles: true; crosses: found, green right, red wrong", fontsize=9)
+    return figure
+
+
+def precision_recall(sets: Sets, record: Mapping[str, Any]) -> Figure:
+    """Precision against recall over all thresholds, with the calibrated one marked."""
+    figure = Figure(figsize=(5, 4.4), layout="constrained")
+    panel = figure.subplots()
+    threshold = calibration_of(record).threshold
+    for name, (samples, prediction) in sets.items():
+        height, right, total = _judged(samples, prediction)
+        order = np.argsort(-height, kind="stable")
+        hits = np.cumsum(right[order])
+        precision, recall = hits / np.arange(1, len(hits) + 1), hits / max(total, 1)
+        (line,) = panel.plot(recall, precision, lw=1.2, label=name)
+        kept = int(np.count_nonzero(height > threshold))
+        if kept:
+            panel.plot(recall[kept - 1], precision[kept - 1], "o", color=line.get_color())
+    panel.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), title="dot: calibrated threshold")
+    panel.legend(fontsize=8)
+    return figure
+
+
+def reliability_diagram(sets: Sets, record: Mapping[str, Any]) -> Figure:
+    """Share of right positions against stated confidence."""
+    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    panel = figure.subplots()
+    panel.plot([0, 1], [0, 1], "k--", lw=0.8)
+    calibration: Calibration = calibration_of(record)
+    for name, (samples, prediction) in sets.items():
+        height, right, _ = _judged(samples, prediction)
+        if len(height):
+            bins = reliability(calibration.apply(height), right)
+            panel.plot(bins["confidence"], bins["frequency"], "o-", ms=4, lw=1, label=f"{name}: ECE {bins['ece']:.3f}")
+    panel.set(xlabel="stated confidence", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    panel.legend(fontsize=8)
+    return figure
+
+
+def learning_curve(history: Sequence[Mapping[str, float]]) -> Figure:
+    """Loss and F1 against epoch."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    left = figure.subplots()
+    right = left.twinx()
+    epochs = [entry["epoch"] for entry in history]
+    for key, panel, colour in (("train_loss", left, "tab:grey"), ("val_f1", right, "tab:blue")):
+        values = [entry.get(key, np.nan) for entry in history]
+        panel.plot(epochs, values, color=colour, lw=1.2)
+        panel.set_ylabel({"train_loss": "training loss", "val_f1": "F1 on validation fields"}[key], color=colour)
+    left.set_xlabel("epoch")
+    if np.nanmin([entry.get("train_loss", np.nan) for entry in history]) > 0:
+        left.set_yscale("log")
+    return figure
+
+
+def explanation(maps: Array, names: Sequence[str], found: Array) -> Figure:
+    """What the answer depends on, voltage by voltage (V, H, W), about the found positions (N, 2) y, x in px."""
+    columns = min(4, len(maps))
+    rows = -(-len(maps) // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.7 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    limit = float(np.quantile(np.abs(maps), 0.999)) or 1.0
+    for panel, values, name in zip(panels, maps, names, strict=False):
+        panel.imshow(values, origin="lower", cmap="coolwarm", vmin=-limit, vmax=limit)
+        panel.scatter(found[:, 1], found[:, 0], s=30, facecolors="none", edgecolors="k", linewidths=0.6)
+        panel.set_title(name, fontsize=8)
+        panel.tick_params(labelsize=6)
+    for panel in panels[len(maps) :]:
+        panel.set_axis_off()
+    return figure
+
+
+def _map(panel: Any, values: Array, extent: tuple[float, float, float, float] | None) -> None:
+    low, high = np.percentile(values, [1, 99])
+    panel.imshow(values, origin="lower", cmap="gray", vmin=low, vmax=max(high, low + 1e-9), extent=extent)
+    panel.tick_params(labelsize=7)
+
+
+def _judged(samples: Samples, prediction: Array) -> tuple[Array, NDArray[np.bool_], int]:
+    """Heights of all maxima, whether each is right, and the number of impurities."""
+    truth = truths(samples)
+    peaks = [maxima(one[0]) for one in prediction]
+    height = np.concatenate([one.height for one in peaks])
+    error = [match_by_height(one.positions, true, TOLERANCE) for one, true in zip(peaks, truth, strict=True)]
+    return height, np.isfinite(np.concatenate(error)), sum(len(true) for true in truth)

@@ -1,0 +1,100 @@
+"""A measured stack of maps becomes a network's input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, zoom
+
+from stm_models.errors import InputError
+from stm_models.signal.bias_windows import BiasWindows, average
+from stm_models.signal.preprocessing import Preparation, finished_rows, prepare_stack
+from stm_models.tasks.base import Prepared, RawMap
+
+__all__ = ["prepare"]
+
+_CLOSE = 0.03  # relative; pixels this alike are not interpolated
+_MOST = 4096 * 4096  # pixels of the input
+_COARSE = 2.0  # px of the file per px of the model, above which the oscillation is hardly sampled
+
+
+def prepare(raw: RawMap, spec: Mapping[str, Any]) -> Prepared:
+    """Average a stack over the model's bias windows, bring its pixels to the model's size, and prepare it.
+
+    ``about`` says how to come back to the file: ``pixel_nm`` (its pixels' height and width), ``step`` (the file's
+    pixels in one of the input, y and x), ``first_row`` and the ``preparation``.
+
+    Raises
+    ------
+    InputError
+        For scattered values, a file without its biases or its size, no map in the bias windows, or a field too
+        small or too large.
+    """
+    if raw.points is not None:
+        raise InputError(
+            f"{raw.source} holds values at scattered points: expected maps on a grid of pixels, e.g. a .3ds file"
+        )
+    if raw.size_nm is None:
+        raise InputError(
+            f"{raw.source} does not say how large the field is, which the oscillation's length is measured by: "
+            "give the size, e.g. --size-nm 37.5"
+        )
+    windows = BiasWindows(tuple(spec["biases"]), float(spec["half_width"]), float(spec["reach"]))
+    rows, notes = finished_rows(raw.values)
+    maps = np.asarray(raw.values)[:, rows]
+    averaged, used = average(maps, raw.bias, windows, band_bottom=float(spec["band_bottom"]))
+    height, width = raw.values.shape[1:]
+    pixel = (raw.size_nm[0] / height, raw.size_nm[1] / width)
+    fitted, step = _to_pixels(averaged, pixel, float(spec["pixel_nm"]), raw.source)
+    if max(step) != 1 or min(step) != 1:
+        notes = (*notes, _resampled(averaged, fitted, pixel, float(spec["pixel_nm"])))
+    if max(pixel) > _COARSE * float(spec["pixel_nm"]):
+        notes = (*notes, "The file's pixels are so coarse that the oscillation is hardly sampled: do not trust it.")
+    image = prepare_stack(fitted, Preparation.of(spec["preparation"]))
+    about = {
+        "pixel_nm": list(pixel), "step": list(step), "first_row": int(rows.start), "source": raw.source,
+        "biases": [float(v) for v in np.asarray(raw.bias).ravel()], "windows": list(windows.centres),
+        "half_width": windows.half_width, "preparation": dict(spec["preparation"]), "material": spec["material"],
+    }  # fmt: skip
+    return Prepared(image, np.ones(image.shape[1:], bool), (*notes, *used), about)
+
+
+def _to_pixels(
+    maps: NDArray[np.float64], pixel: tuple[float, float], wanted: float, source: str
+) -> tuple[NDArray[np.float64], tuple[float, float]]:
+    """Interpolate to pixels of ``wanted`` nm; also the file's pixels per pixel of the result, y and x."""
+    factors = [size / wanted for size in pixel]
+    if all(abs(factor - 1) <= _CLOSE for factor in factors):
+        return maps, (1.0, 1.0)
+    shape = [max(1, round(n * factor)) for n, factor in zip(maps.shape[1:], factors, strict=True)]
+    if min(shape) < 8 or shape[0] * shape[1] > _MOST:
+        size = " x ".join(f"{n * p:.3g}" for n, p in zip(maps.shape[1:], pixel, strict=True))
+        raise InputError(
+            f"{source} is a field of {size} nm, which is {shape[0]} x {shape[1]} pixels of the model's {wanted:g} nm: "
+            f"expected at least 8 along each side and at most {_MOST} in all; check the size, or give a larger field"
+        )
+    step = tuple(n / m for n, m in zip(maps.shape[1:], shape, strict=True))
+    # grid_mode: pixels are areas, so that the field keeps its outer edges.
+    smooth = [max(s, 1.0) for s in step]
+    result = np.stack([_shrunk(one, shape, smooth) for one in maps])
+    return result, (float(step[0]), float(step[1]))
+
+
+def _shrunk(values: NDArray[np.float64], shape: list[int], step: list[float]) -> NDArray[np.float64]:
+    # Averages what falls into one pixel before the field is sampled more coarsely.
+    blurred = gaussian_filter(values, [np.sqrt(max(s * s - 1, 0) / 12) for s in step], mode="nearest")
+    zoomed = zoom(
+        blurred, [n / m for n, m in zip(shape, values.shape, strict=True)], order=1, mode="nearest", grid_mode=True
+    )
+    return np.asarray(zoomed, np.float64)
+
+
+def _resampled(before: NDArray[Any], after: NDArray[Any], pixel: tuple[float, float], wanted: float) -> str:
+    size = " x ".join(f"{p:.3g}" for p in pixel)
+    return (
+        f"The file's pixels of {size} nm were interpolated to the model's {wanted:.4g} nm: "
+        f"{before.shape[1]} x {before.shape[2]} became {after.shape[1]} x {after.shape[2]}."
+    )

@@ -1,0 +1,351 @@
+"""The task impurity: its fields, labels, answers, scores and files."""
+
+import csv
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from stm_models.config import validate
+from stm_models.errors import InputError
+from stm_models.physics.surface import materials, presets
+from stm_models.physics.surface.experiment import pseudo_experiment
+from stm_models.physics.surface.field_recipe import FieldRecipe
+from stm_models.physics.surface.training_fields import training_field
+from stm_models.signal.preprocessing import prepare_stack
+from stm_models.tasks import registry
+from stm_models.tasks.base import RawMap
+from stm_models.tasks.impurity import scoring
+from stm_models.tasks.impurity.answer_files import voltage_shares
+from stm_models.tasks.impurity.answers import positions
+from stm_models.tasks.impurity.config import ImpuritySimulation
+from stm_models.tasks.impurity.labels import heat_map, padded, pixel_map, unpadded
+from stm_models.tasks.impurity.reference import read_reference
+from stm_models.tasks.impurity.simulation import plan, simulator
+
+GOLD = materials.create("Au(111)")
+BIASES = np.array([-0.23, -0.105, 0.02])
+QUIET = {"white": (0, 0), "one_over_f": (0, 0), "line": (0, 0), "spikes": (0, 0)}
+
+
+def make(**changes):
+    return validate(
+        ImpuritySimulation, {"fields": 3, "size": 32, "biases": [-0.23, -0.105, 0.02], **changes}, "simulate"
+    )
+
+
+def fields(**changes):
+    config = make(**changes)
+    simulate = simulator(config)
+    return [simulate(group, None) for group in plan(config).groups]
+
+
+@pytest.fixture(scope="module")
+def task():
+    return registry.get("impurity")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"biases": [-0.6, 0.02]}, ["-0.6 V is at or below the band bottom of Au(111)"]),
+        ({"biases": [0.02, -0.2]}, ["ascending"]),
+        ({"material": "Ag(111)"}, ["band bottom of Ag(111)", "Au(111)"]),
+        ({"material": "Gold"}, ["unknown material 'Gold'", "Au(111)"]),
+        ({"preset": "hardd"}, ["did you mean 'hard'"]),
+        ({"generator": "eq3"}, ["'mixed'"]),
+        ({"white": [2, 1]}, ["white", "range"]),
+        ({"impurities": [0, 3]}, ["impurities"]),
+        ({"size": 4}, ["size", "8"]),
+    ],
+)
+def test_config_refuses_what_cannot_be(changes, words):
+    with pytest.raises(InputError) as error:
+        make(**changes)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_too_coarse_pixels_are_refused():
+    with pytest.raises(InputError, match="too coarse"):
+        fields(pixel_size=30.0, generator="scattering")
+
+
+@pytest.mark.parametrize("generator", ["friedel", "scattering", "paper", "experiment"])
+def test_labels_are_at_the_positions(generator):
+    for result in fields(generator=generator, keep_maps=True):
+        arrays = {name: values[0] for name, values in result.arrays.items()}
+        (where,) = unpadded(arrays["positions"][None])
+        pixels = np.rint(where).astype(int).clip(0, 31)
+        assert set(zip(*np.nonzero(arrays["pixel"]), strict=True)) == {tuple(pixel) for pixel in pixels.tolist()}
+        peak = arrays["heat"][pixels[:, 0], pixels[:, 1]]
+        assert np.all(peak > np.exp(-0.5 * 0.5 / 0.8**2) - 1e-6)  # at most half a pixel away along each axis
+        assert np.array_equal(arrays["image"], prepare_stack(arrays["maps"]))
+
+
+def test_heat_is_the_largest_gaussian():
+    where = np.array([[3.2, 4.7], [4.0, 6.0]])
+    heat = heat_map(where, (9, 11))
+    for y, x in [(3, 5), (4, 6), (0, 0), (8, 10)]:
+        slow = max(np.exp(-((y - a) ** 2 + (x - b) ** 2) / (2 * 0.8**2)) for a, b in where)
+        assert heat[y, x] == pytest.approx(slow, abs=1e-6)
+    edge = pixel_map(np.array([[-0.5, 10.49]]), (9, 11))
+    assert edge[0, 10] == 1
+    assert edge.sum() == 1
+
+
+def test_padding_keeps_positions_left_of_the_first_pixel():
+    where = np.array([[-0.45, 3.0], [2.0, -0.4]])
+    assert np.allclose(unpadded(padded(where, 5)[None])[0], where, atol=1e-6)
+
+
+def test_the_count_is_the_planned_one():
+    config = make(generator="experiment", preset=["std", "hard+all"], size=48, fields=4)
+    simulate = simulator(config)
+    for group in plan(config).groups:
+        (where,) = unpadded(simulate(group, None).arrays["positions"])
+        assert len(where) == group.parameters["count"]
+
+
+def test_presets_in_turn_share_all_but_their_difference():
+    first, second, *_ = fields(generator="experiment", preset=["std", "std+noise"], fields=2, keep_maps=True)
+    assert np.array_equal(first.arrays["positions"], second.arrays["positions"])
+    assert not np.allclose(first.arrays["maps"], second.arrays["maps"])
+
+
+def test_the_experiment_is_the_frozen_one():
+    """Nothing comes between the preset and the maps, and its random numbers are its own."""
+    config = make(generator="experiment", preset="hard", size=40, keep_maps=True, seed=5)
+    group = plan(config).groups[1]
+    count = round(group.parameters["count"] / 0.25)
+    again = pseudo_experiment(
+        replace(presets.create("hard"), impurities=(count, count)), np.random.default_rng([5, 1, 3]),
+        biases=list(config.biases), size=40,
+    )  # fmt: skip
+    result = simulator(config)(group, None)
+    assert np.array_equal(result.arrays["maps"][0], again.maps)
+    assert np.array_equal(result.arrays["bound_state"][0], again.bound_state)
+
+
+def test_dense_biases_average_into_the_channels():
+    """126 biases carry less noise into each channel than one map each."""
+    one, many = (
+        fields(generator="experiment", preset="hard", size=48, fields=1, dense_biases=count)[0] for count in (None, 126)
+    )
+    assert many.arrays["image"].shape == one.arrays["image"].shape
+    rough = [np.abs(np.diff(r.arrays["image"][0, 1], axis=1)).mean() for r in (one, many)]
+    assert rough[1] < 0.7 * rough[0]
+
+
+@pytest.mark.parametrize("waves", ["friedel", "scattering"])
+def test_cores_say_nothing(waves):
+    """Over many fields the mean of the map at an impurity is that of anywhere else: only rings tell."""
+    recipe = FieldRecipe(size=32, impurities=(4, 4), decoys=(4, 4), **QUIET)
+    core, decoy = [], []
+    for seed in range(60):
+        field = training_field(waves, recipe, np.random.default_rng(seed), GOLD, BIASES, 4.6875)
+        image = prepare_stack(field.maps)[1]
+        for where, into in ((field.positions, core), (field.decoys, decoy)):
+            pixel = np.rint(where).astype(int).clip(0, 31)
+            into.extend(np.abs(image[pixel[:, 0], pixel[:, 1]]))
+    assert np.mean(core) == pytest.approx(np.mean(decoy), rel=0.25)
+
+
+@pytest.mark.parametrize("waves", ["friedel", "scattering"])
+def test_rings_have_twice_the_wave_number(waves):
+    recipe = FieldRecipe(
+        size=64, impurities=(1, 1), margin=0.0, decoys=(0, 0), core=(0, 0), wave_number=(1, 1), tip=(0, 0),
+        gain=(0, 0), set_point=(0, 0), plane=(0, 0), stripes=(0, 0), drift=(0, 0), **QUIET,
+    )  # fmt: skip
+    field = training_field(waves, recipe, np.random.default_rng(3), GOLD, BIASES, 4.6875)
+    y, x = np.mgrid[:64, :64] - field.positions[0][:, None, None]
+    r = np.hypot(y, x)
+    for values, k in zip(field.maps, GOLD.wave_number(BIASES, 4.6875), strict=True):
+        window = (r > 3) & (r < 25)
+        trial = np.linspace(1.0, 2.4, 141)
+        wave = (values - values.mean()) * r**1.5 * np.hanning(29)[np.clip(r.astype(int), 0, 28)]
+        power = [abs(np.sum(wave[window] * np.exp(1j * q * r[window]))) for q in trial]
+        assert trial[int(np.argmax(power))] == pytest.approx(2 * k, abs=0.1)
+
+
+def test_no_training_noise_is_correlated_across_the_lines():
+    recipe = FieldRecipe(
+        size=64, impurities=(1, 1), decoys=(0, 0), white=(1, 1), one_over_f=(1, 1), line=(1, 1), spikes=(0, 0),
+        contrast=(1e-3, 1e-3), set_point=(0, 0), plane=(0, 0), stripes=(0, 0), core=(0, 0), tip=(0, 0),
+    )  # fmt: skip
+    quiet = replace(recipe, white=(0, 0), one_over_f=(0, 0), line=(0, 0))
+    along, across = [], []
+    for seed in range(12):
+        noisy, clean = (
+            training_field("friedel", one, np.random.default_rng(seed), GOLD, BIASES, 4.6875) for one in (recipe, quiet)
+        )
+        noise = np.asarray(noisy.maps, float) - clean.maps
+        noise -= noise.mean(axis=(1, 2), keepdims=True)
+        along.append((noise[:, :, 1:] * noise[:, :, :-1]).mean() / noise.var())
+        across.append((noise[:, 1:] * noise[:, :-1]).mean() / noise.var())
+    assert np.mean(along) > 0.3
+    assert abs(np.mean(across)) < 0.05
+
+
+def samples_of(results, **attributes):
+    images = np.concatenate([r.arrays["image"] for r in results])
+    where = np.concatenate([r.arrays["positions"] for r in results])
+    return SimpleNamespace(images=images, arrays={"positions": where}, coordinates={}, attributes=attributes)
+
+
+def perfect(samples, size=32):
+    return np.stack([heat_map(true, (size, size))[None] for true in scoring.truths(samples)])
+
+
+def test_a_perfect_map_scores_one(task):
+    samples = samples_of(fields(fields=6))
+    prediction = perfect(samples)
+    calibration = json.loads(json.dumps(task.calibrate(prediction, samples), allow_nan=False))
+    found = task.metrics(prediction, samples, calibration)
+    assert found["f1"] == found["top_f1"] == 1
+    assert found["error_px"] < 0.1
+    assert all(np.isfinite(value) for value in found.values())
+    worse = task.metrics(np.roll(prediction, 3, axis=-1), samples, calibration)
+    assert worse["f1"] < 0.5
+    nothing = task.metrics(np.zeros_like(prediction), samples, calibration)
+    assert nothing["f1"] == nothing["count"] == 0
+    assert task.calibrate(np.zeros_like(prediction), samples) == {}
+
+
+def test_baselines_find_more_than_chance(task):
+    config = make(generator="experiment", preset="std", size=64, fields=3)
+    simulate = simulator(config)
+    laid = plan(config)
+    samples = samples_of([simulate(group, None) for group in laid.groups], **laid.attributes)
+    scores = {}
+    for name, predictor in task.baselines(samples, 0).items():
+        prediction = predictor(samples)
+        assert prediction.shape == (3, 1, 64, 64)
+        scores[name] = task.metrics(prediction, samples, task.calibrate(prediction, samples))
+    assert scores["matched_filter"]["top_f1"] > 0.5
+    assert all(found["recall"] > found["chance_ratio"] for found in scores.values())
+
+
+def answer_of(task, spec, where, about=None, size=32):
+    prediction = heat_map(np.asarray(where, float), (size, size))[None, None]
+    metadata = {"input": spec, "calibration": {}, "targets": [], "distance": {"quantiles": {"0.99": 2.0}}}
+    outputs = {"prediction": prediction, "distance": np.array([1.0])}
+    return task.decode(outputs, metadata, about)[0]
+
+
+def test_decode_gives_positions_in_pixels_and_nanometres(task):
+    spec = plan(make()).attributes["input"]
+    answer = json.loads(json.dumps(answer_of(task, spec, [[10.0, 20.25]]), allow_nan=False))
+    (one,) = answer["impurities"]
+    assert (one["y_px"], one["x_px"]) == pytest.approx((10, 20.25), abs=0.02)
+    assert (one["y_nm"], one["x_nm"]) == pytest.approx((10.5 * 0.46875, 20.75 * 0.46875), abs=0.02)
+    assert 0 <= one["confidence"] <= 1
+    assert answer["inside"]
+    assert task.words(answer | {"true": {"count": 2}}).startswith("1 impurity (true 2), weakest confidence ")
+    assert task.words(answer_of(task, spec, np.empty((0, 2)))) == "0 impurities"
+
+
+def test_prepare_brings_a_file_to_the_models_pixels_and_back(task):
+    """A field measured with pixels half as large: positions come back in the file's pixels and in nm."""
+    config = make(generator="scattering", size=48)
+    spec = plan(config).attributes["input"]
+    field = training_field(
+        "scattering", FieldRecipe(size=96, wave_number=(1, 1), **QUIET), np.random.default_rng(1), GOLD,
+        np.asarray(config.biases), 4.6875 / 2,
+    )  # fmt: skip
+    size = 96 * 0.46875 / 2
+    prepared = task.prepare(RawMap(field.maps, (size, size), np.asarray(config.biases), "field"), spec)
+    assert prepared.image.shape == (3, 48, 48)
+    assert any("interpolated" in note for note in prepared.notes)
+    answer = answer_of(task, spec, [[10.0, 20.0]], prepared.about, 48)
+    assert positions(answer)[0] == pytest.approx([20.5, 40.5], abs=0.05)
+    assert answer["impurities"][0]["y_nm"] == pytest.approx(10.5 * 0.46875, abs=0.02)
+    json.dumps(prepared.about, allow_nan=False)
+
+
+def test_prepare_takes_any_biases_in_any_order(task):
+    config = make(generator="experiment", preset="std", fields=1, dense_biases=51, keep_maps=True)
+    spec = plan(config).attributes["input"]
+    result = simulator(config)(plan(config).groups[0], None)
+    maps, biases = result.arrays["maps"][0][::-1], config.simulated_biases[::-1]
+    size = 32 * 0.46875
+    prepared = task.prepare(RawMap(maps, (size, size), biases, "file"), spec)
+    assert np.allclose(prepared.image, result.arrays["image"][0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"bias": None}, "does not state its biases"),
+        ({"size_nm": None}, "--size-nm"),
+        ({"bias": np.array([-0.8, -0.7, -0.6])}, "band bottom"),
+        ({"bias": np.array([0.5, 0.6, 0.7])}, "no map within"),
+        ({"size_nm": (1.0, 1.0)}, "at least 8"),
+        ({"size_nm": (1e7, 1e7)}, "at most"),
+        ({"points": np.zeros((3, 2))}, "scattered"),
+    ],
+)
+def test_prepare_refuses_what_cannot_be_used(task, changes, words):
+    maps = np.random.default_rng(0).normal(1, 0.1, (3, 32, 32))
+    raw = replace(RawMap(maps, (15.0, 15.0), BIASES, "file"), **changes)
+    with pytest.raises(InputError, match=words):
+        task.prepare(raw, plan(make()).attributes["input"])
+
+
+def test_unfinished_scans_keep_their_place(task):
+    maps = np.random.default_rng(0).normal(1, 0.1, (3, 40, 32))
+    maps[:, :8] = 0
+    prepared = task.prepare(RawMap(maps, (40 * 0.46875, 15.0), BIASES, "file"), plan(make()).attributes["input"])
+    assert prepared.image.shape == (3, 32, 32)
+    assert prepared.about["first_row"] == 8
+    answer = answer_of(task, plan(make()).attributes["input"], [[3.0, 4.0]], prepared.about)
+    assert positions(answer)[0] == pytest.approx([11, 4], abs=0.02)
+
+
+def test_files_beside_an_answer(task, tmp_path):
+    spec = plan(make()).attributes["input"]
+    answer = answer_of(task, spec, [[10.0, 20.0], [5.0, 6.0]]) | {"name": "field"}
+    image = np.random.default_rng(0).normal(size=(3, 32, 32)).astype(np.float32)
+    files = task.answer_files(tmp_path, answer, image, {"prediction": np.zeros((1, 32, 32)), "gradient": image}, {})
+    names = [path.name for path in files]
+    assert names == ["field_positions.csv", "field_overlay.png", "field_voltages.csv", "field_voltages.png"]
+    with (tmp_path / "field_positions.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    assert [float(rows[0][name]) for name in ("y_px", "x_px")] == pytest.approx(positions(answer)[0], abs=1e-3)
+    assert len(rows) == 2
+    empty = answer_of(task, spec, np.empty((0, 2))) | {"name": "none"}
+    assert len(task.answer_files(tmp_path, empty, image, {"prediction": np.zeros((1, 32, 32))}, {})) == 2
+
+
+def test_voltage_shares_tell_core_from_rings():
+    maps = np.zeros((2, 32, 32))
+    maps[0, 16, 16] = 3.0
+    maps[1, 16, 20] = -1.0
+    shares = voltage_shares(maps, np.array([[16.0, 16.0]]))
+    assert np.allclose(shares[0], [[0.75, 0.0], [0.0, 0.25]])
+
+
+def test_references(task, tmp_path):
+    spec = plan(make()).attributes["input"]
+    where = np.array([[10.0, 20.0], [5.0, 6.0]])
+    answer = answer_of(task, spec, where)
+    table = tmp_path / "known.csv"
+    table.write_text("x_px, y_px\n20,10\n6,5\n25,25\n")
+    found = task.reference_metrics(answer, table)
+    assert found["reference_precision"] == 1
+    assert found["reference_recall"] == pytest.approx(2 / 3)
+    table.write_text("# made by hand\nx_nm\ty_nm\n9.609\t4.922\n")
+    known, _ = read_reference(table, answer["pixel_nm"])
+    assert known[0] == pytest.approx([10, 20], abs=0.01)
+    (result,) = fields(generator="experiment", preset="std", fields=1, size=64)
+    np.save(tmp_path / "bound.npy", result.arrays["bound_state"][0])
+    known, shape = read_reference(tmp_path / "bound.npy", answer["pixel_nm"])
+    assert shape == (64, 64)
+    (truth,) = unpadded(result.arrays["positions"])
+    assert scoring.scores([known], [truth], shape)["f1"] > 0.75
+    for text, words in [("a,b\n1,2\n", "a, b"), ("x,y\n1,here\n", "no position"), ("x,y\n", "0 positions")]:
+        table.write_text(text)
+        with pytest.raises(InputError, match=words):
+            read_reference(table, answer["pixel_nm"])

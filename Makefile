@@ -40,7 +40,7 @@ cost: setup ## measure what data sets of every preset cost: docs/cost.md
 
 lock: ## compile the pins anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q \
-	  pyproject.toml --extra serve --extra train --extra instruments --extra cluster --extra dev -o requirements.lock
+	  pyproject.toml --extra serve --extra train --extra cluster --extra dev -o requirements.lock
 
 picture: setup ## draw the README's picture from a finished demo
 	$(BIN)/python docs/picture.py

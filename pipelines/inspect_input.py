@@ -12,8 +12,9 @@ from typing import Any
 
 from pipelines import inspection
 from pipelines.inspection import Inspection
-from pipelines.questions import parse_size
+from pipelines.questions import parse_channel, parse_size
 from stm_models.data.opened import OpenDataSet
+from stm_models.data.readers import READABLE
 from stm_models.errors import InputError
 from stm_models.figures import png
 from stm_models.files import output_directory, write_json
@@ -26,10 +27,14 @@ __all__ = ["arguments", "describe", "run"]
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
-    parser.add_argument("input", help="a data set (DATA.zarr), or a measured file (.npy .npz .mat .dat .txt)")
+    parser.add_argument("input", help=f"a data set (DATA.zarr), or a measured file ({' '.join(READABLE)})")
     parser.add_argument("--out", required=True, metavar="DIR")
     parser.add_argument("--key", help="array to take from a .mat or .npz file with several")
     parser.add_argument("--bias", type=float, help="V: only the map nearest to it")
+    parser.add_argument(
+        "--channel", type=parse_channel, metavar="NAME|N",
+        help="signal of an instrument file, or number of the map in a stack, from 0",
+    )  # fmt: skip
     parser.add_argument("--size-nm", help="HEIGHTxWIDTH of the map, where the file does not say")
 
 
@@ -37,7 +42,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Inspect."""
     path, out = Path(args.input), Path(args.out)
     if path.is_dir() or path.suffix == ".zarr":
-        for option, value in (("--key", args.key), ("--bias", args.bias), ("--size-nm", args.size_nm)):
+        given = {"--key": args.key, "--bias": args.bias, "--channel": args.channel, "--size-nm": args.size_nm}
+        for option, value in given.items():
             if value is not None:
                 raise InputError(
                     f"{option} is {value}, but {path} is a data set: {option} is for single files, leave it out"
@@ -49,7 +55,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         result = _write(found, out)
         return result | {"run_id": _record(data, found, result)}
     size = None if args.size_nm is None else parse_size(args.size_nm)
-    return _write(inspection.of_file(path, args.key, size, args.bias), out) | {"run_id": None}
+    return _write(inspection.of_file(path, args.key, size, args.bias, args.channel), out) | {"run_id": None}
 
 
 def _write(found: Inspection, out: Path) -> dict[str, Any]:
@@ -63,6 +69,7 @@ def _write(found: Inspection, out: Path) -> dict[str, Any]:
         "contact_sheet": str(sheet.absolute()), "report": str((out / "inspect.json").absolute()),
         "pictures": {name: str(path.absolute()) for name, path in pictures.items()},
         "skipped": found.report.get("skipped", {}), "unknown": found.report.get("unknown", []),
+        "facts": _facts(found.report), "notes": found.report.get("notes", []),
         "metrics": found.metrics, "summary": _summary(found.report),
     }  # fmt: skip
 
@@ -89,6 +96,8 @@ def describe(result: dict[str, Any]) -> str:
     lines = [f"{result['input']}: {result['summary']}"]
     lines += [f"  {name:<24}{value:.6g}" for name, value in result["metrics"].items()]
     lines += [f"  not drawn: {name}: {why}" for name, why in result["skipped"].items()]
+    lines += [f"  {name:<14}{value}" for name, value in result["facts"].items()]
+    lines += [f"  note: {note}" for note in result["notes"]]
     lines += [f"  unknown: {what}" for what in result["unknown"]]
     return "\n".join([*lines, f"contact sheet {result['contact_sheet']}"])
 
@@ -106,3 +115,25 @@ def _summary(report: dict[str, Any]) -> str:
     what = f"{report['points']} points" if pixels is None else f"{pixels['height']} x {pixels['width']} pixels"
     extent = "of unknown size" if size is None else f"on {size['height']:.4g} x {size['width']:.4g} nm"
     return f"{report['channels']} channels of {what} {extent}"
+
+
+def _facts(report: dict[str, Any]) -> dict[str, str]:
+    """Say what a measured file is, as far as it says so itself."""
+    if report["kind"] != "file":
+        return {}
+    bias, unit = report["bias_V"], report["unit"]
+    sweep = "" if bias is None else f"{min(bias):.6g} to {max(bias):.6g} V" if len(bias) > 1 else f"{bias[0]:.6g} V"
+    chosen = "" if report["channel"] is None else f"{report['channel']}" + (f" ({unit})" if unit else "")
+    facts = {
+        "format": report["format"],
+        "bias": sweep,
+        "channel": f"{chosen}: {report['channel_reason']}" if chosen else "",
+        "channels": ", ".join(report["channels_of_file"]),
+        "orientation": report["orientation"],
+        "settings": ", ".join(f"{name} {_short(value)}" for name, value in report["settings"].items()),
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

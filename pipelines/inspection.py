@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from stm_models.data import readers
 from stm_models.data.opened import OpenDataSet
+from stm_models.data.readers import Measurement
 from stm_models.errors import InputError
 from stm_models.figures import dataset, measured
 from stm_models.signal.similarity import levels, principal_components, similarity
 from stm_models.signal.spectrum import peaks, spectrum
-from stm_models.tasks.base import RawMap, Task
+from stm_models.tasks.base import Task
 from stm_models.tasks.registry import get
 
 __all__ = ["MOST_IMAGES", "Inspection", "of_data_set", "of_file"]
@@ -27,6 +28,7 @@ _COLUMNS = 6
 _CHANNELS = 3
 _COMPONENTS = 8
 _MAPS = 8
+_SMALLEST_MAP = 4
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,11 @@ def of_data_set(data: OpenDataSet) -> Inspection:
 
 
 def of_file(
-    path: Path, key: str | None = None, size_nm: tuple[float, float] | None = None, bias: float | None = None
+    path: Path,
+    key: str | None = None,
+    size_nm: tuple[float, float] | None = None,
+    bias: float | None = None,
+    channel: int | str | None = None,
 ) -> Inspection:
     """Look at one file that `stm_models.data.readers` reads; what it does not say is listed as unknown.
 
@@ -81,33 +87,48 @@ def of_file(
     InputError
         As `stm_models.data.readers.read`.
     """
-    raw = readers.read(path, key=key, size_nm=size_nm, bias=bias)
+    raw = readers.read(path, key=key, size_nm=size_nm, bias=bias, channel=channel)
     count = len(raw.values)
-    shown = _evenly(count, _MAPS)
-    titles = [_channel(raw, number) for number in shown]
-    spectra = [spectrum(raw, number) for number in shown]
-    axes = spectra[0][1]
-    figures = {
-        "map": measured.maps(raw, shown, titles),
-        "fourier": measured.fourier([magnitude for magnitude, _ in spectra], axes, titles),
-    }
-    flat = raw.values.reshape(count, -1)
     report: dict[str, Any] = {
-        "kind": "file", "file": str(path.absolute()), "source": raw.source, "channels": count,
+        "kind": "file", "file": str(path.absolute()), "source": raw.source, "format": raw.kind, "channels": count,
         **_extent(raw),
         "bias_V": None if raw.bias is None else raw.bias.tolist(),
-        "statistics": {
-            name: measure(flat, axis=1).tolist()
-            for name, measure in (("lowest", np.min), ("highest", np.max), ("mean", np.mean), ("deviation", np.std))
-        },
-        "channels_drawn": shown,
-        "fourier": {
-            "window": "Hann, mean removed", "unit": axes.labels[0].partition("(")[2].rstrip(")"),
-            "peaks": [peaks(magnitude, axes) for magnitude, _ in spectra],
-        },
-        "unknown": _unknown(raw),
+        "channel": raw.channel, "channel_reason": raw.reason, "unit": raw.unit, "channels_of_file": list(raw.channels),
+        "orientation": raw.orientation, "settings": dict(raw.settings), "notes": list(raw.notes),
+        "statistics": _statistics(raw), "skipped": {}, "unknown": _unknown(raw),
+    }  # fmt: skip
+    figures: dict[str, Figure] = {}
+    if count > 1 and raw.bias is not None:
+        figures["spectrum"] = measured.spectra(raw)
+    if raw.points is None and min(raw.values.shape[1:]) < _SMALLEST_MAP:
+        rows, columns = raw.values.shape[1:]
+        report["skipped"]["map"] = f"{rows} x {columns} pixels are too few for maps and their Fourier transforms"
+        if not figures:
+            raise InputError(
+                f"{raw.source} has {rows} x {columns} pixels; expected at least {_SMALLEST_MAP} x {_SMALLEST_MAP}, or "
+                "a spectrum over several biases"
+            )
+        return Inspection(figures, report)
+    shown = _evenly(count, _MAPS)
+    titles = [_channel(raw, number) for number in shown]
+    transforms = [spectrum(raw, number) for number in shown]
+    axes = transforms[0][1]
+    magnitudes = [magnitude for magnitude, _ in transforms]
+    figures |= {"map": measured.maps(raw, shown, titles), "fourier": measured.fourier(magnitudes, axes, titles)}
+    report["channels_drawn"] = shown
+    report["fourier"] = {
+        "window": "Hann, mean removed", "unit": axes.labels[0].partition("(")[2].rstrip(")"),
+        "peaks": [peaks(magnitude, axes) for magnitude in magnitudes],
     }  # fmt: skip
     return Inspection(figures, report)
+
+
+def _statistics(raw: Measurement) -> dict[str, list[float]]:
+    # Map by map: a large stack is not copied.
+    return {
+        name: [float(measure(one)) for one in raw.values]
+        for name, measure in (("lowest", np.min), ("highest", np.max), ("mean", np.mean), ("deviation", np.std))
+    }
 
 
 def _images(
@@ -192,11 +213,11 @@ def _unit(data: OpenDataSet, name: str) -> str:
     return next((str(t["unit"]) for t in data.attributes["targets"] if t["name"] == name), "1")
 
 
-def _channel(raw: RawMap, number: int) -> str:
+def _channel(raw: Measurement, number: int) -> str:
     return f"{1000 * raw.bias[number]:+.4g} mV" if raw.bias is not None else f"channel {number}"
 
 
-def _extent(raw: RawMap) -> dict[str, Any]:
+def _extent(raw: Measurement) -> dict[str, Any]:
     size = None if raw.size_nm is None else {"height": raw.size_nm[0], "width": raw.size_nm[1]}
     if raw.points is not None:
         return {"points": len(raw.points), "pixels": None, "size_nm": size, "pixel_nm": None}
@@ -205,11 +226,14 @@ def _extent(raw: RawMap) -> dict[str, Any]:
     return {"points": None, "pixels": {"height": rows, "width": columns}, "size_nm": size, "pixel_nm": pixel}
 
 
-def _unknown(raw: RawMap) -> list[str]:
+def _unknown(raw: Measurement) -> list[str]:
     unknown = []
-    if raw.size_nm is None:
+    if raw.size_nm is None and raw.values.shape[1:] != (1, 1):
         unknown.append("size: the file does not state it, so wave vectors are per pixel; give --size-nm HEIGHTxWIDTH")
     if raw.bias is None:
         unknown.append("bias: the file does not state it")
-    unknown.append("unit of the values: the file does not state it")
+    if raw.settings and "setpoint" not in raw.settings:
+        unknown.append("set-point: the file does not state it")
+    if raw.unit is None:
+        unknown.append("unit of the values: the file does not state it")
     return unknown

@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 
 from stm_models.errors import InputError
 
-__all__ = ["LARGEST", "Extent", "extent", "finite", "limit", "stack"]
+__all__ = ["LARGEST", "LARGEST_FILE", "Extent", "extent", "finite", "limit", "stack"]
 
 Array = NDArray[Any]
 Extent = tuple[float, float]
 
-LARGEST = 2 * 1024**3
-"""Bytes that a file, or the float64 array made of it, may have."""
+LARGEST = 512 * 1024**2
+"""Bytes that a stack of maps may have as float64; with what reading it takes besides, less than 1 GiB."""
+LARGEST_FILE = 2 * 1024**3
+"""Bytes that a file may have; large ones are mapped into memory, never read whole."""
 
 
 def stack(array: Array, source: str) -> Array:
@@ -24,14 +26,18 @@ def stack(array: Array, source: str) -> Array:
     Raises
     ------
     InputError
-        Unless it holds real numbers, has two or three axes and fits into 2 GiB.
+        Unless it holds real numbers, has two or three axes and fits into `LARGEST`.
     """
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
         raise InputError(f"{source}: got {getattr(array, 'dtype', type(array).__name__)}; expected real numbers")
     if array.ndim not in (2, 3) or not array.size:
         raise InputError(f"{source}: got shape {array.shape}; expected (y, x) or (channel, y, x)")
     limit(8 * array.size, source)
-    return np.array(array if array.ndim == 3 else array[None], dtype=np.float64, order="C")
+    cube = array if array.ndim == 3 else array[None]
+    if isinstance(array, np.memmap):
+        return np.array(cube, dtype=np.float64, order="C")
+    # Without a second copy of what is float64 already: half of the memory that a large stack takes.
+    return np.asarray(cube, dtype=np.float64)
 
 
 def extent(size: Any, source: str) -> Extent:
@@ -47,7 +53,10 @@ def finite(values: Array) -> bool:
     return values.dtype.kind in "iuf" and bool(np.isfinite(values).all())
 
 
-def limit(size: int, name: str) -> None:
-    """Raise InputError when ``size`` bytes are more than `LARGEST`."""
-    if size > LARGEST:
-        raise InputError(f"{name} holds {size / 1024**3:.1f} GiB; expected at most 2 GiB, so crop it first")
+def limit(size: int, name: str, largest: int | None = None) -> None:
+    """Raise InputError when ``size`` bytes are more than ``largest``, by default `LARGEST`."""
+    largest = LARGEST if largest is None else largest
+    if size > largest:
+        raise InputError(
+            f"{name} holds {size / 1024**3:.3g} GiB; expected at most {largest / 1024**3:.3g} GiB, so crop it first"
+        )

@@ -1,4 +1,4 @@
-"""Figures of one measured file: its maps and their Fourier transforms."""
+"""Figures of one measured file: its spectra, its maps and their Fourier transforms."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from stm_models.data.readers import Measurement
+from stm_models.errors import InputError
 from stm_models.tasks.base import Axes, RawMap
 
-__all__ = ["fourier", "maps"]
+__all__ = ["fourier", "maps", "spectra"]
 
 Floats = NDArray[Any]
 _DECADES = 3
@@ -57,6 +59,29 @@ def fourier(magnitudes: Sequence[Floats], axes: Axes, titles: Sequence[str]) -> 
         panel.set_ylabel(axes.labels[1], fontsize=8)
         panel.tick_params(labelsize=7)
     figure.colorbar(drawn, ax=panels, label="log10 |F|", shrink=0.8)
+    return figure
+
+
+def spectra(raw: Measurement) -> Figure:
+    """Show the field's mean over bias, and between which values nine tenths of the pixels lie.
+
+    Raises
+    ------
+    InputError
+        When the bias values are unknown.
+    """
+    if raw.bias is None:
+        raise InputError(f"{raw.source} does not state its biases; expected a stack over bias")
+    flat = raw.values.reshape(len(raw.values), -1)
+    figure = Figure(figsize=(5.0, 3.2), layout="constrained")
+    panel = figure.subplots()
+    if flat.shape[1] > 1:
+        low, high = np.percentile(flat, [5, 95], axis=1)
+        panel.fill_between(raw.bias, low, high, color="0.8", label="5 to 95 % of the pixels")
+    panel.plot(raw.bias, flat.mean(axis=1), color="black", linewidth=1, label="mean")
+    panel.set_xlabel("bias (V)")
+    panel.set_ylabel(f"{raw.channel or 'value'} ({raw.unit or 'unknown unit'})")
+    panel.legend(fontsize=8)
     return figure
 
 

@@ -2,14 +2,15 @@
 
 import io
 import zipfile
+import zlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 
 from stm_models.data import arrays
-from stm_models.data.readers import READABLE, read, select
+from stm_models.data.readers import READABLE, opening, read, select
 from stm_models.errors import InputError
 from stm_models.tasks.base import RawMap
 
@@ -205,14 +206,22 @@ HOLED = np.where(MAP > 0.9, np.nan, MAP)
         ("a.mat", mat_bytes(s={"x": MAP}, text="a"), "no numeric array"),
         ("a.mat", mat_bytes(m=MAP + 1j), "real numbers"),
         ("a.mat", b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + b"\0" * 600, "7.3"),
-        ("a.dat", b"Experiment\tbias spectroscopy\n1 2\n", "cannot read"),
+        ("a.dat", b"Experiment\tbias spectroscopy\n1 2\n", "cut short"),
         ("a.dat", b"# x y value\n", "columns x y value"),
         ("a.dat", b"1 2\n3 4\n", r"\(2, 2\)"),
         ("a.dat", b"1 2 3\n3 nan 5\n", "1 positions"),
         ("a.dat", b"1 2 3\n3 4 inf\n", "1 of 2 values"),
         ("a.txt", b"\xff\xfe\x00\x01", "cannot read"),
         ("a.xyz", b"1 2 3\n", "kind '.xyz'"),
-        ("a", b"1 2 3\n", "expected .npy"),
+        ("a", b"1 2 3\n", "kind 'unknown'; expected .*.npy"),
+        ("b.npy", mat_bytes(m=MAP), "by its content it is a MATLAB file; rename it to b.mat"),
+        ("b.mat", npy_bytes(MAP), "rename it to b.npy"),
+        ("b.dat", npz_bytes(data=MAP), "it is a zip archive"),
+        ("b.txt", b"Experiment\tbias spectroscopy\n", "it is a Nanonis spectrum; rename it to b.dat"),
+        ("b.3ds", b":NANONIS_VERSION:\n2\n", "it is a Nanonis scan; rename it to b.sxm"),
+        ("b.mat", b"\x89HDF\r\n\x1a\n" + b"\0" * 600, "7.3"),
+        ("b.png", b"\xff\xd8\xff\xe0", "it is a JPEG picture; expected"),
+        ("b.sm4", b"no such thing", "cannot read|rhkpy"),
     ],
 )
 def test_what_cannot_be_read_is_refused_in_one_line(tmp_path, name, content, words, recwarn):
@@ -256,7 +265,7 @@ def test_too_large_is_refused_before_it_is_unpacked(tmp_path, monkeypatch, name)
         savemat(tmp_path / name, {"m": zeros}, do_compression=True)
     assert read(tmp_path / name).values.shape == (1, 200, 200)
     monkeypatch.setattr(arrays, "LARGEST", 150_000)
-    with pytest.raises(InputError, match="2 GiB"):
+    with pytest.raises(InputError, match="GiB; expected at most"):
         read(tmp_path / name)
 
 
@@ -269,5 +278,34 @@ def test_only_the_chosen_channel_must_be_finite(tmp_path):
         read(tmp_path / "a.npy")
 
 
-def test_every_kind_named_is_read():
-    assert set(READABLE) == {".npy", ".npz", ".mat", ".dat", ".txt"}
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i2", "u1", "i8", "?"])
+def test_mat_arrays_as_scipy_reads_them(tmp_path, compress, dtype):
+    values = (STACK * 100).astype(dtype)
+    savemat(tmp_path / "a.mat", {"name": "text", "cell": [1, "b"], "a_long_name": values, "b": MAP.T, "z": 1 + 2j},
+            do_compression=compress)  # fmt: skip
+    for key in ("a_long_name", "b"):
+        stored = loadmat(tmp_path / "a.mat")[key]
+        expected = np.moveaxis(stored, 2, 0) if stored.ndim == 3 else stored[None]
+        np.testing.assert_array_equal(read(tmp_path / "a.mat", key=key).values, expected)
+
+
+def test_a_mat_file_that_unpacks_to_more_than_it_says(tmp_path):
+    savemat(tmp_path / "a.mat", {"m": np.zeros((300, 300))}, do_compression=True)
+    content = (tmp_path / "a.mat").read_bytes()
+    body = bytearray(zlib.decompress(content[136:]))
+    body[32:40] = np.array([9, 9], "<i4").tobytes()  # the shape
+    packed = zlib.compress(bytes(body))
+    (tmp_path / "a.mat").write_bytes(content[:128] + np.array([15, len(packed)], "<u4").tobytes() + packed)
+    with pytest.raises(InputError, match="damaged"):
+        read(tmp_path / "a.mat")
+
+
+def test_every_kind_named_has_a_reader():
+    assert set(READABLE) == set(opening._MODULES)
+
+
+def test_a_name_where_signals_have_none(tmp_path):
+    np.save(tmp_path / "a.npy", STACK)
+    with pytest.raises(InputError, match="no named signals"):
+        read(tmp_path / "a.npy", channel="LI Demod 1 X")

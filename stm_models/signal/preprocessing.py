@@ -15,9 +15,7 @@ __all__ = ["Preparation", "finished_rows", "over_level", "prepare_stack", "witho
 
 Floats = NDArray[np.float64]
 _SMALLEST = 8  # px
-_SPIKE = (
-    100.0  # robust standard deviations from the median: no contrast of a surface, and it would spoil its surroundings
-)
+_SPIKE = 10.0  # robust standard deviations: farther from its neighbours' median is no pixel of a surface
 _ROUNDING = 1e-10  # relative to the map: what is left of a plane of double precision after it was removed
 
 

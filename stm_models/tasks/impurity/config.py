@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from stm_models.config import Config
 from stm_models.errors import InputError
-from stm_models.physics.surface import materials, presets
+from stm_models.physics.surface import materials
 from stm_models.physics.surface.field_recipe import FieldRecipe
 from stm_models.physics.surface.materials import Material
 from stm_models.signal.bias_windows import BiasWindows
@@ -110,6 +110,8 @@ class ImpuritySimulation(Config):
 
     @model_validator(mode="after")
     def _possible(self) -> ImpuritySimulation:
+        from stm_models.physics.surface import presets  # numba, which a server has not
+
         try:
             for name in self.preset:
                 presets.create(name)

@@ -9,10 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stm_models.physics.surface import friedel, presets
-from stm_models.physics.surface.experiment import pseudo_experiment
-from stm_models.physics.surface.friedel_recipe import Recipe
-from stm_models.physics.surface.training_fields import training_field
 from stm_models.signal.bias_windows import average
 from stm_models.signal.preprocessing import Preparation, prepare_stack
 from stm_models.tasks.base import ArraySpec, Group, GroupResult, Plan, Simulator, Variable
@@ -131,7 +127,10 @@ Made = tuple[NDArray[Any], NDArray[np.float64], dict[str, float], NDArray[np.flo
 _NO_MAP = np.zeros((0, 0), np.float32)
 
 
+# Physics is imported where it is needed: it takes numba, which a server has not.
 def _training(config: ImpuritySimulation, group: Group) -> Made:
+    from stm_models.physics.surface.training_fields import training_field
+
     count = int(group.parameters["count"])
     field = training_field(
         WAVES[int(group.parameters["waves"])], replace(config.recipe(), impurities=(count, count)),
@@ -144,6 +143,9 @@ def _training(config: ImpuritySimulation, group: Group) -> Made:
 
 
 def _paper(config: ImpuritySimulation, group: Group) -> Made:
+    from stm_models.physics.surface import friedel
+    from stm_models.physics.surface.friedel_recipe import Recipe
+
     count, volts = int(group.parameters["count"]), config.simulated_biases
     recipe = Recipe(size=config.size, impurities=(count, count), noise=config.eta)
     rng = np.random.default_rng([config.seed, group.index, _TRAINING])
@@ -153,6 +155,9 @@ def _paper(config: ImpuritySimulation, group: Group) -> Made:
 
 
 def _experiment(config: ImpuritySimulation, group: Group) -> Made:
+    from stm_models.physics.surface import presets
+    from stm_models.physics.surface.experiment import pseudo_experiment
+
     preset = presets.create(config.preset[int(group.parameters["preset"])])
     per_frame = group.parameters["count"] / _density(config)
     made = pseudo_experiment(
@@ -173,7 +178,7 @@ def _group(config: ImpuritySimulation, index: int) -> Group:
         # As many fields of each preset have the same impurities, so that presets can be compared.
         rng = np.random.default_rng([config.seed, index // len(config.preset), _LAYOUT])
         preset = index % len(config.preset)
-        low, high = presets.create(config.preset[preset]).impurities
+        low, high = _impurities(config.preset[preset])
         count = _of_frame(config, int(rng.integers(low, high, endpoint=True)))
     elif config.generator == "mixed":
         waves = "scattering" if rng.random() < config.scattering_share else "friedel"
@@ -192,4 +197,10 @@ def _of_frame(config: ImpuritySimulation, count: int) -> int:
 def _most(config: ImpuritySimulation) -> int:
     if config.generator != "experiment":
         return config.impurities[1]
-    return _of_frame(config, max(presets.create(name).impurities[1] for name in config.preset))
+    return _of_frame(config, max(_impurities(name)[1] for name in config.preset))
+
+
+def _impurities(preset: str) -> tuple[int, int]:
+    from stm_models.physics.surface import presets
+
+    return presets.create(preset).impurities

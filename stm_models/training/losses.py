@@ -13,7 +13,7 @@ __all__ = ["LOSSES", "confidence", "focal_heat", "loss_function", "pixel_entropy
 
 
 def focal_heat(logits: Tensor, targets: Tensor) -> Tensor:
-    """Focal loss of sigmoid(logits) against a heat map, over the number of impurities: () float32.
+    """Focal cross entropy of sigmoid(logits) and a heat map, over the number of impurities: () float32.
 
     Parameters
     ----------
@@ -23,14 +23,14 @@ def focal_heat(logits: Tensor, targets: Tensor) -> Tensor:
 
     Notes
     -----
-    The penalty-reduced focal loss of CenterNet (Zhou, Wang and Krähenbühl, arXiv:1904.07850, Eq. 1) with alpha 2
-    and beta 4: -(1 - p)² ln p at the nearest pixels, -(1 - heat)⁴ p² ln(1 - p) elsewhere.
+    The sum of (heat - p)² times the cross entropy of heat and p, as in arXiv:2006.04388 (Eq. 3). It is zero where
+    p is the heat everywhere, so that a peak's shape tells where between the pixels it lies; the loss of CenterNet
+    (arXiv:1904.07850), which knows nearest pixels alone, places them less well.
     """
     heat, pixel = _maps(logits, targets)
-    probability = logits.sigmoid()
-    found = (1 - probability).square() * functional.logsigmoid(logits)
-    false = (1 - heat).pow(4) * probability.square() * functional.logsigmoid(-logits)
-    return -(pixel * found + (1 - pixel) * false).sum() / pixel.sum().clamp_min(1.0)
+    weight = (heat - logits.sigmoid()).square()
+    entropy = functional.binary_cross_entropy_with_logits(logits, heat, reduction="none")
+    return (weight * entropy).sum() / pixel.sum().clamp_min(1.0)
 
 
 def pixel_entropy(logits: Tensor, targets: Tensor) -> Tensor:

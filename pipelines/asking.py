@@ -26,8 +26,11 @@ MAPS_AT_MOST = 16
 def predict_all(
     session: Session, images: NDArray[np.float32], outputs: Sequence[str] = ("prediction",)
 ) -> dict[str, NDArray[np.float32]]:
-    """Run a model over many images in batches."""
-    parts = [session.run(images[first : first + _BATCH], outputs) for first in range(0, len(images), _BATCH)]
+    """Run a model over many images: in batches, or those of another size than its own tile by tile."""
+    if images.shape[1:] == session.metadata.input.shape:
+        parts = [session.run(images[first : first + _BATCH], outputs) for first in range(0, len(images), _BATCH)]
+    else:
+        parts = [ask_field(session, image, outputs) for image in images]
     return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
 
 
@@ -51,12 +54,9 @@ def answer(
     """
     if explain is not None and explain not in session.metadata.explanations:
         raise unknown("explanation of this model", explain, session.metadata.explanations)
-    if question.images.shape[1:] != session.metadata.input.shape:
-        outputs = ask_field(session, question.images[0], explain)
-    else:
-        outputs = predict_all(session, question.images, ["prediction", "distance"])
-        if explain is not None:
-            outputs |= predict_all(session, question.images[:MAPS_AT_MOST], [explain])
+    outputs = predict_all(session, question.images, ["prediction", "distance"])
+    if explain is not None:
+        outputs |= predict_all(session, question.images[:MAPS_AT_MOST], [explain])
     return answer_from(session, question, outputs), outputs
 
 

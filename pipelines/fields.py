@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,32 +18,40 @@ Array = NDArray[Any]
 _MARGIN = 16  # pixels next to a cut that are thrown away
 
 
-def ask_field(session: Session, image: NDArray[np.float32], explain: str | None = None) -> dict[str, Array]:
+def ask_field(
+    session: Session, image: NDArray[np.float32], outputs: Sequence[str] = ("prediction", "distance")
+) -> dict[str, Array]:
     """Ask a model that answers with maps about one image (C, H, W), tile by tile.
+
+    Parameters
+    ----------
+    outputs : sequence of str
+        ``prediction``, ``distance`` and explanations.
 
     Returns
     -------
     dict of str to array
-        ``prediction`` (1, 1, H, W); ``distance`` (1,), that of the farthest tile; the explanation (1, C, H, W), of
+        ``prediction`` (1, 1, H, W); ``distance`` (1,), that of the farthest tile; explanations (1, C, H, W), of
         the tile around the strongest answer and zero elsewhere.
     """
     size = session.metadata.input.shape[1:]
     distances = []
 
     def answer(tiles: NDArray[np.float32]) -> Array:
-        outputs = session.run(tiles, ("prediction", "distance"))
-        distances.append(outputs["distance"])
-        return outputs["prediction"][:, 0]
+        found = session.run(tiles, ("prediction", "distance"))
+        distances.append(found["distance"])
+        return found["prediction"][:, 0]
 
     prediction = whole_field(image, answer, size, margin=_MARGIN)
-    found = {"prediction": prediction[None, None], "distance": np.concatenate(distances).max(keepdims=True)}
-    return found if explain is None else {**found, explain: _explained(session, image, prediction, explain)}
+    known = {"prediction": prediction[None, None], "distance": np.concatenate(distances).max(keepdims=True)}
+    return {name: known[name] if name in known else _explained(session, image, prediction, name) for name in outputs}
 
 
 def _explained(session: Session, image: NDArray[np.float32], prediction: Array, explain: str) -> Array:
     size = session.metadata.input.shape[1:]
     lack = [max(0, want - have) for want, have in zip(size, image.shape[1:], strict=True)]
-    padded = np.pad(image, ((0, 0), *((0, more) for more in lack)), mode="reflect")
+    # Zeros: a mirrored border would hold copies of the peaks, and one of them might be the strongest.
+    padded = np.pad(image, ((0, 0), *((0, more) for more in lack)))
     peak = np.unravel_index(np.argmax(prediction), prediction.shape)
     y, x = (
         int(np.clip(place - want // 2, 0, have - want))

@@ -148,13 +148,15 @@ def check_fits(samples: Samples, metadata: ModelMetadata, path: str | Path) -> N
     Raises
     ------
     InputError
-        When its task, its targets (names and units, in order) or the shape of its images differ.
+        When its task, its targets (names and units, in order) or the shape of its images differ; of a task whose
+        images may have any size, the number of channels.
     """
+    kept = slice(1, 2) if get(metadata.task).any_size else slice(1, 4)
     targets = [f"{target['name']} ({target['unit']})" for target in samples.attributes["targets"]]
     for what, got, expected in (
         ("task", samples.attributes.get("task"), metadata.task),
         ("targets", ", ".join(targets), ", ".join(f"{target.name} ({target.unit})" for target in metadata.targets)),
-        ("image shape", samples.images.shape[1:], metadata.input.shape),
+        ("image shape", samples.images.shape[kept], metadata.input.shape[: kept.stop - 1]),
     ):
         if got != expected:
             raise InputError(

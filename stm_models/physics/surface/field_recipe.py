@@ -68,7 +68,7 @@ class FieldRecipe:
     """
 
     size: int = 48
-    impurities: tuple[int, int] = (8, 28)
+    impurities: tuple[int, int] = (10, 28)
     margin: float = 10.0
     minimum_distance: float = 3.0
     exponent: Range = (1.0, 2.0)
@@ -83,11 +83,11 @@ class FieldRecipe:
     core: Range = (0.0, 5.0)
     core_width: Range = (0.6, 1.5)
     core_slope: float = 1.5
-    decoys: tuple[int, int] = (0, 6)
-    white: Range = (0.2, 2.5)
-    one_over_f: Range = (0.0, 1.8)
-    line: Range = (0.0, 1.8)
-    power: Range = (0.5, 1.5)
+    decoys: tuple[int, int] = (0, 8)
+    white: Range = (0.3, 2.5)
+    one_over_f: Range = (0.0, 2.2)
+    line: Range = (0.0, 2.2)
+    power: Range = (0.0, 2.0)
     uneven: float = 0.3
     spikes: Range = (0.0, 0.003)
     drift: Range = (0.0, 0.8)

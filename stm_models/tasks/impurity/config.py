@@ -58,7 +58,7 @@ class ImpuritySimulation(Config):
         description="friedel: independent waves and an instrument; scattering: multiple scattering and an instrument; "
         "mixed: both; paper: Eq. 3 of arXiv:2006.15898 and white noise; experiment: pseudo-experiments to judge by",
     )
-    scattering_share: float = Field(0.5, ge=0, le=1, description="share of the mixed fields with multiple scattering")
+    scattering_share: float = Field(0.75, ge=0, le=1, description="share of the mixed fields with multiple scattering")
     preset: Annotated[tuple[str, ...], BeforeValidator(_several)] = Field(
         ("std", "hard"), min_length=1, description="pseudo-experiments; fields take several in turn"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -109,7 +110,9 @@ class Novelty(nn.Module):
             )
         if not np.isfinite(heldout_images).all():
             raise InputError("the held-out images hold NaN or infinity: leave those samples out")
-        fitted = principal_components(train_images, components, seed)
+        # All directions of few features would leave a residual of rounding errors alone, and divide by it.
+        most = max(1, math.prod(train_images.shape[1:]) // 2)
+        fitted = principal_components(train_images, min(components, most), seed)
         novelty = cls(
             torch.from_numpy(fitted.mean),
             torch.from_numpy(fitted.scale),

@@ -14,7 +14,7 @@ __all__ = ["LARGEST", "LARGEST_FILE", "Extent", "extent", "finite", "limit", "st
 Array = NDArray[Any]
 Extent = tuple[float, float]
 
-LARGEST = 512 * 1024**2
+LARGEST = 384 * 1024**2
 """Bytes that a stack of maps may have as float64; with what reading it takes besides, less than 1 GiB."""
 LARGEST_FILE = 2 * 1024**3
 """Bytes that a file may have; large ones are mapped into memory, never read whole."""

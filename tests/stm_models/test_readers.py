@@ -214,6 +214,7 @@ HOLED = np.where(MAP > 0.9, np.nan, MAP)
         ("a.txt", b"\xff\xfe\x00\x01", "cannot read"),
         ("a.xyz", b"1 2 3\n", "kind '.xyz'"),
         ("a", b"1 2 3\n", "kind 'unknown'; expected .*.npy"),
+        ("b.npy", npy_bytes(MAP * -1e300), "reach 9.*e\\+299"),
         ("b.npy", mat_bytes(m=MAP), "by its content it is a MATLAB file; rename it to b.mat"),
         ("b.mat", npy_bytes(MAP), "rename it to b.npy"),
         ("b.dat", npz_bytes(data=MAP), "it is a zip archive"),

@@ -6,11 +6,13 @@ import importlib
 import struct
 import subprocess
 import sys
+import types
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 from PIL import Image
 
 from stm_models.data import arrays
@@ -259,6 +261,40 @@ def test_an_rhk_file_says_what_it_needs(tmp_path, monkeypatch):
     (tmp_path / "a.sm4").write_bytes(b"8\0" + "STiMage 005.004 1".encode("utf-16-le"))
     monkeypatch.setitem(sys.modules, "rhkpy", None)
     with pytest.raises(InputError, match="pip install rhkpy"):
+        read(tmp_path / "a.sm4")
+
+
+def test_an_rhk_file(tmp_path, monkeypatch):
+    """What rhkpy 1.3.10 gives: repetitions and both sweeps apart, bias falling, forward and backward images."""
+    both = np.stack([CUBE, CUBE + 2], axis=-1)[..., None, :]  # (y, x, bias, repetition, direction)
+    axes = ("specpos_y", "specpos_x", "bias", "repetitions", "biasscandir")
+    images = np.stack([IMAGE, 5 * IMAGE], axis=-1)
+    spectra = xr.Dataset(
+        {name: (axes, scale * both[:, :, ::-1], {"units": "pA"}) for name, scale in (("lia", 1), ("current", 3))},
+        {"bias": BIAS[::-1], "specpos_x": np.arange(5) * 2.0, "specpos_y": np.arange(4) * 3.0},
+        {"setpoint": np.float32(500), "setpoint units": "pA"},
+    )
+    image = xr.Dataset(
+        dict.fromkeys(("topography", "current", "lia"), (("y", "x", "scandir"), images)),
+        {"scandir": ["forward", "backward"]}, {"size_x": 7.0, "size_y": 6.0, "bias": np.float32(0.5)},
+    )  # fmt: skip
+    file = types.SimpleNamespace(datatype="map", spectra=spectra, image=image)
+    monkeypatch.setitem(sys.modules, "rhkpy", types.SimpleNamespace(rhkdata=lambda path: file))
+    (tmp_path / "a.sm4").write_bytes(b"8\0" + "STiMage 005.004 1".encode("utf-16-le"))
+    raw = read(tmp_path / "a.sm4")
+    np.testing.assert_allclose(raw.values, np.moveaxis(CUBE, 2, 0) + 1)
+    np.testing.assert_array_equal(raw.bias, BIAS)
+    assert (raw.size_nm, raw.unit, raw.channel) == ((12.0, 10.0), "pA", "spectra lia")
+    assert raw.settings == {"setpoint": 500.0, "setpoint_unit": "pA"}
+    slope = read(tmp_path / "a.sm4", channel="dI/dV")
+    np.testing.assert_allclose(slope.values[2], 3 * (STACK[3] - STACK[1]) / 0.2, rtol=1e-4)
+    topograph = read(tmp_path / "a.sm4", channel="image topography")
+    np.testing.assert_array_equal(topograph.values[0], IMAGE)
+    assert (topograph.size_nm, topograph.unit) == ((6.0, 7.0), "nm")
+    with pytest.raises(InputError, match="choose from spectra lia"):
+        read(tmp_path / "a.sm4", channel="phase")
+    file.datatype = "line"
+    with pytest.raises(InputError, match="holds 'line'"):
         read(tmp_path / "a.sm4")
 
 

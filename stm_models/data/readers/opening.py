@@ -31,6 +31,8 @@ _MODULES = {
 }
 # Each of these files holds one map per signal, so that a number names a signal.
 _NUMBERED_SIGNALS = frozenset({".sxm"})
+# In no unit does a signal reach this; flipped bits do, and squares of them overflow.
+_LARGEST_VALUE = 1e30
 
 
 def read(
@@ -46,7 +48,7 @@ def read(
     Parameters
     ----------
     path : path
-        A file of one of the kinds in `READABLE`, at most 2 GiB, whose stack takes at most 512 MiB as float64.
+        A file of one of the kinds in `READABLE`, at most 2 GiB, whose stack takes at most 384 MiB as float64.
     key : str, optional
         Array to take from a ``.mat`` or ``.npz`` file with several.
     bias : float, optional
@@ -61,7 +63,7 @@ def read(
     Returns
     -------
     Measurement
-        ``values`` (channel, y, x) float64, finite; for text ``points`` (n, 2) in nm.
+        ``values`` (channel, y, x) float64, finite, below 1e30; for text ``points`` (n, 2) in nm.
 
     Raises
     ------
@@ -92,6 +94,11 @@ def read(
     if bad:
         raise InputError(
             f"{found.source}: {bad} of {found.values.size} values are NaN or infinite; fill or crop them first"
+        )
+    largest = max(float(found.values.max()), -float(found.values.min()))
+    if largest > _LARGEST_VALUE:
+        raise InputError(
+            f"{found.source}: its values reach {largest:.3g}; expected less than {_LARGEST_VALUE:g}: is it damaged?"
         )
     return found
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stm_models.data.arrays import LARGEST, extent, limit
+from stm_models.data.arrays import LARGEST, extent, finite, limit
 from stm_models.data.readers.measurement import Measurement, Wanted
 from stm_models.data.readers.signals import DERIVATIVE, derivative
 from stm_models.errors import InputError, unknown
@@ -71,6 +71,8 @@ def _spectra(path: Path, file: Any, channel: str, reason: str, named: list[str])
     values = np.asarray(cube.transpose("bias", "specpos_y", "specpos_x"), np.float64)
     limit(values.nbytes, name)
     bias, unit = np.asarray(file.spectra["bias"], np.float64), cube.attrs.get("units", _UNITS.get(signal))
+    if not finite(bias):
+        raise InputError(f"{name}: its bias values are not all finite; is the file damaged?")
     if signal == DERIVATIVE:
         values = np.moveaxis(derivative(np.moveaxis(values, 0, -1), bias, name), -1, 0)
         unit = f"{unit}/V"

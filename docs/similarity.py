@@ -1,7 +1,8 @@
 """How alike the FT-LDOS images of different U are: draws docs/similarity.png and prints the numbers as JSON.
 
-``python docs/similarity.py``, or ``make similarity``: about two minutes on one core. Images are of the neutral
-cell at its chemical potential; alike is the cosine of two images brought to zero mean and unit variance.
+``python docs/similarity.py``, or ``make similarity``: a few minutes on one core. Images are of the neutral
+cell at its chemical potential; alike is the cosine of two images brought to zero mean and unit variance. At I = 9
+both states are shown: the one that continues the bare bands (a saddle) and the lowest.
 """
 
 from __future__ import annotations
@@ -30,13 +31,15 @@ INTERACTIONS = np.linspace(0.0, 6.0, 13)
 GRID = KGrid(256)
 PAPER = 0.9998
 DENSE = 0.4  # of the disc's radius: standard deviation of the envelope
-COLOURS = {5: "#b5367a", 9: "#2a5d9f"}
 
 
 @dataclass(frozen=True)
 class Case:
     """One structure and how it is looked at: the values of the presets quick and paper."""
 
+    name: str
+    colour: str
+    leave_saddles: bool
     index: int
     distance: float
     temperature: float
@@ -44,7 +47,11 @@ class Case:
     radius: float
 
 
-CASES = (Case(5, 2.74, 0.01, 0.03, 2.0), Case(9, 2.94, 0.005, 0.01, 1.5))
+CASES = (
+    Case("I=5", "#b5367a", True, 5, 2.74, 0.01, 0.03, 2.0),
+    Case("I=9, lowest state", "#6aa84f", True, 9, 2.94, 0.005, 0.01, 1.5),
+    Case("I=9", "#2a5d9f", False, 9, 2.94, 0.005, 0.01, 1.5),
+)
 
 
 class Chain:
@@ -58,14 +65,14 @@ class Chain:
         self.density: list[NDArray[Any]] = []
         start: Any = "bands"
         for interaction in INTERACTIONS:
-            solution = self.branch.solve(interaction, 0.0, start)
+            solution = self.branch.solve(interaction, 0.0, start, leave_saddles=case.leave_saddles)
             if not solution.converged:
-                raise RuntimeError(f"I={case.index}, U={interaction} did not converge: {solution.residual:.1e}")
+                raise RuntimeError(f"{case.name}, U={interaction} did not converge: {solution.residual:.1e}")
             start = solution.arrays
             self.density.append(self.ldos(solution, case.broadening))
             if interaction in INTERACTIONS[[0, -1]]:
                 self.ends.append(solution)
-            print(f"I={case.index} U={interaction:.1f}: {solution.iterations} iterations", file=sys.stderr)
+            print(f"{case.name} U={interaction:.1f}: {solution.iterations} iterations", file=sys.stderr)
 
     def ldos(self, solution: Solution, broadening: float) -> NDArray[Any]:
         """LDOS at the chemical potential, (N,)."""
@@ -112,13 +119,13 @@ def variants(chain: Chain) -> dict[str, float]:
     return found
 
 
-def draw(curves: dict[int, list[float]], one: NDArray[Any], other: NDArray[Any], out: Path) -> None:
+def draw(curves: dict[str, list[float]], one: NDArray[Any], other: NDArray[Any], out: Path) -> None:
     """Curve, both images and their difference side by side."""
     figure = Figure(figsize=(11.0, 2.9), layout="constrained")
     curve, left, middle, right = figure.subplots(1, 4, width_ratios=[1.15, 1, 1, 1])
-    for index, values in curves.items():
-        unlike = 1 - np.array(values[1:])
-        curve.semilogy(INTERACTIONS[1:], unlike, ".-", color=COLOURS[index], label=f"I = {index}")
+    for case in CASES:
+        unlike = 1 - np.array(curves[case.name][1:])
+        curve.semilogy(INTERACTIONS[1:], unlike, ".-", color=case.colour, label=case.name)
     curve.axhline(1 - PAPER, color="0.5", linestyle="--", linewidth=1)
     curve.text(6.1, (1 - PAPER) * 1.15, "99.98 %", color="0.4", fontsize=8, ha="right")
     curve.set(xlim=(0, 6.2), xlabel="U (eV)", ylabel="1 - similarity to U = 0")
@@ -146,12 +153,12 @@ def main(out: Path) -> None:
     for case in CASES:
         chain = Chain(case)
         made = [chain.image(density) for density in chain.density]
-        curves[case.index] = [similarity(made[0], picture) for picture in made]
-        other_ways[f"I={case.index}"] = {name: round(value, 6) for name, value in variants(chain).items()}
+        curves[case.name] = [similarity(made[0], picture) for picture in made]
+        other_ways[case.name] = {name: round(value, 6) for name, value in variants(chain).items()}
     draw(curves, made[0], made[-1], out)
     result = {
         "U": INTERACTIONS.tolist(),
-        "similarity": {f"I={index}": [round(value, 6) for value in values] for index, values in curves.items()},
+        "similarity": {name: [round(value, 6) for value in values] for name, values in curves.items()},
         "U=0 against U=6": other_ways,
         "paper": PAPER,
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,6 +30,10 @@ __all__ = ["Branch", "Eigensolver", "Settings", "Solution", "StateArray"]
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 Eigensolver = Callable[[Iterable[Array]], tuple[Floats, list[Array]]]
+
+_SADDLE = 1.05
+_KICK, _DESCENT, _DESCENTS = 0.02, 4, 2  # largest change of a number, plain iterations after it, saddles left in a row
+_SAME = 1e-6  # eV per cell: the tolerance enters the free energy squared, so less is no difference
 
 
 @dataclass(frozen=True)
@@ -88,10 +92,14 @@ class Solution:
     iterations : int
         Of all attempts together.
     attempts : int
-        1 where no retry with other mixing was needed.
+        1 where neither a retry with other mixing nor a way off a saddle was needed.
     residual : float
         Largest change of a density or bond order in the last iteration.
     converged : bool
+    growth : float
+        Leading eigenvalue of the self-consistency map along the directions that the cycle took: how a small change
+        of the state grows from one plain iteration to the next. Above 1 the state is a saddle; 0 where the cycle was
+        too short to say.
     """
 
     arrays: Mapping[str, Floats]
@@ -104,6 +112,7 @@ class Solution:
     attempts: int
     residual: float
     converged: bool
+    growth: float = 0.0
 
 
 class Branch(ABC):
@@ -142,8 +151,13 @@ class Branch(ABC):
         tolerance: float = 1e-6,
         max_iterations: int = 60,
         max_attempts: int = 3,
+        leave_saddles: bool = True,
     ) -> Solution:
         """Iterate to self-consistency; a stalled cycle is tried again with other mixing.
+
+        Anderson mixing converges to saddles too, where plain iteration would not stay: the symmetric state of I = 9
+        that continues the bare bands is one. Such an end is left along its unstable direction, both ways, for the
+        lower free energy.
 
         Parameters
         ----------
@@ -160,6 +174,8 @@ class Branch(ABC):
         max_iterations : int
             Of each attempt.
         max_attempts : int
+        leave_saddles : bool
+            False keeps a converged state whatever its ``growth``.
 
         Returns
         -------
@@ -181,19 +197,37 @@ class Branch(ABC):
             output = self._moments(vectors, self._fermi(energies, level))
             return self._pack(output), (energies, vectors, level)
 
-        done = fixed_point(
-            iterate, guess, self._metric(),
-            mixing=self.mixing[:max_attempts], tolerance=tolerance, max_iterations=max_iterations,
-        )  # fmt: skip
-        energies, vectors, level = done.extra
-        occupation = self._fermi(energies, level)
-        energy = 2 * float(self.weights @ (occupation * energies).sum(axis=1))
-        energy -= self._double_counted(interaction, self._unpack(done.guess))
-        return Solution(
-            self._unpack(done.output), energies, vectors, level, energy,
-            energy - self.temperature * entropy(occupation, self.weights),
-            done.iterations, done.attempts, done.residual, done.converged,
-        )  # fmt: skip
+        def cycle(state: Floats, plain: int) -> tuple[Solution, Floats, Floats]:
+            done = fixed_point(
+                iterate, state, self._metric(), mixing=self.mixing[:max_attempts], tolerance=tolerance,
+                max_iterations=max_iterations, plain=plain,
+            )  # fmt: skip
+            energies, vectors, level = done.extra
+            occupation = self._fermi(energies, level)
+            energy = 2 * float(self.weights @ (occupation * energies).sum(axis=1))
+            energy -= self._double_counted(interaction, self._unpack(done.guess))
+            solution = Solution(
+                self._unpack(done.output), energies, vectors, level, energy,
+                energy - self.temperature * entropy(occupation, self.weights),
+                done.iterations, done.attempts, done.residual, done.converged, done.growth,
+            )  # fmt: skip
+            return solution, done.guess, done.direction
+
+        kept, place, direction = cycle(guess, 0)
+        for _ in range(_DESCENTS if leave_saddles else 0):
+            if not kept.converged or kept.growth < _SADDLE:
+                break
+            iterations, attempts = kept.iterations, kept.attempts
+            saddle = place, direction
+            for sign in (1, -1):
+                found = cycle(saddle[0] + sign * _KICK * saddle[1], _DESCENT)
+                iterations, attempts = iterations + found[0].iterations, attempts + found[0].attempts
+                if found[0].converged and found[0].free_energy < kept.free_energy - _SAME:
+                    kept, place, direction = found
+            kept = replace(kept, iterations=iterations, attempts=attempts)
+            if place is saddle[0]:
+                break
+        return kept
 
     def bands(self, interaction: float, arrays: Mapping[str, Floats]) -> tuple[Floats, list[Array]]:
         """Diagonalise the mean-field Hamiltonian of a state in every block: (blocks, N) eV, and vectors."""

@@ -16,6 +16,7 @@ __all__ = ["Outcome", "fixed_point"]
 Floats = NDArray[np.float64]
 T = TypeVar("T")
 _PATIENCE = 25
+_PLAIN_SHARE = 0.7
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Outcome(Generic[T]):
     residual : float
         max |F(x) - x| at the last x.
     converged : bool
+    growth : float
+        Leading eigenvalue of dF/dx as the cycle saw it, see `Anderson.response`; above 1 the end is a saddle.
+    direction : (n,) float64
+        Its eigenvector.
     """
 
     guess: Floats
@@ -43,6 +48,8 @@ class Outcome(Generic[T]):
     attempts: int
     residual: float
     converged: bool
+    growth: float
+    direction: Floats
 
 
 def fixed_point(
@@ -53,6 +60,7 @@ def fixed_point(
     mixing: Sequence[tuple[float, int]],
     tolerance: float,
     max_iterations: int,
+    plain: int = 0,
 ) -> Outcome[T]:
     """Iterate until max |F(x) - x| < tolerance.
 
@@ -71,12 +79,17 @@ def fixed_point(
     tolerance : float
     max_iterations : int
         Of each attempt.
+    plain : int
+        Iterations before them that mix seven tenths of F(x) in: they follow an unstable direction, which
+        Anderson mixing would step back along.
 
     Returns
     -------
     Outcome
     """
-    best, lowest, iterations = guess, np.inf, 0
+    for _ in range(plain):
+        guess = guess + _PLAIN_SHARE * (function(guess)[0] - guess)
+    best, lowest, iterations = guess, np.inf, plain
     for attempts, (beta, history) in enumerate(mixing, 1):  # noqa: B007
         mixer = Anderson(metric, beta, history)
         guess, since = best, 0
@@ -93,4 +106,4 @@ def fixed_point(
             guess = mixer.step(guess, output - guess)
         if residual < tolerance:
             break
-    return Outcome(guess, output, extra, iterations, attempts, residual, residual < tolerance)
+    return Outcome(guess, output, extra, iterations, attempts, residual, residual < tolerance, *mixer.response())

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 __all__ = ["Anderson"]
 
 Floats = NDArray[np.float64]
+_DISTINCT = 1e-2  # steps nearer than this to the span of the others say nothing new
 
 
 class Anderson:
@@ -49,3 +50,27 @@ class Anderson:
         gram += (1e-10 * np.trace(gram) + np.finfo(float).tiny) * np.eye(len(gram))
         share = np.linalg.solve(gram, weighted @ (residual * self._scale))
         return moved - share @ (steps + self.beta * changes)
+
+    def response(self) -> tuple[float, Floats]:
+        """Estimate how F answers a small change of x, from the steps in the history.
+
+        Returns
+        -------
+        growth : float
+            Largest real part of the eigenvalues of dF/dx in the space of those steps: above 1, plain iteration
+            leaves the fixed point and it is a saddle; 0 where fewer than two steps are known.
+        direction : (n,) float64
+            The eigenvector, its largest component 1.
+        """
+        if len(self._guesses) < 3:
+            return 0.0, np.zeros_like(self._scale)
+        steps = np.diff(np.array(self._guesses), axis=0) * self._scale
+        images = steps + np.diff(np.array(self._residuals), axis=0) * self._scale
+        length = np.linalg.norm(steps, axis=1, keepdims=True)
+        right, size, left = np.linalg.svd((steps / length).T, full_matrices=False)
+        kept = size > _DISTINCT * size[0]
+        right, size, left = right[:, kept], size[kept], left[kept]
+        values, vectors = np.linalg.eig(right.T @ (images / length).T @ left.T / size)
+        leading = int(np.argmax(values.real))
+        direction = right @ vectors[:, leading].real / self._scale
+        return float(values[leading].real), direction / direction[np.argmax(np.abs(direction))]

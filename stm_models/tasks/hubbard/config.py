@@ -149,6 +149,9 @@ class HubbardSimulation(Config):
     k_mesh: int = Field(3, ge=1, le=48, description="k points along each reciprocal vector")
     tolerance: float = Field(1e-6, gt=0, le=1e-2, description="largest change of a density at convergence")
     max_iterations: int = Field(60, ge=1, le=10_000)
+    leave_saddles: bool = Field(
+        True, description="leave a converged state that plain iteration would leave, for the lower free energy"
+    )
     patch_radius: float = Field(
         2.0, gt=0.3, le=10, description="imaged disc, moiré lengths (of the largest cell: all have one field)"
     )

@@ -134,7 +134,7 @@ def _candidates(
         yield number, branch.solve(
             group.parameters["U"], group.parameters["filling"], start,
             rng=np.random.default_rng([config.seed, group.index, number, 2]),
-            tolerance=config.tolerance, max_iterations=config.max_iterations,
+            tolerance=config.tolerance, max_iterations=config.max_iterations, leave_saddles=config.leave_saddles,
         )  # fmt: skip
 
 
@@ -146,6 +146,7 @@ def _scalars(branch: Branch, kept: Kept) -> dict[str, float]:
         "iterations": float(kept.iterations),
         "attempts": float(kept.attempts),
         "residual": solution.residual,
+        "growth": solution.growth,
         "chemical_potential": solution.chemical_potential,
         "energy": solution.energy,
         "free_energy": solution.free_energy,

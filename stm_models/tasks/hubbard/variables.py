@@ -40,6 +40,7 @@ SCALARS = (
     Variable("iterations", "1", "iterations of the self-consistent cycle, all candidates and attempts together"),
     Variable("attempts", "1", "attempts with different mixing, all candidates together"),
     Variable("residual", "1", "largest change of a density in the last iteration"),
+    Variable("growth", "1", "how a small change of the state grows in one plain iteration; above 1 it is a saddle"),
     Variable("chemical_potential", "eV", "chemical potential"),
     Variable("energy", "eV per moiré cell", "mean-field energy"),
     Variable("free_energy", "eV per moiré cell", "energy minus temperature times entropy"),

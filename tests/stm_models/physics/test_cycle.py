@@ -23,6 +23,33 @@ def test_contraction_converges_at_once():
     assert done.iterations < 10
 
 
+def test_leading_eigenvalue_is_read_off_the_steps():
+    """A linear map: the cycle's own steps hold its spectrum, whether plain iteration would converge or not."""
+    rng = np.random.default_rng(3)
+    basis = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    for leading in (0.4, 1.6):
+        spectrum = np.array([leading, 0.1, -0.2, -0.5, 0.2, 0.0])
+        matrix = basis * spectrum @ basis.T
+        done = run(lambda x, matrix=matrix: (matrix @ x + 1, None), rng.normal(size=6), mixing=((0.6, 20),))
+        assert done.converged
+        assert done.growth == pytest.approx(leading, abs=1e-3)
+        along = basis[:, 0] / basis[np.argmax(np.abs(basis[:, 0])), 0]
+        np.testing.assert_allclose(done.direction, along, atol=1e-2)
+
+
+def test_plain_iterations_follow_the_unstable_direction():
+    """x -> 1.6 x - x³ has a saddle at 0 and minima at ±sqrt(.6)."""
+
+    def function(x):
+        return np.array([1.6, 0.3]) * x - np.array([1.0, 0.0]) * x**3, None
+
+    at_saddle = run(function, np.array([1e-9, 0.5]))
+    assert abs(at_saddle.guess[0]) < 1e-3
+    left = run(function, np.array([0.02, 0.0]), plain=16)
+    assert left.guess[0] == pytest.approx(np.sqrt(0.6), abs=1e-6)
+    assert left.iterations > 16
+
+
 def wandering(seed=0):
     """Return a map whose residual is 1 wherever one looks."""
     rng = np.random.default_rng(seed)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["ImpurityTask"]
 
 Array = NDArray[Any]
-_FRAME = 80  # px, to which the numbers of the pseudo-experiments belong
 
 
 class ImpurityTask(Task):
@@ -60,9 +59,12 @@ class ImpurityTask(Task):
         return simulation.simulator(config)
 
     def fresh(self, config: ImpuritySimulation, seed: int, states: int, *, unseen: bool) -> ImpuritySimulation:
-        """Return a config for pseudo-experiments of ``config.preset``, which share no random number with training."""
+        """Return a config for pseudo-experiments of ``config.preset`` on frames of the model's size.
+
+        They share no random number with training.
+        """
         return config.model_copy(
-            update={"generator": "experiment", "seed": seed, "fields": states, "size": _FRAME, "dense_biases": None}
+            update={"generator": "experiment", "seed": seed, "fields": states, "dense_biases": None}
         )
 
     def prepare(self, raw: RawMap, input_spec: Mapping[str, Any]) -> Prepared:

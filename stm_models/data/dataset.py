@@ -96,7 +96,7 @@ def load(
     if attributes.get("complete") is not True:
         raise InputError(f"{path} is not finished: run the same `stm simulate` command again, it continues")
     if targets is not None:
-        attributes["targets"] = _chosen(attributes, targets)
+        attributes["targets"] = _chosen(path, attributes, targets)
     try:
         held = dict(root.arrays())
         for name, array in held.items():
@@ -163,11 +163,11 @@ def _targets(held: Mapping[str, zarr.Array[Any]], coordinates: Mapping[str, Arra
     return planes
 
 
-def _chosen(attributes: dict[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
+def _chosen(path: Path, attributes: dict[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
     known = {target["name"]: target for target in (*attributes["targets"], *attributes.get("possible_targets", ()))}
     for name in names:
         if name not in known:
-            raise unknown("target of this data set", name, known)
+            raise unknown(f"target of the data set {path.name}", name, known)
     if not names or len(set(names)) < len(names):
         raise InputError(f"targets are {list(names)}: expected one or more different ones of {', '.join(known)}")
     return [dict(known[name]) for name in names]

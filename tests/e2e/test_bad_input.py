@@ -136,7 +136,7 @@ def test_sample_does_not_apply_to_files(command, demo, tmp_path):
     ("attribute", "value", "words"),
     [
         ("task", "strain", ["task is strain", "the model's is hubbard"]),
-        ("targets", [{"name": "bias", "unit": "eV", "description": ""}], ["bias (eV)", "U (eV)"]),
+        ("targets", [{"name": "bias", "unit": "eV", "description": ""}], ["unknown target", "'U'", "bias"]),
         ("targets", [{"name": "U", "unit": "meV", "description": ""}], ["U (meV)", "U (eV)"]),
     ],
 )

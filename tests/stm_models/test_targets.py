@@ -57,7 +57,7 @@ def test_chosen_targets_come_in_the_order_asked_for_with_units(path):
 @pytest.mark.parametrize(
     ("targets", "match"),
     [
-        (["U", "gap"], r"unknown target of this data set 'gap': choose from U, r, residual"),
+        (["U", "gap"], r"unknown target of the data set .*'gap': choose from U, r, residual"),
         (["U", "U"], "expected one or more different ones of U, r, residual"),
         ([], "expected one or more different ones"),
     ],

@@ -1,10 +1,10 @@
 """From what a data set records back to its atoms: which structure a row is of, and where its LDOS values lie.
 
-A stored row of ``ldos`` (energy, site) has one value per site of the moiré cell, zero beyond ``sites``:
+A stored row of ``ldos`` (energy, site) has one value per site of the moiré cell, zero beyond ``sites``::
 
->>> atoms = imaged_atoms(attributes, parameters)  # doctest: +SKIP
->>> density = ldos[energy, atoms.copies]          # doctest: +SKIP
->>> picture = image(*atoms.positions.T, density * atoms.weights, grid)  # doctest: +SKIP
+    atoms = imaged_atoms(attributes, parameters)
+    density = ldos[energy, atoms.copies]
+    picture = image(*atoms.positions.T, density * atoms.weights, grid)
 """
 
 from __future__ import annotations

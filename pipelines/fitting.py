@@ -25,7 +25,7 @@ from stm_models.training.config import TrainConfig
 from stm_models.training.novelty import Novelty
 from stm_models.training.perturbations import copies_of, perturbed
 from stm_models.training.predict import describe, predict
-from stm_models.training.trainer import TrainResult, train
+from stm_models.training.trainer import TrainResult, Watch, train
 from tracking import datasets
 from tracking.runs import Run
 
@@ -139,6 +139,7 @@ def fit(
     baselines: bool = True,
     checkpoint: Path | None = None,
     measured: Measured | None = None,
+    watch: Watch | None = None,
 ) -> Fitted:
     """Train, score and record; the run gets data set, configuration, metrics, figures and the model bundle.
 
@@ -158,6 +159,8 @@ def fit(
         Where the training state is kept, to continue after an interruption.
     measured : Measured, optional
         Maps without labels that the training uses too; the run says so.
+    watch : callable, optional
+        Gives further metrics of every epoch's model.
 
     Raises
     ------
@@ -198,7 +201,7 @@ def fit(
             larger_is_better=task.larger_is_better, standardise=task.standardise,
             on_epoch=report, checkpoint=checkpoint,
             steps=perturbation.steps, copies=copies_of(perturbation, parts.train, config.seed),
-            batches=_on_the_fly(task, config, parts), unlabelled=measured.images,
+            batches=_on_the_fly(task, config, parts), unlabelled=measured.images, watch=watch,
         )  # fmt: skip
     predictions = {prefix: predict(result.model, part.images) for prefix, part in parts.scored.items()}
     calibration = task.calibrate(predictions[""], parts.validation)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stm_models.data.dataset import Samples
     from stm_models.data.opened import OpenDataSet
     from stm_models.tasks.conventions import Convention
+    from stm_models.tasks.reproduction import Reproduction
 
 __all__ = [
     "ArraySpec",
@@ -394,6 +395,10 @@ class Task(ABC):
     def search_space(self) -> Space:
         """Training parameters worth tuning, whatever the network."""
         return {}
+
+    def reproduction(self) -> Reproduction | None:
+        """Return how the results of the task's paper are made again; ``None`` where nobody has written it down."""
+        return None
 
     def perturbations(self) -> tuple[Perturbation, ...]:
         """Return the named sets of perturbed images that models may be trained and judged on."""

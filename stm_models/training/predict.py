@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stm_models.errors import InputError
+from stm_models.networks.map_network import MapNetwork
 from stm_models.networks.model import Model
 
 __all__ = ["describe", "predict"]
@@ -24,6 +25,7 @@ def predict(model: nn.Module, images: NDArray[Any], batch_size: int = 256) -> ND
     model : nn.Module
         Maps (B, C, H, W) float32 to (B, T) or (B, 1, H, W).
     images : (S, C, H, W) floating, S >= 1
+        Of the model's height and width, unless it answers with maps.
 
     Returns
     -------
@@ -37,7 +39,8 @@ def predict(model: nn.Module, images: NDArray[Any], batch_size: int = 256) -> ND
     expected = getattr(model, "pixel_mean", None)
     if images.ndim != 4 or len(images) == 0:
         raise InputError(f"images have shape {images.shape}: expected (samples, channels, height, width)")
-    if expected is not None and tuple(images.shape[1:]) != tuple(expected.shape):
+    fixed = 2 if isinstance(getattr(model, "network", None), MapNetwork) else 4
+    if expected is not None and tuple(images.shape[1:fixed]) != tuple(expected.shape[: fixed - 1]):
         raise InputError(f"images have shape {images.shape[1:]}: this model expects {tuple(expected.shape)}")
     return _in_batches(model, model, images, batch_size).astype(np.float64)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,12 @@ from stm_models.training.reproducible import mixed, seeded, select_device, threa
 from stm_models.training.schedules import factor
 from stm_models.training.unlabelled import UnlabelledTiles
 
-__all__ = ["OnEpoch", "TrainResult", "Validate", "predict", "train"]
+__all__ = ["OnEpoch", "TrainResult", "Validate", "Watch", "predict", "train"]
 
 OnEpoch = Callable[[int, dict[str, float]], None]
 Array = NDArray[Any]
 Validate = Callable[[Array], tuple[dict[str, float], float]]
+Watch = Callable[[Model], Mapping[str, float]]
 
 _SAVE_EVERY = 5.0  # seconds
 _CHUNK = 64
@@ -76,6 +77,7 @@ def train(
     copies: Callable[[int], Array] | None = None,
     batches: Callable[[torch.device], Batches] | None = None,
     unlabelled: Sequence[Array] = (),
+    watch: Watch | None = None,
 ) -> TrainResult:
     """Train until the validation score stops improving.
 
@@ -108,6 +110,8 @@ def train(
     unlabelled : sequence of (C, H, W) float32
         Measured maps of any size. To the loss of every batch comes ``config.confidence_weight`` times how unsure
         the network is of as many random tiles of them.
+    watch : callable, optional
+        Gives further numbers of every epoch's model for the history, which decide nothing.
 
     Raises
     ------
@@ -143,7 +147,8 @@ def train(
                 raise _diverged(epoch, "the validation set", rate)
             found, score = validate(prediction)
             scores = {f"val_{key}": value for key, value in found.items()}
-            entry = {"epoch": epoch, "train_loss": train_loss, "learning_rate": rate, **scores}
+            watched = {} if watch is None else watch(model)
+            entry = {"epoch": epoch, "train_loss": train_loss, "learning_rate": rate, **scores, **watched}
             entry["seconds"] = time.perf_counter() - start
             state.epoch = epoch
             state.history.append(entry)

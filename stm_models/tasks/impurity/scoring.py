@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 from stm_models.errors import InputError
 from stm_models.signal import calibration as calibrating
 from stm_models.signal.calibration import Calibration
-from stm_models.signal.matching import detection_scores
+from stm_models.signal.matching import detection_scores, match
 from stm_models.signal.peaks import Peaks, find_peaks
 from stm_models.tasks.impurity.labels import unpadded
 
 if TYPE_CHECKING:
     from stm_models.data.dataset import Samples
 
-__all__ = ["TOLERANCE", "calibrate", "calibration_of", "maxima", "metrics", "scores", "truths"]
+__all__ = [
+    "TOLERANCE", "calibrate", "calibration_of", "maxima", "metrics", "right_positions", "scores", "truths",
+]  # fmt: skip
 
 Floats = NDArray[np.float64]
 
@@ -78,6 +80,13 @@ def metrics(prediction: NDArray[Any], samples: Samples, record: Mapping[str, Any
             part = scores([found[row] for row in rows], [truth[row] for row in rows], shape)
             result |= {f"{key}_{names[number]}": part[key] for key in ("f1", "error_px")}
     return result
+
+
+def right_positions(prediction: NDArray[Any], samples: Samples, record: Mapping[str, Any]) -> list[Floats]:
+    """Found positions above the calibrated threshold that are right, (N, 2) y, x in px of each field."""
+    threshold = calibration_of(record).threshold
+    found = [maxima(one[0]).above(threshold).positions for one in prediction]
+    return [one[match(one, true, TOLERANCE).found] for one, true in zip(found, truths(samples), strict=True)]
 
 
 def scores(found: Sequence[Floats], truth: Sequence[Floats], shape: tuple[int, int]) -> dict[str, float]:

@@ -19,6 +19,7 @@ from stm_models.tasks.impurity.labels import HEAT_WIDTH
 
 if TYPE_CHECKING:
     from stm_models.data.dataset import Samples
+    from stm_models.tasks.reproduction import Reproduction
 
 __all__ = ["ImpurityTask"]
 
@@ -162,6 +163,12 @@ class ImpurityTask(Task):
             "recipe": asdict(config.recipe()), "biases": list(config.biases), "material": config.material,
             "pixel_size": config.pixel_size, "heat_width": HEAT_WIDTH,
         }  # fmt: skip
+
+    def reproduction(self) -> Reproduction:
+        """Return the figures 3 and 4 of arXiv 2006.15898, and the paper's design beside ours."""
+        from stm_models.tasks.impurity.reproduction import ImpurityReproduction
+
+        return ImpurityReproduction()
 
     def channel_names(self, input_spec: Mapping[str, Any]) -> list[str]:
         """Name the channels by their bias."""

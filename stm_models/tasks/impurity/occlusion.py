@@ -1,0 +1,95 @@
+"""Does a detector see the rings around an impurity, or the spot on it? One of them is taken away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["CORE", "GOAL_CORE", "GOAL_RINGS", "RINGS", "Occlusion", "occlusion"]
+
+Array = NDArray[Any]
+Score = Callable[[Array], Array]
+
+CORE = 1.5
+"""Radius of the core, px."""
+RINGS = 8.0
+"""Radius up to which the rings are taken, px."""
+GOAL_CORE, GOAL_RINGS = 0.8, 0.6
+"""A sound detector keeps at least so much without the core, and at most so much without the rings."""
+_NEAR = 2.0  # px; the peak may move so far
+
+
+@dataclass(frozen=True)
+class Occlusion:
+    """Share of the peak score that is kept, (P,) float64 each: without the core, without the rings."""
+
+    without_core: Array
+    without_rings: Array
+
+    def record(self) -> dict[str, float]:
+        """Means, and the number of peaks; nothing but that number, 0, without a peak."""
+        count = {"occluded_peaks": float(len(self.without_core))}
+        if not len(self.without_core):
+            return count
+        means = {"without_core": self.without_core.mean(), "without_rings": self.without_rings.mean()}
+        return count | {name: float(value) for name, value in means.items()}
+
+
+def occlusion(
+    score: Score,
+    images: Array,
+    positions: Sequence[Array],
+    *,
+    most: int = 24,
+    window: int = 48,
+    seed: int = 0,
+) -> Occlusion:
+    """Zero the core (r < 1.5 px) or the rings (1.5 to 8 px) of found impurities, one at a time, in every map.
+
+    Parameters
+    ----------
+    score : callable
+        (B, C, H, W) -> (B, H, W), above 0, of any height and width.
+    images : (S, C, H, W)
+        Prepared: 0 is the background.
+    positions : sequence of (N, 2) array, px
+        Found and right ones of each image, y and x. Those less than 8 px from the border are left out.
+    most : int
+        So many of them, drawn by ``seed``.
+    window : int, px
+        Height and width about a position that the score is computed in; at least the receptive field, to be exact.
+
+    Returns
+    -------
+    Occlusion
+        Highest score within 2 px of the position, over that of the whole image; at most 1.
+    """
+    shape = np.array(images.shape[2:])
+    places = [
+        (row, np.asarray(place, np.float64))
+        for row, found in enumerate(positions)
+        for place in np.asarray(found).reshape(-1, 2)
+        if np.all(place >= RINGS) and np.all(place <= shape - 1 - RINGS)
+    ]
+    chosen = np.sort(np.random.default_rng([seed, 9]).permutation(len(places))[:most])
+    kept = [_kept(score, images[places[i][0]], places[i][1], window) for i in chosen]
+    both = np.array(kept, np.float64).reshape(-1, 2)
+    return Occlusion(both[:, 0], both[:, 1])
+
+
+def _kept(score: Score, image: Array, place: Array, window: int) -> tuple[float, float]:
+    shape = np.array(image.shape[1:])
+    first = np.clip(np.rint(place).astype(int) - window // 2, 0, np.maximum(shape - window, 0))
+    crop = image[:, first[0] : first[0] + window, first[1] : first[1] + window]
+    y, x = np.mgrid[: crop.shape[1], : crop.shape[2]]
+    distance = np.hypot(y - (place[0] - first[0]), x - (place[1] - first[1]))
+    whole = np.stack([crop, crop, crop])
+    whole[1][:, distance < CORE] = 0
+    whole[2][:, (distance >= CORE) & (distance < RINGS)] = 0
+    before, core, rings = (float(one[distance < _NEAR].max()) for one in np.asarray(score(whole), np.float64))
+    floor = max(before, 1e-300)
+    return float(np.clip(core / floor, 0, 1)), float(np.clip(rings / floor, 0, 1))

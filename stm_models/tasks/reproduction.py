@@ -1,0 +1,138 @@
+"""What it takes to make the results of a task's paper again: data sets, trainings, and what is concluded from them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from numpy.typing import NDArray
+
+from stm_models.config import Config
+
+if TYPE_CHECKING:
+    from stm_models.data.dataset import Samples
+
+__all__ = ["Ask", "Conclusion", "DataSet", "Finished", "Reproduction", "Training"]
+
+Array = NDArray[Any]
+Numbers = dict[str, float]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set to simulate: a preset of the task, and values of its section ``simulate`` laid over it."""
+
+    preset: str
+    simulate: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One network to train.
+
+    Attributes
+    ----------
+    name : str
+        Of the kind of training; those that differ in the seed alone share it.
+    seed : int
+    data : str
+        Name of the data set.
+    preset : str
+        Of the task; ``train`` is laid over its section of this name.
+    unlabelled : str, optional
+        Data set whose images take part in the training without their labels.
+    watched, judged : tuple of str
+        Data sets scored after every epoch, and once with the finished model.
+    """
+
+    name: str
+    seed: int
+    data: str
+    preset: str
+    train: Mapping[str, Any] = field(default_factory=dict)
+    unlabelled: str | None = None
+    watched: tuple[str, ...] = ()
+    judged: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A model or a method without training that answers: functions of images (S, C, H, W) of any size it takes.
+
+    Attributes
+    ----------
+    prediction : callable
+        Gives the answers in the form of the task's predictions.
+    raw : callable or None
+        Gives what the last layer of a network that answers with maps does, (S, 1, H, W); for others ``None``.
+    """
+
+    prediction: Callable[[Array], Array]
+    raw: Callable[[Array], Array] | None = None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A recorded training: its run, what was watched in each epoch, its scores, and its model to ask."""
+
+    training: Training
+    run_id: str
+    history: Sequence[Mapping[str, float]]
+    scores: Mapping[str, float]
+    ask: Callable[[], Ask]
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What came out: JSON-able numbers, the same in Markdown, and matplotlib figures by file name."""
+
+    report: Mapping[str, Any]
+    text: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Reproduction(ABC):
+    """Base of every reproduction.
+
+    Attributes
+    ----------
+    config : type of Config
+        Its sizes.
+    presets : mapping of str to mapping
+        Values of ``config`` by name.
+    """
+
+    config: ClassVar[type[Config]]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]]
+
+    @abstractmethod
+    def data_sets(self, config: Any) -> dict[str, DataSet]:
+        """Name the data sets."""
+
+    @abstractmethod
+    def trainings(self, config: Any) -> list[Training]:
+        """List the trainings, in the order in which they are done."""
+
+    @abstractmethod
+    def untrained(self, config: Any) -> tuple[str, tuple[str, ...]]:
+        """Name the data set that baselines are fitted and calibrated on, and those that they are judged on."""
+
+    @abstractmethod
+    def watch(self, config: Any, ask: Ask, samples: Mapping[str, Samples]) -> Numbers:
+        """Score the model of an epoch on the watched data sets."""
+
+    @abstractmethod
+    def judge(
+        self, config: Any, training: Training | None, ask: Ask, samples: Mapping[str, Samples],
+        calibration: Mapping[str, Any],
+    ) -> Numbers:  # fmt: skip
+        """Score a finished model, or a baseline (no ``training``), on the judged data sets."""
+
+    @abstractmethod
+    def conclude(
+        self, config: Any, finished: Sequence[Finished], baselines: Mapping[str, Numbers],
+        samples: Mapping[str, Samples],
+    ) -> Conclusion:  # fmt: skip
+        """Compare, and say what was found; ``samples``: every watched and judged data set."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +23,7 @@ from stm_models.physics.moire.hopping import HOPPING_RANGE
 from stm_models.physics.moire.lattice import Lattice
 from stm_models.physics.moire.occupation import chemical_potential, entropy
 from stm_models.physics.moire.order import Order, bond_current, charge_gap, moments, nematicity
+from stm_models.physics.moire.saddle import End, leave
 from stm_models.physics.moire.symmetry import KMesh
 
 __all__ = ["Branch", "Eigensolver", "Settings", "Solution", "StateArray"]
@@ -30,10 +31,6 @@ __all__ = ["Branch", "Eigensolver", "Settings", "Solution", "StateArray"]
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 Eigensolver = Callable[[Iterable[Array]], tuple[Floats, list[Array]]]
-
-_SADDLE = 1.05
-_KICK, _DESCENT, _DESCENTS = 0.02, 4, 2  # largest change of a number, plain iterations after it, saddles left in a row
-_SAME = 1e-6  # eV per cell: the tolerance enters the free energy squared, so less is no difference
 
 
 @dataclass(frozen=True)
@@ -197,7 +194,7 @@ class Branch(ABC):
             output = self._moments(vectors, self._fermi(energies, level))
             return self._pack(output), (energies, vectors, level)
 
-        def cycle(state: Floats, plain: int) -> tuple[Solution, Floats, Floats]:
+        def cycle(state: Floats, plain: int) -> End:
             done = fixed_point(
                 iterate, state, self._metric(), mixing=self.mixing[:max_attempts], tolerance=tolerance,
                 max_iterations=max_iterations, plain=plain,
@@ -211,23 +208,10 @@ class Branch(ABC):
                 energy - self.temperature * entropy(occupation, self.weights),
                 done.iterations, done.attempts, done.residual, done.converged, done.growth,
             )  # fmt: skip
-            return solution, done.guess, done.direction
+            return End(solution, done.guess, done.direction)
 
-        kept, place, direction = cycle(guess, 0)
-        for _ in range(_DESCENTS if leave_saddles else 0):
-            if not kept.converged or kept.growth < _SADDLE:
-                break
-            iterations, attempts = kept.iterations, kept.attempts
-            saddle = place, direction
-            for sign in (1, -1):
-                found = cycle(saddle[0] + sign * _KICK * saddle[1], _DESCENT)
-                iterations, attempts = iterations + found[0].iterations, attempts + found[0].attempts
-                if found[0].converged and found[0].free_energy < kept.free_energy - _SAME:
-                    kept, place, direction = found
-            kept = replace(kept, iterations=iterations, attempts=attempts)
-            if place is saddle[0]:
-                break
-        return kept
+        end = cycle(guess, 0)
+        return leave(end, cycle) if leave_saddles else end.solution
 
     def bands(self, interaction: float, arrays: Mapping[str, Floats]) -> tuple[Floats, list[Array]]:
         """Diagonalise the mean-field Hamiltonian of a state in every block: (blocks, N) eV, and vectors."""

@@ -1,6 +1,6 @@
 # make demo | make test do all their own set-up. A Python 3.11 to 3.14 and make are all they need.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench cost lock picture similarity clean
+.PHONY: help setup demo test check bench cost accuracy lock picture similarity clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -33,10 +33,13 @@ check: setup ## style, types and the rules of the house
 	$(BIN)/lint-imports
 
 bench: setup ## headline figures, one JSON object each
-	for file in $(filter-out benchmarks/cost.py,$(wildcard benchmarks/[a-z]*.py)); do $(BIN)/python $$file --json || exit 1; done
+	for file in $(filter-out benchmarks/cost.py benchmarks/impurity_accuracy.py,$(wildcard benchmarks/[a-z]*.py)); do $(BIN)/python $$file --json || exit 1; done
 
 cost: setup ## measure what data sets of every preset cost: docs/cost.md
 	$(BIN)/python benchmarks/cost.py
+
+accuracy: setup ## train and judge the impurity task with three seeds: an hour or more
+	$(BIN)/python benchmarks/impurity_accuracy.py --keep build/accuracy
 
 lock: ## compile the pins anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q \

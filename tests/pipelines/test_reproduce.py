@@ -287,7 +287,8 @@ def test_the_finding_follows_the_numbers(levels, verdicts):
     text = markdown(json.loads(json.dumps(report, allow_nan=False)))
     assert "F1 on fresh fields: matched_filter 0.950 > fieldnet (ours) 0.900 > paper's design" in text
     assert (
-        "fieldnet (ours) keeps 0.970 of its peaks without the core and 0.400 without the rings: it sees the rings" in text
+        "fieldnet (ours) keeps 0.970 of its peaks without the core and 0.400 without the rings: it sees the rings"
+        in text
     )
     assert "noise + reg keeps 0.100 of its peaks without the core and 0.900 without the rings: it sees the spot" in text
     assert "minimises the entropy on the very maps" in text

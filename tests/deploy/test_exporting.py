@@ -189,7 +189,9 @@ def test_metadata_are_complete_and_hold_no_paths(exported):
     assert {"stm-lab", "python", "numpy", "onnx", "onnxruntime", "onnxscript"} < set(entry["versions"])
     age = datetime.now(UTC) - datetime.fromisoformat(entry["created"])
     assert timedelta(0) <= age + timedelta(seconds=1) < timedelta(hours=1)
-    assert set(entry) == {*exported.metadata, "schema", "opset", "versions", "explanations", "created"}
+    assert entry["calibration"] == {}, "numbers need none"
+    own = {"schema", "opset", "versions", "explanations", "calibration", "created"}
+    assert set(entry) == {*exported.metadata, *own}
     assert b"/site-packages/" not in exported.content
     assert str(exported.bundle).encode() not in exported.content
 
@@ -257,7 +259,7 @@ def _valid():
 @pytest.mark.parametrize("key", _valid())
 def test_missing_metadata_are_named(key):
     values = _valid()
-    assert about.check(values) == values
+    assert about.check(values) == {**values, "calibration": {}}
     del values[key]
     with pytest.raises(InputError, match=key):
         about.check(values)

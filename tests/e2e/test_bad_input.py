@@ -56,9 +56,13 @@ def test_what_does_not_exist_or_cannot_be(command, arguments, words):
     assert not Path("x.zarr").exists()
 
 
-def test_unknown_network_and_option(command, demo):
+def test_unknown_network_option_and_loss(command, demo):
     data = str(demo.data)
     refused(command("train", "hubbard", "--data", data, "--preset", "test", "--model", "resnt"), "resnt", "conv", "mlp")
+    refused(
+        command("train", "hubbard", "--data", data, "--preset", "test", "--set", "train.loss=focal_heat"),
+        "focal_heat", "mse", "huber",
+    )  # fmt: skip
     refused(
         command("train", "hubbard", "--data", data, "--preset", "test", "--set", "train.options={depth: 3}"),
         "depth", "hidden",

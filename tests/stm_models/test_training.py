@@ -182,7 +182,9 @@ def test_validation_images_stay_as_they_are(linear, monkeypatch):
     seen = []
     monkeypatch.setattr(trainer, "predict", lambda model, images: seen.append(images) or predict(model, images))
     result = train(_config(), *linear, steps=STEPS)
-    assert all(images is linear[2] for images in seen)
+    scored = [images for images in seen if len(images) > 1]  # one image tells the shape of an answer
+    assert len(scored) == len(result.history)
+    assert all(images is linear[2] for images in scored)
     assert metrics(predict(result.model, linear[2]), linear[3])["mae"] == min(h["val_mae"] for h in result.history)
 
 
@@ -294,9 +296,7 @@ def test_threads_are_put_back(linear):
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.parametrize(
-    "values", [{"epochs": 0}, {"learning_rate": 0}, {"loss": "mae"}, {"patience": 0}, {"batchsize": 3}]
-)
+@pytest.mark.parametrize("values", [{"epochs": 0}, {"learning_rate": 0}, {"patience": 0}, {"batchsize": 3}])
 def test_config_bounds(values):
     with pytest.raises(InputError):
         validate(TrainConfig, values, "train")

@@ -9,7 +9,7 @@ from tracking import models, runs
 from tracking.store import connect
 from tracking.ui.app import create_app
 
-HOSTILE = "<script>alert(1)</script>\"'{{ 7*7 }}"
+HOSTILE = "<script>alert(1)</script>\"'{{ 7919*7907 }}"
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_everything_hostile_is_escaped(page, filled):
         answer = page.get(path)
         assert "<script" not in answer.text
         assert "&lt;script&gt;" in answer.text or answer.status_code == 404
-        assert "49" not in re.sub(r"[0-9a-f]{32}|\d+\.\d+ s|\d{4}-\d\d-\d\d [\d:]+", "", answer.text)
+        assert str(7919 * 7907) not in answer.text
 
 
 def test_every_answer_is_locked_down(page, filled):

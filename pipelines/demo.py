@@ -105,12 +105,12 @@ def describe(result: dict[str, Any]) -> str:
         f"  runs       {result['store']}",
         f"  answer     {result['files'][0]}",
         "",
-        f"{'On fresh states' + (f' ({units})' if units else ''):<29}{titles}".rstrip(),
+        f"{'On fresh states' + (f' ({units})' if units else ''):<35}{titles}".rstrip(),
     ]
     for name, found in rows.items():
         cells = zip(task.columns, widths, strict=True)
         values = "".join(f"{found[column.metric]:<{width}{column.format}}" for column, width in cells)
-        lines.append(f"  {name:<27}{values}".rstrip())
+        lines.append(f"  {name:<33}{values}".rstrip())
     lines += [
         f"  best {task.metric}{' on unseen values' if task.unseen else ''}: {winner}",
         "",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from stm_models.physics.moire.branch import Solution
 
-__all__ = ["End", "leave"]
+__all__ = ["SAME", "End", "leave"]
 
 Floats = NDArray[np.float64]
 
@@ -20,7 +20,8 @@ _SADDLE = 1.05  # growth; a soft mode near 1 is no reason to look further
 _KICK = 0.05  # largest change of a density or bond order
 _DESCENT = 8  # plain iterations after it
 _DESCENTS = 2  # saddles left in a row
-_SAME = 1e-6  # eV per cell: the tolerance enters the free energy squared, so less is no difference
+SAME = 1e-6
+"""eV per cell: the cycle's tolerance enters the free energy squared, so less is no difference."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def leave(end: End, cycle: Callable[[Floats, int], End]) -> Solution:
         tried = [end, *(cycle(end.place + sign * _KICK * end.direction, _DESCENT) for sign in (1, -1))]
         best = end
         for other in tried[1:]:
-            if other.solution.converged and other.solution.free_energy < best.solution.free_energy - _SAME:
+            if other.solution.converged and other.solution.free_energy < best.solution.free_energy - SAME:
                 best = other
         stays = best is end
         effort = {name: sum(getattr(one.solution, name) for one in tried) for name in ("iterations", "attempts")}

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stm_models.physics.moire.saddle import SAME
+
 if TYPE_CHECKING:
     from stm_models.physics.moire.branch import Solution
 
 __all__ = ["Kept", "lowest"]
-
-SAME = 1e-6  # eV per cell: the cycle's tolerance enters the free energy squared, so less is no difference
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,8 @@ def _shifted(base: Preset) -> list[Preset]:
         replace(base, name=f"{base.name}+core", core="ring"),
         replace(base, name=f"{base.name}+k", wave_number=1.05),
         replace(base, name=f"{base.name}+all", noise="slow", core="ring", wave_number=1.05),
+        replace(base, name=f"{base.name}+bare", scale=0.0),
+        replace(base, name=f"{base.name}+bright", scale=5 * base.scale),
     ]
 
 
@@ -137,7 +139,7 @@ _STD = Preset("std")
 _HARD = replace(_STD, name="hard", scale=0.2, decoys=10, white=2.0, one_over_f=1.4, line=1.4, drift=0.7)
 
 PRESETS: Mapping[str, Preset] = MappingProxyType({p.name: p for base in (_STD, _HARD) for p in _shifted(base)})
-"""``std``, ``hard``, and each with ``+noise``, ``+core``, ``+k``, ``+all``."""
+"""``std``, ``hard``, and each with ``+noise``, ``+core``, ``+k``, ``+all``; ``+bare`` without spots, ``+bright`` with 5 times them."""
 
 
 def create(name: str) -> Preset:

@@ -39,7 +39,7 @@ def test_frozen_values_are_those_of_the_physics_notes():
         assert (first.phase[0], second.phase[0], first.slope[0], second.slope[0]) == (-1.1, 0.9, -0.8, 1.0)
         assert (first.absorption[0], second.absorption[0]) == (0.35, 0.75)
         assert (preset.tip, preset.set_point, preset.stripes, preset.minimum_distance) == (0.5, 0.04, 0.03, 4.0)
-    same = {"name": None, "noise": None, "core": None, "wave_number": None}
+    same = {"name": None, "noise": None, "core": None, "wave_number": None, "scale": None}
     for name, preset in PRESETS.items():
         base = create(name.split("+")[0])
         assert asdict(preset) | same == asdict(base) | same
@@ -47,7 +47,8 @@ def test_frozen_values_are_those_of_the_physics_notes():
         assert (preset.noise == "slow") == (shift in ("noise", "all"))
         assert (preset.core == "ring") == (shift in ("core", "all"))
         assert preset.wave_number == (1.05 if shift in ("k", "all") else 1.0)
-    assert len(PRESETS) == 10
+        assert preset.scale == base.scale * {"bare": 0, "bright": 5}.get(shift, 1)
+    assert len(PRESETS) == 14
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -84,6 +84,9 @@ def evaluate(
     task = get(about.task)
     chosen_sets = _sets(task, perturbation)
     scores, prediction = _scores(session, samples)
+    further = task.examine(
+        lambda images: predict_all(session, images)["prediction"], prediction, samples, about.calibration
+    )
     shown = {"clean" if chosen_sets else "evaluated": (samples, prediction)}
     digests = {}
     for one in chosen_sets:
@@ -111,7 +114,7 @@ def evaluate(
         record.tags({f"perturbation.{name}.digest": value for name, value in digests.items()})
         record.environment()
         record.tags({"trained_on_this_data": trained_on})
-        record.metrics(scores)
+        record.metrics(scores | further)
         for name, figure in drawn.items():
             record.figure(figure, f"figures/{name}.png")
         with tempfile.TemporaryDirectory() as folder:
@@ -121,7 +124,7 @@ def evaluate(
         run_id = record.id
     return {
         "run_id": run_id, "data": str(samples.path), "digest": samples.attributes["digest"],
-        "samples": len(samples), "trained_on": trained_on, "metrics": scores, "perturbations": digests,
+        "samples": len(samples), "trained_on": trained_on, "metrics": scores | further, "perturbations": digests,
     }  # fmt: skip
 
 
@@ -152,7 +155,8 @@ def describe(result: dict[str, Any]) -> str:
     width = max(map(len, plain)) + 2
     lines += [f"  {name:<{width}}{value:.4g}" for name, value in plain.items()]
     for name, summary in result["perturbations"].items():
-        found = "  ".join(f"{key} {result['metrics'][f'{name}.{key}']:.4g}" for key in plain)
+        perturbed_scores = {key: result["metrics"].get(f"{name}.{key}") for key in plain}
+        found = "  ".join(f"{key} {value:.4g}" for key, value in perturbed_scores.items() if value is not None)
         lines.append(f"  {name:<11}{found}  (images {summary[:12]})")
     if result["trained_on"]:
         lines.append("  warning: the model was trained on this data set; these numbers say little")

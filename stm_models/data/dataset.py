@@ -15,7 +15,7 @@ from stm_models.data.digest import StoredDigests
 from stm_models.data.store import READ_ERRORS, open_root
 from stm_models.errors import InputError, unknown
 
-__all__ = ["Samples", "load", "stored"]
+__all__ = ["Samples", "holds", "load", "stored"]
 
 Array = NDArray[Any]
 
@@ -133,6 +133,11 @@ def load(
     return samples if kept.all() else samples.subset(np.flatnonzero(kept))
 
 
+def holds(samples: Samples, name: str) -> bool:
+    """Tell whether the data set has an array of this name."""
+    return name in _arrays(open_root(samples.path))
+
+
 def stored(samples: Samples, name: str) -> Array:
     """Read an array of the data set that `load` leaves on the disk, e.g. ``ldos``: (S, ...), a row per sample.
 
@@ -142,7 +147,7 @@ def stored(samples: Samples, name: str) -> Array:
         When the data set does not hold it, or is damaged.
     """
     root = open_root(samples.path)
-    held = [key for key, array in root.arrays() if array.attrs.get("role") == "array"]
+    held = _arrays(root)
     if name not in held:
         raise InputError(
             f"{samples.path} does not hold {name!r} (it holds {', '.join(held)}): simulate a data set that keeps it"
@@ -151,6 +156,10 @@ def stored(samples: Samples, name: str) -> Array:
         return root[name].oindex[samples.coordinates["sample"]]
     except READ_ERRORS as error:
         raise InputError(f"{samples.path} is damaged ({name} cannot be read): delete it and simulate again") from error
+
+
+def _arrays(root: zarr.Group) -> list[str]:
+    return [key for key, array in root.arrays() if array.attrs.get("role") == "array"]
 
 
 def _targets(held: Mapping[str, zarr.Array[Any]], coordinates: Mapping[str, Array], names: Sequence[str]) -> Array:

@@ -307,6 +307,15 @@ class Task(ABC):
             `Prepared.about` of a measured map.
         """
 
+    def examine(
+        self, answer: Callable[[Array], Array], prediction: Array, samples: Samples, calibration: Mapping[str, Any]
+    ) -> dict[str, float]:
+        """Return further scores of an evaluation: what takes asking the model again, or more of the data set.
+
+        ``answer``: images (S, C, y, x) in, predictions of the model out; of any size where the task takes `any_size`.
+        """
+        return {}
+
     def validation(self, prediction: Array, samples: Samples, trained: Samples) -> tuple[dict[str, float], float]:
         """Return the scores of an epoch, cheap ones, `metric` among them; and the one that chooses the best epoch.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CORE", "GOAL_CORE", "GOAL_RINGS", "RINGS", "Occlusion", "occlusion"]
+__all__ = ["CORE", "GOAL_CORE", "GOAL_RINGS", "RINGS", "Occlusion", "absolute", "occlusion"]
 
 Array = NDArray[Any]
 Score = Callable[[Array], Array]
@@ -79,6 +79,26 @@ def occlusion(
     kept = [_kept(score, images[places[i][0]], places[i][1], window) for i in chosen]
     both = np.array(kept, np.float64).reshape(-1, 2)
     return Occlusion(both[:, 0], both[:, 1])
+
+
+def absolute(answer: Score, relative: bool) -> Score:
+    """Make (B, 1, H, W) -> scores (B, H, W) of a model that answers with maps.
+
+    Parameters
+    ----------
+    relative : bool
+        Whether each map was divided by its own maximum, as a softmax is: that may be the very peak that is occluded,
+        so such maps are divided by their median instead, which one peak hardly moves.
+    """
+
+    def score(images: Array) -> Array:
+        maps = np.asarray(answer(images), np.float64)[:, 0]
+        if not relative:
+            return maps
+        level = np.median(maps, axis=(1, 2), keepdims=True)
+        return np.asarray(maps / np.maximum(level, 1e-300))
+
+    return score
 
 
 def _kept(score: Score, image: Array, place: Array, window: int) -> tuple[float, float]:

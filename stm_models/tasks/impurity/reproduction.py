@@ -12,9 +12,9 @@ from pydantic import Field, model_validator
 from stm_models.config import Config
 from stm_models.errors import InputError
 from stm_models.signal.matching import chance_ratio, detection_scores, paper_ratio
-from stm_models.signal.mixture import reference_positions
 from stm_models.signal.peaks import Peaks, find_peaks
 from stm_models.tasks.impurity import scoring
+from stm_models.tasks.impurity.ceiling import ceiling, references
 from stm_models.tasks.impurity.occlusion import occlusion
 from stm_models.tasks.impurity.reproduction_report import ABLATIONS, OURS
 from stm_models.tasks.reproduction import Ask, Conclusion, DataSet, Finished, Reproduction, Training
@@ -179,12 +179,9 @@ class ImpurityReproduction(Reproduction):
 
     def references(self, samples: Samples) -> list[Floats]:
         """Positions of each field from its bound-state map, the paper's reference answer; kept once fitted."""
-        from stm_models.data.dataset import stored
-
         key = str(samples.path)
         if key not in self._references:
-            maps = stored(samples, "bound_state")
-            self._references[key] = [reference_positions(one).positions for one in maps]
+            self._references[key] = references(samples)
         return self._references[key]
 
     def conclude(
@@ -194,7 +191,7 @@ class ImpurityReproduction(Reproduction):
         """Tables, findings and figures; see `reproduction_report`."""
         from stm_models.tasks.impurity import reproduction_figures, reproduction_report
 
-        ceilings = {name: self._ceiling(samples[name]) for name in config.experiments}
+        ceilings = {name: ceiling(samples[name], self.references(samples[name])) for name in config.experiments}
         report = reproduction_report.numbers(config, finished, baselines, ceilings)
         drawn = {
             f"fig4_{name}": reproduction_figures.ratio_against_epoch(finished, name, ceilings[name])
@@ -209,13 +206,6 @@ class ImpurityReproduction(Reproduction):
             title=f"{shown}: {best.training.name}, seed {best.training.seed}, run {best.run_id[:8]}",
         )  # fmt: skip
         return Conclusion(report, reproduction_report.markdown(report), drawn)
-
-    def _ceiling(self, samples: Samples) -> dict[str, float]:
-        """Ratio that the true positions themselves reach, and how well the reference answer fits them."""
-        truth, known = scoring.truths(samples), self.references(samples)
-        fits = detection_scores(known, truth, shape=_shape(samples), resamples=1)
-        ratio = float(np.mean([paper_ratio(t, k) for t, k in zip(truth, known, strict=True)]))
-        return {"ratio_of_the_truth": ratio, "reference_f1": fits["f1"]}
 
 
 def by_tiles(raw: Callable[[Array], Array], images: Array, tile: int) -> Floats:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from stm_models.data.dataset import Samples
 
 __all__ = [
-    "TOLERANCE", "calibrate", "calibration_of", "maxima", "metrics", "right_positions", "scores", "truths",
+    "TOLERANCE", "calibrate", "calibration_of", "maxima", "metrics", "positions_of", "right_positions", "scores",
+    "truths",
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]
@@ -82,10 +83,15 @@ def metrics(prediction: NDArray[Any], samples: Samples, record: Mapping[str, Any
     return result
 
 
+def positions_of(prediction: NDArray[Any], record: Mapping[str, Any]) -> list[Floats]:
+    """Found positions above the calibrated threshold, (N, 2) y, x in px of each field."""
+    threshold = calibration_of(record).threshold
+    return [maxima(one[0]).above(threshold).positions for one in prediction]
+
+
 def right_positions(prediction: NDArray[Any], samples: Samples, record: Mapping[str, Any]) -> list[Floats]:
     """Found positions above the calibrated threshold that are right, (N, 2) y, x in px of each field."""
-    threshold = calibration_of(record).threshold
-    found = [maxima(one[0]).above(threshold).positions for one in prediction]
+    found = positions_of(prediction, record)
     return [one[match(one, true, TOLERANCE).found] for one, true in zip(found, truths(samples), strict=True)]
 
 

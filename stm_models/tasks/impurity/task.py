@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -82,6 +82,14 @@ class ImpurityTask(Task):
     def metrics(self, prediction: Array, samples: Samples, calibration: Mapping[str, Any]) -> dict[str, float]:
         """Return precision, recall, F1, error and more at the calibrated threshold; see `scoring.metrics`."""
         return scoring.metrics(prediction, samples, calibration)
+
+    def examine(
+        self, answer: Callable[[Array], Array], prediction: Array, samples: Samples, calibration: Mapping[str, Any]
+    ) -> dict[str, float]:
+        """Return what is kept without core and rings, and beside bound-state maps their ceiling; see `examination`."""
+        from stm_models.tasks.impurity.examination import examine
+
+        return examine(answer, prediction, samples, calibration)
 
     def validation(self, prediction: Array, samples: Samples, trained: Samples) -> tuple[dict[str, float], float]:
         """Return the F1 of the best threshold."""

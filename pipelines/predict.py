@@ -1,10 +1,13 @@
-"""Ask a model about a data set, an array, or a real-space map.
+"""Ask a model about a data set, an array, or a measured map; of a map the model's task makes its input.
 
-A map (.mat, .npz, .npy with --size-nm, text columns x y value) is Fourier-transformed onto the model's k grid;
-what lies beyond the map's Nyquist vector is masked and said. A .npy of the model's own shape without --size-nm
-is taken as an image already made.
+A map (.mat, .npz, .npy with --size-nm, text columns x y value, an instrument file) for hubbard is Fourier-transformed
+onto the model's k grid; what lies beyond the map's Nyquist vector is masked and said. For impurity a stack of dI/dV
+maps over bias (.3ds, or .npz with data, bias and size_nm), a field of any size, is averaged over the model's bias
+windows and brought to its pixels; the answer is a table of positions with a picture.
+A .npy of the model's own shape without --size-nm is taken as an image already made.
 
 Example: stm predict models:/stm-hubbard@champion map.npy --size-nm 20x20 --explain gradient --out answer
+         stm predict models:/stm-impurity@champion grid.3ds --out answer
 """
 
 from __future__ import annotations

@@ -164,12 +164,12 @@ def finished_rows(maps: ArrayLike) -> tuple[slice, tuple[str, ...]]:
     Parameters
     ----------
     maps : (V, H, W) array_like
-        Rows not reached hold NaN, or zero, in every map.
+        Pixels not reached hold NaN, or zero, in every map.
 
     Returns
     -------
     rows : slice
-        Of the measured rows; all where the scan is complete.
+        Of the measured rows; all where the scan is complete. The row in which it stopped is left out too.
     notes : tuple of str
         One sentence where rows are missing.
 
@@ -179,7 +179,8 @@ def finished_rows(maps: ArrayLike) -> tuple[slice, tuple[str, ...]]:
         When no row is measured, or the missing rows lie between measured ones.
     """
     stack = _shaped(maps)
-    reached = ~np.all((~np.isfinite(stack)) | (stack == 0), axis=(0, 2))
+    measured = np.any(np.isfinite(stack) & (stack != 0), axis=0)
+    reached = measured.any(axis=1)
     height = len(reached)
     if reached.all():
         return slice(0, height), ()
@@ -192,7 +193,11 @@ def finished_rows(maps: ArrayLike) -> tuple[slice, tuple[str, ...]]:
             f"{height - len(where)} of {height} rows hold no value, between others that do: expected a scan without "
             "gaps; cut the field to a part without them"
         )
-    note = f"The scan is unfinished: {height - len(where)} of {height} rows hold no value and were left out."
+    first += first > 0 and not measured[first].all()
+    last -= last < height - 1 and not measured[last].all()
+    if last < first:
+        raise InputError(f"none of the {height} rows was measured to its end: expected a dI/dV map of more rows")
+    note = f"The scan is unfinished: {height - (last - first + 1)} of {height} rows are incomplete and were left out."
     return slice(first, last + 1), (note,)
 
 

@@ -149,13 +149,21 @@ class RawMap:
         Bias voltage of each channel in V.
     source : str
         File name and key, for the record.
+    points : (n, 2) or None
+        Positions in nm when the values are scattered: values is then (channel, 1, n).
+    unit : str or None
+        Of the values; ``None`` when the file does not say.
+    channel : str or None
+        Name of the signal in an instrument file.
     """
 
     values: Array
     size_nm: tuple[float, float] | None
     bias: Array | None
     source: str
-    points: Array | None = None  # (n, 2) positions in nm when the values are scattered: values is (channel, 1, n)
+    points: Array | None = None
+    unit: str | None = None
+    channel: str | None = None
 
 
 @dataclass(frozen=True)

@@ -285,6 +285,9 @@ def test_prepare_takes_any_biases_in_any_order(task):
         ({"size_nm": (1.0, 1.0)}, "at least 8"),
         ({"size_nm": (1e7, 1e7)}, "at most"),
         ({"points": np.zeros((3, 2))}, "scattered"),
+        ({"unit": "m", "channel": "Z"}, "is in m, which no map of dI/dV is"),
+        ({"unit": "Hz", "channel": "OC M1 Freq. Shift"}, "choose another with --channel"),
+        ({"values": np.ones((3, 1, 1)), "size_nm": None}, "spectrum at a single point"),
     ],
 )
 def test_prepare_refuses_what_cannot_be_used(task, changes, words):
@@ -292,6 +295,21 @@ def test_prepare_refuses_what_cannot_be_used(task, changes, words):
     raw = replace(RawMap(maps, (15.0, 15.0), BIASES, "file"), **changes)
     with pytest.raises(InputError, match=words):
         task.prepare(raw, plan(make()).attributes["input"])
+
+
+@pytest.mark.parametrize(
+    ("unit", "channel", "told"),
+    [
+        ("A", "LI Demod 1 X", False), ("V", "LockinX [bwd]", False), ("S", "dI/dV from Current", False),
+        ("pA/V", "spectra dI/dV", False), (None, None, False), ("A", "Current", True), ("V", "LockinY", True),
+        ("1", "counter", True),
+    ],
+)  # fmt: skip
+def test_a_signal_that_may_be_no_didv_is_told(task, unit, channel, told):
+    maps = np.random.default_rng(0).normal(1, 0.1, (3, 32, 32))
+    raw = RawMap(maps, (15.0, 15.0), BIASES, "file", unit=unit, channel=channel)
+    notes = task.prepare(raw, plan(make()).attributes["input"]).notes
+    assert any(f"are of {channel}, which is not known as a signal of dI/dV" in note for note in notes) == told
 
 
 def test_unfinished_scans_keep_their_place(task):

@@ -27,10 +27,8 @@ class Measurement(RawMap):
     ----------
     kind : str
         The file's format, in words.
-    unit : str or None
-        Of the values; ``None`` when the file does not say.
-    channel : str or None
-        Signal taken, ``reason`` says why, ``channels`` are all of the file.
+    reason : str
+        Why ``channel`` was taken; ``channels`` are all of the file.
     orientation : str
         What was done to the rows and columns as stored; empty when the file does not define it.
     settings : mapping of str to float or str
@@ -40,8 +38,6 @@ class Measurement(RawMap):
     """
 
     kind: str = ""
-    unit: str | None = None
-    channel: str | None = None
     reason: str = ""
     channels: tuple[str, ...] = ()
     orientation: str = ""

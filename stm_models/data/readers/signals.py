@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from stm_models.data.readers.measurement import Wanted
 from stm_models.errors import InputError, unknown
 
-__all__ = ["DERIVATIVE", "PREFERRED", "Choice", "choose", "derivative", "no_names", "split_unit"]
+__all__ = ["DERIVATIVE", "PREFERRED", "Choice", "choose", "derivative", "means_didv", "no_names", "split_unit"]
 
 PREFERRED = ("LI Demod 1 X", "LIX 1", "LIR 1", "LockinX")
 """Lock-in signals that are proportional to dI/dV, best first."""
@@ -115,6 +115,18 @@ def derivative(current: NDArray[Any], bias: NDArray[Any], source: str) -> NDArra
         )
     slope: NDArray[np.float64] = np.gradient(np.asarray(current, np.float64), bias, axis=-1)
     return slope
+
+
+def means_didv(name: str) -> bool:
+    """Tell whether a signal's name promises values proportional to dI/dV.
+
+    >>> [means_didv(name) for name in ("LIX 1 omega [bwd]", "dI/dV from Current", "spectra lia", "Current", "LockinY")]
+    [True, True, True, False, False]
+    """
+    plain = _plain(name)
+    if _plain(DERIVATIVE) in plain or "lia" in plain.split():  # lia: RHK's lock-in
+        return True
+    return any(plain == lock_in or plain.startswith(f"{lock_in} ") for lock_in in map(_plain, PREFERRED))
 
 
 def no_names(path: Path, wanted: Wanted) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ __all__ = ["prepare"]
 
 _CLOSE = 0.03  # relative; pixels this alike are not interpolated
 _MOST = 4096 * 4096  # pixels of the input
+_SIGNAL = re.compile(r"[fpnuµμmk]?(A|V|S|A/V)|1?|a\.u\.?|arb\.?( units)?", re.ASCII)
+"""Units that a lock-in signal, a current or its slope may have."""
 _COARSE = 2.0  # px of the file per px of the model, above which the oscillation is hardly sampled
 
 
@@ -30,13 +33,19 @@ def prepare(raw: RawMap, spec: Mapping[str, Any]) -> Prepared:
     Raises
     ------
     InputError
-        For scattered values, a file without its biases or its size, no map in the bias windows, or a field too
-        small or too large.
+        For scattered values, a single spectrum, a signal that is no dI/dV by its unit, a file without its biases or
+        its size, no map in the bias windows, or a field too small or too large.
     """
     if raw.points is not None:
         raise InputError(
             f"{raw.source} holds values at scattered points: expected maps on a grid of pixels, e.g. a .3ds file"
         )
+    if raw.values.shape[1:] == (1, 1):
+        raise InputError(
+            f"{raw.source} holds a spectrum at a single point, in which no impurity can be placed: expected maps on a "
+            "grid of pixels, e.g. a .3ds file"
+        )
+    signal = _signal(raw)
     if raw.size_nm is None:
         raise InputError(
             f"{raw.source} does not say how large the field is, which the oscillation's length is measured by: "
@@ -59,7 +68,24 @@ def prepare(raw: RawMap, spec: Mapping[str, Any]) -> Prepared:
         "biases": [float(v) for v in np.asarray(raw.bias).ravel()], "windows": list(windows.centres),
         "half_width": windows.half_width, "preparation": dict(spec["preparation"]), "material": spec["material"],
     }  # fmt: skip
-    return Prepared(image, np.ones(image.shape[1:], bool), (*notes, *used), about)
+    return Prepared(image, np.ones(image.shape[1:], bool), (*signal, *notes, *used), about)
+
+
+def _signal(raw: RawMap) -> tuple[str, ...]:
+    """Refuse what by its unit is no dI/dV, as a topography in m; note what by its name is none, as a current."""
+    from stm_models.data.readers.signals import means_didv
+
+    if raw.unit is not None and not _SIGNAL.fullmatch(raw.unit.strip()):
+        raise InputError(
+            f"{raw.source} is in {raw.unit}, which no map of dI/dV is: expected a lock-in signal or a current "
+            "(A, V, S or A/V); choose another with --channel NAME"
+        )
+    if raw.channel is None or means_didv(raw.channel):
+        return ()
+    return (
+        f"The maps are of {raw.channel}, which is not known as a signal of dI/dV: the positions mean nothing if it "
+        "is not proportional to it.",
+    )
 
 
 def _to_pixels(

@@ -132,6 +132,23 @@ def test_an_unfinished_scan_is_told_and_can_be_cut():
         prepare_stack(whole)
 
 
+def test_the_row_in_which_a_scan_stopped_is_left_out():
+    maps = raw()
+    maps[:, 5, 3] = 0  # a dead pixel is no end
+    assert finished_rows(maps) == (slice(0, 48), ())
+    maps[:, 41:] = 0
+    maps[:, 40, 17:] = 0
+    rows, (note,) = finished_rows(maps)
+    assert rows == slice(0, 40)
+    assert "8 of 48 rows" in note
+    turned = maps[:, ::-1]
+    assert finished_rows(turned)[0] == slice(8, 48)
+    maps[:, 1:] = 0
+    maps[:, 0, 7] = 0
+    with pytest.raises(InputError, match="none of the 48 rows was measured to its end"):
+        finished_rows(maps)
+
+
 def test_maps_of_different_set_points_become_comparable():
     maps = raw()
     gains = np.array([1.0, -3.0, 1e-12])[:, None, None]

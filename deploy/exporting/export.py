@@ -35,7 +35,7 @@ class ExportReport:
         Of the file, in hexadecimal.
     opset : int
     parity : dict of str to float
-        Largest relative errors against torch, see `parity.check`.
+        Largest relative errors against torch, see `parity.check` and `parity.check_focus`.
     seconds : float
         Wall time of the whole export.
     size_bytes : int
@@ -74,7 +74,9 @@ def export(bundle_dir: str | Path, out: str | Path, metadata: Mapping[str, Any])
     -----
     The work is done in a process of its own: tracing autograd can spoil later exports of the same process.
     The file's input is ``image`` (batch, C, H, W) float32 in physical units; its outputs are ``prediction``
-    (batch, T), ``gradient`` (batch, C, H, W) of the target ``explained``, and ``distance`` (batch,).
+    (batch, T) or maps (batch, T, H, W), ``gradient`` (batch, C, H, W) of the target ``explained``, and ``distance``
+    (batch,). Of a model that answers with maps a second, optional input ``focus`` (batch or 1) int64 chooses the
+    pixel ``y * W + x`` whose gradient is taken; -1, its value when it is not given, means the strongest one.
     onnxruntime computes all of them in every run; the part that computes the prediction can be cut out of the
     graph and holds nothing of the rest.
     """

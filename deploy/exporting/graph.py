@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 from torch._dispatch.python import enable_python_dispatcher
@@ -17,18 +19,20 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 
 from deploy.exporting.decompositions import table
 from deploy.exporting.errors import ExportError
-from stm_models.networks.map_network import strongest
 
-__all__ = ["INPUT", "OPSET", "OUTPUTS", "build", "evaluate", "trace"]
+__all__ = ["FOCUS", "INPUT", "OPSET", "OUTPUTS", "build", "evaluate", "trace"]
 
 INPUT = "image"
+FOCUS = "focus"
 OUTPUTS = ("prediction", "gradient", "distance")
 OPSET = 20
 _BATCH = 3
 Distance = Callable[[Tensor], Tensor]
 
 
-def evaluate(model: nn.Module, novelty: Distance, explained: int, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def evaluate(
+    model: nn.Module, novelty: Distance, explained: int, image: Tensor, focus: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return what the graph returns, by autograd.
 
     Parameters
@@ -40,6 +44,9 @@ def evaluate(model: nn.Module, novelty: Distance, explained: int, image: Tensor)
     explained : int
         Index of the target whose gradient is taken.
     image : (B, C, H, W) float32, physical units
+    focus : (B,) or (1,) int64, optional
+        Of a model that answers with maps: the pixel that is explained, ``y * W + x``; -1, and without it, the
+        strongest one of each map.
 
     Returns
     -------
@@ -50,24 +57,38 @@ def evaluate(model: nn.Module, novelty: Distance, explained: int, image: Tensor)
     Notes
     -----
     In eval mode no sample acts on another, so the gradient of the batch's sum holds each sample's own one.
-    What is explained of a map is its strongest pixel.
     """
     leaf = image.detach().requires_grad_(True)
     with torch.enable_grad():
         prediction = model(leaf)
-        scalars = strongest(prediction)
-        column = torch.arange(scalars.shape[1], device=scalars.device) == explained
-        wanted = column.to(scalars.dtype).expand_as(scalars)
-        (gradient,) = torch.autograd.grad(scalars, leaf, wanted)
+        column = torch.arange(prediction.shape[1], device=prediction.device) == explained
+        if prediction.ndim == 4:
+            wanted = column[:, None, None] & _chosen(prediction.detach(), focus)
+        else:
+            wanted = column.expand_as(prediction)
+        (gradient,) = torch.autograd.grad(prediction, leaf, wanted.to(prediction.dtype))
     with torch.no_grad():
         distance = novelty(image.detach())
     return prediction.detach(), gradient.detach(), distance
 
 
-def trace(model: nn.Module, novelty: Distance, explained: int, shape: tuple[int, int, int]) -> GraphModule:
+def _chosen(maps: Tensor, focus: Tensor | None) -> Tensor:
+    """Return (B, T, H, W) bool, true at the pixel of each map (B, T, H, W) that is explained."""
+    place = maps.flatten(2).argmax(dim=2, keepdim=True)
+    if focus is not None:
+        given = focus.unsqueeze(1).unsqueeze(2)
+        place = torch.where(given < 0, place, given)
+    pixels = torch.arange(maps.shape[2] * maps.shape[3], device=maps.device)
+    return (pixels == place).unflatten(2, maps.shape[2:])
+
+
+def trace(
+    model: nn.Module, novelty: Distance, explained: int, shape: tuple[int, int, int], *, focusable: bool = False
+) -> GraphModule:
     """Record `evaluate` as a graph of plain operators for images (B, \\*shape) with any B.
 
-    Only the batch is symbolic: sizes that agree by chance must not be taken for one another.
+    Only the batch is symbolic: sizes that agree by chance must not be taken for one another. The ``focus`` of a
+    focusable graph has one value, which the operators stretch over the batch; so they take one per image as well.
     """
     everything = DimDynamic.STATIC
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
@@ -77,12 +98,14 @@ def trace(model: nn.Module, novelty: Distance, explained: int, shape: tuple[int,
             dynamic_sizes=[DimDynamic.DYNAMIC, everything, everything, everything]
         ),
     )
+    focus = mode.from_tensor(torch.tensor([-1]), symbolic_context=StatelessSymbolicContext(dynamic_sizes=[everything]))
 
-    def function(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return evaluate(model, novelty, explained, x)
+    def function(x: Tensor, *focus: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return evaluate(model, novelty, explained, x, *focus)
 
     with mode, enable_python_dispatcher():
-        graph = make_fx(function, decomposition_table=table(), _allow_non_fake_inputs=True)(image)
+        inputs = (image, focus) if focusable else (image,)
+        graph = make_fx(function, decomposition_table=table(), _allow_non_fake_inputs=True)(*inputs)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
@@ -91,6 +114,7 @@ def trace(model: nn.Module, novelty: Distance, explained: int, shape: tuple[int,
 def build(model: nn.Module, novelty: Distance, explained: int, shape: tuple[int, int, int]) -> Any:
     """Return the graph of `evaluate` as an ``onnx.ModelProto`` with a free batch.
 
+    Where the model answers with maps, the graph has the optional input ``focus`` besides.
     Call it in a fresh process: a trace that failed is known to spoil later ones.
 
     Raises
@@ -103,18 +127,20 @@ def build(model: nn.Module, novelty: Distance, explained: int, shape: tuple[int,
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            graph = trace(model, novelty, explained, shape)
-            batch = torch.export.Dim("batch", min=1)
+            images = torch.zeros(_BATCH, *shape)
             with torch.no_grad():
-                program = torch.export.export(
-                    graph, (torch.zeros(_BATCH, *shape),), dynamic_shapes=({0: batch},), strict=False
-                )
+                focusable = model(images).ndim == 4
+            graph = trace(model, novelty, explained, shape, focusable=focusable)
+            more = (torch.tensor([-1]),) if focusable else ()
+            shapes = ({0: torch.export.Dim("batch", min=1)}, *(None for _ in more))
+            with torch.no_grad():
+                program = torch.export.export(graph, (images, *more), dynamic_shapes=shapes, strict=False)
             exported = torch.onnx.export(
                 program,
                 dynamo=True,
                 verbose=False,
                 opset_version=OPSET,
-                input_names=[INPUT],
+                input_names=[INPUT, FOCUS][: 1 + len(more)],
                 output_names=list(OUTPUTS),
             )
             return _tidy(exported.model_proto)
@@ -134,7 +160,9 @@ def _tidy(proto: Any) -> Any:
         del value.metadata_props[:]
         size = value.type.tensor_type.shape.dim[0]
         size.ClearField("dim_value")
-        size.dim_param = "batch"
+        size.dim_param = "focuses" if value.name == FOCUS else "batch"
+        if value.name == FOCUS:  # an input with a value of its own need not be given
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1], np.int64), FOCUS))
     return proto
 
 

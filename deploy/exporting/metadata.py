@@ -90,14 +90,25 @@ def agree(metadata: Mapping[str, Any], info: Mapping[str, Any], bundle: object) 
             )
 
 
-def complete(metadata: Mapping[str, Any], opset: int, versions: Mapping[str, str], explanations: list[str]) -> str:
-    """Return the text of the entry: checked ``metadata`` and what the exporter knows, with the time (UTC)."""
+def complete(
+    metadata: Mapping[str, Any],
+    opset: int,
+    versions: Mapping[str, str],
+    explanations: list[str],
+    *,
+    focusable: bool = False,
+) -> str:
+    """Return the text of the entry: checked ``metadata`` and what the exporter knows, with the time (UTC).
+
+    ``focusable`` says that the pixel which is explained can be chosen.
+    """
     entry = {
         "schema": SCHEMA,
         **metadata,
         "versions": dict(versions),
         "opset": opset,
         "explanations": explanations,
+        "focusable": focusable,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return json.dumps(entry, allow_nan=False)

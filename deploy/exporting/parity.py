@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from deploy.exporting.errors import ExportError
 
-__all__ = ["BATCHES", "TOLERANCE", "check"]
+__all__ = ["BATCHES", "FOCUSED", "TOLERANCE", "check", "check_focus"]
 
 Array = NDArray[Any]
-Evaluate = Callable[[Array], Mapping[str, Array]]
+Evaluate = Callable[..., Mapping[str, Array]]
 
 TOLERANCE = 1e-4
 BATCHES = (1, 3, 17)
+FOCUSED = (1, 8)
 _SEED = 7_402_917
 _PAIRS, _STEP, _ALLOWED = 4, 3e-6, 4.0
 _TINY = float(np.finfo(np.float32).tiny)
@@ -65,18 +66,73 @@ def check(
     no more than half as many as there are images.
     """
     rng = np.random.default_rng(seed)
-    shape = np.shape(mean)
-    batches = [np.asarray(mean + scale * rng.standard_normal((size, *shape)), dtype=np.float32) for size in BATCHES]
-    wanted = [reference(images) for images in batches]
-    found = [run(images) for images in batches]
+    return _compare(run, reference, [(_draw(rng, mean, scale, size),) for size in BATCHES], scale, tolerance, rng)
+
+
+def check_focus(
+    run: Evaluate,
+    reference: Evaluate,
+    mean: Array,
+    scale: Array,
+    *,
+    tolerance: float = TOLERANCE,
+    seed: int = _SEED + 1,
+) -> dict[str, float]:
+    """Compare two ways of explaining chosen pixels; arguments and errors are those of `check`.
+
+    ``run`` and ``reference`` take images and the focus, int64 of shape (B,) or (1,): the pixel ``y * W + x``, or -1.
+    Half of each batch is one image at several pixels, whose maps must differ as the reference's do.
+
+    Returns
+    -------
+    dict of str to float
+        ``focus``: the largest relative error of the gradients.
+    """
+    rng = np.random.default_rng(seed)
+    pixels = int(np.prod(np.shape(mean)[1:]))
+    batches: list[tuple[Array, ...]] = []
+    for size in FOCUSED:
+        images = _draw(rng, mean, scale, size)
+        images[: size // 2] = images[0]
+        batches.append((images, rng.permutation(pixels)[:size].astype(np.int64)))
+    errors = _compare(run, reference, batches, scale, tolerance, rng)
+    images = batches[-1][0]
+    one = rng.integers(pixels, size=1)
+    wanted = reference(images, one.repeat(len(images)))["gradient"]
+    ways = {"one for all": (run(images, one)["gradient"], wanted)}
+    ways["-1"] = (run(images, np.array([-1]))["gradient"], reference(images, None)["gradient"])
+    for name, (found, want) in ways.items():
+        # Kinks were judged above.
+        if found.shape != want.shape or np.median(_relative(found, want, float(np.abs(want).max()))) > tolerance:
+            raise ExportError(f"the ONNX graph does not explain what focus {name} asks for, nothing was written")
+    return {"focus": errors["gradient"]}
+
+
+def _draw(rng: np.random.Generator, mean: Array, scale: Array, size: int) -> Array:
+    return np.asarray(mean + scale * rng.standard_normal((size, *np.shape(mean))), dtype=np.float32)
+
+
+def _compare(
+    run: Evaluate,
+    reference: Evaluate,
+    batches: Sequence[tuple[Array, ...]],
+    scale: Array,
+    tolerance: float,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """Compare on batches of arguments, the images first; see `check`."""
+    wanted = [reference(*batch) for batch in batches]
+    found = [run(*batch) for batch in batches]
+    total = sum(len(batch[0]) for batch in batches)
     sizes = {name: max(float(np.abs(part[name]).max()) for part in wanted) for name in wanted[0]}
     table: dict[str, list[float]] = {name: [] for name in (*sizes, "rows")}
     problems: list[str] = []
     kinks = 0
-    for images, want, got in zip(batches, wanted, found, strict=True):
+    for batch, want, got in zip(batches, wanted, found, strict=True):
         _same_shapes(want, got)
-        pick = [i for i in sorted({0, len(images) // 2, len(images) - 1}) if len(images) > 1]
-        alone = [run(images[i : i + 1]) for i in pick]
+        count = len(batch[0])
+        pick = [i for i in sorted({0, count // 2, count - 1}) if count > 1]
+        alone = [run(*(values[i : i + 1] for values in batch)) for i in pick]
         rows = [0.0]
         for name, size in sizes.items():
             errors = _relative(got[name], want[name], size)
@@ -84,7 +140,8 @@ def check(
             if name == "gradient":
                 for row, error in [*enumerate(errors[:, None]), *zip(pick, apart, strict=True)]:
                     if _above(error, tolerance).any():
-                        allowed = _jump(reference, images[row], scale, want[name][row], size, rng)
+                        own = tuple(values[row] for values in batch)
+                        allowed = _jump(reference, own, scale, want[name][row], size, rng)
                         if error[0] <= allowed:
                             error[0] = 0.0
                             kinks += 1
@@ -93,8 +150,8 @@ def check(
         table["rows"].append(max(rows))
         if "gradient" in sizes and _stuck(got["gradient"], want["gradient"], tolerance):
             problems.append("the gradient does not change with the image as the model's does")
-    if kinks > sum(BATCHES) // 2:
-        problems.append(f"{kinks} of {sum(BATCHES)} gradients differ at kinks")
+    if kinks > total // 2:
+        problems.append(f"{kinks} of {total} gradients differ at kinks")
     if any(_above(np.array(errors), tolerance).any() for errors in table.values()):
         problems.append("errors above the limit")
     if problems:
@@ -114,12 +171,19 @@ def _above(errors: Array, tolerance: float) -> Array:
 
 
 def _jump(
-    reference: Evaluate, image: Array, scale: Array, gradient: Array, size: float, rng: np.random.Generator
+    reference: Evaluate,
+    arguments: tuple[Array, ...],
+    scale: Array,
+    gradient: Array,
+    size: float,
+    rng: np.random.Generator,
 ) -> float:
-    """Return the error allowed for a gradient that jumps close to ``image``."""
+    """Return the error allowed for a gradient that jumps close to the image, the first of ``arguments``."""
+    image, *others = arguments
     steps = rng.standard_normal((_PAIRS, *image.shape)) * (_STEP * scale + 4e-7 * np.abs(image))
     near = np.concatenate((image + steps, image - steps)).astype(np.float32)
-    jumps = _relative(reference(near)["gradient"], np.broadcast_to(gradient, near.shape), size)
+    more = [np.repeat(values[None], len(near), axis=0) for values in others]
+    jumps = _relative(reference(near, *more)["gradient"], np.broadcast_to(gradient, near.shape), size)
     return _ALLOWED * float(jumps.max())
 
 
@@ -140,7 +204,7 @@ def _explain(
     finite = all(np.isfinite(value).all() for part in wanted for value in part.values())
     if not finite:
         problems = ["the model itself gives NaN or infinity: train it anew", *problems]
-    head = "relative error".ljust(14) + "".join(f"batch {size}".rjust(11) for size in BATCHES)
+    head = "relative error".ljust(14) + "".join(f"batch {len(part['gradient'])}".rjust(11) for part in wanted)
     lines = [name.ljust(14) + "".join(f"{e:.1e}".rjust(11) for e in errors) for name, errors in table.items()]
     return "\n".join(
         [

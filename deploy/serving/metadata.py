@@ -65,6 +65,8 @@ class ModelMetadata(_Part):
         What the task turns predictions into answers with.
     explanations : tuple of str
         Names of the outputs that are explanation maps; the first is the default.
+    focusable : bool
+        Whether the pixel of an answered map that is explained can be chosen.
     sha256 : str
         Of the model file, in hexadecimal; the one attribute that the file does not hold.
     """
@@ -82,6 +84,7 @@ class ModelMetadata(_Part):
     distance: Distance = Distance()
     calibration: Mapping[str, Any] = {}
     explanations: tuple[str, ...] = ()
+    focusable: bool = False
     created: str | None = None
     sha256: str = ""
 

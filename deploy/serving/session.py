@@ -19,9 +19,10 @@ from deploy.serving.subgraph import extract
 from stm_models.errors import InputError, unknown
 from stm_models.machine import cores
 
-__all__ = ["INPUT", "OutputSpec", "Session"]
+__all__ = ["FOCUS", "INPUT", "OutputSpec", "Session"]
 
 INPUT = "image"
+FOCUS = "focus"
 _FATAL = 4
 _FLOAT = "tensor(float)"
 
@@ -83,7 +84,12 @@ class Session:
         """Names of the outputs that can be asked for."""
         return tuple(name for name, _ in self.outputs)
 
-    def run(self, image: NDArray[Any], outputs: Sequence[str] = ("prediction",)) -> dict[str, NDArray[np.float32]]:
+    def run(
+        self,
+        image: NDArray[Any],
+        outputs: Sequence[str] = ("prediction",),
+        focus: Sequence[int] | NDArray[Any] | None = None,
+    ) -> dict[str, NDArray[np.float32]]:
         """Run the model; explanations that are not asked for are not computed.
 
         Parameters
@@ -92,6 +98,9 @@ class Session:
             In the unit of ``metadata.input``; other real numbers are converted.
         outputs : sequence of str
             Some of `output_names`.
+        focus : (batch,) or (1,) integers, optional
+            Of a model whose metadata say ``focusable``: the pixel ``y * W + x`` of the answered map that
+            explanations explain, one for each image or for all; -1, and without it, the strongest one.
 
         Returns
         -------
@@ -101,7 +110,8 @@ class Session:
         Raises
         ------
         InputError
-            For a wrong dtype or shape, NaN or infinity, an unknown output, or a result that is not finite.
+            For a wrong dtype or shape, NaN or infinity, an unknown output, a focus that the model does not take or
+            that is no pixel of its, or a result that is not finite.
         """
         batch = as_batch(image, self.metadata.input.shape)
         names = list(dict.fromkeys(outputs))
@@ -110,9 +120,13 @@ class Session:
                 raise unknown("output", name, self.output_names)
         if not names:
             return {}
+        feed = {INPUT: batch} if focus is None else {INPUT: batch, FOCUS: self._check_focus(focus, len(batch))}
+        part = self._part(names)
+        if focus is not None and not _takes_focus(part):
+            feed.pop(FOCUS)  # no explanation was asked for
         options = onnxruntime.RunOptions()
         options.log_severity_level = _FATAL
-        results = dict(zip(names, self._part(names).run(names, {INPUT: batch}, options), strict=True))
+        results = dict(zip(names, part.run(names, feed, options), strict=True))
         for name, values in results.items():
             if not np.isfinite(values).all():
                 finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
@@ -151,6 +165,27 @@ class Session:
                 found = self._parts[names]
         return found
 
+    def _check_focus(self, focus: Sequence[int] | NDArray[Any], rows: int) -> NDArray[np.int64]:
+        if not self.metadata.focusable:
+            raise InputError(
+                f"{self.path}: the pixel that is explained cannot be chosen: leave focus out, or, if the model "
+                "answers with maps, write the file anew with 'stm export'"
+            )
+        values = np.asarray(focus)
+        _, height, width = self.metadata.input.shape
+        if values.dtype.kind not in "iu" or values.shape not in ((rows,), (1,)):
+            raise InputError(
+                f"focus is {values.dtype} of shape {values.shape}: expected integers of shape ({rows},), one pixel "
+                "y * width + x for each image, or (1,)"
+            )
+        if values.size and not (values.min() >= -1 and values.max() < height * width):
+            wrong = values[(values < -1) | (values >= height * width)][0]
+            raise InputError(
+                f"focus is {wrong}: expected y * width + x from 0 to {height * width - 1} for maps of {height} x "
+                f"{width} pixels, or -1 for the strongest"
+            )
+        return values.astype(np.int64)
+
     def _check_graph(self) -> None:
         expected = (-1, *self.metadata.input.shape)
         found = [(i.name, i.type, _shape(i.shape)) for i in self._session.get_inputs()]
@@ -160,6 +195,11 @@ class Session:
             raise InputError(
                 f"{self.path}: its inputs are {found}, expected one float input {INPUT!r} "
                 f"of shape {expected}: write the file with 'stm export'"
+            )
+        if self.metadata.focusable and not _takes_focus(self._session):
+            raise InputError(
+                f"{self.path}: its metadata say focusable, but it has no optional int64 input {FOCUS!r}: "
+                "write the file with 'stm export'"
             )
         kinds = {out.name: out.type for out in self._session.get_outputs()}
         for needed in ("prediction", *self.metadata.explanations):
@@ -238,6 +278,13 @@ def _open_cuda(content: bytes, settings: onnxruntime.SessionOptions) -> tuple[on
 
 def _session(content: bytes, settings: onnxruntime.SessionOptions, kind: str) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(content, settings, providers=providers.options(kind), enable_fallback=0)
+
+
+def _takes_focus(session: onnxruntime.InferenceSession) -> bool:
+    return any(
+        one.name == FOCUS and one.type == "tensor(int64)" and len(one.shape) == 1
+        for one in session.get_overridable_initializers()
+    )
 
 
 def _shape(shape: Sequence[Any]) -> tuple[int, ...]:

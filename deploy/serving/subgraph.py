@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator
 __all__ = ["extract"]
 
 _MODEL_GRAPH = 7
-_NODE, _INITIALIZER, _OUTPUT, _VALUE_INFO = 1, 5, 12, 13
+_NODE, _INITIALIZER, _INPUT, _OUTPUT, _VALUE_INFO = 1, 5, 11, 12, 13
 _NODE_INPUT, _NODE_OUTPUT, _NODE_ATTRIBUTE = 1, 2, 5
 _ATTRIBUTE_GRAPHS = (6, 11)
 _VALUE_NAME, _TENSOR_NAME = 1, 8
@@ -27,7 +27,7 @@ _Field = tuple[int, memoryview, memoryview]
 
 
 def extract(model: bytes, outputs: Collection[str]) -> bytes:
-    """Return the model with only ``outputs``, and only the nodes and weights that they need.
+    """Return the model with only ``outputs``, and only the nodes, weights and optional inputs that they need.
 
     Parameters
     ----------
@@ -55,6 +55,11 @@ def _graph(graph: memoryview, outputs: Collection[str]) -> list[memoryview]:
         if number == _NODE and needed.intersection(_texts(content, _NODE_OUTPUT)):
             kept.add(index)
             needed.update(_reads(content))
+    # An input with a value of its own goes together with it, else it would have to be given.
+    optional = set()
+    for number, _, content in fields:
+        if number == _INITIALIZER:
+            optional.update(_texts(content, _TENSOR_NAME))
     parts = []
     for index, (number, whole, content) in enumerate(fields):
         if number == _NODE:
@@ -64,6 +69,8 @@ def _graph(graph: memoryview, outputs: Collection[str]) -> list[memoryview]:
         elif number in (_INITIALIZER, _VALUE_INFO):
             name = _TENSOR_NAME if number == _INITIALIZER else _VALUE_NAME
             keep = not needed.isdisjoint(_texts(content, name))
+        elif number == _INPUT:
+            keep = not (optional - needed).intersection(_texts(content, _VALUE_NAME))
         else:
             keep = True
         if keep:

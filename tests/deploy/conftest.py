@@ -98,6 +98,75 @@ class Toy:
         return path
 
 
+class MapToy:
+    """prediction = x0^2 of the first channel, and its gradient at one pixel: the optional ``focus``."""
+
+    shape = SHAPE
+
+    def expected(self, images, focus):
+        """The gradient for focuses (batch,)."""
+        flat = images[:, 0].reshape(len(images), -1)
+        place = np.where(np.asarray(focus) < 0, (flat**2).argmax(axis=1), focus)
+        gradient = np.zeros_like(images)
+        for row, (y, x) in enumerate(zip(*np.unravel_index(place, SHAPE[1:]), strict=True)):
+            gradient[row, 0, y, x] = 2 * images[row, 0, y, x]
+        return gradient
+
+    def write(self, path, focusable=True, optional=True):
+        """Write the file; with ``optional=False`` the focus has no value of its own."""
+        pixels = SHAPE[1] * SHAPE[2]
+        nodes = [
+            helper.make_node("Gather", ["image", "channel"], ["heat"], axis=1),
+            helper.make_node("Mul", ["heat", "heat"], ["prediction"]),
+            helper.make_node("Flatten", ["prediction"], ["flat"], axis=1),
+            helper.make_node("ReduceMax", ["flat", "axis"], ["distance"], keepdims=0),
+            helper.make_node("ArgMax", ["flat"], ["best"], axis=1),
+            helper.make_node("Unsqueeze", ["focus", "axis"], ["given"]),
+            helper.make_node("Less", ["given", "zero"], ["unsaid"]),
+            helper.make_node("Where", ["unsaid", "best", "given"], ["place"]),
+            helper.make_node("Equal", ["place", "pixels"], ["here"]),
+            helper.make_node("Cast", ["here"], ["once"], to=TensorProto.FLOAT),
+            helper.make_node("Reshape", ["once", "map"], ["mask"]),
+            helper.make_node("Mul", ["mask", "slopes"], ["factor"]),
+            helper.make_node("Mul", ["image", "factor"], ["gradient"]),
+        ]
+        constants = {
+            "channel": np.array([0]), "axis": np.array([1]), "zero": np.array(0), "pixels": np.arange(pixels)[None],
+            "map": np.array([-1, 1, *SHAPE[1:]]), "slopes": np.array([2, 0], np.float32).reshape(1, 2, 1, 1),
+            **({"focus": np.array([-1])} if optional else {}),
+        }  # fmt: skip
+        graph = helper.make_graph(
+            nodes,
+            "maps",
+            [
+                helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", *SHAPE]),
+                helper.make_tensor_value_info("focus", TensorProto.INT64, ["focuses"]),
+            ],
+            [
+                helper.make_tensor_value_info("prediction", TensorProto.FLOAT, ["batch", 1, *SHAPE[1:]]),
+                helper.make_tensor_value_info("gradient", TensorProto.FLOAT, ["batch", *SHAPE]),
+                helper.make_tensor_value_info("distance", TensorProto.FLOAT, ["batch"]),
+            ],
+            [numpy_helper.from_array(value, name) for name, value in constants.items()],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        about = {**describe(), "targets": describe()["targets"][:1], "explained": 0, "focusable": focusable}
+        helper.set_model_props(model, {"stm": json.dumps(about)})
+        onnx.checker.check_model(model, full_check=True)
+        onnx.save(model, path)
+        return path
+
+
+@pytest.fixture(scope="session")
+def map_toy():
+    return MapToy()
+
+
+@pytest.fixture(scope="session")
+def map_file(tmp_path_factory, map_toy):
+    return map_toy.write(tmp_path_factory.mktemp("maps") / "maps.onnx")
+
+
 @pytest.fixture(scope="session")
 def toy():
     return Toy()

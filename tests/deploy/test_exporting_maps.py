@@ -1,12 +1,17 @@
 """Files of networks that answer with a map."""
 
+import json
+
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 
-from deploy.exporting.graph import INPUT, OUTPUTS
+from deploy.exporting.graph import FOCUS, INPUT, OUTPUTS, evaluate
 from deploy.exporting.write import write
+from deploy.serving.session import Session
+from deploy.serving.subgraph import extract
 from stm_models.networks import bundle as bundles
 from stm_models.networks.model import Model
 from stm_models.networks.registry import create, default_options
@@ -19,31 +24,105 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_file_gives_the_map_and_the_slope_of_its_strongest_pixel(name, tmp_path):
+REACH = 4  # px that fieldnet sees around a pixel: 2 and its dilations
+FOCUSES = (0, 100, SHAPE[1] * SHAPE[2] - 1)
+
+
+@pytest.fixture(scope="module", params=CASES)
+def exported(request, tmp_path_factory):
+    """Name, torch model, images, the writer's reply, and the file."""
+    name, folder = request.param, tmp_path_factory.mktemp("maps")
     options = {**default_options(name), **CASES[name]}
     model = Model.blank(create(name, SHAPE, 1, options, seed=4)).eval()
     images = np.random.default_rng(0).normal(size=(20, *SHAPE)).astype(np.float32)
     described = model.describe(torch.from_numpy(images)).detach().numpy()
     novelty, quantiles = Novelty.fit(described[:12], described[12:], components=3)
     shared = {
-        "task": "hubbard", "input": {"kind": "maps"}, "explained": 0, "data": {"recipe": "r", "digest": "d"},
+        "task": "hubbard", "explained": 0, "data": {"recipe": "r", "digest": "d"},
+        "input": {"kind": "maps", "channels": SHAPE[0], "height": SHAPE[1], "width": SHAPE[2]},
         "targets": [{"name": "heat", "unit": "1", "description": ""}],
     }  # fmt: skip
-    bundles.save(tmp_path / "b", model, novelty, {"network": name, "options": options, **shared})
+    bundles.save(folder / "b", model, novelty, {"network": name, "options": options, **shared})
     own = {"run_id": None, "git_commit": None, "metrics": {}, "distance": {"quantiles": quantiles}}
-    reply = write(tmp_path / "b", tmp_path / "m.onnx", {**shared, **own})
-    assert max(reply["parity"][key] for key in ("prediction", "gradient", "distance", "rows")) < 1e-4
+    reply = write(folder / "b", folder / "m.onnx", {**shared, **own})
+    return name, model, images, reply, folder / "m.onnx"
 
-    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
+
+def _slope(model, image, pixel):
+    """Autograd of one pixel's score of one image (C, H, W)."""
+    leaf = torch.from_numpy(image[None]).requires_grad_(True)
+    (slope,) = torch.autograd.grad(model(leaf).flatten()[pixel], leaf)
+    return slope[0].numpy()
+
+
+def test_file_gives_the_map_and_the_slope_of_its_strongest_pixel(exported):
+    _, model, images, reply, path = exported
+    assert max(reply["parity"][key] for key in ("prediction", "gradient", "distance", "rows", "focus")) < 1e-4
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     assert [out.shape for out in session.get_outputs()] == [["batch", 1, *SHAPE[1:]], ["batch", *SHAPE], ["batch"]]
     found = dict(zip(OUTPUTS, session.run(list(OUTPUTS), {INPUT: images[:2]}), strict=True))
-    leaf = torch.from_numpy(images[:2]).requires_grad_(True)
-    answer = model(leaf)
-    np.testing.assert_allclose(found["prediction"], answer.detach().numpy(), atol=1e-5)
+    answer = model(torch.from_numpy(images[:2])).detach().numpy()
+    np.testing.assert_allclose(found["prediction"], answer, atol=1e-5)
     for row in range(2):
-        best = answer[row].flatten()[answer[row].argmax()]
-        (slope,) = torch.autograd.grad(best, leaf, retain_graph=True)
-        wanted = slope[row].numpy()
+        wanted = _slope(model, images[row], int(answer[row].argmax()))
         np.testing.assert_allclose(found["gradient"][row], wanted, atol=1e-4 * np.abs(wanted).max())
         assert np.abs(wanted).max() > 0
+
+
+def test_focus_is_optional_in_the_file_and_in_its_parts(exported):
+    *_, images, _, path = exported
+    whole = path.read_bytes()
+    onnx.checker.check_model(whole, full_check=True)
+    model = onnx.load_from_string(whole)
+    assert [one.name for one in model.graph.input] == [INPUT, FOCUS]
+    (kept,) = (one for one in model.metadata_props if one.key == "stm")
+    assert json.loads(kept.value)["focusable"] is True
+    for names in (list(OUTPUTS), ["gradient"], ["prediction", "distance"]):
+        session = onnxruntime.InferenceSession(extract(whole, names), providers=["CPUExecutionProvider"])
+        assert [one.name for one in session.get_inputs()] == [INPUT]
+        plain = session.run(names, {INPUT: images[:2]})
+        assert len(plain) == len(names)
+        if "gradient" in names:
+            assert [one.name for one in session.get_overridable_initializers()] == [FOCUS]
+            same = session.run(names, {INPUT: images[:2], FOCUS: np.array([-1])})
+            other = session.run(names, {INPUT: images[:2], FOCUS: np.array([5, 5])})
+            for name, one, two, three in zip(names, plain, same, other, strict=True):
+                np.testing.assert_array_equal(one, two)
+                assert np.array_equal(one, three) == (name != "gradient")
+
+
+def test_gradient_at_a_focus_is_the_slope_of_that_pixels_score(exported):
+    name, model, images, _, path = exported
+    session = Session(path, provider="cpu", threads=1)
+    batch = images[[2, 2, 3]]
+    found = session.run(batch, ("gradient",), FOCUSES)["gradient"]
+    assert np.abs(found[0] - found[1]).max() > 0.3 * np.abs(found).max()
+    reference = evaluate(model, lambda x: x[:, 0, 0, 0], 0, torch.from_numpy(batch), torch.tensor(FOCUSES))[1].numpy()
+    double = model.double()
+    try:
+        for row, pixel in enumerate(FOCUSES):
+            image = batch[row].astype(np.float64)
+            wanted = _slope(double, image, pixel)
+            scale = np.abs(wanted).max()
+            np.testing.assert_allclose(found[row], wanted, atol=1e-4 * scale)
+            np.testing.assert_allclose(reference[row], wanted, atol=1e-4 * scale)
+            step = 1e-6 * np.random.default_rng(row).normal(size=SHAPE)
+            scores = double(torch.from_numpy(np.stack((image + step, image - step)))).detach().flatten(1)[:, pixel]
+            if name == "fieldnet":  # of a softmax the highest score is a constant by definition, see its notes
+                assert float(scores[0] - scores[1]) / 2 == pytest.approx(float((found[row] * step).sum()), rel=1e-3)
+    finally:
+        model.float()
+
+
+def test_gradient_at_a_focus_vanishes_where_the_network_does_not_look(exported):
+    name, _, images, _, path = exported
+    if name != "fieldnet":
+        pytest.skip("voltage_attention looks everywhere")
+    found = Session(path, provider="cpu", threads=1).run(images[:1].repeat(3, axis=0), ("gradient",), FOCUSES)
+    y, x = np.mgrid[: SHAPE[1], : SHAPE[2]]
+    for pixel, gradient in zip(FOCUSES, found["gradient"], strict=True):
+        row, column = divmod(pixel, SHAPE[2])
+        far = np.maximum(abs(y - row), abs(x - column)) > REACH
+        assert far.any()
+        assert np.abs(gradient[:, far]).max() < 1e-7 * np.abs(gradient).max()
+        assert np.abs(gradient[:, ~far]).min() > 0

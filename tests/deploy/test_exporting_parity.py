@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deploy.exporting.errors import ExportError
-from deploy.exporting.parity import BATCHES, check
+from deploy.exporting.parity import BATCHES, FOCUSED, check, check_focus
 
 MEAN = np.linspace(-1, 1, 30, dtype=np.float32).reshape(1, 5, 6)
 SCALE = np.full((1, 5, 6), 0.5, dtype=np.float32)
@@ -116,3 +116,45 @@ def test_a_kink_within_rounding_is_no_error_but_a_displaced_one_is():
     assert errors["gradient"] < 1e-6
     with pytest.raises(ExportError):
         check(_step(pixel + 1e-3), _step(pixel - 1e-3), MEAN, SCALE)
+
+
+def mapped(images, focus=None, wrong=lambda place: place):
+    """Scores sin(x) of each pixel, and their slope at one of them."""
+    x = images[:, 0].reshape(len(images), -1).astype(np.float64)
+    place = np.sin(x).argmax(axis=1)
+    if focus is not None:
+        given = np.broadcast_to(wrong(np.asarray(focus)), place.shape)
+        place = np.where(given < 0, place, given)
+    gradient = np.zeros(x.shape)
+    rows = np.arange(len(x))
+    gradient[rows, place] = np.cos(x[rows, place])
+    return {
+        "prediction": np.sin(x).reshape(-1, 1, *images.shape[2:]).astype(np.float32),
+        "gradient": gradient.reshape(images.shape).astype(np.float32),
+        "distance": np.abs(x).mean(axis=1).astype(np.float32),
+    }
+
+
+def test_chosen_pixels_are_compared_in_batches_alone_and_one_for_all():
+    seen = []
+
+    def run(images, focus):
+        seen.append((len(images), len(focus)))
+        return mapped(images, focus)
+
+    assert check_focus(run, mapped, MEAN, SCALE) == {"focus": 0.0}
+    assert {(size, size) for size in FOCUSED} | {(FOCUSED[-1], 1)} == set(seen)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda focus: (focus + 1) % 30, "errors above the limit"),  # the pixel beside
+        (lambda focus: focus * 0 - 1, "does not change"),  # always the strongest
+        (lambda focus: np.where(focus == -1, 0, focus), "focus -1 asks for"),
+        (lambda focus: np.where(len(focus) == 1, -1, focus), "errors above|one for all"),
+    ],
+)
+def test_a_graph_that_explains_another_pixel_is_caught(wrong, message):
+    with pytest.raises(ExportError, match=message):
+        check_focus(lambda images, focus: mapped(images, focus, wrong), mapped, MEAN, SCALE)

@@ -89,6 +89,55 @@ def test_other_numbers_and_layouts_are_converted(session, toy):
     np.testing.assert_array_equal(session.run(strided)["prediction"], reference)
 
 
+@pytest.mark.parametrize("outputs", [("gradient",), ("prediction", "gradient", "distance")])
+def test_the_pixel_that_is_explained_can_be_chosen(map_toy, map_file, toy, outputs):
+    session, images = Session(map_file, provider="cpu", threads=1), toy.images(3)
+    session.warm_up()
+    assert session.metadata.focusable
+    for focus in ([0, 19, 7], np.array([5], np.int32), np.array([-1, 3, -1])):
+        found = session.run(images, outputs, focus)
+        want = map_toy.expected(images, np.broadcast_to(focus, 3))
+        np.testing.assert_allclose(found["gradient"], want, rtol=1e-6)
+    strongest = map_toy.expected(images, [-1] * 3)
+    np.testing.assert_allclose(session.run(images, outputs)["gradient"], strongest, rtol=1e-6)
+    plain = session.run(images, ("prediction", "distance"), [4])
+    np.testing.assert_array_equal(plain["prediction"], session.run(images)["prediction"])
+
+
+@pytest.mark.parametrize(
+    ("focus", "message"),
+    [
+        ([20], r"focus is 20: expected .* from 0 to 19 for maps of 4 x 5 pixels"),
+        ([0, -2, 1], "focus is -2"),
+        ([0, 1], r"shape \(2,\): expected integers of shape \(3,\)"),
+        (4, r"shape \(\)"),
+        ([[1, 2, 3]], r"shape \(1, 3\)"),
+        ([1.0], "float64"),
+        ([True], "bool"),
+        ([], "shape"),
+        (np.array([2**63], np.uint64), "focus is 9223372036854775808"),
+        ("3", "expected integers"),
+    ],
+)
+@pytest.mark.parametrize("outputs", [("prediction",), ("gradient",)])
+def test_a_focus_that_is_no_pixel_is_refused(map_file, toy, focus, message, outputs):
+    with pytest.raises(InputError, match=message):
+        Session(map_file, provider="cpu", threads=1).run(toy.images(3), outputs, focus)
+
+
+def test_a_focus_is_refused_by_models_without_one(session, toy):
+    assert not session.metadata.focusable
+    with pytest.raises(InputError, match="cannot be chosen: leave focus out"):
+        session.run(toy.images(1), ["gradient"], [0])
+
+
+def test_a_file_must_have_the_focus_that_its_metadata_promise(tmp_path, toy, map_toy):
+    with pytest.raises(InputError, match="no optional int64 input 'focus'"):
+        Session(toy.write(tmp_path / "a.onnx", change={"focusable": True}), provider="cpu")
+    with pytest.raises(InputError, match="expected one float input 'image'"):
+        Session(map_toy.write(tmp_path / "b.onnx", optional=False), provider="cpu")
+
+
 def test_unknown_output_lists_those_that_exist(session, toy):
     with pytest.raises(InputError, match=r"gradient.*did you mean 'gradient'"):
         session.run(toy.images(1), ["gradients"])

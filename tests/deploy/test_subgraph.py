@@ -82,3 +82,19 @@ def test_what_a_branch_takes_from_outside_is_kept():
     for x in ([1.0, -0.5], [-1.0, 0.5]):
         feed = {"x": np.array(x, np.float32)}
         np.testing.assert_array_equal(_run(part, ["y"], feed)["y"], _run(whole, ["y"], feed)["y"])
+
+
+def test_an_optional_input_goes_where_nothing_needs_it(map_toy, map_file, toy):
+    whole, images = map_file.read_bytes(), toy.images(3)
+    for names, inputs in ((["prediction", "distance"], ["image"]), (["gradient"], ["image", "focus"])):
+        part = extract(whole, names)
+        model = onnx.load_from_string(part)
+        onnx.checker.check_model(model, full_check=True)
+        assert [value.name for value in model.graph.input] == inputs
+        assert ("focus" in {tensor.name for tensor in model.graph.initializer}) == ("focus" in inputs)
+        _run(part, names, {"image": images})
+    for focus in ([3], [19, -1, 0]):
+        found = _run(part, ["gradient"], {"image": images, "focus": np.array(focus)})["gradient"]
+        np.testing.assert_allclose(found, map_toy.expected(images, np.broadcast_to(focus, 3)), rtol=1e-6)
+    found = _run(part, ["gradient"], {"image": images})["gradient"]
+    np.testing.assert_allclose(found, map_toy.expected(images, [-1] * 3), rtol=1e-6)

@@ -37,6 +37,10 @@ class Batches(ABC):
         that an interrupted training ends as one that was not.
         """
 
+    def rows(self, number: int, generator: torch.Generator, batch: int) -> list[int] | None:
+        """Return which training samples made batch ``batch`` (from 0) of epoch ``number``; ``None`` where none did."""
+        return None
+
 
 class StoredBatches(Batches):
     """All samples of a data set once per epoch, in random order.
@@ -71,9 +75,15 @@ class StoredBatches(Batches):
         copy = (number - 1) // _EPOCHS_PER_COPY
         if self._copies is not None and copy != self._copy:
             self._copy, self._x = copy, to_device(self._copies(copy), self._x.device)
-        order = torch.randperm(len(self._x), generator=generator).to(self._x.device)
-        for rows in order.tensor_split(self.count):
+        for rows in self._order(generator).to(self._x.device).tensor_split(self.count):
             yield self._x[rows], self._y[rows]
+
+    def rows(self, number: int, generator: torch.Generator, batch: int) -> list[int]:
+        """Return the rows of a batch."""
+        return self._order(generator).tensor_split(self.count)[batch].tolist()
+
+    def _order(self, generator: torch.Generator) -> Tensor:
+        return torch.randperm(len(self._x), generator=generator)
 
 
 def to_device(values: Array, device: torch.device) -> Tensor:

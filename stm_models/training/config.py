@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from stm_models.config import Config
 
@@ -20,8 +20,13 @@ class TrainConfig(Config):
         Name and overrides of `stm_models.networks.registry.default_options`.
     epochs : int
         Most passes over the training data.
+    batch_size : int
+        Samples of a batch, over all processes; halved once where memory does not suffice.
     patience : int
         Epochs without a better validation error before stopping.
+    schedule : str
+        Of the learning rate: ``constant``; ``cosine`` and ``one_cycle`` over ``epochs``; ``step`` multiplies it by
+        ``decay_factor`` every ``decay_epochs`` epochs, ``plateau`` after as many without a better validation error.
     loss : str
         One of the task's.
     clip_norm : float
@@ -43,6 +48,21 @@ class TrainConfig(Config):
         So many of them make an epoch.
     confidence_weight : float
         Weight in the loss of how unsure the network is of measured maps without labels.
+    optimiser : str
+        ``adamw``, or ``adam``, where ``weight_decay`` is an L2 term of the loss.
+    warm_up : float
+        Epochs over which the learning rate rises from zero, on top of the schedule.
+    ema : float
+        Decay per step of an exponential moving average of the weights, which is then what is validated, kept and
+        exported; 0 switches it off.
+    precision : str
+        ``bf16`` runs the network's layers in bfloat16 where that is safe; weights, loss and validation stay float32.
+    channels_last, compile : bool
+        Memory layout of images with the channels innermost; compile the network before training.
+    deterministic : bool
+        Use only operations that give the same bits every time, also on a GPU.
+    refit : bool
+        Train once more on training and validation samples together, for as many epochs as were best.
     """
 
     network: str = "mlp"
@@ -51,7 +71,7 @@ class TrainConfig(Config):
     batch_size: int = Field(32, ge=1, le=65_536)
     learning_rate: float = Field(1e-3, gt=0, le=1e6)
     weight_decay: float = Field(1e-4, ge=0, le=10)
-    schedule: Literal["cosine", "constant", "one_cycle"] = "cosine"
+    schedule: Literal["cosine", "constant", "one_cycle", "step", "plateau"] = "cosine"
     loss: str = "mse"
     patience: int = Field(10, ge=1)
     clip_norm: float = Field(1.0, ge=0)
@@ -63,3 +83,21 @@ class TrainConfig(Config):
     on_the_fly: bool = False
     epoch_samples: int = Field(2048, ge=1, le=10_000_000)
     confidence_weight: float = Field(0.1, ge=0, le=1e3)
+    optimiser: Literal["adamw", "adam"] = "adamw"
+    warm_up: float = Field(0.0, ge=0, le=100_000)
+    decay_epochs: int = Field(5, ge=1, validate_default=True)
+    decay_factor: float = Field(0.5, gt=0, lt=1)
+    ema: float = Field(0.0, ge=0, lt=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+    deterministic: bool = False
+    refit: bool = False
+
+    @field_validator("decay_epochs")
+    @classmethod
+    def _before_the_end(cls, value: int, info: ValidationInfo) -> int:
+        patience = info.data.get("patience", value + 1)
+        if info.data.get("schedule") == "plateau" and value >= patience:
+            raise ValueError(f"a plateau must be shorter than patience={patience}, which ends the training")
+        return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,7 +11,9 @@ import torch
 
 from stm_models.errors import InputError
 
-__all__ = ["mixed", "seeded", "select_device", "threads"]
+__all__ = ["deterministic", "mixed", "seeded", "select_device", "threads"]
+
+_CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
 
 def select_device(name: str) -> torch.device:
@@ -51,3 +54,34 @@ def threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Allow only operations that give the same bits every time, where ``wanted``.
+
+    Raises
+    ------
+    InputError
+        When something inside has no such operation on its device.
+    """
+    if not wanted:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    os.environ.setdefault(_CUBLAS, ":4096:8")  # what cuBLAS asks for
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        operation = str(error).split()[0]
+        raise InputError(
+            f"train.deterministic is true, but {operation} has no deterministic form on this device: "
+            "choose another network or perturbation, or leave train.deterministic out"
+        ) from error
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]

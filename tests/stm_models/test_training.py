@@ -13,7 +13,7 @@ from stm_models.networks.model import Model
 from stm_models.regression.metrics import mae, metrics, r2, rmse
 from stm_models.tasks import registry as tasks
 from stm_models.tasks.perturbation import Step
-from stm_models.training import batches, trainer
+from stm_models.training import batches, learner, trainer
 from stm_models.training.checkpoints import fingerprint
 from stm_models.training.config import TrainConfig
 from stm_models.training.losses import loss_function
@@ -211,7 +211,7 @@ def test_targets_of_unlike_units_count_alike(linear):
 def test_a_finished_checkpoint_is_not_trained_again(linear, tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.pt"
     first = train(_config(), *linear, checkpoint=path)
-    monkeypatch.setattr(trainer, "_run_epoch", None)
+    monkeypatch.setattr(trainer, "run_epoch", None)
     again = train(_config(), *linear, checkpoint=path)
     assert _equal(_weights(first), _weights(again))
     assert again.history == first.history
@@ -240,11 +240,11 @@ def test_diverging_loss_names_epoch_batch_and_rate(linear, tmp_path):
 
 
 def test_diverging_later_keeps_the_last_good_checkpoint(linear, tmp_path, monkeypatch):
-    path, original = tmp_path / "checkpoint.pt", trainer.loss_function
+    path, original = tmp_path / "checkpoint.pt", loss_function
     with pytest.raises(Interrupt):
         train(_config(), *linear, checkpoint=path, on_epoch=_interrupt_at(2))
     good = path.read_bytes()
-    monkeypatch.setattr(trainer, "loss_function", lambda name: lambda p, y: original(name)(p, y) * float("nan"))
+    monkeypatch.setattr(learner, "loss_function", lambda name: lambda p, y: original(name)(p, y) * float("nan"))
     with pytest.raises(InputError, match="in epoch 3, batch 1 of 7"):
         train(_config(), *linear, checkpoint=path)
     assert path.read_bytes() == good

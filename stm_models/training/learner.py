@@ -1,0 +1,156 @@
+"""What a training consists of: a network with its data, loss and optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stm_models.errors import InputError
+from stm_models.networks import registry
+from stm_models.networks.model import Model
+from stm_models.tasks.perturbation import Step
+from stm_models.training import distributed
+from stm_models.training.averaging import Average
+from stm_models.training.batches import Batches, StoredBatches
+from stm_models.training.config import TrainConfig
+from stm_models.training.distributed import World
+from stm_models.training.losses import loss_function
+from stm_models.training.optimisation import applied, create_optimiser
+from stm_models.training.perturbations import perturb
+from stm_models.training.predict import predict
+from stm_models.training.reproducible import mixed
+from stm_models.training.unlabelled import UnlabelledTiles
+
+__all__ = ["Learner", "check_data", "create_learner"]
+
+Array = NDArray[Any]
+
+_CHUNK = 64
+
+
+@dataclass
+class Learner:
+    """A model, what it learns from and what moves it.
+
+    Attributes
+    ----------
+    forward : callable
+        The network as it is applied while training.
+    average : Average or None
+    steps : sequence of Step
+        Distortions of every batch.
+    numbers : (S,) int or None
+        Numbers of the training samples in their data set, for messages.
+    """
+
+    config: TrainConfig
+    model: Model
+    forward: Callable[[Tensor], Tensor]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    optimiser: torch.optim.Optimizer
+    average: Average | None
+    source: Batches
+    steps: Sequence[Step]
+    tiles: UnlabelledTiles | None
+    world: World
+    numbers: NDArray[np.int64] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where it trains."""
+        return self.model.pixel_mean.device
+
+    @property
+    def shown(self) -> Model:
+        """The model that is validated and kept."""
+        return self.model if self.average is None else self.average.model
+
+
+def create_learner(
+    config: TrainConfig,
+    images: Array,
+    targets: Array,
+    device: torch.device,
+    *,
+    standardise: bool,
+    steps: Sequence[Step],
+    copies: Callable[[int], Array] | None,
+    batches: Callable[[torch.device], Batches] | None,
+    unlabelled: Sequence[Array],
+    numbers: NDArray[np.int64] | None,
+) -> Learner:
+    """Build the network, standardised by the training data, and everything that its training needs on ``device``.
+
+    The parameters are those of `stm_models.training.trainer.train`.
+
+    Raises
+    ------
+    InputError
+        For an unknown network or loss, or a network that answers in another form than the targets'.
+    """
+    outputs = targets.shape[1] if targets.ndim == 2 else 1
+    network = registry.create(config.network, images.shape[1:], outputs, config.options, seed=config.seed)
+    shown = images if copies is None else copies(0)
+    first = _distorted(shown, steps, config.seed)
+    model = Model.for_data(network, first, targets, standardise=standardise).to(device)
+    _check_network(config.network, model, images, targets)
+    forward = applied(config, model)
+    return Learner(
+        config, model, forward, loss_function(config.loss), create_optimiser(config, model),
+        Average(model, config.ema) if config.ema else None,
+        source=(
+            StoredBatches(images if copies is None else first, targets, config.batch_size, device, copies)
+            if batches is None else batches(device)
+        ),
+        steps=steps, tiles=UnlabelledTiles(unlabelled, images.shape[2:], device) if unlabelled else None,
+        world=distributed.current(), numbers=numbers,
+    )  # fmt: skip
+
+
+def _distorted(images: Array, steps: Sequence[Step], seed: int) -> Array:
+    """Return one distorted copy of the training images: what the network's input is standardised by."""
+    if not steps:
+        return images
+    generator = torch.Generator().manual_seed(mixed(seed, 0, 1))
+    parts = (torch.from_numpy(np.array(images[i : i + _CHUNK], np.float32)) for i in range(0, len(images), _CHUNK))
+    return np.concatenate([perturb(part, steps, generator).numpy() for part in parts])
+
+
+def _check_network(name: str, model: Model, images: Array, targets: Array) -> None:
+    shape = predict(model, images[:1]).shape
+    if len(shape) != targets.ndim:
+        kinds = {2: "numbers", 4: "maps"}
+        raise InputError(
+            f"network {name!r} answers with {kinds.get(len(shape), shape)}, the targets are {kinds[targets.ndim]}: "
+            "choose another with --model or train.network"
+        )
+
+
+def check_data(images: Array, targets: Array, what: str, like_images: Array, like_targets: Array) -> None:
+    """Make sure that images and targets fit together and to those of the training.
+
+    Raises
+    ------
+    InputError
+        When they do not, or hold NaN or infinity.
+    """
+    if images.ndim != 4 or targets.ndim not in (2, 4) or len(images) != len(targets) or len(images) == 0:
+        raise InputError(
+            f"{what} data have shapes {images.shape} and {targets.shape}: expected images (samples, "
+            "channels, height, width) and as many targets (samples, targets) or (samples, targets, height, width), "
+            "at least 1"
+        )
+    if images.shape[1:] != like_images.shape[1:] or targets.shape[1:] != like_targets.shape[1:]:
+        raise InputError(
+            f"{what} data have shapes {images.shape} and {targets.shape}: expected those of the training "
+            f"data, {like_images.shape} and {like_targets.shape}, but for the number of samples"
+        )
+    for name, values in (("images", images), ("targets", targets)):
+        if not np.isfinite(values).all():
+            raise InputError(f"the {what} {name} hold NaN or infinity: leave those samples out")

@@ -1,0 +1,59 @@
+"""How a network is applied and moved while training: optimiser, precision, memory layout, compilation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from stm_models.errors import InputError
+from stm_models.networks.model import Model
+from stm_models.training.config import TrainConfig
+
+__all__ = ["applied", "compiling", "create_optimiser"]
+
+Forward = Callable[[Tensor], Tensor]
+_OPTIMISERS: dict[str, type[torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+
+
+def create_optimiser(config: TrainConfig, model: Model) -> torch.optim.Optimizer:
+    """Return the optimiser of ``model``'s weights."""
+    kind = _OPTIMISERS[config.optimiser]
+    return kind(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def applied(config: TrainConfig, model: Model) -> Forward:
+    """Return how the network is applied while training: standardised images (B, C, H, W) to float32 answers.
+
+    Raises
+    ------
+    InputError
+        When the device cannot compute in bfloat16.
+    """
+    device = model.pixel_mean.device
+    half = config.precision == "bf16"
+    if half and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise InputError("train.precision is bf16, which this GPU cannot compute in: set it to fp32")
+    if config.channels_last:
+        model.network.to(memory_format=torch.channels_last)
+    network = torch.compile(model.network) if config.compile else model.network
+
+    def forward(x: Tensor) -> Tensor:
+        if config.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            answer: Tensor = network(x)
+        return answer.float()
+
+    return forward
+
+
+def compiling(error: RuntimeError) -> InputError | None:
+    """Return what to say where ``error`` is a failure of the compiler, else ``None``."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    if not isinstance(error, TorchDynamoException):
+        return None
+    reason = " ".join(str(error).split())[:150]
+    return InputError(f"train.compile is true, but the network cannot be compiled here ({reason}): leave it out")

@@ -70,7 +70,7 @@ class ReproductionConfig(Config):
     judged: int = Field(20, ge=1, le=1000)
     field: int = Field(80, ge=16, le=512)
     tile: int = Field(20, ge=8, le=128)
-    tiles: int = Field(2400, ge=20, le=1_000_000)
+    tiles: int = Field(800, ge=20, le=1_000_000)
     epochs: int = Field(15, ge=1, le=1000)
     eta: float = Field(0.8, gt=0, le=10)
     alpha: float = Field(0.03, gt=0, le=10)
@@ -94,7 +94,7 @@ class ImpurityReproduction(Reproduction):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {},
         "quick": {
-            "seeds": 2, "our_seeds": 1, "judged": 4, "tiles": 800, "epochs": 10, "our_fields": 240, "our_epochs": 5,
+            "seeds": 2, "our_seeds": 1, "judged": 4, "epochs": 10, "our_fields": 240, "our_epochs": 5,
             "peaks": 8,
         },
         "test": {

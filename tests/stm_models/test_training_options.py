@@ -1,0 +1,494 @@
+"""Every training option against a slow plain loop, another library's, or a limit."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from stm_models.config import validate
+from stm_models.errors import InputError
+from stm_models.networks import registry
+from stm_models.networks.model import Model
+from stm_models.training import checkpoints, epochs, learner, optimisation, trainer
+from stm_models.training.averaging import Average
+from stm_models.training.config import TrainConfig
+from stm_models.training.losses import LOSSES
+from stm_models.training.reproducible import deterministic, mixed
+from stm_models.training.schedules import learning_rate, plateaus
+
+TINY = {"hidden": [8], "pool": 1, "dropout": 0.1}
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    pattern = rng.normal(size=(1, 5, 4))
+    strength = rng.uniform(0, 6, 60)
+    images = (strength[:, None, None, None] * pattern + rng.normal(0, 0.3, (60, 1, 5, 4))).astype(np.float32)
+    return images[:44], strength[:44, None], images[44:], strength[44:, None]
+
+
+def config_of(**changes):
+    options = changes.pop("options", TINY)
+    given = {"epochs": 4, "batch_size": 8, "device": "cpu", "threads": 1, "learning_rate": 1e-2}
+    return TrainConfig(options=options, **(given | changes))
+
+
+def train(config, data, **more):
+    def validate(prediction):
+        error = float(np.abs(prediction - data[3]).mean())
+        return {"mae": error}, error
+
+    return trainer.train(config, *data, validate=validate, **more)
+
+
+def weights(result):
+    return result.model.state_dict()
+
+
+def same(first, second):
+    return all(torch.equal(value, second[key]) for key, value in first.items())
+
+
+def plain(config, data, optimiser_of, loss_of, rate_of, *, clip=None, decay=None):
+    """The training as a textbook writes it: one batch after the other, no machinery."""
+    network = registry.create(config.network, data[0].shape[1:], 1, config.options, seed=config.seed)
+    model = Model.for_data(network, data[0], data[1])
+    x, y = torch.from_numpy(data[0]), torch.from_numpy(data[1].astype(np.float32))
+    optimiser = optimiser_of(model.parameters())
+    count = math.ceil(len(x) / config.batch_size)
+    averaged = {key: value.clone() for key, value in model.state_dict().items()}
+    best, found, step = math.inf, None, 0
+    errors = []
+    for epoch in range(1, config.epochs + 1):
+        with torch.random.fork_rng():
+            torch.manual_seed(mixed(config.seed, epoch))
+            order = torch.randperm(len(x), generator=torch.Generator().manual_seed(mixed(config.seed, epoch)))
+            model.train()
+            for rows in order.tensor_split(count):
+                for group in optimiser.param_groups:
+                    group["lr"] = rate_of(step, epoch, errors)
+                loss = loss_of(
+                    network((x[rows] - model.pixel_mean) / model.pixel_scale),
+                    (y[rows] - model.target_mean) / model.target_scale,
+                )
+                optimiser.zero_grad()
+                loss.backward()
+                if clip:
+                    norm = math.sqrt(sum(float(p.grad.double().square().sum()) for p in model.parameters()))
+                    for p in model.parameters():
+                        p.grad *= min(1.0, clip / (norm + 1e-6))
+                optimiser.step()
+                if decay is not None:
+                    weight = min(decay, (1 + step) / (10 + step))
+                    for key, value in model.state_dict().items():
+                        averaged[key] = weight * averaged[key] + (1 - weight) * value
+                step += 1
+        shown = {key: value.clone() for key, value in (averaged if decay is not None else model.state_dict()).items()}
+        model.eval()
+        live = {key: value.clone() for key, value in model.state_dict().items()}
+        model.load_state_dict(shown)
+        with torch.no_grad():
+            error = float(np.abs(model(torch.from_numpy(data[2])).double().numpy() - data[3]).mean())
+        model.load_state_dict(live)
+        errors.append(error)
+        if error < best:
+            best, found = error, shown
+    return found
+
+
+def test_the_defaults_are_the_plain_loop_to_the_last_bit(data):
+    config = config_of(clip_norm=0)
+    steps = config.epochs * 6
+
+    def cosine(step, epoch, errors):
+        return config.learning_rate * (1 + math.cos(math.pi * (step / steps))) / 2
+
+    expected = plain(config, data, lambda p: torch.optim.AdamW(p, weight_decay=1e-4), nn.functional.mse_loss, cosine)
+    torch.set_num_threads(1)
+    assert same(weights(train(config, data)), expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "optimiser", "loss"),
+    [
+        ({"optimiser": "adam"}, lambda p: torch.optim.Adam(p, weight_decay=1e-4), nn.functional.mse_loss),
+        ({"loss": "l1"}, lambda p: torch.optim.AdamW(p, weight_decay=1e-4), lambda a, b: (a - b).abs().mean()),
+        (
+            {"loss": "huber"},
+            lambda p: torch.optim.AdamW(p, weight_decay=1e-4),
+            lambda a, b: torch.where((a - b).abs() < 1, (a - b) ** 2 / 2, (a - b).abs() - 0.5).mean(),
+        ),
+        (
+            {"clip_norm": 0.05, "ema": 0.9},
+            lambda p: torch.optim.AdamW(p, weight_decay=1e-4),
+            lambda a, b: ((a - b) ** 2).mean(),
+        ),
+    ],
+    ids=["adam", "l1", "huber", "clipped and averaged"],
+)
+def test_optimisers_losses_clipping_and_averaging_are_the_plain_loop(data, changes, optimiser, loss):
+    config = config_of(schedule="constant", **{"clip_norm": 0, **changes})
+    expected = plain(
+        config, data, optimiser, loss, lambda *_: config.learning_rate,
+        clip=config.clip_norm, decay=config.ema or None,
+    )  # fmt: skip
+    found = weights(train(config, data))
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5)
+
+
+def test_the_averaged_weights_are_validated_kept_and_returned(data):
+    seen = []
+    result = train(config_of(ema=0.99, epochs=6), data, watch=lambda model: seen.append(model) or {})
+    assert not seen[0].training
+    assert result.history[result.best_epoch - 1]["val_mae"] == pytest.approx(
+        float(np.abs(trainer.predict(result.model, data[2]) - data[3]).mean()), rel=1e-12
+    )
+    assert not same(weights(result), weights(train(config_of(epochs=6), data)))
+
+
+def test_an_average_of_what_stands_still_is_it_and_statistics_follow():
+    network = registry.create("conv", (1, 16, 16), 1, {}, seed=0)
+    model = Model.blank(network)
+    average = Average(model, 0.5)
+    for step in range(5):
+        average.update(model, step)
+    assert same(average.model.state_dict(), model.state_dict())
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value += 1
+    for step in range(100, 200):
+        average.update(model, step)
+    for key, value in average.model.state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[key])
+
+
+def test_plateaus_are_those_of_torch():
+    rng = np.random.default_rng(1)
+    for patience in (1, 2, 3):
+        errors = np.round(np.abs(np.cumsum(rng.normal(0, 1, 60))), 1).tolist()
+        optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+        reference = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimiser, factor=0.5, patience=patience - 1, threshold=0, min_lr=0, eps=0
+        )
+        for number, error in enumerate(errors, 1):
+            reference.step(error)
+            assert 0.5 ** plateaus(errors[:number], patience) == optimiser.param_groups[0]["lr"]
+
+
+def test_steps_and_warm_up():
+    config = config_of(schedule="step", decay_epochs=2, decay_factor=0.1, learning_rate=1.0)
+    assert [learning_rate(config, epoch, 0, 7) for epoch in range(1, 6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+    warm = config_of(schedule="constant", warm_up=1.5, learning_rate=1.0)
+    rates = [learning_rate(warm, epoch, batch, 4) for epoch in (1, 2, 3) for batch in range(4)]
+    assert rates == pytest.approx([min(1, (step + 1) / 6) for step in range(12)])
+    plateau = config_of(schedule="plateau", decay_epochs=1, learning_rate=1.0)
+    assert learning_rate(plateau, 4, 0, 7, [3.0, 3.0, 2.0]) == 0.5
+
+
+def test_a_plateau_lowers_the_rate_of_a_training(data):
+    config = config_of(schedule="plateau", decay_epochs=1, patience=50, epochs=25, learning_rate=0.1)
+    result = train(config, data)
+    expected = [0.1 * 0.5 ** plateaus(result.errors[:number], 1) for number in range(len(result.history))]
+    assert [entry["learning_rate"] for entry in result.history] == expected
+    assert expected[-1] < 0.1
+
+
+class Killed(BaseException):
+    pass
+
+
+KINDS = {
+    "mlp": {"options": TINY},
+    "conv": {"network": "conv", "options": {}},
+}
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "step", "plateau", "one_cycle"])
+@pytest.mark.parametrize(("ema", "clip_norm", "optimiser"), [(0, 0, "adam"), (0, 0.5, "adamw"), (0.9, 0, "adamw"),
+                                                            (0.95, 1.0, "adam")])  # fmt: skip
+def test_killed_anywhere_and_resumed_is_bitwise_the_same(
+    data, tmp_path, monkeypatch, schedule, ema, clip_norm, optimiser
+):
+    """Killed three times after any step of any epoch, also the first and the last."""
+    from stm_models.tasks.perturbation import Step
+
+    noise = (Step("gaussian", 0.5, {"sigma": (0.1, 0.2)}),)
+    config = config_of(
+        schedule=schedule, ema=ema, clip_norm=clip_norm, optimiser=optimiser, decay_epochs=1, warm_up=0.5, patience=9
+    )
+    whole = train(config, data, steps=noise)
+    rng = np.random.default_rng([len(schedule), int(100 * ema), int(10 * clip_norm)])
+    path, original = tmp_path / "checkpoint.pt", checkpoints.Keeper.write
+    monkeypatch.setattr(checkpoints.Keeper, "due", lambda self: self._path is not None)
+    for writes in rng.integers(1, 10, 3):
+        left = itertools.count(int(writes), -1)
+
+        def write(self, state, left=left):
+            original(self, state)
+            if next(left) == 1:
+                raise Killed
+
+        monkeypatch.setattr(checkpoints.Keeper, "write", write)
+        with pytest.raises(Killed):
+            train(config, data, steps=noise, checkpoint=path)
+    monkeypatch.setattr(checkpoints.Keeper, "write", original)
+    resumed = train(config, data, steps=noise, checkpoint=path)
+    assert same(weights(whole), weights(resumed))
+    assert resumed.errors == whole.errors
+    without_time = [[{**entry, "seconds": 0} for entry in result.history] for result in (whole, resumed)]
+    assert without_time[0] == without_time[1]
+
+
+def test_dropout_and_running_statistics_go_on_within_an_epoch(tmp_path, monkeypatch):
+    rng = np.random.default_rng(3)
+    images = rng.normal(size=(20, 1, 16, 16)).astype(np.float32)
+    data = (images[:16], images[:16, 0, 0, :1].astype(float), images[16:], images[16:, 0, 0, :1].astype(float))
+    config = config_of(network="conv", options={}, epochs=2, batch_size=4, ema=0.9)
+    whole = train(config, data)
+    original = epochs._step
+
+    def killed(learner, state, *more):
+        if (state.epoch, state.position) == (1, 3):
+            raise Killed
+        return original(learner, state, *more)
+
+    path = tmp_path / "checkpoint.pt"
+    monkeypatch.setattr(checkpoints.Keeper, "due", lambda self: True)
+    monkeypatch.setattr(epochs, "_step", killed)
+    with pytest.raises(Killed):
+        train(config, data, checkpoint=path)
+    monkeypatch.setattr(epochs, "_step", original)
+    assert same(weights(whole), weights(train(config, data, checkpoint=path)))
+
+
+def test_a_long_epoch_is_kept_every_few_seconds_and_a_slow_disk_less_often(data, tmp_path, monkeypatch):
+    clock = itertools.count(0, 1)
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: float(next(clock)))
+    made = []
+    monkeypatch.setattr(checkpoints, "write", lambda path, state: made.append((state.epoch, state.position)))
+    train(config_of(batch_size=1, epochs=2), data, checkpoint=tmp_path / "x.pt")
+    within = [position for epoch, position in made if epoch == 0 and position]
+    # A write of one second may take a twentieth of the time: every 20 seconds.
+    assert within[0] <= 6
+    assert set(np.diff(within).tolist()) == {21}
+
+
+def test_a_full_disk_is_told_as_such(data):
+    with pytest.raises(OSError, match="No space left"):
+        torch.save({"x": torch.zeros(10)}, open("/dev/full", "wb", buffering=0))  # noqa: SIM115
+
+
+def test_a_bad_batch_is_named_with_its_samples(data, monkeypatch):
+    seen = []
+
+    def poisoned(name):
+        def loss(prediction, target):
+            seen.append(len(target))
+            return LOSSES[name](prediction, target) * (float("nan") if len(seen) == 9 else 1.0)
+
+        return loss
+
+    monkeypatch.setattr(learner, "loss_function", poisoned)
+    numbers = np.arange(1000, 1044)
+    with pytest.raises(InputError) as caught:
+        train(config_of(schedule="constant"), data, numbers=numbers)
+    order = torch.randperm(44, generator=torch.Generator().manual_seed(mixed(0, 2)))
+    rows = sorted((1000 + order.tensor_split(6)[2]).tolist())
+    assert f"in epoch 2, batch 3 of 6 (step 9; samples {', '.join(map(str, rows))})" in str(caught.value)
+    assert "at learning rate 0.01" in str(caught.value)
+
+
+def out_of_memory(monkeypatch, error, above, *, times=1000):
+    original, left = learner.applied, itertools.count(times, -1)
+
+    def applied(config, model):
+        forward = original(config, model)
+
+        def limited(x):
+            if len(x) > above and next(left) > 0:
+                raise error
+            return forward(x)
+
+        return limited
+
+    monkeypatch.setattr(learner, "applied", applied)
+
+
+ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: not enough memory: you tried to allocate"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 10 bytes. Error code 12"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=["cuda", "cpu", "linux", "numpy"])
+def test_out_of_memory_halves_the_batch_once_with_a_warning(data, monkeypatch, capsys, error):
+    config = config_of(options={**TINY, "dropout": 0}, schedule="constant")
+    count = {}
+    original = epochs._descend
+    monkeypatch.setattr(
+        epochs, "_descend", lambda *a: (original(*a), count.update({len(a[2]): count.get(len(a[2]), 0) + 1}))[0]
+    )
+    out_of_memory(monkeypatch, error, 4)
+    result = train(config, data)
+    assert capsys.readouterr().err.count("warning: out of memory") == 1
+    assert result.halved
+    assert count == {4: 32, 3: 16}  # 44 samples in batches of 8, 8, 7, 7, 7, 7 halved
+    assert np.isfinite(result.history[-1]["train_loss"])
+
+
+def test_out_of_memory_again_is_an_error_that_keeps_the_checkpoint(data, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "x.pt"
+
+    class Stop(Exception):
+        pass
+
+    def stop(epoch, entry):
+        if epoch == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(config_of(), data, checkpoint=path, on_epoch=stop)
+    good = path.read_bytes()
+    with monkeypatch.context() as patch:
+        out_of_memory(patch, ERRORS[0], 3)
+        with pytest.raises(InputError, match=r"out of memory on cpu with 4 samples .*train.batch_size") as caught:
+            train(config_of(), data, checkpoint=path)
+    assert "\n" not in str(caught.value)
+    assert capsys.readouterr().err.count("warning") == 1
+    assert path.read_bytes() == good
+    assert same(weights(train(config_of(), data)), weights(train(config_of(), data, checkpoint=path)))
+
+
+def test_a_halved_training_resumes_bitwise(data, tmp_path, monkeypatch):
+    out_of_memory(monkeypatch, ERRORS[0], 4)
+    whole = train(config_of(), data)
+    path, original = tmp_path / "x.pt", checkpoints.Keeper.write
+    left = itertools.count(9, -1)
+
+    def write(self, state):
+        original(self, state)
+        if next(left) == 1:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Keeper, "due", lambda self: True)
+        patch.setattr(checkpoints.Keeper, "write", write)
+        with pytest.raises(Killed):
+            train(config_of(), data, checkpoint=path)
+    assert same(weights(whole), weights(train(config_of(), data, checkpoint=path)))
+
+
+def test_out_of_memory_outside_a_step_is_told(data, monkeypatch):
+    def fail(model, images):
+        if len(images) > 1:
+            raise ERRORS[0]
+        return np.zeros((1, 1))
+
+    monkeypatch.setattr(trainer, "predict", fail)
+    with pytest.raises(InputError, match="out of memory on cpu while training"):
+        train(config_of(), data)
+
+
+def test_other_errors_are_not_taken_for_it(data, monkeypatch):
+    out_of_memory(monkeypatch, RuntimeError("a bug"), 0)
+    with pytest.raises(RuntimeError, match="a bug"):
+        train(config_of(), data)
+
+
+def test_bfloat16_and_channels_last_change_little(data):
+    plain = train(config_of(epochs=2), data)
+    laid = train(config_of(epochs=2, channels_last=True), data)
+    for key, value in weights(plain).items():
+        torch.testing.assert_close(weights(laid)[key], value, rtol=1e-4, atol=1e-6)
+        assert weights(laid)[key].is_contiguous()
+    seen = []
+    original = learner.applied
+
+    half = train(config_of(epochs=2, precision="bf16"), data)
+    assert not same(weights(plain), weights(half))
+    assert half.history[-1]["train_loss"] == pytest.approx(plain.history[-1]["train_loss"], rel=0.05)
+    assert {value.dtype for value in weights(half).values()} == {torch.float32}
+    model = Model.blank(registry.create("mlp", (1, 5, 4), 1, TINY, seed=0))
+    model.network.head.register_forward_hook(lambda module, given, answer: seen.append(answer.dtype))
+    assert original(config_of(precision="bf16"), model)(torch.ones(2, 1, 5, 4)).dtype == torch.float32
+    assert seen == [torch.bfloat16]
+
+
+def test_convolutions_are_laid_out_with_channels_last_and_given_back_plain():
+    rng = np.random.default_rng(3)
+    images = rng.normal(size=(12, 2, 16, 16)).astype(np.float32)
+    data = (images[:8], images[:8, 0, 0, :1].astype(float), images[8:], images[8:, 0, 0, :1].astype(float))
+    seen = []
+
+    def watch(model):
+        kernels = [p for p in model.parameters() if p.dim() == 4 and min(p.shape) > 1]
+        seen.append([p.is_contiguous(memory_format=torch.channels_last) for p in kernels])
+        return {}
+
+    result = train(config_of(network="conv", options={}, epochs=1, channels_last=True), data, watch=watch)
+    assert seen[0]
+    assert all(seen[0])
+    assert all(p.is_contiguous() for p in result.model.parameters())
+
+
+def test_compile_compiles_the_network_once_and_failing_says_so(data, monkeypatch):
+    from torch._dynamo.exc import TorchDynamoException
+
+    calls = []
+    monkeypatch.setattr(optimisation.torch, "compile", lambda module: calls.append(module) or module)
+    compiled = train(config_of(compile=True), data)
+    assert len(calls) == 1
+    assert same(weights(compiled), weights(train(config_of(), data)))
+
+    def broken(module):
+        def call(x):
+            raise TorchDynamoException("no C++ compiler\nfound")
+
+        return call
+
+    monkeypatch.setattr(optimisation.torch, "compile", broken)
+    with pytest.raises(InputError, match=r"train.compile is true, .*no C\+\+ compiler found") as caught:
+        train(config_of(compile=True), data)
+    assert "\n" not in str(caught.value)
+
+
+def test_deterministic_asks_torch_for_it_and_gives_it_back(data):
+    seen = []
+    train(config_of(deterministic=True, epochs=1), data,
+          watch=lambda _: seen.append(torch.are_deterministic_algorithms_enabled()) or {})  # fmt: skip
+    assert seen == [True]
+    assert not torch.are_deterministic_algorithms_enabled()
+    with (
+        pytest.raises(InputError, match="is true, but scatter_kernel has no"),
+        deterministic(True),
+    ):
+        raise RuntimeError("scatter_kernel does not have a deterministic implementation, but you set ...")
+    with pytest.raises(RuntimeError, match="other"), deterministic(True):
+        raise RuntimeError("other")
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        ({"optimiser": "sgd"}, "optimiser.*'adamw' or 'adam'.*'sgd'"),
+        ({"schedule": "linear"}, "schedule.*'cosine', 'constant', 'one_cycle', 'step' or 'plateau'"),
+        ({"precision": "fp8"}, "precision.*'fp32' or 'bf16'"),
+        ({"ema": 1}, "ema.*less than 1"),
+        ({"decay_factor": 1}, "decay_factor.*less than 1"),
+        ({"schedule": "plateau", "patience": 5}, "decay_epochs.*shorter than patience=5"),
+        ({"schedule": "plateau", "decay_epochs": 30}, "decay_epochs.*shorter than patience=10"),
+        ({"chanels_last": True}, "did you mean 'channels_last'"),
+    ],
+)
+def test_impossible_values_are_refused_with_the_choices(values, match):
+    with pytest.raises(InputError, match=match):
+        validate(TrainConfig, values, "train")

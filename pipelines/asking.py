@@ -10,17 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.serving.session import Session
-from pipelines.fields import ask_field
+from pipelines.fields import ask_field, explain_places
 from pipelines.questions import Question
 from stm_models.errors import unknown
 from stm_models.files import atomic_path, output_directory, write_json
 from stm_models.tasks.registry import get
 
-__all__ = ["MAPS_AT_MOST", "answer", "answer_from", "predict_all", "write_answers"]
+__all__ = ["MAPS_AT_MOST", "PLACES_AT_MOST", "answer", "answer_from", "predict_all", "write_answers"]
 
 _BATCH = 64
 MAPS_AT_MOST = 16
 """So many maps of one input are made; a data set may have thousands of rows."""
+PLACES_AT_MOST = 16
+"""So many places of one answered map are explained by themselves, the surest ones."""
 
 
 def predict_all(
@@ -57,7 +59,11 @@ def answer(
     outputs = predict_all(session, question.images, ["prediction", "distance"])
     if explain is not None:
         outputs |= predict_all(session, question.images[:MAPS_AT_MOST], [explain])
-    return answer_from(session, question, outputs), outputs
+    answers = answer_from(session, question, outputs)
+    if explain is not None:
+        for entry in answers[:MAPS_AT_MOST]:
+            entry["notes"] += _left_out(session, question, entry, explain)
+    return answers, outputs
 
 
 def answer_from(session: Session, question: Question, outputs: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -103,7 +109,9 @@ def write_answers(
 ) -> list[str]:
     """Write prediction.json, what the task adds, and each explanation as .npy and .png; return the files' paths.
 
-    Beside the .json files are written of the first `MAPS_AT_MOST` answers.
+    Where the task names places of an answered map, NAME_EXPLAIN_places.npz has the maps of the first `PLACES_AT_MOST`
+    as `stm_models.tasks.base.PlaceMaps` names them. Beside the .json files are written of the first `MAPS_AT_MOST`
+    answers.
     """
     out = output_directory(out)
     about = session.metadata
@@ -114,10 +122,17 @@ def write_answers(
          "provider": session.provider, "answers": answers},
     )  # fmt: skip
     written = [str((out / "prediction.json").absolute())]
-    shown_of = ["prediction", *([explain] if explain is not None else [])]
     for row, entry in enumerate(answers[:MAPS_AT_MOST]):
-        own = {name: outputs[name][row] for name in shown_of}
-        more = task.answer_files(out, entry, question.images[row], own, question.about)
+        image, places = question.images[row], task.places(entry, question.about)[:PLACES_AT_MOST]
+        explained = None
+        if explain is not None and len(places) and about.focusable:
+            explained = explain_places(session, image, outputs["prediction"][row, 0], places, explain)
+            path = out / f"{entry['name']}_{explain}_places.npz"
+            values = {key: value for key, value in vars(explained).items() if key != "method"}
+            with atomic_path(path) as part, part.open("wb") as file:
+                np.savez(file, **values)
+            written.append(str(path.absolute()))
+        more = task.answer_files(out, entry, image, explained, question.about)
         written += [str(path.absolute()) for path in more]
     if explain is None:
         return written
@@ -138,3 +153,13 @@ def write_answers(
         )  # fmt: skip
         written += [str(path.absolute()) for path in (array, picture)]
     return written
+
+
+def _left_out(session: Session, question: Question, entry: Mapping[str, Any], explain: str) -> list[str]:
+    """Say how many places of an answered map are not explained by themselves."""
+    count = len(get(session.metadata.task).places(entry, question.about))
+    if count and not session.metadata.focusable:
+        return [f"This model file explains the strongest of {count} places only: write it anew with 'stm export'."]
+    if count > PLACES_AT_MOST:
+        return [f"{entry['name']}: {explain} maps of the {PLACES_AT_MOST} surest of {count} places only."]
+    return []

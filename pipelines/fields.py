@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.serving.session import Session
-from stm_models.signal.tiling import whole_field
+from stm_models.signal.tiling import filled_up, whole_field
+from stm_models.tasks.base import PlaceMaps
 
-__all__ = ["ask_field"]
+__all__ = ["ask_field", "explain_places"]
 
 Array = NDArray[Any]
 
@@ -32,7 +33,7 @@ def ask_field(
     -------
     dict of str to array
         ``prediction`` (1, 1, H, W); ``distance`` (1,), that of the farthest tile; explanations (1, C, H, W), of
-        the tile around the strongest answer and zero elsewhere.
+        the strongest answer in a tile around it and zero elsewhere.
     """
     size = session.metadata.input.shape[1:]
     distances = []
@@ -47,17 +48,69 @@ def ask_field(
     return {name: known[name] if name in known else _explained(session, image, prediction, name) for name in outputs}
 
 
-def _explained(session: Session, image: NDArray[np.float32], prediction: Array, explain: str) -> Array:
-    size = session.metadata.input.shape[1:]
-    lack = [max(0, want - have) for want, have in zip(size, image.shape[1:], strict=True)]
-    # Zeros: a mirrored border would hold copies of the peaks, and one of them might be the strongest.
-    padded = np.pad(image, ((0, 0), *((0, more) for more in lack)))
-    peak = np.unravel_index(np.argmax(prediction), prediction.shape)
-    y, x = (
-        int(np.clip(place - want // 2, 0, have - want))
-        for place, want, have in zip(peak, size, padded.shape[1:], strict=True)
-    )
-    tile = np.s_[:, y : y + size[0], x : x + size[1]]
-    whole = np.zeros_like(padded)
-    whole[tile] = session.run(padded[tile][None], (explain,))[explain][0]
-    return whole[None, :, : image.shape[1], : image.shape[2]]
+def explain_places(
+    session: Session, image: NDArray[np.float32], prediction: Array, places: Array, method: str
+) -> PlaceMaps:
+    """Explain places of an answered map one by one, each in a tile of the model's size around it.
+
+    Parameters
+    ----------
+    image : (C, H, W) float32
+        Of any height and width; a field smaller than the model's is mirrored, as for its answer.
+    prediction : (H, W)
+        The answer to it.
+    places : (K, 2), px
+        y and x. What is explained is the score of the highest pixel within one of the nearest to each.
+    method : str
+        One of the model's explanations.
+
+    Returns
+    -------
+    PlaceMaps
+        Its maps are as large as the model's input, or as the field where that is smaller.
+
+    Raises
+    ------
+    InputError
+        When the model cannot explain a chosen pixel.
+    """
+    size, field = session.metadata.input.shape[1:], image.shape[1:]
+    before, after = filled_up(field, size)
+    padded = np.pad(image, ((0, 0), *zip(before, after, strict=True)), mode="reflect")
+    pixels = np.array([_highest(prediction, place) for place in places], np.int64).reshape(-1, 2)
+    middle = pixels + before
+    corners = np.clip(middle - np.array(size) // 2, 0, np.array(padded.shape[1:]) - size)
+    tiles = np.stack([padded[:, y : y + size[0], x : x + size[1]] for y, x in corners])
+    y, x = (middle - corners).T
+    maps = session.run(tiles, (method,), y * size[1] + x)[method]
+    for axis in range(2):
+        maps = _unmirrored(maps, 2 + axis, field[axis], before[axis], after[axis])
+    return PlaceMaps(method, np.asarray(places, np.float64), pixels, corners, maps)
+
+
+def _explained(session: Session, image: NDArray[np.float32], prediction: Array, method: str) -> Array:
+    place = np.unravel_index(np.argmax(prediction), prediction.shape)
+    found = explain_places(session, image, prediction, np.array([place]), method)
+    (y, x), (height, width) = found.corners[0], found.maps.shape[2:]
+    whole = np.zeros_like(image)
+    whole[:, y : y + height, x : x + width] = found.maps[0]
+    return whole[None]
+
+
+def _highest(prediction: Array, place: Array) -> tuple[int, int]:
+    """Return the highest pixel within one of the nearest to ``place``: fitted maxima may lie in the pixel beside."""
+    first = [int(np.clip(round(float(at)), 0, n - 1)) for at, n in zip(place, prediction.shape, strict=True)]
+    y, x = (max(at - 1, 0) for at in first)
+    near = prediction[y : first[0] + 2, x : first[1] + 2]
+    row, column = np.unravel_index(np.argmax(near), near.shape)
+    return y + int(row), x + int(column)
+
+
+def _unmirrored(maps: Array, axis: int, length: int, before: int, after: int) -> Array:
+    """Add derivatives by mirrored pixels to those by the pixels of which they are copies."""
+    if before == after == 0:
+        return maps
+    source = np.pad(np.arange(length), (before, after), mode="reflect")
+    whole = np.zeros((length, *np.delete(maps.shape, axis)), maps.dtype)
+    np.add.at(whole, source, np.moveaxis(maps, axis, 0))
+    return np.moveaxis(whole, 0, axis)

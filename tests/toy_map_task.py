@@ -110,7 +110,10 @@ class ToyMapTask(Task):
     def words(self, answer):
         return f"{len(answer['places'])} bright pixels"
 
-    def answer_files(self, folder, answer, image, outputs, about):
+    def places(self, answer, about):
+        return np.array(answer["places"]).reshape(-1, 2) / about.get("step", 1.0)
+
+    def answer_files(self, folder, answer, image, explained, about):
         path = folder / f"{answer['name']}_places.csv"
         np.savetxt(path, np.array(answer["places"]).reshape(-1, 2), delimiter=",", header="y,x")
         return [path]

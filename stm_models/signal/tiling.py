@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from stm_models.errors import InputError
 
-__all__ = ["whole_field"]
+__all__ = ["filled_up", "whole_field"]
 
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
@@ -56,8 +56,7 @@ def whole_field(
     if min(size) < 1 or margin < 0 or batch < 1:
         raise InputError(f"tiles of {size} px, margin {margin}, {batch} at once: expected positive numbers")
     height, width = maps.shape[1:]
-    before = [max(0, want - have) // 2 for want, have in zip(size, (height, width), strict=True)]
-    after = [max(0, want - have) - b for want, have, b in zip(size, (height, width), before, strict=True)]
+    before, after = filled_up((height, width), size)
     padded = np.pad(maps, ((0, 0), (before[0], after[0]), (before[1], after[1])), mode="reflect")
     axes = [_tiles(total, tile, margin) for total, tile in zip(padded.shape[1:], size, strict=True)]
     places = [(y, x) for y in range(len(axes[0][0])) for x in range(len(axes[1][0]))]
@@ -76,6 +75,12 @@ def whole_field(
             weight[y : y + size[0], x : x + size[1]] += trust
     whole = total / weight
     return whole[before[0] : before[0] + height, before[1] : before[1] + width].astype(np.float32)
+
+
+def filled_up(field: tuple[int, int], size: tuple[int, int]) -> tuple[list[int], list[int]]:
+    """Return how many pixels are mirrored before and after each axis of a ``field`` smaller than ``size``."""
+    lack = [max(0, want - have) for want, have in zip(size, field, strict=True)]
+    return [pixels // 2 for pixels in lack], [pixels - pixels // 2 for pixels in lack]
 
 
 def _tiles(total: int, tile: int, margin: int) -> tuple[list[int], list[Floats]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from stm_models.config import Config
@@ -28,6 +29,7 @@ __all__ = [
     "Group",
     "GroupResult",
     "Pictures",
+    "PlaceMaps",
     "Plan",
     "Predictor",
     "Prepared",
@@ -134,6 +136,31 @@ class Plan:
 
 
 Simulator = Callable[[Group, Mapping[str, Array] | None], GroupResult]
+
+
+@dataclass(frozen=True)
+class PlaceMaps:
+    """What an answered map depends on at some of its places, each explained by itself.
+
+    Attributes
+    ----------
+    method : str
+        Name of the explanation.
+    places : (K, 2) float64, px
+        y and x in the image, as `Task.places` gave them.
+    pixels : (K, 2) int64
+        y and x of the pixel whose score is explained.
+    corners : (K, 2) int64
+        y and x, in the image, of the first pixel of each map.
+    maps : (K, C, h, w) float32
+        Of the image around the place; unit of the target per unit of the image.
+    """
+
+    method: str
+    places: Array
+    pixels: Array
+    corners: Array
+    maps: Array
 
 
 @dataclass(frozen=True)
@@ -366,12 +393,19 @@ class Task(ABC):
         """Say what an explanation of an answer explains."""
         return str(metadata["targets"][metadata["explained"]]["name"])
 
+    def places(self, answer: Mapping[str, Any], about: Mapping[str, Any]) -> Array:
+        """Return what in an answered map has an explanation of its own: (N, 2), y and x in px of the image.
+
+        The surest first; ``about`` as for `decode`. Answers in numbers have none.
+        """
+        return np.empty((0, 2))
+
     def answer_files(
         self,
         folder: Path,
         answer: Mapping[str, Any],
         image: Array,
-        outputs: Mapping[str, Array],
+        explained: PlaceMaps | None,
         about: Mapping[str, Any],
     ) -> list[Path]:
         """Write what belongs beside one answer (a table, a picture) into ``folder``; return the files' paths.
@@ -381,8 +415,8 @@ class Task(ABC):
         answer : mapping
             As decoded; its ``name`` is fit for a file name.
         image : (channel, y, x) float32
-        outputs : mapping of str to array
-            The model's, of this image alone: ``prediction`` and an explanation where one was asked for.
+        explained : PlaceMaps or None
+            Of the first of `places`, where an explanation was asked for and there are any.
         about : mapping
             `Prepared.about` of a measured map; else empty.
         """

@@ -190,7 +190,8 @@ def test_metadata_are_complete_and_hold_no_paths(exported):
     age = datetime.now(UTC) - datetime.fromisoformat(entry["created"])
     assert timedelta(0) <= age + timedelta(seconds=1) < timedelta(hours=1)
     assert entry["calibration"] == {}, "numbers need none"
-    own = {"schema", "opset", "versions", "explanations", "calibration", "created"}
+    assert entry["focusable"] is False, "numbers have no pixels"
+    own = {"schema", "opset", "versions", "explanations", "focusable", "calibration", "created"}
     assert set(entry) == {*exported.metadata, *own}
     assert b"/site-packages/" not in exported.content
     assert str(exported.bundle).encode() not in exported.content

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from deploy.serving.session import Session
-from pipelines import asking, publishing, questions
+from pipelines import asking, fields, publishing, questions
 from pipelines.demo import describe
 from pipelines.evaluate import evaluate
 from pipelines.fitting import Measured, fit, load_parts
@@ -22,6 +23,7 @@ from pipelines.simulation import simulate
 from pipelines.train import read_measured
 from stm_models.data import panel
 from stm_models.errors import InputError
+from stm_models.networks import bundle as bundles
 from stm_models.tasks import registry
 from stm_models.training.config import TrainConfig
 from tracking import models, runs
@@ -136,11 +138,74 @@ def test_answers_of_a_data_set(made):
     assert answers[0]["places"] == answers[0]["true"]["places"]
     written = asking.write_answers(folder / "one", session, question, answers, "gradient", outputs)
     names = sorted(Path(path).name for path in written)
-    expected = ["prediction.json", *(f"sample-00003_{end}" for end in ("gradient.npy", "gradient.png", "places.csv"))]
+    expected = [
+        "prediction.json",
+        *(f"sample-00003_{end}" for end in ("gradient.npy", "gradient.png", "gradient_places.npz", "places.csv")),
+    ]
     assert names == expected
     json.loads((folder / "one" / "prediction.json").read_text())
+    saved = np.load(folder / "one" / "sample-00003_gradient_places.npz")
+    assert saved["places"].tolist() == saved["pixels"].tolist() == answers[0]["places"]
+    assert saved["maps"].shape == (len(answers[0]["places"]), 2, toy.SIDE, toy.SIDE)
     result = {"task": TASK.name, "answers": answers, "files": [], "notes": []}
     assert f"{len(answers[0]['places'])} bright pixels" in say(result)
+
+
+def _slope_of_the_field(model, image, pixel):
+    """Autograd of one pixel's score of a whole field at once, a small one mirrored as far as the model's size."""
+    leaf = torch.from_numpy(image.astype(np.float64)).requires_grad_(True)
+    shown, place = leaf, []
+    for axis, length in enumerate(image.shape[1:]):
+        lack = max(0, toy.SIDE - length)
+        mirrored = np.pad(np.arange(length), (lack // 2, lack - lack // 2), mode="reflect")
+        shown = shown.index_select(1 + axis, torch.from_numpy(mirrored))
+        place.append(int(pixel[axis]) + lack // 2)
+    (slope,) = torch.autograd.grad(model(shown[None])[0, 0, place[0], place[1]], leaf)
+    return slope.numpy()
+
+
+def test_each_place_of_a_larger_field_is_explained_by_itself(made):
+    """Also those near its edges, and those whose fitted position lies in the pixel beside."""
+    session = Session(made[0] / "model.onnx")
+    rng = np.random.default_rng(5)
+    image = rng.normal(0, 0.1, (2, 37, 50)).astype(np.float32)
+    true = np.array([(0, 0), (20, 25), (20, 29), (36, 3), (2, 49), (36, 49)])
+    image[:, true[:, 0], true[:, 1]] += 3
+    prediction = fields.ask_field(session, image)["prediction"][0, 0]
+    found = fields.explain_places(session, image, prediction, true + 0.6, "gradient")
+    np.testing.assert_array_equal(found.pixels, true)
+    size = toy.SIDE
+    assert (found.corners >= 0).all()
+    assert (found.corners + size <= image.shape[1:]).all()
+    np.testing.assert_array_equal(found.corners[1], true[1] - size // 2)
+    for (y, x), (row, column), values in zip(true, found.corners, found.maps, strict=True):
+        tile = image[None, :, row : row + size, column : column + size]
+        crop = session.run(tile, ("gradient",), [(y - row) * size + x - column])["gradient"][0]
+        np.testing.assert_array_equal(values, crop)
+        far = np.hypot(*np.meshgrid(np.arange(size) + row - y, np.arange(size) + column - x, indexing="ij")) > 5
+        assert np.abs(values[:, far]).max() < 1e-6 * np.abs(values).max()
+        assert np.abs(values[:, y - row, x - column]).max() > 0.1 * np.abs(values).max()
+    near = found.maps[1][:, :, 4:] - found.maps[2][:, :, :-4]  # the same pixels, two places four apart
+    assert np.abs(near).max() > 0.5 * np.abs(found.maps[1]).max()
+
+
+def test_more_places_than_are_explained_are_told(made, tmp_path, monkeypatch):
+    session = Session(made[0] / "model.onnx")
+    question = questions.read_question(made[0] / "data.zarr", session, questions.Reading(sample=2))
+    count = len(asking.answer(session, question)[0][0]["places"])
+    assert count == 3
+    monkeypatch.setattr(asking, "PLACES_AT_MOST", 2)
+    answers, outputs = asking.answer(session, question, "gradient")
+    assert answers[0]["notes"] == ["sample-00002: gradient maps of the 2 surest of 3 places only."]
+    asking.write_answers(tmp_path, session, question, answers, "gradient", outputs)
+    assert np.load(tmp_path / "sample-00002_gradient_places.npz")["maps"].shape[0] == 2
+    assert not asking.answer(session, question)[0][0]["notes"]
+    old = session.metadata.model_copy(update={"focusable": False})
+    monkeypatch.setattr(session, "metadata", old)
+    answers, outputs = asking.answer(session, question, "gradient")
+    assert "strongest of 3 places only" in answers[0]["notes"][0]
+    asking.write_answers(tmp_path / "old", session, question, answers, "gradient", outputs)
+    assert not (tmp_path / "old" / "sample-00002_gradient_places.npz").exists()
 
 
 @pytest.mark.parametrize("shape", [(40, 23), (9, 30), (7, 5)])
@@ -162,6 +227,16 @@ def test_measured_fields_of_any_size(made, shape):
     assert found == set(true)
     peak = np.unravel_index(np.abs(outputs["gradient"][0]).sum(axis=0).argmax(), shape)
     assert tuple(map(int, peak)) in set(true)
+    checked = asking.write_answers(folder / "field", session, question, answers, "gradient", outputs)
+    saved = np.load(next(path for path in checked if path.endswith("gradient_places.npz")))
+    assert {tuple(pixel) for pixel in saved["pixels"].tolist()} == set(true)
+    torch_model = bundles.load(runs.download(store, made[4].run_id, "bundle")).model.double()
+    for pixel, corner, values in zip(saved["pixels"], saved["corners"], saved["maps"], strict=True):
+        wanted = _slope_of_the_field(torch_model, question.images[0], pixel)
+        whole = np.zeros_like(wanted)
+        y, x = corner
+        whole[:, y : y + values.shape[1], x : x + values.shape[2]] = values
+        np.testing.assert_allclose(whole, wanted, atol=1e-4 * np.abs(wanted).max())
     np.savetxt(folder / "known.txt", true)
     result = evaluate_measured(store, folder / "model.onnx", folder / "map.npy", folder / "known.txt", "5x5")
     assert result["metrics"] == {"difference": 0.0}

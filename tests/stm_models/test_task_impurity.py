@@ -16,8 +16,8 @@ from stm_models.physics.surface.field_recipe import FieldRecipe
 from stm_models.physics.surface.training_fields import training_field
 from stm_models.signal.preprocessing import prepare_stack
 from stm_models.tasks import registry
-from stm_models.tasks.base import RawMap
-from stm_models.tasks.impurity import scoring
+from stm_models.tasks.base import PlaceMaps, RawMap
+from stm_models.tasks.impurity import drawing, scoring
 from stm_models.tasks.impurity.answer_files import voltage_shares
 from stm_models.tasks.impurity.answers import positions
 from stm_models.tasks.impurity.config import ImpuritySimulation
@@ -324,25 +324,67 @@ def test_unfinished_scans_keep_their_place(task):
 
 def test_files_beside_an_answer(task, tmp_path):
     spec = plan(make()).attributes["input"]
-    answer = answer_of(task, spec, [[10.0, 20.0], [5.0, 6.0]]) | {"name": "field"}
+    true = np.array([[10.0, 20.0], [5.0, 6.0]])
+    answer = answer_of(task, spec, true) | {"name": "field"}
     image = np.random.default_rng(0).normal(size=(3, 32, 32)).astype(np.float32)
-    files = task.answer_files(tmp_path, answer, image, {"prediction": np.zeros((1, 32, 32)), "gradient": image}, {})
+    found = task.places(answer, {})
+    order = np.lexsort(found.T[::-1])
+    np.testing.assert_allclose(found[order], true[::-1], atol=0.02)
+    corners = np.maximum(found.round().astype(int) - 8, 0)
+    maps = np.zeros((2, 3, 16, 20), np.float32)
+    for row, (y, x) in enumerate((found - corners).round().astype(int)):
+        maps[row, row, y, x] = 2.0  # the first impurity is seen at the first voltage alone, the second ...
+        maps[row, 2, y, x + 3] = -6.0
+    explained = PlaceMaps("gradient", found, found.round().astype(int), corners, maps)
+    files = task.answer_files(tmp_path, answer, image, explained, {"windows": [0.1, 0.2, 0.3]})
     names = [path.name for path in files]
     assert names == ["field_positions.csv", "field_overlay.png", "field_voltages.csv", "field_voltages.png"]
     with (tmp_path / "field_positions.csv").open() as handle:
         rows = list(csv.DictReader(handle))
     assert [float(rows[0][name]) for name in ("y_px", "x_px")] == pytest.approx(positions(answer)[0], abs=1e-3)
     assert len(rows) == 2
+    with (tmp_path / "field_voltages.csv").open() as handle:
+        shares = [(row["impurity"], row["bias_V"], row["core"], row["rings"]) for row in csv.DictReader(handle)]
+    none = ("0.0000", "0.0000")
+    assert shares == [
+        ("0", "0.1", "0.2500", "0.0000"), ("0", "0.2", *none), ("0", "0.3", "0.0000", "0.7500"),
+        ("1", "0.1", *none), ("1", "0.2", "0.2500", "0.0000"), ("1", "0.3", "0.0000", "0.7500"),
+    ]  # fmt: skip
     empty = answer_of(task, spec, np.empty((0, 2))) | {"name": "none"}
-    assert len(task.answer_files(tmp_path, empty, image, {"prediction": np.zeros((1, 32, 32))}, {})) == 2
+    assert task.places(empty, {}).shape == (0, 2)
+    assert len(task.answer_files(tmp_path, empty, image, None, {})) == 2
+
+
+def test_places_are_pixels_of_the_prepared_image(task):
+    true = np.array([[3.0, 4.0], [20.0, 11.0]])
+    about = {"step": [1.5, 2.0], "first_row": 8, "pixel_nm": [0.3, 0.2]}
+    answer = answer_of(task, plan(make()).attributes["input"], true, about)
+    found = task.places(answer, about)
+    np.testing.assert_allclose(found[np.argsort(found[:, 0])], true, atol=0.02)
+
+
+def test_picture_of_many_voltages_and_impurities_has_a_scale_for_each_row():
+    maps = np.random.default_rng(0).normal(size=(7, 30, 12, 14)) * (1 + np.arange(7))[:, None, None, None]
+    places = np.full((7, 2), 5.5)
+    explained = PlaceMaps("gradient", places, places.astype(int), np.zeros((7, 2), int), maps)
+    figure = drawing.explanation(explained, [f"{v} mV" for v in range(30)], [f"impurity {i}" for i in range(7)])
+    images = [panel.images[0] for panel in figure.axes if panel.images and panel.get_xlim() == (-16, 16)]
+    assert len(images) == 4 * 8
+    limits = [image.get_clim() for image in images]
+    for row in range(4):
+        assert set(limits[8 * row : 8 * row + 8]) == {limits[8 * row]}
+        assert limits[8 * row] == pytest.approx((-np.abs(maps[row]).max(), np.abs(maps[row]).max()))
+    titles = [panel.get_title() for panel in figure.axes if panel.get_title()]
+    assert (titles[0], titles[-1]) == ("0 mV", "29 mV")
 
 
 def test_voltage_shares_tell_core_from_rings():
-    maps = np.zeros((2, 32, 32))
-    maps[0, 16, 16] = 3.0
-    maps[1, 16, 20] = -1.0
-    shares = voltage_shares(maps, np.array([[16.0, 16.0]]))
-    assert np.allclose(shares[0], [[0.75, 0.0], [0.0, 0.25]])
+    maps = np.zeros((2, 2, 32, 32))
+    maps[0, 0, 16, 16] = 3.0
+    maps[0, 1, 16, 20] = -1.0
+    maps[1, 1, 2, 3] = 5.0
+    shares = voltage_shares(maps, np.array([[16.0, 16.0], [2.0, 3.0]]))
+    assert np.allclose(shares, [[[0.75, 0.0], [0.0, 0.25]], [[0.0, 0.0], [1.0, 0.0]]])
 
 
 def test_references(task, tmp_path):

@@ -13,19 +13,20 @@ from numpy.typing import NDArray
 
 from stm_models.figures.png import save
 from stm_models.files import atomic_path
+from stm_models.tasks.base import PlaceMaps
 from stm_models.tasks.impurity import drawing
 from stm_models.tasks.impurity.answers import positions, write_positions
+from stm_models.tasks.impurity.occlusion import CORE, RINGS
 
 __all__ = ["voltage_shares", "write"]
 
 Array = NDArray[Any]
-_CORE, _RINGS = 1.5, 8.0  # px of the input
 
 
 def write(
-    folder: Path, answer: Mapping[str, Any], image: Array, outputs: Mapping[str, Array], about: Mapping[str, Any]
+    folder: Path, answer: Mapping[str, Any], image: Array, explained: PlaceMaps | None, about: Mapping[str, Any]
 ) -> list[Path]:
-    """Write NAME_positions.csv and NAME_overlay.png; with an explanation also NAME_voltages.csv and .png."""
+    """Write NAME_positions.csv and NAME_overlay.png; of explained impurities also NAME_voltages.csv and .png."""
     name = answer["name"]
     paths = [write_positions(folder / f"{name}_positions.csv", answer)]
     step = np.asarray(about.get("step", [1.0, 1.0]))
@@ -36,44 +37,36 @@ def write(
     first = about.get("first_row", 0) * answer["pixel_nm"][0]
     extent = (0.0, image.shape[2] * pixel[1], first, first + image.shape[1] * pixel[0])
     paths.append(save(drawing.overlay(image.mean(axis=0), in_nm, confidence, extent), folder / f"{name}_overlay.png"))
-    maps = _explanation(outputs, image.shape)
-    if maps is not None:
-        here = (found - [about.get("first_row", 0), 0] + 0.5) / step - 0.5
-        shares = voltage_shares(maps, here)
+    if explained is not None:
+        shares = voltage_shares(explained.maps, explained.places - explained.corners)
         paths.append(_write_shares(folder / f"{name}_voltages.csv", shares, about))
-        titles = [f"{1000 * bias:+.4g} mV" for bias in about.get("windows", [])] or [
-            f"map {i + 1}" for i in range(len(maps))
+        voltages = [f"{1000 * bias:+.4g} mV" for bias in about.get("windows", [])] or [
+            f"map {i + 1}" for i in range(len(image))
         ]
-        paths.append(save(drawing.explanation(maps, titles, here), folder / f"{name}_voltages.png"))
+        labels = [f"impurity {i} ({score:.2f})" for i, score in enumerate(confidence)]
+        paths.append(save(drawing.explanation(explained, voltages, labels), folder / f"{name}_voltages.png"))
     return paths
 
 
 def voltage_shares(maps: Array, found: Array) -> Array:
-    """Share of each voltage in what a score depends on: (N, V, 2) float64, in the core and in the rings; sums to 1.
+    """Share of each voltage in what each score depends on: (K, V, 2) float64, in core and rings; sums to 1 or 0.
 
     Parameters
     ----------
-    maps : (V, H, W)
-        Derivative of the scores with respect to the image.
-    found : (N, 2), px
-        y, x in the maps' pixels. A pixel within the rings of two impurities counts for both.
+    maps : (K, V, h, w)
+        Derivative of each impurity's own score with respect to the image.
+    found : (K, 2), px
+        y, x of each impurity in the pixels of its maps.
     """
-    y, x = np.mgrid[: maps.shape[1], : maps.shape[2]]
-    strength = np.abs(np.asarray(maps, np.float64))
-    result = np.zeros((len(found), len(maps), 2))
-    for i, (row, column) in enumerate(found):
+    y, x = np.mgrid[: maps.shape[2], : maps.shape[3]]
+    result = np.zeros((*maps.shape[:2], 2))
+    for one, own, (row, column) in zip(result, maps, found, strict=True):
+        strength = np.abs(np.asarray(own, np.float64))
         distance = np.hypot(y - row, x - column)
-        result[i, :, 0] = strength[:, distance < _CORE].sum(axis=1)
-        result[i, :, 1] = strength[:, (distance >= _CORE) & (distance <= _RINGS)].sum(axis=1)
-        result[i] /= max(float(result[i].sum()), 1e-300)
+        one[:, 0] = strength[:, distance < CORE].sum(axis=1)
+        one[:, 1] = strength[:, (distance >= CORE) & (distance <= RINGS)].sum(axis=1)
+        one /= max(float(one.sum()), 1e-300)
     return result
-
-
-def _explanation(outputs: Mapping[str, Array], shape: tuple[int, ...]) -> Array | None:
-    for name, values in outputs.items():
-        if name not in ("prediction", "distance") and np.squeeze(values).shape == tuple(shape):
-            return np.squeeze(values)
-    return None
 
 
 def _write_shares(path: Path, shares: Array, about: Mapping[str, Any]) -> Path:

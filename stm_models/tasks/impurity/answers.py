@@ -15,7 +15,7 @@ from stm_models.files import atomic_path
 from stm_models.tasks.impurity.scoring import calibration_of, maxima
 from stm_models.tasks.verdict import verdict
 
-__all__ = ["COLUMNS", "decode", "positions", "words", "write_positions"]
+__all__ = ["COLUMNS", "decode", "places", "positions", "words", "write_positions"]
 
 COLUMNS = ("x_px", "y_px", "x_nm", "y_nm", "confidence", "radius_px", "score")
 """Of a table of positions: pixels count from zero at the centre of the file's first pixel, nm from its corner."""
@@ -63,6 +63,12 @@ def decode(
 def positions(answer: Mapping[str, Any]) -> NDArray[np.float64]:
     """Positions of an answer: (N, 2) float64, y and x in the file's pixels."""
     return np.array([[one["y_px"], one["x_px"]] for one in answer["impurities"]], np.float64).reshape(-1, 2)
+
+
+def places(answer: Mapping[str, Any], about: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Positions of an answer: (N, 2) float64, y and x in the image's pixels; the inverse of `decode`."""
+    step = np.asarray(about.get("step", [1.0, 1.0]))
+    return (positions(answer) - [about.get("first_row", 0), 0] + 0.5) / step - 0.5
 
 
 def words(answer: Mapping[str, Any]) -> str:

@@ -9,20 +9,25 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
 from stm_models.signal.calibration import Calibration, reliability
 from stm_models.signal.matching import match, match_by_height
+from stm_models.tasks.impurity.occlusion import CORE, RINGS
 from stm_models.tasks.impurity.scoring import TOLERANCE, calibration_of, maxima, truths
 
 if TYPE_CHECKING:
     from stm_models.data.dataset import Samples
+    from stm_models.tasks.base import PlaceMaps
 
 __all__ = ["explanation", "learning_curve", "overlay", "precision_recall", "reliability_diagram", "true_and_found"]
 
 Array = NDArray[Any]
 Sets = Mapping[str, tuple["Samples", Array]]
 _SHOWN = 3
+_EXPLAINED, _VOLTAGES = 4, 8  # rows and columns at most
+_VIEW = 16.0  # px around an explained impurity
 
 
 def overlay(image: Array, found: Array, confidence: Array, extent: tuple[float, float, float, float]) -> Figure:
@@ -114,20 +119,35 @@ def learning_curve(history: Sequence[Mapping[str, float]]) -> Figure:
     return figure
 
 
-def explanation(maps: Array, names: Sequence[str], found: Array) -> Figure:
-    """What the answer depends on, voltage by voltage (V, H, W), about the found positions (N, 2) y, x in px."""
-    columns = min(4, len(maps))
-    rows = -(-len(maps) // columns)
-    figure = Figure(figsize=(2.6 * columns, 2.7 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    limit = float(np.quantile(np.abs(maps), 0.999)) or 1.0
-    for panel, values, name in zip(panels, maps, names, strict=False):
-        panel.imshow(values, origin="lower", cmap="coolwarm", vmin=-limit, vmax=limit)
-        panel.scatter(found[:, 1], found[:, 0], s=30, facecolors="none", edgecolors="k", linewidths=0.6)
-        panel.set_title(name, fontsize=8)
-        panel.tick_params(labelsize=6)
-    for panel in panels[len(maps) :]:
-        panel.set_axis_off()
+def explanation(explained: PlaceMaps, voltages: Sequence[str], labels: Sequence[str]) -> Figure:
+    """What the scores of the first impurities (rows) depend on at each of the ``voltages`` (columns, a choice of many).
+
+    Each row has its own map for its own impurity, in the middle, and its own symmetric scale of colours.
+    """
+    rows = min(_EXPLAINED, len(explained.maps))
+    chosen = np.unique(np.linspace(0, len(voltages) - 1, min(len(voltages), _VOLTAGES)).round().astype(int))
+    figure = Figure(figsize=(1.7 * len(chosen) + 1.2, 1.75 * rows + 0.6), layout="constrained")
+    panels = figure.subplots(rows, len(chosen), squeeze=False, sharex=True, sharey=True)
+    for line, maps, place, label in zip(
+        panels, explained.maps, explained.places - explained.corners, labels, strict=False
+    ):
+        y, x = place
+        height, width = maps.shape[1:]
+        near = np.hypot(*np.meshgrid(np.arange(height) - y, np.arange(width) - x, indexing="ij")) < _VIEW
+        limit = float(np.abs(maps[:, near]).max()) or 1.0
+        edges = (-0.5 - x, width - 0.5 - x, -0.5 - y, height - 0.5 - y)
+        for panel, index in zip(line, chosen, strict=True):
+            shown = panel.imshow(maps[index], origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit, extent=edges)
+            for radius in (CORE, RINGS):
+                panel.add_patch(Circle((0, 0), radius, fill=False, color="k", lw=0.5, ls=":"))
+            panel.set(xlim=(-_VIEW, _VIEW), ylim=(-_VIEW, _VIEW))
+            panel.tick_params(labelsize=6)
+        line[0].set_ylabel(label, fontsize=8)
+        figure.colorbar(shown, ax=list(line), shrink=0.8, pad=0.01).ax.tick_params(labelsize=6)
+    for panel, index in zip(panels[0], chosen, strict=True):
+        panel.set_title(voltages[index], fontsize=8)
+    figure.supxlabel("px from the impurity; dotted: core and rings", fontsize=8)
+    figure.suptitle("derivative of each impurity's score", fontsize=9)
     return figure
 
 

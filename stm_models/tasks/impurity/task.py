@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stm_models.config import Config, validate
 from stm_models.search import Range, Space
-from stm_models.tasks.base import Axes, Column, Plan, Predictor, Prepared, RawMap, Simulator, Task, Variable
+from stm_models.tasks.base import Axes, Column, PlaceMaps, Plan, Predictor, Prepared, RawMap, Simulator, Task, Variable
 from stm_models.tasks.impurity import answers, scoring, simulation
 from stm_models.tasks.impurity.config import ImpuritySimulation
 from stm_models.tasks.impurity.labels import HEAT_WIDTH
@@ -140,21 +140,25 @@ class ImpurityTask(Task):
         return answers.words(answer)
 
     def explained(self, answer: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
-        """Say that the explanation is about the found impurities."""
-        return answers.words(answer)
+        """Say that one map is about the highest score alone; `places` has maps of the others."""
+        return f"the strongest of {answers.words(answer)}" if answer["count"] > 1 else "the strongest score"
+
+    def places(self, answer: Mapping[str, Any], about: Mapping[str, Any]) -> Array:
+        """Return the positions of the impurities, the highest first."""
+        return answers.places(answer, about)
 
     def answer_files(
         self,
         folder: Path,
         answer: Mapping[str, Any],
         image: Array,
-        outputs: Mapping[str, Array],
+        explained: PlaceMaps | None,
         about: Mapping[str, Any],
     ) -> list[Path]:
         """Write the table of positions, a picture, and what each position depends on; see `answer_files`."""
         from stm_models.tasks.impurity.answer_files import write
 
-        return write(folder, answer, image, outputs, about)
+        return write(folder, answer, image, explained, about)
 
     def reference_metrics(self, answer: Mapping[str, Any], path: Path) -> dict[str, float]:
         """Score against a table of positions or a bound-state map; see `reference.reference_scores`."""

@@ -5,65 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from pipelines.settings import Settings, SplitConfig
-from stm_models.data.dataset import Samples, load
-from stm_models.data.splits import Split, split
-from stm_models.errors import InputError
+from pipelines.learning import Learnt, Measured, learn
+from pipelines.parts import Parts, load_parts, split_samples
+from pipelines.settings import Settings
+from stm_models.data.dataset import Samples
 from stm_models.networks import bundle
+from stm_models.networks.model import Model
 from stm_models.progress import Progress
 from stm_models.tasks.base import Predictor, Task
 from stm_models.tasks.perturbation import CLEAN, Perturbation, find
-from stm_models.training.batches import Batches
 from stm_models.training.config import TrainConfig
 from stm_models.training.novelty import Novelty
-from stm_models.training.perturbations import copies_of, perturbed
+from stm_models.training.perturbations import perturbed
 from stm_models.training.predict import describe, predict
-from stm_models.training.trainer import TrainResult, Watch, train
+from stm_models.training.trainer import Watch
 from tracking import datasets
 from tracking.runs import Run
 
 __all__ = ["Fitted", "Measured", "Parts", "fit", "fit_baselines", "load_parts", "recipe", "scored", "split_samples"]
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Parts:
-    """A data set and its split."""
-
-    samples: Samples
-    train: Samples
-    validation: Samples
-    unseen: Samples
-
-    @property
-    def scored(self) -> dict[str, Samples]:
-        """The sets that are scored, by the prefix of their metrics."""
-        sets = {"": self.validation, "unseen_": self.unseen}
-        return {prefix: part for prefix, part in sets.items() if len(part)}
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Measured maps without labels that take part in a training.
-
-    Attributes
-    ----------
-    images : tuple of (C, H, W) float32
-        Prepared as those that a model is asked about.
-    digests : mapping of str to str
-        SHA-256 (hex) of each file, by its name.
-    """
-
-    images: tuple[Array, ...] = ()
-    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,35 +42,6 @@ class Fitted:
     network: str
     metrics: dict[str, float]
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
-
-
-def load_parts(path: str | Path, task: Task, config: SplitConfig, targets: Sequence[str] | None = None) -> Parts:
-    """Read a data set of ``task`` with some of its labels as ``targets`` and split it by group.
-
-    Raises
-    ------
-    InputError
-        For a data set that cannot be read, of another task, without such targets, or too small to split.
-    """
-    samples = load(
-        path, verify=True, include_unconverged=config.include_unconverged, targets=targets, arrays=task.arrays
-    )
-    if samples.attributes["task"] != task.name:
-        raise InputError(
-            f"{path} is a data set of task {samples.attributes['task']!r}, expected {task.name!r}: "
-            "give the task's own data set with --data"
-        )
-    chosen = split_samples(samples, task, config)
-    return Parts(samples, *(samples.subset(rows) for rows in (chosen.train, chosen.validation, chosen.unseen)))
-
-
-def split_samples(samples: Samples, task: Task, config: SplitConfig) -> Split:
-    """Split by simulated state, stratified as the task says, some values held out where it has unseen ones."""
-    return split(
-        samples.coordinates["group"], samples.coordinates[task.stratify],
-        unseen_fraction=config.unseen_fraction if task.unseen else 0,
-        validation_fraction=config.validation_fraction, seed=config.seed,
-    )  # fmt: skip
 
 
 def recipe(settings: Settings, config: TrainConfig, parts: Parts, measured: Measured | None = None) -> str:
@@ -187,6 +126,41 @@ def fit(
     run.environment({"train": config.seed, "split": settings.split.seed})
     run.json(attributes, "data.json")
 
+    learnt = _learn(run, task, config, parts, measured, on_epoch, checkpoint, watch)
+    predictions = {prefix: predict(learnt.final.model, part.images) for prefix, part in parts.scored.items()}
+    if config.refit:
+        # A model fitted again knows the validation samples: they judge and calibrate the one before.
+        predictions[""] = predict(learnt.chosen.model, parts.validation.images)
+    calibration = task.calibrate(predictions[""], parts.validation)
+    scores = scored(task, predictions, parts.scored, calibration)
+    results = (learnt.chosen, learnt.final) if config.refit else (learnt.chosen,)
+    seconds = sum(result.seconds for result in results)
+    run.metrics({**scores, "best_epoch": learnt.chosen.best_epoch, "train_seconds": seconds})
+    if any(result.halved for result in results):
+        run.tags({"train.batches": "halved, since memory did not suffice"})
+    beside = _baselines(run, task, parts, config.seed) if baselines else {}
+    names = {"": "validation", "unseen_": "unseen values"}
+    drawn = task.run_figures(
+        {names[prefix]: (part, predictions[prefix]) for prefix, part in parts.scored.items()},
+        calibration=calibration, history=learnt.chosen.history, examples=parts.samples,
+    )  # fmt: skip
+    for name, figure in drawn.items():
+        run.figure(figure, f"figures/{name}.png")
+    _bundle(run, settings, config, parts, learnt.final.model, scores, perturbation, calibration)
+    return Fitted(run.id, config.network, scores, beside)
+
+
+def _learn(
+    run: Run,
+    task: Task,
+    config: TrainConfig,
+    parts: Parts,
+    measured: Measured,
+    on_epoch: Callable[[int, dict[str, float]], None] | None,
+    checkpoint: Path | None,
+    watch: Watch | None,
+) -> Learnt:
+    """Train with a bar on the terminal and a curve in the run."""
     with Progress(config.epochs, f"train {config.network}", "epoch") as bar:
 
         def report(epoch: int, entry: dict[str, float]) -> None:
@@ -195,28 +169,14 @@ def fit(
             if on_epoch is not None:
                 on_epoch(epoch, entry)
 
-        result = train(
-            config, parts.train.images, parts.train.targets, parts.validation.images, parts.validation.targets,
-            validate=lambda prediction: task.validation(prediction, parts.validation, parts.train),
-            larger_is_better=task.larger_is_better, standardise=task.standardise,
-            on_epoch=report, checkpoint=checkpoint,
-            steps=perturbation.steps, copies=copies_of(perturbation, parts.train, config.seed),
-            batches=_on_the_fly(task, config, parts), unlabelled=measured.images, watch=watch,
+        def report_refit(epoch: int, entry: dict[str, float]) -> None:
+            bar.update(0, f"fitted again with the validation samples: epoch {epoch}")
+            run.metrics({"refit_train_loss": entry["train_loss"]}, epoch)
+
+        return learn(
+            task, config, parts, measured=measured, on_epoch=report, on_refit=report_refit, checkpoint=checkpoint,
+            watch=watch,
         )  # fmt: skip
-    predictions = {prefix: predict(result.model, part.images) for prefix, part in parts.scored.items()}
-    calibration = task.calibrate(predictions[""], parts.validation)
-    scores = scored(task, predictions, parts.scored, calibration)
-    run.metrics({**scores, "best_epoch": result.best_epoch, "train_seconds": result.seconds})
-    beside = _baselines(run, task, parts, config.seed) if baselines else {}
-    names = {"": "validation", "unseen_": "unseen values"}
-    drawn = task.run_figures(
-        {names[prefix]: (part, predictions[prefix]) for prefix, part in parts.scored.items()},
-        calibration=calibration, history=result.history, examples=parts.samples,
-    )  # fmt: skip
-    for name, figure in drawn.items():
-        run.figure(figure, f"figures/{name}.png")
-    _bundle(run, settings, config, parts, result, scores, perturbation, calibration)
-    return Fitted(run.id, config.network, scores, beside)
 
 
 def fit_baselines(task: Task, parts: Parts, seed: int) -> dict[str, tuple[Predictor, dict[str, Any]]]:
@@ -236,36 +196,19 @@ def _baselines(run: Run, task: Task, parts: Parts, seed: int) -> dict[str, dict[
     return scores
 
 
-def _on_the_fly(task: Task, config: TrainConfig, parts: Parts) -> Callable[[Any], Batches] | None:
-    if not config.on_the_fly:
-        return None
-    drawn = task.on_the_fly(parts.samples.attributes)
-    if drawn is None:
-        raise InputError(
-            f"train.on_the_fly is true, but task {task.name} cannot draw samples like those of {parts.samples.path}: "
-            "leave it out, or give a data set of another generator"
-        )
-    from stm_models.training.synthetic import SyntheticBatches
-
-    count = -(-config.epoch_samples // config.batch_size)
-    return lambda device: SyntheticBatches(
-        drawn, count=count, batch_size=config.batch_size, seed=config.seed, device=device
-    )
-
-
 def _bundle(
     run: Run,
     settings: Settings,
     config: TrainConfig,
     parts: Parts,
-    result: TrainResult,
+    model: Model,
     scores: Mapping[str, float],
     perturbation: Perturbation,
     calibration: Mapping[str, Any],
 ) -> None:
     # A model trained on perturbed images knows such images: the distance is to what it was trained on.
     known, held_out = (
-        describe(result.model, part.images if perturbation == CLEAN else perturbed(perturbation, part, config.seed))
+        describe(model, part.images if perturbation == CLEAN else perturbed(perturbation, part, config.seed))
         for part in (parts.train, parts.validation)
     )
     novelty, quantiles = Novelty.fit(known, held_out, config.seed)
@@ -279,5 +222,5 @@ def _bundle(
         "metrics": dict(scores), "distance": {"quantiles": quantiles}, "calibration": dict(calibration),
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        path = bundle.save(Path(folder) / "bundle", result.model, novelty, json.loads(json.dumps(info)))
+        path = bundle.save(Path(folder) / "bundle", model, novelty, json.loads(json.dumps(info)))
         run.artifact(path, "bundle")

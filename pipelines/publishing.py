@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from deploy.exporting.export import ExportReport, export
 from deploy.serving.session import Session
@@ -49,7 +50,8 @@ def best_run(store: Store, task: Task, among: Sequence[str] = ()) -> RunRow:
     Parameters
     ----------
     among : sequence of str
-        Ids of runs to choose from; by default all finished ones with the data set and the split of the newest.
+        Ids of runs to choose from; by default all finished ones with the data set and the split of the newest, those
+        of folds left out: they measure a configuration.
 
     Raises
     ------
@@ -62,7 +64,10 @@ def best_run(store: Store, task: Task, among: Sequence[str] = ()) -> RunRow:
         rows = [
             row
             for row in runs.find(store, task.name)
-            if row.status == "FINISHED" and "training.recipe" in row.tags and task.metric in row.metrics
+            if row.status == "FINISHED"
+            and "training.recipe" in row.tags
+            and task.metric in row.metrics
+            and row.params.get("split.folds", "0") == "0"
         ]
         if not rows:
             raise InputError(
@@ -170,12 +175,19 @@ def _compare(
             "reason": f"champion version {champion.version} predicts {_names(theirs)}, this one {_names(ours)}, so the "
             f"two cannot be compared; serve models:/{name}/{candidate.version} by its number",
         }
-    parts = _parts(store, task, row, data or row.tags.get("data.path", ""))
+    parts, known = _parts(store, task, row, data or row.tags.get("data.path", ""))
     held = parts.unseen if len(parts.unseen) else parts.validation
+    held = held.subset(~np.isin(held.coordinates["sample"], known))
+    if not len(held):
+        return {
+            "promoted": False,
+            "reason": f"run {row.id} was fitted to all samples but none of unseen values are held out: "
+            "train without train.refit, or hold out values with --set split.unseen_fraction=0.16",
+        }
     if champion.digest == candidate.digest:
         # The champion's split may differ: what it was trained on says nothing about it.
-        trained = _parts(store, task, runs.get(store, champion.run_id), parts.samples.path).train
-        held = held.subset(~np.isin(held.coordinates["sample"], trained.coordinates["sample"]))
+        _, known = _parts(store, task, runs.get(store, champion.run_id), parts.samples.path)
+        held = held.subset(~np.isin(held.coordinates["sample"], known))
     if not len(held):
         return {
             "promoted": False,
@@ -205,8 +217,8 @@ def _held_out_by(row: RunRow) -> tuple[str | None, ...]:
     return (row.tags.get("data.digest"), *split)
 
 
-def _parts(store: Store, task: Task, row: RunRow, path: str | Path) -> Parts:
-    """Read the data set of a run, split as the run split it."""
+def _parts(store: Store, task: Task, row: RunRow, path: str | Path) -> tuple[Parts, NDArray[np.int64]]:
+    """Read the data set of a run, split as the run split it; and the numbers of the samples its model knows."""
     if not Path(path).is_dir():
         raise InputError(
             f"the data set of run {row.id} is not at {path or 'any known place'} any more: "
@@ -220,7 +232,7 @@ def _parts(store: Store, task: Task, row: RunRow, path: str | Path) -> Parts:
             f"{path} has digest {parts.samples.attributes['digest'][:12]}, run {row.id} was trained on "
             f"{row.tags['data.digest'][:12]}: put the run's data set back, then promote"
         )
-    return parts
+    return parts, parts.fitted(train.refit).coordinates["sample"]
 
 
 def published(store: Store, task: Task, row: RunRow, out: Path) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from stm_models.config import Config, merge, parse_assignments, validate
 from stm_models.errors import InputError, unknown
@@ -41,6 +41,23 @@ class SplitConfig(Config):
     validation_fraction: float = Field(0.2, gt=0, lt=1, description="share of the other groups")
     seed: int = Field(0, ge=0)
     include_unconverged: bool = Field(False, description="use states whose cycle did not converge too")
+    folds: int = Field(0, ge=0, le=1000, description="0, or so many folds, of which one validates")
+    fold: int = Field(0, ge=0, description="which, from 0", validate_default=True)
+
+    @field_validator("folds")
+    @classmethod
+    def _several(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("expected 2 folds or more, or 0 for none")
+        return value
+
+    @field_validator("fold")
+    @classmethod
+    def _one_of_them(cls, value: int, info: ValidationInfo) -> int:
+        folds = info.data.get("folds", 0)
+        if value >= max(folds, 1):
+            raise ValueError(f"there are {folds} folds, numbered from 0")
+        return value
 
 
 class TuneConfig(Config):

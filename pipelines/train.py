@@ -1,11 +1,15 @@
 """Train one network on a data set; the run is recorded in MLflow with its baselines beside it.
 
+Several processes train one network together when torchrun starts them:
+torchrun --nproc-per-node 2 -m pipelines train hubbard --data quick.zarr
+
 Example: stm train hubbard --data quick.zarr --model mlp
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,13 +17,15 @@ from typing import Any
 
 import yaml
 
-from pipelines import settings
-from pipelines.fitting import Measured, fit, load_parts, recipe
+from pipelines import repeats, settings
+from pipelines.fitting import Measured, Parts, fit, load_parts, recipe
+from pipelines.learning import learn, refit_checkpoint
 from stm_models.data import readers
 from stm_models.errors import InputError
 from stm_models.files import sha256
 from stm_models.networks import registry
 from stm_models.tasks.base import Task
+from stm_models.training import distributed
 from tracking import runs
 from tracking.store import Store, connect
 
@@ -38,26 +44,57 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--experiment", nargs="+", metavar="FILE", default=[],
         help="measured maps without labels, for the term of the loss that train.confidence_weight weighs",
     )  # fmt: skip
+    many = parser.add_mutually_exclusive_group()
+    many.add_argument("--seeds", type=int, metavar="N", help="train with N seeds; mean and spread in a parent run")
+    many.add_argument(
+        "--folds", type=int, metavar="K", help="validate on each of K folds of the simulated states in turn"
+    )
     parser.add_argument("--resume", metavar="RUN_ID", help="continue an interrupted run with the configuration it has")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Train."""
     chosen = settings.load(args.task, args.preset, config=args.config, assignments=_assignments(args), seed=args.seed)
-    store = connect()
+    again = _kind(args)
     if args.resume:
-        chosen = _resumed(store, args.resume)
+        chosen, again = _resumed(connect(), args.resume)
     registry.check(chosen.train.network, chosen.train.options)
-    parts = load_parts(args.data, chosen.task, chosen.split, chosen.train.targets)
-    measured = read_measured(chosen.task, args.experiment, parts.samples.attributes["input"])
-    if args.resume:
-        _same_maps(store, args.resume, recipe(chosen, chosen.train, parts, measured), measured)
-    with runs.start(store, chosen.task.name, f"train {chosen.train.network}", resume=args.resume) as record:
+    with distributed.joined(chosen.train.device) as world:
+        parts = load_parts(args.data, chosen.task, chosen.split, chosen.train.targets)
+        measured = read_measured(chosen.task, args.experiment, parts.samples.attributes["input"])
+        if world.size > 1 and again:
+            raise InputError(f"--{again[0]} in processes of torchrun: let these train one run, or start stm alone")
+        if world.rank == 0:
+            result = _recorded(connect(), chosen, parts, measured, again, args.resume)
+        else:
+            learn(chosen.task, chosen.train, parts, measured=measured)
+    if world.rank:
+        sys.exit(0)  # rank 0 answers
+    return result
+
+
+def _recorded(
+    store: Store,
+    chosen: settings.Settings,
+    parts: Parts,
+    measured: Measured,
+    again: tuple[str, int] | None,
+    resume: str | None,
+) -> dict[str, Any]:
+    if again:
+        result = repeats.repeat(
+            store, chosen, parts, *again, checkpoint_of=_checkpoint, measured=measured, resume=resume
+        )
+        for each in result["runs"]:
+            _clear(each["run_id"])
+        return {**result, "link": store.run_link(result["run_id"])}
+    if resume:
+        _same_maps(store, resume, recipe(chosen, chosen.train, parts, measured), measured)
+    with runs.start(store, chosen.task.name, f"train {chosen.train.network}", resume=resume) as record:
         print(f"run {record.id}: if interrupted, continue with --resume {record.id}")
         link = store.run_link(record.id)
-        checkpoint = _CHECKPOINTS / f"{record.id}.pt"
-        fitted = fit(record, chosen, chosen.train, parts, checkpoint=checkpoint, measured=measured)
-        checkpoint.unlink(missing_ok=True)
+        fitted = fit(record, chosen, chosen.train, parts, checkpoint=_checkpoint(record.id), measured=measured)
+        _clear(record.id)
     return {**asdict(fitted), "link": link}
 
 
@@ -79,7 +116,9 @@ def read_measured(task: Task, files: Sequence[str], input_spec: Mapping[str, Any
 
 
 def describe(result: dict[str, Any]) -> str:
-    """List the scores of the network and of the baselines."""
+    """List the scores of the network and of the baselines, or of repetitions mean and spread."""
+    if "runs" in result:
+        return f"{repeats.describe(result)}\nlook at it: {result['link']}"
     rows = {result["network"]: result["metrics"], **result["baselines"]}
     lines = [f"run {result['run_id']}"]
     for name, found in rows.items():
@@ -87,9 +126,25 @@ def describe(result: dict[str, Any]) -> str:
     return "\n".join([*lines, f"look at it: {result['link']}"])
 
 
+def _kind(args: argparse.Namespace) -> tuple[str, int] | None:
+    given = [(kind, getattr(args, kind)) for kind in repeats.KINDS if getattr(args, kind) is not None]
+    return given[0] if given else None
+
+
+def _checkpoint(run_id: str) -> Path:
+    return _CHECKPOINTS / f"{run_id}.pt"
+
+
+def _clear(run_id: str) -> None:
+    for path in (_checkpoint(run_id), refit_checkpoint(_checkpoint(run_id))):
+        path.unlink(missing_ok=True)
+
+
 def _assignments(args: argparse.Namespace) -> list[str]:
-    if args.resume and (args.assignments or args.model or args.config or args.include_unconverged):
-        raise InputError("--resume keeps the configuration that the run has: leave --set, --config and --model out")
+    if args.resume and (args.assignments or args.model or args.config or args.include_unconverged or _kind(args)):
+        raise InputError(
+            "--resume keeps the configuration that the run has: leave --set, --config, --model, --seeds and --folds out"
+        )
     pairs = list(args.assignments)
     pairs += [f"train.network={args.model}"] if args.model else []
     pairs += ["split.include_unconverged=true"] if args.include_unconverged else []
@@ -102,12 +157,13 @@ def _same_maps(store: Store, run_id: str, wanted: str, measured: Measured) -> No
         raise InputError(f"run {run_id} was started with other measured maps: give the same --experiment files")
 
 
-def _resumed(store: Store, run_id: str) -> settings.Settings:
+def _resumed(store: Store, run_id: str) -> tuple[settings.Settings, tuple[str, int] | None]:
     row = runs.get(store, run_id)
-    if not (_CHECKPOINTS / f"{run_id}.pt").is_file():
+    again = repeats.repeated(row)
+    if again is None and not _checkpoint(run_id).is_file():
         raise InputError(
             f"run {run_id} ({row.outcome}) has no checkpoint in {_CHECKPOINTS.absolute()}: "
             "resume in the folder where it was started, or train anew without --resume"
         )
     values = yaml.safe_load(runs.download(store, run_id, "config.yaml").read_text(encoding="utf-8"))
-    return settings.load(values["task"], values["preset"], recorded=values)
+    return settings.load(values["task"], values["preset"], recorded=values), again

@@ -42,6 +42,7 @@ def split(
     unseen_fraction: float = 0.16,
     validation_fraction: float = 0.2,
     seed: int,
+    fold: tuple[int, int] | None = None,
 ) -> Split:
     """Split samples into train, validation and unseen.
 
@@ -63,16 +64,21 @@ def split(
         Fraction of the remaining groups, at least one group.
     seed : int
         Decides which groups are in validation.
+    fold : (int, int), optional
+        Number, from 0, and count of folds: validation is then this fold in place of ``validation_fraction``. The
+        folds of one seed share no group and are together all groups that are not unseen.
 
     Raises
     ------
     InputError
-        When fewer than two groups are left to split.
+        When fewer than two groups are left to split, or fewer than there are folds.
     ValueError
-        For fractions out of range or a group with two values.
+        For fractions out of range, a fold that does not exist or a group with two values.
     """
     if not 0 <= unseen_fraction < 1 or not 0 < validation_fraction < 1:
         raise ValueError(f"fractions must lie between 0 and 1: {unseen_fraction}, {validation_fraction}")
+    if fold is not None and not 0 <= fold[0] < fold[1] >= 2:
+        raise ValueError(f"there is no fold {fold[0]} of {fold[1]}")
     names, first, group_of = np.unique(groups, return_index=True, return_inverse=True)
     rounded = np.round(np.asarray(values, np.float64), 9)
     value = rounded[first]
@@ -94,8 +100,15 @@ def split(
         )
     rng = np.random.default_rng(seed)
     rest = rest[np.lexsort((rng.random(len(rest)), value[rest]))]
-    take = min(max(1, round(validation_fraction * len(rest))), len(rest) - 1)
-    places = np.floor((np.arange(take) + rng.random()) * len(rest) / take).astype(np.int64)
+    if fold is None:
+        take = min(max(1, round(validation_fraction * len(rest))), len(rest) - 1)
+        places = np.floor((np.arange(take) + rng.random()) * len(rest) / take).astype(np.int64)
+    elif fold[1] <= len(rest):
+        places = np.arange(fold[0], len(rest), fold[1])
+    else:
+        raise InputError(
+            f"cannot make {fold[1]} folds of {len(rest)} simulated states: a state is never split, so ask for fewer"
+        )
     validation = np.zeros(len(names), bool)
     validation[rest[places]] = True
     return Split(

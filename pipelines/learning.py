@@ -1,0 +1,125 @@
+"""The training of a network on a data set: the epoch chosen on validation samples, then fitted again where asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from pipelines.parts import Parts
+from stm_models.errors import InputError
+from stm_models.tasks.base import Task
+from stm_models.tasks.perturbation import find
+from stm_models.training.batches import Batches
+from stm_models.training.config import TrainConfig
+from stm_models.training.perturbations import copies_of
+from stm_models.training.trainer import OnEpoch, TrainResult, Watch, refit, train
+
+__all__ = ["Learnt", "Measured", "learn", "refit_checkpoint"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Measured maps without labels that take part in a training.
+
+    Attributes
+    ----------
+    images : tuple of (C, H, W) float32
+        Prepared as those that a model is asked about.
+    digests : mapping of str to str
+        SHA-256 (hex) of each file, by its name.
+    """
+
+    images: tuple[Array, ...] = ()
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A training's outcome.
+
+    Attributes
+    ----------
+    chosen : TrainResult
+        Of the training samples alone, its epoch chosen on the validation samples.
+    final : TrainResult
+        What is exported: ``chosen`` itself or, with ``train.refit``, the network fitted to both.
+    """
+
+    chosen: TrainResult
+    final: TrainResult
+
+
+def learn(
+    task: Task,
+    config: TrainConfig,
+    parts: Parts,
+    *,
+    measured: Measured | None = None,
+    on_epoch: OnEpoch | None = None,
+    on_refit: OnEpoch | None = None,
+    checkpoint: Path | None = None,
+    watch: Watch | None = None,
+) -> Learnt:
+    """Train as a task's configuration says; the parameters are those of `pipelines.fitting.fit`.
+
+    Raises
+    ------
+    InputError
+        As `stm_models.training.trainer.train`.
+    """
+    perturbation = find(task.perturbations(), config.perturbation)
+    measured = measured or Measured()
+    if config.refit and config.on_the_fly:
+        raise InputError(
+            "train.refit is true with train.on_the_fly, which trains on no samples of the data set: choose one"
+        )
+
+    def data(fitted: Any) -> dict[str, Any]:
+        return {
+            "standardise": task.standardise, "steps": perturbation.steps, "unlabelled": measured.images,
+            "copies": copies_of(perturbation, fitted, config.seed), "batches": _on_the_fly(task, config, parts),
+            "numbers": fitted.coordinates["sample"],
+        }  # fmt: skip
+
+    chosen = train(
+        config, parts.train.images, parts.train.targets, parts.validation.images, parts.validation.targets,
+        validate=lambda prediction: task.validation(prediction, parts.validation, parts.train),
+        larger_is_better=task.larger_is_better, on_epoch=on_epoch, checkpoint=checkpoint, watch=watch,
+        **data(parts.train),
+    )  # fmt: skip
+    if not config.refit:
+        return Learnt(chosen, chosen)
+    both = parts.fitted(refit=True)
+    final = refit(
+        config, both.images, both.targets, first=chosen, on_epoch=on_refit,
+        checkpoint=None if checkpoint is None else refit_checkpoint(checkpoint), **data(both),
+    )  # fmt: skip
+    return Learnt(chosen, final)
+
+
+def refit_checkpoint(path: Path) -> Path:
+    """Return where the state of fitting again is kept, beside that of the training at ``path``."""
+    return path.with_suffix(".refit.pt")
+
+
+def _on_the_fly(task: Task, config: TrainConfig, parts: Parts) -> Callable[[Any], Batches] | None:
+    if not config.on_the_fly:
+        return None
+    drawn = task.on_the_fly(parts.samples.attributes)
+    if drawn is None:
+        raise InputError(
+            f"train.on_the_fly is true, but task {task.name} cannot draw samples like those of {parts.samples.path}: "
+            "leave it out, or give a data set of another generator"
+        )
+    from stm_models.training.synthetic import SyntheticBatches
+
+    count = -(-config.epoch_samples // config.batch_size)
+    return lambda device: SyntheticBatches(
+        drawn, count=count, batch_size=config.batch_size, seed=config.seed, device=device
+    )

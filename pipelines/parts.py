@@ -1,0 +1,75 @@
+"""A data set and its split into training, validation and values never seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.settings import SplitConfig
+from stm_models.data.dataset import Samples, load
+from stm_models.data.splits import Split, split
+from stm_models.errors import InputError
+from stm_models.tasks.base import Task
+
+__all__ = ["Parts", "divide", "load_parts", "split_samples"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A data set and its split."""
+
+    samples: Samples
+    train: Samples
+    validation: Samples
+    unseen: Samples
+
+    def fitted(self, refit: bool) -> Samples:
+        """Return what a model is fitted to: with ``refit`` the validation samples too, in the data set's order."""
+        if not refit:
+            return self.train
+        known = np.concatenate([part.coordinates["sample"] for part in (self.train, self.validation)])
+        return self.samples.subset(np.flatnonzero(np.isin(self.samples.coordinates["sample"], known)))
+
+    @property
+    def scored(self) -> dict[str, Samples]:
+        """The sets that are scored, by the prefix of their metrics."""
+        sets = {"": self.validation, "unseen_": self.unseen}
+        return {prefix: part for prefix, part in sets.items() if len(part)}
+
+
+def load_parts(path: str | Path, task: Task, config: SplitConfig, targets: Sequence[str] | None = None) -> Parts:
+    """Read a data set of ``task`` with some of its labels as ``targets`` and split it by group.
+
+    Raises
+    ------
+    InputError
+        For a data set that cannot be read, of another task, without such targets, or too small to split.
+    """
+    samples = load(
+        path, verify=True, include_unconverged=config.include_unconverged, targets=targets, arrays=task.arrays
+    )
+    if samples.attributes["task"] != task.name:
+        raise InputError(
+            f"{path} is a data set of task {samples.attributes['task']!r}, expected {task.name!r}: "
+            "give the task's own data set with --data"
+        )
+    return divide(samples, task, config)
+
+
+def divide(samples: Samples, task: Task, config: SplitConfig) -> Parts:
+    """Split samples by group."""
+    chosen = split_samples(samples, task, config)
+    return Parts(samples, *(samples.subset(rows) for rows in (chosen.train, chosen.validation, chosen.unseen)))
+
+
+def split_samples(samples: Samples, task: Task, config: SplitConfig) -> Split:
+    """Split by simulated state, stratified as the task says, some values held out where it has unseen ones."""
+    return split(
+        samples.coordinates["group"], samples.coordinates[task.stratify],
+        unseen_fraction=config.unseen_fraction if task.unseen else 0,
+        validation_fraction=config.validation_fraction, seed=config.seed,
+        fold=(config.fold, config.folds) if config.folds else None,
+    )  # fmt: skip

@@ -1,0 +1,156 @@
+"""One training repeated, with several seeds or on every fold: a parent run with a nested run each, and their spread.
+
+Whatever is finished is kept: an interrupted repetition continues with the nested run that was not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.fitting import Measured, fit, recipe
+from pipelines.parts import Parts, divide
+from pipelines.settings import Settings
+from stm_models.errors import InputError
+from tracking import datasets, runs
+from tracking.store import Store
+
+__all__ = ["KINDS", "describe", "repeat", "repeated"]
+
+KINDS = ("seeds", "folds")
+
+_RESULT = "fitted.json"
+_KIND, _COUNT = "repeats.kind", "repeats.count"
+
+
+def repeated(row: runs.RunRow) -> tuple[str, int] | None:
+    """Return of which kind the repetitions of a run are, and how many; ``None`` for another run."""
+    return (row.tags[_KIND], int(row.tags[_COUNT])) if _KIND in row.tags else None
+
+
+def repeat(
+    store: Store,
+    chosen: Settings,
+    parts: Parts,
+    kind: str,
+    count: int,
+    *,
+    checkpoint_of: Callable[[str], Path],
+    measured: Measured | None = None,
+    resume: str | None = None,
+) -> dict[str, Any]:
+    """Train ``count`` times.
+
+    Parameters
+    ----------
+    kind : str
+        ``"seeds"``: ``train.seed`` and those after it, on one split; ``"folds"``: every fold of the groups once as
+        validation.
+    checkpoint_of : callable
+        Where the training state of a run is kept.
+    resume : str, optional
+        The parent run of an interrupted call.
+
+    Returns
+    -------
+    dict
+        run_id, network, kind, metrics (mean and std of each), runs (run_id, name and metrics of each), best (the seed
+        with the best validation metric; ``None`` for folds, which have different validation samples), metric.
+
+    Raises
+    ------
+    InputError
+        For fewer than two repetitions, more folds than groups, or as `pipelines.fitting.fit`.
+    """
+    if count < 2:
+        raise InputError(f"--{kind} is {count}: expected at least 2, or leave it out")
+    task, network = chosen.task, chosen.train.network
+    planned = [(name, each, _parts_of(each, parts, kind)) for name, each in _plan(chosen, kind, count)]
+    tags = {"network": network, "task": task.name, _KIND: kind, _COUNT: count}
+    with runs.start(store, task.name, f"train {network} {count} {kind}", tags=tags, resume=resume) as parent:
+        print(f"run {parent.id}: if interrupted, continue with --resume {parent.id}")
+        parent.config(chosen.record("split", "train"))
+        attributes = parts.samples.attributes
+        datasets.log(parent, {**attributes, "samples": len(parts.samples)}, parts.samples.path)
+        parent.environment({"train": chosen.train.seed, "split": chosen.split.seed})
+        children = {row.tags.get("repeat"): row for row in runs.find(store, task.name, parent=parent.id)}
+        found: dict[str, dict[str, Any]] = {}
+        for name, each, own in planned:
+            wanted, row = recipe(each, each.train, own, measured), children.get(name)
+            if row is not None and row.tags.get("training.recipe", wanted) != wanted:
+                raise InputError(f"run {parent.id} was started with other data or measured maps: give the same ones")
+            if row is not None and row.status == "FINISHED":
+                found[name] = json.loads(runs.download(store, row.id, _RESULT).read_text(encoding="utf-8"))
+                continue
+            with runs.start(
+                store, task.name, f"train {network} {name}", parent=parent.id, tags={"repeat": name},
+                resume=None if row is None else row.id,
+            ) as record:  # fmt: skip
+                checkpoint = checkpoint_of(record.id)
+                fitted = fit(record, each, each.train, own, checkpoint=checkpoint, measured=measured)
+                record.json(asdict(fitted), _RESULT)
+                found[name] = asdict(fitted)
+        result = _summary(parent.id, network, kind, found, task.metric, task.larger_is_better)
+        parent.metrics(
+            {f"{key}_{what}": value for key, both in result["metrics"].items() for what, value in both.items()}
+        )
+        if result["best"]:
+            parent.tags({"best": result["best"]["name"], "best.run_id": result["best"]["run_id"]})
+        parent.json(result, "repeats.json")
+    return result
+
+
+def describe(result: Mapping[str, Any]) -> str:
+    """List mean and spread of every metric, and the best seed."""
+    lines = [f"run {result['run_id']}: {len(result['runs'])} {result['kind']} of {result['network']}"]
+    for key, found in result["metrics"].items():
+        lines.append(f"  {key:<28}{found['mean']:.4g} ± {found['std']:.2g}")
+    if result["best"]:
+        best = result["best"]
+        lines.append(f"best {result['metric']} on validation {best['value']:.4g}: {best['name']}, run {best['run_id']}")
+    return "\n".join(lines)
+
+
+def _plan(chosen: Settings, kind: str, count: int) -> Iterator[tuple[str, Settings]]:
+    for number in range(count):
+        if kind == "seeds":
+            seed = chosen.train.seed + number
+            yield f"seed {seed}", replace(chosen, train=chosen.train.model_copy(update={"seed": seed}))
+        else:
+            fold = {"folds": count, "fold": number}
+            yield f"fold {number}", replace(chosen, split=chosen.split.model_copy(update=fold))
+
+
+def _parts_of(chosen: Settings, parts: Parts, kind: str) -> Parts:
+    return parts if kind == "seeds" else divide(parts.samples, chosen.task, chosen.split)
+
+
+def _summary(
+    run_id: str, network: str, kind: str, found: Mapping[str, Mapping[str, Any]], metric: str, larger_is_better: bool
+) -> dict[str, Any]:
+    scores = [_flat(each) for each in found.values()]
+    keys = [key for key in scores[0] if all(key in each for each in scores)]
+    choose = max if larger_is_better else min
+    name = choose(found, key=lambda name: found[name]["metrics"][metric])
+    best = {"name": name, "run_id": found[name]["run_id"], "value": found[name]["metrics"][metric]}
+    return {
+        "run_id": run_id, "network": network, "kind": kind, "metric": metric,
+        "metrics": {key: _spread([each[key] for each in scores]) for key in keys},
+        "runs": [{"name": name, "run_id": each["run_id"], "metrics": each["metrics"]} for name, each in found.items()],
+        "best": best if kind == "seeds" else None,
+    }  # fmt: skip
+
+
+def _flat(fitted: Mapping[str, Any]) -> dict[str, float]:
+    beside = {f"{name}.{key}": value for name, found in fitted["baselines"].items() for key, value in found.items()}
+    return {**fitted["metrics"], **beside}
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    """Mean and sample standard deviation."""
+    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1))}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,11 +36,17 @@ class Network(nn.Module, ABC):
         Number of targets.
     options : NetworkOptions
         A validated instance of the class's ``Options``.
+
+    Attributes
+    ----------
+    start : mapping
+        Where the weights that it started from came from, when not from the seed; JSON values.
     """
 
     Options: ClassVar[type[NetworkOptions]]
     space: ClassVar[Space] = {}
     head: nn.Module
+    start: Mapping[str, Any] = {}
 
     def __init__(self, in_shape: tuple[int, int, int], outputs: int, options: NetworkOptions) -> None:
         super().__init__()

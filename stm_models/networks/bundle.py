@@ -37,7 +37,7 @@ class Bundle:
     novelty : Novelty or None
         Of what ``model.describe`` gives.
     info : dict
-        network, options, input, targets, task, data, explained.
+        network, options, input, targets, task, data, explained; start, where the training started from given weights.
     """
 
     model: Model
@@ -90,7 +90,7 @@ def save(bundle_dir: str | Path, model: Model, novelty: Novelty | None, info: Ma
             part / _WEIGHTS,
             metadata={"format": "pt"},
         )
-        write_json(part / _INFO, dict(info))
+        write_json(part / _INFO, {**info, **({"start": dict(model.network.start)} if model.network.start else {})})
         _swap(part, bundle_dir)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
@@ -124,7 +124,7 @@ def load(bundle_dir: str | Path) -> Bundle:
     try:
         in_shape = tuple(tensors["model.pixel_mean"].shape)
         outputs = len(tensors["model.target_mean"])
-        model = Model.blank(create(info["network"], in_shape, outputs, info["options"]))
+        model = Model.blank(create(info["network"], in_shape, outputs, info["options"], blank=True))
         model.load_state_dict(_part(tensors, "model."))
         novelty = None
         if "novelty.variances" in tensors:

@@ -1,4 +1,4 @@
-"""A multi-layer perceptron on block-averaged pixels."""
+"""Multi-layer perceptrons on block-averaged pixels."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from stm_models.networks.base import BlockMean, Network, NetworkOptions
-from stm_models.search import Choice, Space
+from stm_models.search import Choice, Range, Space
 
-__all__ = ["MLP", "MLPOptions"]
+__all__ = ["MLP", "FullyConnected", "FullyConnectedOptions", "MLPOptions"]
 
 
 class MLPOptions(NetworkOptions):
@@ -55,3 +55,18 @@ class MLP(Network):
     def features(self, x: Tensor) -> Tensor:
         """Return the (B, last hidden width) features of ``x`` (B, C, H, W)."""
         return self.body(self.pool(x))
+
+
+class FullyConnectedOptions(MLPOptions):
+    """Options of `FullyConnected`: those of `MLP` with the paper's values."""
+
+    pool: int = Field(1, ge=1, le=64)
+    hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field((512, 256), min_length=1, max_length=8)
+    activation: Literal["gelu", "relu"] = "relu"
+
+
+class FullyConnected(MLP):
+    """The fully connected network of arXiv 2602.18890: every pixel, 512, 256."""
+
+    Options = FullyConnectedOptions
+    space: ClassVar[Space] = {"dropout": Range(0.0, 0.5)}

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from stm_models.config import validate
 from stm_models.errors import InputError, unknown
+from stm_models.networks import timm_backbone
 from stm_models.networks.base import Network
 from stm_models.networks.conv import Conv
 from stm_models.networks.fieldnet import FieldNet
+from stm_models.networks.linear import Linear
 from stm_models.networks.map_network import MapNetwork
-from stm_models.networks.mlp import MLP
+from stm_models.networks.mlp import MLP, FullyConnected
+from stm_models.networks.resnet import RESNETS
 from stm_models.networks.voltage_attention import VoltageAttention
 from stm_models.search import Space
 
 __all__ = ["answers_with_map", "check", "create", "default_options", "names", "register", "space"]
 
+_START = ("pretrained", "weights")
 _NETWORKS: dict[str, type[Network]] = {}
+_FAMILIES: dict[str, Callable[[str], type[Network]]] = {timm_backbone.PREFIX: timm_backbone.network}
 
 
 def register(name: str, network: type[Network]) -> None:
@@ -36,7 +41,7 @@ def register(name: str, network: type[Network]) -> None:
 
 
 def names() -> list[str]:
-    """Return the names of all networks, sorted."""
+    """Return the names of all networks but those of timm (``timm:NAME``), sorted."""
     return sorted(_NETWORKS)
 
 
@@ -47,26 +52,32 @@ def create(
     options: Mapping[str, Any] | None = None,
     *,
     seed: int = 0,
+    blank: bool = False,
 ) -> Network:
     """Build a network with weights drawn from ``seed``; the global random state is left as it was.
 
     Parameters
     ----------
     name : str
-        One of `names`.
+        One of `names`, or ``timm:NAME`` for any network of timm.
     in_shape : (channels, height, width)
         Shape of one image.
     outputs : int
         Number of targets.
     options : mapping, optional
         Overrides of `default_options`.
+    blank : bool
+        Leave out the weights that ``options`` say to start from: others will be loaded.
 
     Raises
     ------
     InputError
-        For an unknown name or option, or a shape that the network cannot take.
+        For an unknown name or option, a shape that the network cannot take, or weights to start from that cannot
+        be had or do not fit.
     """
     kind = _find(name)
+    if blank:
+        options = {key: value for key, value in dict(options or {}).items() if key not in _START}
     validated = validate(kind.Options, options or {}, f"options of network {name!r}")
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
@@ -94,12 +105,19 @@ def space(name: str) -> Space:
 
 
 def _find(name: str) -> type[Network]:
-    if name not in _NETWORKS:
-        raise unknown("network", name, names())
-    return _NETWORKS[name]
+    if name in _NETWORKS:
+        return _NETWORKS[name]
+    family, colon, member = name.partition(":")
+    if colon and family in _FAMILIES:
+        return _FAMILIES[family](member)
+    raise unknown("network", name, [*names(), *(f"{family}:NAME" for family in _FAMILIES)])
 
 
+register("linear", Linear)
+register("fc", FullyConnected)
 register("mlp", MLP)
 register("conv", Conv)
 register("fieldnet", FieldNet)
 register("voltage_attention", VoltageAttention)
+for _name, _resnet in RESNETS.items():
+    register(_name, _resnet)

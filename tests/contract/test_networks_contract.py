@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from deploy.exporting import write as writing
 from stm_models.errors import InputError
 from stm_models.networks import bundle, registry
 from stm_models.networks.map_network import SYMMETRIES, turn
@@ -11,15 +12,32 @@ from stm_models.networks.model import Model
 from stm_models.search import Choice, Range
 from stm_models.training.novelty import Novelty
 
-NETWORKS = registry.names()
-MAPS = [name for name in NETWORKS if registry.answers_with_map(name)]
-SCALARS = [name for name in NETWORKS if name not in MAPS]
+OWN = ["conv", "fc", "fieldnet", "linear", "mlp", "voltage_attention"]
+QUICK = [
+    *OWN, "resnet18", "timm:mobilenetv3_small_050", "timm:test_convnext", "timm:test_efficientnet",
+    "timm:test_resnet", "timm:test_vit",
+]  # fmt: skip
+LARGE = [
+    "resnet34", "resnet50", "resnet101", "timm:convnext_atto", "timm:efficientnet_b0", "timm:resnet18d.ra2_in1k",
+    "timm:vit_tiny_patch16_224",
+]  # fmt: skip
+NETWORKS = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
+MAPS = [name for name in QUICK if registry.answers_with_map(name)]
+SCALARS = [name for name in QUICK if name not in MAPS]
+# Whose patches or strides must fill the image for every pixel to count.
+PATCHES = {"timm:test_vit": 16, "timm:vit_tiny_patch16_224": 16, "timm:test_convnext": 32, "timm:convnext_atto": 32}
 SHAPES = [(1, 16, 16), (1, 33, 41), (3, 24, 17)]
 
 
 @pytest.fixture(params=NETWORKS)
 def name(request):
     return request.param
+
+
+def _fitting(name, shape):
+    """``shape``, or the next larger one that whole patches fill."""
+    patch = PATCHES.get(name, 1)
+    return (shape[0], *(-(-size // patch) * patch for size in shape[1:]))
 
 
 def _images(shape, count=5, seed=0):
@@ -30,27 +48,67 @@ def _outputs(name, count):
     return 1 if name in MAPS else count
 
 
+def _anywhere(network, seed=5):
+    """Move weights and running statistics away from where initialisation puts many of them: to zero and one."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.running_mean.copy_(torch.linspace(-0.2, 0.5, layer.num_features))
+                layer.running_var.copy_(torch.linspace(0.3, 2.0, layer.num_features))
+    return network
+
+
 def _model(name, shape=(3, 33, 41), outputs=2, seed=1):
+    shape = _fitting(name, shape)
     images, outputs = _images(shape, 6, seed), _outputs(name, outputs)
     targets = np.random.default_rng(seed).normal(2.0, 1.5, (6, outputs))
-    return Model.for_data(registry.create(name, shape, outputs, seed=seed), images, targets).eval()
+    return Model.for_data(_anywhere(registry.create(name, shape, outputs, seed=seed)), images, targets).eval()
+
+
+def _fresh(model, count, seed):
+    return torch.from_numpy(_images(tuple(model.pixel_mean.shape), count, seed))
+
+
+def _info(name):
+    return {
+        "network": name,
+        "options": {},
+        "input": {"kind": "test"},
+        "task": "hubbard",
+        "explained": 0,
+        "targets": [{"name": "U", "unit": "eV", "description": ""}],
+        "data": {"recipe": "r", "digest": "d"},
+    }
+
+
+def _novelty(model):
+    return Novelty.fit(*(model.describe(_fresh(model, count, count)).detach().numpy() for count in (12, 4)))
+
+
+def test_every_family_is_here():
+    assert set(registry.names()) <= {*QUICK, *LARGE}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("batch", [1, 4])
-@pytest.mark.parametrize("name", SCALARS)
-def test_shapes(name, shape, batch):
+@pytest.mark.parametrize("name", [n for n in NETWORKS if n not in MAPS])
+def test_shapes(name, shape):
+    shape = _fitting(name, shape)
     network = registry.create(name, shape, 3).eval()
-    x = torch.from_numpy(_images(shape, batch))
-    features = network.features(x)
-    assert network(x).shape == (batch, 3)
-    assert features.ndim == 2
-    torch.testing.assert_close(network.head(features), network(x))
+    for batch in (1, 4):
+        x = torch.from_numpy(_images(shape, batch))
+        features = network.features(x)
+        assert network(x).shape == (batch, 3)
+        assert features.ndim == 2
+        torch.testing.assert_close(network.head(features), network(x))
 
 
 def test_gradient_reaches_every_parameter_and_most_pixels(name):
-    network = registry.create(name, (3, 33, 41), _outputs(name, 2)).train()
-    x = torch.from_numpy(_images((3, 33, 41), 8)).requires_grad_(True)
+    shape = _fitting(name, (3, 33, 41))
+    network = _anywhere(registry.create(name, shape, _outputs(name, 2))).train()
+    x = torch.from_numpy(_images(shape, 8)).requires_grad_(True)
     network(x).square().sum().backward()
     for key, parameter in network.named_parameters():
         assert parameter.grad is not None, key
@@ -60,64 +118,88 @@ def test_gradient_reaches_every_parameter_and_most_pixels(name):
 
 
 def test_seed_decides_weights_and_nothing_else_does(name):
+    shape = _fitting(name, (1, 16, 16))
     before = torch.random.get_rng_state()
-    first = registry.create(name, (1, 16, 16), 1, seed=7).state_dict()
+    first = registry.create(name, shape, 1, seed=7).state_dict()
+    assert torch.equal(before, torch.random.get_rng_state())
     torch.rand(3)
-    second = registry.create(name, (1, 16, 16), 1, seed=7).state_dict()
-    other = registry.create(name, (1, 16, 16), 1, seed=8).state_dict()
+    second = registry.create(name, shape, 1, seed=7).state_dict()
+    other = registry.create(name, shape, 1, seed=8).state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)
-    torch.random.set_rng_state(before)
-    registry.create(name, (1, 16, 16), 1, seed=9)
-    assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_rows_of_a_batch_do_not_touch_each_other(name):
     model = _model(name)
-    x = torch.from_numpy(_images((3, 33, 41), 5, 3))
+    x = _fresh(model, 5, 3)
     torch.testing.assert_close(model(x)[2:3], model(x[2:3]), rtol=1e-4, atol=1e-5)
 
 
 def test_nothing_works_in_place(name):
-    network = registry.create(name, (1, 16, 16), 1)
+    network = registry.create(name, _fitting(name, (1, 16, 16)), 1)
     assert not any(getattr(module, "inplace", False) for module in network.modules())
 
 
 def test_bundle_gives_equal_outputs(name, tmp_path):
     model = _model(name)
-    known, held_out = (
-        model.describe(torch.from_numpy(_images((3, 33, 41), count, seed))).detach().numpy()
-        for count, seed in ((12, 0), (4, 9))
-    )
-    novelty, _ = Novelty.fit(known, held_out)
-    info = {
-        "network": name,
-        "options": {},
-        "input": {"kind": "test"},
-        "task": "hubbard",
-        "explained": 0,
-        "targets": [{"name": "U", "unit": "eV", "description": ""}],
-        "data": {"recipe": "r", "digest": "d"},
-    }
-    loaded = bundle.load(bundle.save(tmp_path / "bundle", model, novelty, info))
-    x = torch.from_numpy(_images((3, 33, 41), 3, 5))
+    novelty, _ = _novelty(model)
+    loaded = bundle.load(bundle.save(tmp_path / "bundle", model, novelty, _info(name)))
+    x = _fresh(model, 3, 5)
     assert torch.equal(loaded.model(x), model(x))
     assert torch.equal(loaded.distance(x), novelty(model.describe(x)))
-    assert loaded.info == info
+    assert loaded.info == _info(name)
 
 
 def test_export_with_a_dynamic_batch(name):
     model = _model(name).requires_grad_(False)
-    example = torch.from_numpy(_images((3, 33, 41), 4))
-    program = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    program = torch.export.export(model, (_fresh(model, 4, 0),), dynamic_shapes=({0: torch.export.Dim("batch")},))
     for batch in (1, 7):
-        x = torch.from_numpy(_images((3, 33, 41), batch, 11))
-        torch.testing.assert_close(program.module()(x), model(x), rtol=1e-5, atol=1e-5)
+        x = _fresh(model, batch, 11)
+        torch.testing.assert_close(program.module()(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+# Those of our own are exported by tests/deploy.
+EXPORTED = ["timm:test_resnet", "timm:test_vit"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*EXPORTED, *(pytest.param(n, marks=pytest.mark.slow) for n in [*QUICK, *LARGE] if n not in EXPORTED + MAPS)],
+)
+def test_onnx_file_holds_prediction_and_gradient(name, tmp_path):
+    model = _model(name, outputs=1)
+    novelty, quantiles = _novelty(model)
+    folder = bundle.save(tmp_path / "bundle", model, novelty, _info(name))
+    known = {key: _info(name)[key] for key in ("task", "input", "targets", "explained", "data")}
+    about = {"run_id": None, "git_commit": None, "metrics": {}, "distance": {"quantiles": quantiles}}
+    report = writing.write(folder, tmp_path / "a.onnx", {**known, **about})
+    assert max(report["parity"][key] for key in ("prediction", "gradient", "distance")) <= 1e-4
+
+
+COMPILED = [("conv", "aot_eager"), ("timm:test_resnet", "aot_eager"), ("timm:test_vit", "aot_eager")]
+
+
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [*COMPILED, *(pytest.param(n, "inductor", marks=pytest.mark.slow) for n in [*QUICK, *LARGE])],
+)
+def test_compiled_network_gives_the_same_values_and_gradients(name, backend):
+    network = registry.create(name, _fitting(name, (1, 32, 32)), 1)
+    _anywhere(network).eval()
+    torch.compiler.reset()
+    found = []
+    for run in (network, torch.compile(network, backend=backend, fullgraph=True)):
+        x = torch.from_numpy(_images(network.in_shape, 3)).requires_grad_(True)
+        y = run(x)
+        found.append((y.detach(), *torch.autograd.grad(y.sum(), x)))
+    (value, slope), (compiled, compiled_slope) = found
+    torch.testing.assert_close(compiled, value, rtol=1e-4, atol=1e-4 * float(value.abs().max()))
+    torch.testing.assert_close(compiled_slope, slope, rtol=1e-3, atol=1e-3 * float(slope.abs().max()))
 
 
 @pytest.mark.parametrize("name", SCALARS)
 def test_clamp_acts_in_physical_units(name):
-    shape, targets = (1, 16, 16), np.array([[-1.0], [-3.0]])
+    shape, targets = _fitting(name, (1, 16, 16)), np.array([[-9.0], [-9.5]])
     model = Model.for_data(registry.create(name, shape, 1, {"clamp": True}), _images(shape, 2), targets)
     free = Model.for_data(registry.create(name, shape, 1), _images(shape, 2), targets)
     x = torch.from_numpy(_images(shape, 4))
@@ -125,6 +207,7 @@ def test_clamp_acts_in_physical_units(name):
     assert (model.eval()(x) == 0).all()
 
 
+@pytest.mark.parametrize("name", QUICK)
 def test_every_point_of_the_search_space_is_a_valid_option(name):
     defaults = registry.default_options(name)
     for key, domain in registry.space(name).items():
@@ -132,9 +215,10 @@ def test_every_point_of_the_search_space_is_a_valid_option(name):
         values = domain.values if isinstance(domain, Choice) else (domain.low, domain.high)
         assert isinstance(domain, Choice | Range)
         for value in values:
-            registry.create(name, (1, 16, 16), 1, {key: value})
+            registry.create(name, _fitting(name, (1, 16, 16)), 1, {key: value})
 
 
+@pytest.mark.parametrize("name", QUICK)
 def test_unknown_option_is_one_line(name):
     with pytest.raises(InputError, match="dropuot") as caught:
         registry.create(name, (1, 16, 16), 1, {"dropuot": 0.1})

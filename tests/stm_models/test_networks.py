@@ -28,7 +28,7 @@ def _mlp(tmp_path=None):
 def test_unknown_network_lists_the_choices():
     with pytest.raises(
         InputError,
-        match=r"unknown network 'conw': choose from conv, fieldnet, mlp, voltage_attention; did you mean 'conv'",
+        match=r"unknown network 'conw': choose from conv, fc, .*, resnet18, .*, timm:NAME; did you mean 'conv'",
     ):
         registry.create("conw", (1, 8, 8), 1)
 
@@ -46,6 +46,21 @@ def test_hidden_can_be_text():
     assert network.head.in_features == 5
     with pytest.raises(InputError, match="hidden"):
         registry.create("mlp", (1, 8, 8), 1, {"hidden": "wide"})
+
+
+def test_fully_connected_is_the_papers():
+    network = registry.create("fc", (1, 8, 9), 1)
+    layers = [m for m in network.modules() if isinstance(m, torch.nn.Linear)]
+    assert [(m.in_features, m.out_features) for m in layers] == [(72, 512), (512, 256), (256, 1)]
+    assert sum(isinstance(m, torch.nn.ReLU) for m in network.modules()) == 2
+
+
+def test_linear_is_linear_in_block_means():
+    network = registry.create("linear", (2, 5, 4), 3, {"pool": 2}, seed=1)
+    x, y = torch.randn(2, 4, 2, 5, 4)
+    zero = network(torch.zeros(1, 2, 5, 4))
+    torch.testing.assert_close(network(2 * x - y) - zero, 2 * (network(x) - zero) - (network(y) - zero))
+    torch.testing.assert_close(network.features(x), BlockMean(2, 5, 4)(x).flatten(1))
 
 
 @pytest.mark.parametrize(("name", "options"), [("mlp", {"pool": 9}), ("conv", {"pool": 2})])

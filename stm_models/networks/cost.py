@@ -1,0 +1,60 @@
+"""What a network costs: how many parameters it has, and how many operations one image takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from stm_models.networks import registry
+
+__all__ = ["Cost", "cost"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of a network for images of one shape.
+
+    Attributes
+    ----------
+    parameters : int
+        Trainable numbers, the head's for one target included.
+    flops : int
+        Floating-point operations of one image's forward pass in products (linear layers, convolutions,
+        attention): each multiplication and each addition counts, so that a multiply-add is two.
+    features : int
+        Length of the feature vector.
+    """
+
+    parameters: int
+    flops: int
+    features: int
+
+
+def cost(name: str, shape: tuple[int, int, int]) -> Cost:
+    """Return the cost of network ``name`` for images (C, H, W), without computing where the network allows it.
+
+    Raises
+    ------
+    InputError
+        For an unknown network, or images that it cannot take.
+    """
+    try:
+        with torch.device("meta"):
+            return _measure(name, shape)
+    except (NotImplementedError, RuntimeError):  # not every network can be made on the meta device
+        return _measure(name, shape)
+
+
+def _measure(name: str, shape: tuple[int, int, int]) -> Cost:
+    network = registry.create(name, shape, 1, blank=True).eval()
+    device = next(network.parameters()).device
+    image = torch.zeros((1, *shape), device=device)
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad():
+        features = network.features(image).shape[1]
+        with counter:
+            network(image)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return Cost(parameters, counter.get_total_flops(), features)

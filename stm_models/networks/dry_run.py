@@ -1,0 +1,66 @@
+"""What a module would give for images of a size, found out without computing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+__all__ = ["feature_count", "sizes_that_work"]
+
+Shape = tuple[int, int, int]
+Make = Callable[[Shape], nn.Module]
+
+_BATCH = 2
+_SIZES = (16, 32, 48, 64, 96, 112, 128, 160, 192, 224, 240, 256, 288, 384)
+
+
+def feature_count(make: Make, shape: Shape, module: nn.Module) -> int:
+    """Return F, where ``module``, which ``make(shape)`` gave, turns images (B, \\*shape) into features (B, F).
+
+    Shapes alone are followed, on the meta device; where that fails, two images of zeros go through ``module``.
+
+    Raises
+    ------
+    ValueError
+        When the module cannot take such images, or gives something else.
+    """
+    try:
+        return _on_meta(make, shape)
+    except Exception:  # not every module can be made on the meta device
+        return _count(module, shape)
+
+
+def sizes_that_work(make: Make, channels: int) -> list[int]:
+    """Return those of a few common sizes (pixels, square) at which what ``make`` builds gives features."""
+    found = []
+    for size in _SIZES:
+        try:
+            _on_meta(make, (channels, size, size))
+        except Exception:  # noqa: S112  (building or running it failed: this size does not work)
+            continue
+        found.append(size)
+    return found
+
+
+def _on_meta(make: Make, shape: Shape) -> int:
+    with torch.device("meta"):
+        return _count(make(shape), shape)
+
+
+def _count(module: nn.Module, shape: Shape) -> int:
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            device = next((parameter.device for parameter in module.parameters()), None)
+            result = module(torch.zeros((_BATCH, *shape), device=device))
+    except Exception as error:  # a module may refuse in any way it likes
+        raise ValueError(" ".join(str(error).split())[:300] or type(error).__name__) from error
+    finally:
+        module.train(was_training)
+    found = tuple(getattr(result, "shape", ()))
+    if len(found) != 2 or found[0] != _BATCH or found[1] < 1:
+        raise ValueError(f"what it gives has shape {found or type(result).__name__}: no features per image")
+    return int(found[1])

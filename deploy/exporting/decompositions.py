@@ -14,6 +14,7 @@ from torch.nn import functional
 __all__ = [
     "adaptive_average_pool",
     "adaptive_average_pool_backward",
+    "attention_backward",
     "average_pool_backward",
     "convolution_backward",
     "max_pool_backward",
@@ -32,6 +33,7 @@ def table() -> dict[Any, Callable[..., Any]]:
         _aten.avg_pool2d_backward.default: average_pool_backward,
         _aten._adaptive_avg_pool2d.default: adaptive_average_pool,
         _aten._adaptive_avg_pool2d_backward.default: adaptive_average_pool_backward,
+        _aten._scaled_dot_product_flash_attention_for_cpu_backward.default: attention_backward,
     }
 
 
@@ -122,17 +124,17 @@ def average_pool_backward(
     count_include_pad: bool,
     divisor: int | None,
 ) -> Tensor:
-    """Share each window's gradient equally among its pixels.
-
-    Raises
-    ------
-    NotImplementedError
-        For windows of unequal weight: ``ceil_mode``, or padding that is not counted.
-    """
+    """Share each window's gradient equally among the pixels that its mean was taken over."""
     kernel, stride, padding = (_pair(p) for p in (kernel, stride or kernel, padding))
-    if ceil_mode or (any(padding) and not count_include_pad and not divisor):
-        raise NotImplementedError("average pooling with ceil_mode=True or count_include_pad=False")
-    share = gradient / (divisor or kernel[0] * kernel[1])
+    if divisor or not (ceil_mode or (any(padding) and not count_include_pad)):
+        share = gradient / (divisor or kernel[0] * kernel[1])
+    else:
+        rows, columns = (
+            _terms(gradient.shape[2 + axis], image.shape[2 + axis], kernel[axis], stride[axis], padding[axis],
+                   count_include_pad, image)
+            for axis in range(2)
+        )  # fmt: skip
+        share = gradient / (rows.unsqueeze(1) * columns)
     parts = share.unsqueeze(2).expand(-1, -1, kernel[0] * kernel[1], -1, -1)
     return _spread(parts, image, kernel, stride, padding, (1, 1))
 
@@ -149,6 +151,47 @@ def adaptive_average_pool_backward(gradient: Tensor, image: Tensor) -> Tensor:
         _windows(size, length, image) for size, length in zip(gradient.shape[2:], image.shape[2:], strict=True)
     )
     return rows.T @ gradient @ columns
+
+
+def attention_backward(
+    gradient: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    logsumexp: Tensor,
+    dropout: float,
+    is_causal: bool,
+    *,
+    attn_mask: Tensor | None = None,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of softmax(scale query key^T + mask) value for query, key and value.
+
+    The weights are computed anew: ``logsumexp`` stays unused, since the exported forward pass does not give it.
+
+    Raises
+    ------
+    NotImplementedError
+        For causal attention and for dropout: image networks in eval mode have neither.
+    """
+    if is_causal or dropout:
+        raise NotImplementedError("causal attention or dropout in the gradient")
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = factor * (query @ key.transpose(-2, -1))
+    weights = torch.softmax(scores if attn_mask is None else scores + attn_mask, dim=-1)
+    above = gradient @ value.transpose(-2, -1)
+    slopes = factor * weights * (above - (above * weights).sum(dim=-1, keepdim=True))
+    return slopes @ key, slopes.transpose(-2, -1) @ query, weights.transpose(-2, -1) @ gradient
+
+
+def _terms(count: int, length: int, size: int, step: int, before: int, with_padding: bool, like: Tensor) -> Tensor:
+    """Return along one axis how many pixels each of ``count`` windows takes its mean over: (count,)."""
+    first = torch.arange(count, device=like.device) * step - before
+    end = (first + size).clamp(max=length + before)
+    if not with_padding:
+        first, end = first.clamp(min=0), end.clamp(max=length)
+    return (end - first).to(like.dtype)
 
 
 def _windows(size: int, length: int, like: Tensor) -> Tensor:

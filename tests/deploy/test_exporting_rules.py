@@ -51,24 +51,48 @@ def test_max_pool_gradient_goes_to_the_first_of_equal_maxima(image, kernel, stri
 
 
 @pytest.mark.parametrize(
-    ("kernel", "stride", "padding", "divisor"),
-    [([2, 2], [], [0, 0], None), ([3, 2], [2, 1], [1, 0], None), ([2, 2], [3, 3], [0, 0], 7)],
+    ("kernel", "stride", "padding", "ceil", "counted", "divisor"),
+    [
+        ([2, 2], [], [0, 0], False, True, None),
+        ([3, 2], [2, 1], [1, 0], False, True, None),
+        ([2, 2], [3, 3], [0, 0], False, True, 7),
+        ([2, 2], [2, 2], [0, 0], True, False, None),
+        ([3, 2], [2, 3], [1, 1], True, True, None),
+        ([3, 3], [2, 2], [1, 1], False, False, None),
+        ([3, 3], [2, 2], [1, 1], True, False, 5),
+    ],
 )
-def test_average_pool_gradient(kernel, stride, padding, divisor):
+def test_average_pool_gradient(kernel, stride, padding, ceil, counted, divisor):
     image = _normal(2, 3, 11, 14)
 
     def pool(x):
-        return functional.avg_pool2d(x, kernel, stride or None, padding, divisor_override=divisor)
+        return functional.avg_pool2d(x, kernel, stride or None, padding, ceil, counted, divisor)
 
     want, weights = _autograd(pool, image)
-    got = rules.average_pool_backward(weights, image, kernel, stride, padding, False, True, divisor)
+    got = rules.average_pool_backward(weights, image, kernel, stride, padding, ceil, counted, divisor)
     torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("ceil", "counted"), [(True, True), (False, False)])
-def test_average_pool_refuses_windows_of_unequal_weight(ceil, counted):
-    with pytest.raises(NotImplementedError, match="average pooling"):
-        rules.average_pool_backward(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 3, 3), [2], [2], [1], ceil, counted, None)
+@pytest.mark.parametrize("scale", [None, 0.3])
+@pytest.mark.parametrize("mask", [None, _normal(1, 4, 5, 7, seed=9)])
+def test_attention_gradient(mask, scale):
+    query, key, value = _normal(2, 4, 5, 6), _normal(2, 4, 7, 6, seed=2), _normal(2, 4, 7, 6, seed=3)
+    leaves = [part.clone().requires_grad_(True) for part in (query, key, value)]
+    out = functional.scaled_dot_product_attention(*leaves, attn_mask=mask, scale=scale)
+    above = _normal(*out.shape, seed=4)
+    want = torch.autograd.grad(out, leaves, above)
+    got = rules.attention_backward(
+        above, query, key, value, out, torch.empty(0), 0.0, False, attn_mask=mask, scale=scale
+    )
+    for found, right in zip(got, want, strict=True):
+        torch.testing.assert_close(found, right, rtol=1e-5, atol=1e-6)
+
+
+def test_attention_of_sequences_is_refused():
+    one = torch.ones(1, 1, 2, 2)
+    for dropout, causal in ((0.1, False), (0.0, True)):
+        with pytest.raises(NotImplementedError, match="causal attention or dropout"):
+            rules.attention_backward(one, one, one, one, one, one, dropout, causal)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (4, 7), (5, 6), (11, 14), (13, 3)])

@@ -13,9 +13,12 @@ from torch import Tensor, distributed, nn
 
 from stm_models.errors import InputError
 
-__all__ = ["World", "current", "joined"]
+__all__ = ["World", "current", "joined", "lost"]
 
 Value = TypeVar("Value")
+
+# What gloo and NCCL say of a process that is gone.
+_GONE = ("connection closed by peer", "connection reset by peer", "nccl", "broken pipe", "timed out")
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,11 @@ def current() -> World:
     if distributed.is_available() and distributed.is_initialized():
         return World(distributed.get_rank(), distributed.get_world_size())
     return World()
+
+
+def lost(error: BaseException) -> bool:
+    """Tell whether ``error`` says that another process of the training is gone."""
+    return current().size > 1 and any(word in str(error).lower() for word in _GONE)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stm_models.errors import InputError
 from stm_models.networks.model import Model
 from stm_models.tasks.perturbation import Step
 from stm_models.training import checkpoints, distributed
@@ -215,6 +216,11 @@ def _conditions(config: TrainConfig) -> Iterator[torch.device]:
         except (RuntimeError, MemoryError) as error:
             if is_exhausted(error):
                 raise exhausted("while training", device) from error
+            if distributed.lost(error):
+                raise InputError(
+                    "another process of this training ended: its own message tells why; start all again, with "
+                    "--resume to go on from the last checkpoint"
+                ) from error
             said = compiling(error) if isinstance(error, RuntimeError) and config.compile else None
             if said is None:
                 raise

@@ -60,7 +60,7 @@ def explain_places(
     prediction : (H, W)
         The answer to it.
     places : (K, 2), px
-        y and x. What is explained is the score of the highest pixel within one of the nearest to each.
+        y and x. What is explained is the score of the highest pixel within one of each.
     method : str
         One of the model's explanations.
 
@@ -98,10 +98,13 @@ def _explained(session: Session, image: NDArray[np.float32], prediction: Array, 
 
 
 def _highest(prediction: Array, place: Array) -> tuple[int, int]:
-    """Return the highest pixel within one of the nearest to ``place``: fitted maxima may lie in the pixel beside."""
-    first = [int(np.clip(round(float(at)), 0, n - 1)) for at, n in zip(place, prediction.shape, strict=True)]
-    y, x = (max(at - 1, 0) for at in first)
-    near = prediction[y : first[0] + 2, x : first[1] + 2]
+    """Return the highest of the pixels next to ``place``: a fitted maximum may lie half a pixel off its own.
+
+    Those more than one away are left out, since a maximum two pixels beside may be another and higher.
+    """
+    y, x = (max(int(np.ceil(at - 1)), 0) for at in place)
+    end_y, end_x = (int(np.floor(at + 1)) + 1 for at in place)
+    near = prediction[y:end_y, x:end_x]
     row, column = np.unravel_index(np.argmax(near), near.shape)
     return y + int(row), x + int(column)
 

@@ -189,6 +189,15 @@ def test_each_place_of_a_larger_field_is_explained_by_itself(made):
     assert np.abs(near).max() > 0.5 * np.abs(found.maps[1]).max()
 
 
+def test_a_higher_neighbour_two_pixels_away_is_not_explained_instead(made):
+    session = Session(made[0] / "model.onnx")
+    prediction = np.zeros((20, 20), np.float32)
+    prediction[7, 8], prediction[7, 10] = 0.5, 1.0
+    places = np.array([[7.0, 8.0], [7.0, 8.5], [6.6, 10.3]])
+    found = fields.explain_places(session, np.zeros((2, 20, 20), np.float32), prediction, places, "gradient")
+    assert found.pixels.tolist() == [[7, 8], [7, 8], [7, 10]]
+
+
 def test_more_places_than_are_explained_are_told(made, tmp_path, monkeypatch):
     session = Session(made[0] / "model.onnx")
     question = questions.read_question(made[0] / "data.zarr", session, questions.Reading(sample=2))

@@ -336,7 +336,7 @@ def test_files_beside_an_answer(task, tmp_path):
         maps[row, row, y, x] = 2.0  # the first impurity is seen at the first voltage alone, the second ...
         maps[row, 2, y, x + 3] = -6.0
     explained = PlaceMaps("gradient", found, found.round().astype(int), corners, maps)
-    files = task.answer_files(tmp_path, answer, image, explained, {"windows": [0.1, 0.2, 0.3]})
+    files = task.answer_files(tmp_path, answer, image, explained, {})
     names = [path.name for path in files]
     assert names == ["field_positions.csv", "field_overlay.png", "field_voltages.csv", "field_voltages.png"]
     with (tmp_path / "field_positions.csv").open() as handle:
@@ -347,8 +347,8 @@ def test_files_beside_an_answer(task, tmp_path):
         shares = [(row["impurity"], row["bias_V"], row["core"], row["rings"]) for row in csv.DictReader(handle)]
     none = ("0.0000", "0.0000")
     assert shares == [
-        ("0", "0.1", "0.2500", "0.0000"), ("0", "0.2", *none), ("0", "0.3", "0.0000", "0.7500"),
-        ("1", "0.1", *none), ("1", "0.2", "0.2500", "0.0000"), ("1", "0.3", "0.0000", "0.7500"),
+        ("0", "-0.23", "0.2500", "0.0000"), ("0", "-0.105", *none), ("0", "0.02", "0.0000", "0.7500"),
+        ("1", "-0.23", *none), ("1", "-0.105", "0.2500", "0.0000"), ("1", "0.02", "0.0000", "0.7500"),
     ]  # fmt: skip
     empty = answer_of(task, spec, np.empty((0, 2))) | {"name": "none"}
     assert task.places(empty, {}).shape == (0, 2)

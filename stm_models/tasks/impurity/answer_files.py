@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,8 @@ def write(
     paths.append(save(drawing.overlay(image.mean(axis=0), in_nm, confidence, extent), folder / f"{name}_overlay.png"))
     if explained is not None:
         shares = voltage_shares(explained.maps, explained.places - explained.corners)
-        paths.append(_write_shares(folder / f"{name}_voltages.csv", shares, about))
-        voltages = [f"{1000 * bias:+.4g} mV" for bias in about.get("windows", [])] or [
-            f"map {i + 1}" for i in range(len(image))
-        ]
+        paths.append(_write_shares(folder / f"{name}_voltages.csv", shares, answer["bias_V"]))
+        voltages = [f"{1000 * bias:+.4g} mV" for bias in answer["bias_V"]]
         labels = [f"impurity {i} ({score:.2f})" for i, score in enumerate(confidence)]
         paths.append(save(drawing.explanation(explained, voltages, labels), folder / f"{name}_voltages.png"))
     return paths
@@ -69,11 +67,10 @@ def voltage_shares(maps: Array, found: Array) -> Array:
     return result
 
 
-def _write_shares(path: Path, shares: Array, about: Mapping[str, Any]) -> Path:
+def _write_shares(path: Path, shares: Array, biases: Sequence[float]) -> Path:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["impurity", "channel", "bias_V", "core", "rings"])
-    biases = about.get("windows") or [""] * shares.shape[1]
     for i, rows in enumerate(shares):
         for v, (core, rings) in enumerate(rows):
             table.writerow([i, v, biases[v], f"{core:.4f}", f"{rings:.4f}"])

@@ -53,6 +53,7 @@ def decode(
             "impurities": impurities,
             "threshold": calibration.threshold,
             "pixel_nm": [float(size) for size in pixel],
+            "bias_V": [float(bias) for bias in about.get("windows") or metadata["input"]["biases"]],
         }
         if "distance" in outputs:
             answer |= verdict(float(outputs["distance"][row]), metadata["distance"]["quantiles"], "the positions")

@@ -107,3 +107,37 @@ def test_misuse_is_refused():
         split(np.array([0, 0, 1]), np.array([1.0, 2.0, 3.0]), seed=0)
     with pytest.raises(ValueError, match="fractions"):
         split(np.arange(9), np.arange(9.0), validation_fraction=1.0, seed=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    value_of_group=st.lists(st.integers(0, 12), min_size=9, max_size=60),
+    folds=st.integers(2, 5),
+    unseen=st.floats(0, 0.4),
+    seed=st.integers(0, 2**31),
+)
+def test_folds_split_no_group_and_are_together_everything_seen(value_of_group, folds, unseen, seed):
+    groups = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(value_of_group)), 2))
+    values = np.asarray(value_of_group, float)[groups]
+    plain = split(groups, values, unseen_fraction=unseen, seed=seed)
+    seen = np.concatenate([plain.train, plain.validation])
+    if len(set(groups[seen])) < folds:
+        with pytest.raises(InputError, match=f"cannot make {folds} folds"):
+            split(groups, values, unseen_fraction=unseen, seed=seed, fold=(0, folds))
+        return
+    parts = [split(groups, values, unseen_fraction=unseen, seed=seed, fold=(n, folds)) for n in range(folds)]
+    assert sorted(np.concatenate([part.validation for part in parts])) == sorted(seen)
+    for part in parts:
+        assert np.array_equal(part.unseen, plain.unseen)
+        assert sorted([*part.train, *part.validation]) == sorted(seen)
+        assert not set(groups[part.train]) & set(groups[part.validation])
+    # Each value gives every fold its share of groups, up to one.
+    for value in set(values[seen]):
+        shares = [len(set(groups[part.validation][values[part.validation] == value])) for part in parts]
+        assert max(shares) - min(shares) <= 1
+
+
+def test_folds_that_do_not_exist():
+    for fold in ((0, 1), (3, 3), (-1, 3)):
+        with pytest.raises(ValueError, match="there is no fold"):
+            split(np.arange(9), np.arange(9.0), seed=0, fold=fold)

@@ -492,3 +492,45 @@ def test_deterministic_asks_torch_for_it_and_gives_it_back(data):
 def test_impossible_values_are_refused_with_the_choices(values, match):
     with pytest.raises(InputError, match=match):
         validate(TrainConfig, values, "train")
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+def test_refit_is_the_training_on_both_for_the_best_number_of_epochs(data, tmp_path, monkeypatch, schedule):
+    config = config_of(schedule=schedule, decay_epochs=1, epochs=8, learning_rate=0.2, ema=0.5, refit=True)
+    first = train(config, data)
+    both = [np.concatenate([data[i], data[i + 2]]) for i in (0, 1)]
+    last = {}
+    path = tmp_path / "x.pt"
+
+    class Stop(Exception):
+        pass
+
+    def stop(epoch, entry):
+        if epoch == first.best_epoch:
+            raise Stop
+
+    if schedule == "cosine":  # a plateau's rates depend on the validation samples, which are known here
+        with pytest.raises(Stop):
+            train(config, (*both, *data[2:]), checkpoint=path, on_epoch=stop)
+        last = torch.load(path, weights_only=True)["average"]
+        path.unlink()
+    result = trainer.refit(config, *both, first=first)
+    assert len(result.history) == first.best_epoch > 1
+    assert last == {} or same(weights(result), last)
+    rates = [[entry["learning_rate"] for entry in found.history] for found in (first, result)]
+    if schedule == "plateau":
+        assert rates[1] == rates[0][: first.best_epoch]
+
+    monkeypatch.setattr(checkpoints.Keeper, "due", lambda self: True)
+    original, left = checkpoints.Keeper.write, itertools.count(5, -1)
+
+    def write(self, state):
+        original(self, state)
+        if next(left) == 1:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Keeper, "write", write)
+        with pytest.raises(Killed):
+            trainer.refit(config, *both, first=first, checkpoint=path)
+    assert same(weights(result), weights(trainer.refit(config, *both, first=first, checkpoint=path)))

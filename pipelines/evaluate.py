@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from deploy.serving.session import Session
 from pipelines.addresses import MODEL, local_file
 from pipelines.asking import predict_all
-from pipelines.questions import load_fitting
+from pipelines.questions import load_fitting, parse_channel
 from pipelines.reference import describe_measured, evaluate_measured
 from stm_models.data import panel
 from stm_models.data.dataset import Samples
@@ -39,7 +39,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference", metavar="FILE", help="score the answer to a measured file against what this one tells of it"
     )
+    parser.add_argument("--reference-bias", type=float, metavar="V", help="its map to take, where it has several")
     parser.add_argument("--size-nm", metavar="HxW", help="of the measured file: height and width of the field in nm")
+    parser.add_argument(
+        "--channel", type=parse_channel, metavar="NAME", help="of the measured file: the signal to take"
+    )
     parser.add_argument(
         "--perturbation", metavar="NAME[,NAME]", help="also score the task's perturbation sets of these names, or all"
     )
@@ -54,9 +58,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.reference is not None:
         if args.perturbation is not None:
             raise InputError("--perturbation is for data sets: leave it or --reference out")
-        return evaluate_measured(store, onnx, args.data, args.reference, args.size_nm)
-    if args.size_nm is not None:
-        raise InputError(f"--size-nm is {args.size_nm}: it is for a measured file with --reference, leave it out")
+        return evaluate_measured(
+            store, onnx, args.data, args.reference, args.size_nm, channel=args.channel, bias=args.reference_bias
+        )
+    for option in ("reference_bias", "size_nm", "channel"):
+        if (value := getattr(args, option)) is not None:
+            name = option.replace("_", "-")
+            raise InputError(f"--{name} is {value}: it is for a measured file with --reference, leave it out")
     return evaluate(store, onnx, args.data, args.perturbation, args.perturbation_seed)
 
 

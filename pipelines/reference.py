@@ -17,7 +17,14 @@ __all__ = ["describe_measured", "evaluate_measured"]
 
 
 def evaluate_measured(
-    store: Store, onnx: Path, data: str | Path, reference: str | Path, size_nm: str | None = None
+    store: Store,
+    onnx: Path,
+    data: str | Path,
+    reference: str | Path,
+    size_nm: str | None = None,
+    *,
+    channel: str | int | None = None,
+    bias: float | None = None,
 ) -> dict[str, Any]:
     """Score the file ``onnx`` on the measured map ``data``, recorded as a run with the digests of both files.
 
@@ -27,6 +34,10 @@ def evaluate_measured(
         What the model's task takes: see `stm_models.tasks.base.Task.reference_metrics`.
     size_nm : str, optional
         Of the map, where its file does not say, as `questions.parse_size` reads it.
+    channel : str or int, optional
+        Signal of the measured file.
+    bias : float, V, optional
+        Of the reference map, in a file with several.
 
     Raises
     ------
@@ -42,13 +53,16 @@ def evaluate_measured(
     about = session.metadata
     task = get(about.task)
     size = questions.parse_size(size_nm) if size_nm is not None else None
-    question = questions.read_question(data, session, questions.Reading(size_nm=size))
+    question = questions.read_question(data, session, questions.Reading(size_nm=size, channel=channel))
     answers, _ = asking.answer(session, question)
-    scores = task.reference_metrics(answers[0], reference)
+    scores = task.reference_metrics(answers[0], reference, bias)
     digests = {"data": sha256(data), "reference": sha256(reference)}
     tags = {"evaluated.run": about.run_id, "model.sha256": about.sha256}
     with runs.start(store, about.task, "evaluate", tags=tags) as record:
-        record.config({"task": about.task, "model": about.sha256, "data": str(data), "reference": str(reference)})
+        record.config(
+            {"task": about.task, "model": about.sha256, "data": str(data), "channel": channel, "size_nm": size_nm,
+             "reference": str(reference), "reference_bias": bias}
+        )  # fmt: skip
         record.tags({f"{name}.sha256": value for name, value in digests.items()})
         record.environment()
         record.metrics(scores)

@@ -422,8 +422,10 @@ class Task(ABC):
         """
         return []
 
-    def reference_metrics(self, answer: Mapping[str, Any], path: Path) -> dict[str, float]:
+    def reference_metrics(self, answer: Mapping[str, Any], path: Path, bias: float | None = None) -> dict[str, float]:
         """Score the answer to a measured map against what the file ``path`` tells of the same place.
+
+        ``bias``: in V, of the map to take where the file has several.
 
         Raises
         ------

@@ -176,6 +176,30 @@ def test_references_of_a_measured_file(made, kind):
     assert logged.tags["reference.sha256"] == found["digests"]["reference"] == sha256(reference)
 
 
+def test_a_bound_state_map_of_other_pixels_within_a_stack(made):
+    """Twice as many pixels along each side, one map of three: the same answer, in the measured file's pixels."""
+    bound = np.stack([np.zeros_like(made.bound_state), made.bound_state, np.ones_like(made.bound_state)])
+    fine = bound.repeat(2, axis=1).repeat(2, axis=2)
+    np.savez("fine.npz", data=fine, bias=np.array([-0.6, -0.52, -0.4]), size_nm=np.array([HEIGHT, WIDTH]) * PIXEL)
+    evaluate = ("evaluate", MODEL, "--data", "grid.3ds", "--reference")
+    found = said(*evaluate, "fine.npz", "--reference-bias", "-0.51", "--channel", "Current")
+    assert found["metrics"]["reference_precision"] > 0.7
+    assert found["metrics"]["reference_error_px"] < 0.6
+    params = runs.get(connect(), found["run_id"]).params
+    assert (params["reference_bias"], params["channel"]) == ("-0.51", "Current")
+    np.save("small.npy", made.bound_state[:20, :20])
+    for arguments, words in (
+        ((*evaluate, "fine.npz"), "3 maps: expected the one map at the band bottom; choose it with --reference-bias V"),
+        ((*evaluate, "small.npy"), "field of 20 x 20 of the measured file's pixels"),
+        ((*evaluate, "known.csv", "--reference-bias", "-0.5"), "is a table of positions: leave it out"),
+        (("evaluate", MODEL, "--data", "data.zarr", "--reference-bias", "-0.5"), "--reference-bias is -0.5: it is for"),
+    ):
+        Path("known.csv").write_text("x_px,y_px\n3,4\n")
+        code, _, err = stm(*arguments)
+        assert code == 2
+        assert words in err
+
+
 def test_tuning_looks_for_the_largest_f1(made):
     found = said(
         "tune", "impurity", "--preset", "test", "--data", "data.zarr", "--set", "tune.epochs=1;tune.pruner=none"

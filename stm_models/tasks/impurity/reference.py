@@ -22,23 +22,31 @@ _TABLES = (".csv", ".txt", ".tsv")
 _WAYS = (("y_px", "x_px", False), ("y_nm", "x_nm", True), ("y", "x", False))
 
 
-def reference_scores(answer: Mapping[str, Any], path: Path) -> dict[str, float]:
+def reference_scores(answer: Mapping[str, Any], path: Path, bias: float | None = None) -> dict[str, float]:
     """Score an answer's positions against a reference of the same field; names begin with ``reference_``.
 
     Raises
     ------
     InputError
-        See `read_reference`.
+        See `read_reference`; also when positions were found outside a map that does not say how large it is.
     """
-    known, shape = read_reference(path, answer["pixel_nm"])
+    known, shape = read_reference(path, answer["pixel_nm"], bias)
     found = positions(answer)
+    if shape is not None and len(found) and np.any(found.max(axis=0) > np.array(shape) - 0.5):
+        y, x = found.max(axis=0)
+        raise InputError(
+            f"{path} is a field of {shape[0]} x {shape[1]} of the measured file's pixels (height x width), but "
+            f"impurities were found up to y = {y:.0f} and x = {x:.0f}: expected a map of the same place; save it with its size"
+        )
     everything = np.concatenate([known, found, np.ones((1, 2))])
     frame = shape or tuple(int(n) for n in np.ceil(everything.max(axis=0)) + 1)
     result = scores([found], [known], (frame[0], frame[1]))
     return {f"reference_{name}": value for name, value in result.items()} | {"reference_known": float(len(known))}
 
 
-def read_reference(path: Path, pixel_nm: list[float]) -> tuple[Floats, tuple[int, int] | None]:
+def read_reference(
+    path: Path, pixel_nm: list[float], bias: float | None = None
+) -> tuple[Floats, tuple[int, int] | None]:
     """Read positions (N, 2), y and x in pixels, and the shape of the field where the file tells it.
 
     Parameters
@@ -47,23 +55,37 @@ def read_reference(path: Path, pixel_nm: list[float]) -> tuple[Floats, tuple[int
         A table (.csv, .txt, .tsv) with columns x_px and y_px, or x_nm and y_nm, or x and y in pixels; any other
         readable file is a bound-state map, to which a Gaussian mixture is fitted.
     pixel_nm : (height, width)
+        Of the pixels that positions are given in. A map that says its size may have others; one without has these.
+    bias : float, V, optional
+        The map nearest to it is taken from a stack.
 
     Raises
     ------
     InputError
-        For a file that cannot be read, without such columns, without a position, or a map without states.
+        For a file that cannot be read, without such columns, without a position, a map without states, or several
+        maps of which none is chosen.
     """
     if path.suffix.lower() in _TABLES:
+        if bias is not None:
+            raise InputError(f"--reference-bias is {bias:g}, but {path} is a table of positions: leave it out")
         return _table(path, pixel_nm), None
     from stm_models.data.readers import read
 
-    values = np.asarray(read(path).values)
-    if values.ndim != 3 or len(values) != 1:
+    raw = read(path, bias=bias)
+    if raw.points is not None or min(raw.values.shape[1:]) < 2:
+        raise InputError(f"{path} is no map on a grid of pixels: expected the map at the band bottom, or a table")
+    if len(raw.values) != 1:
         raise InputError(
-            f"{path} holds {len(values)} maps: expected the one map at the band bottom; save it by itself, "
-            "or choose it with --reference-bias"
+            f"{path} holds {len(raw.values)} maps: expected the one map at the band bottom; choose it with "
+            "--reference-bias V, or save it by itself"
         )
-    return reference_positions(values[0]).positions, (values.shape[1], values.shape[2])
+    height, width = raw.values.shape[1:]
+    found = reference_positions(raw.values[0]).positions
+    if raw.size_nm is None:
+        return found, (height, width)
+    step = np.array(raw.size_nm) / (height, width) / pixel_nm  # pixels of the answer in one of the map
+    field = np.maximum(np.rint(step * (height, width)), 1)
+    return (found + 0.5) * step - 0.5, (int(field[0]), int(field[1]))
 
 
 def _table(path: Path, pixel_nm: list[float]) -> Floats:

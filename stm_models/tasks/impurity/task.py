@@ -160,11 +160,11 @@ class ImpurityTask(Task):
 
         return write(folder, answer, image, explained, about)
 
-    def reference_metrics(self, answer: Mapping[str, Any], path: Path) -> dict[str, float]:
+    def reference_metrics(self, answer: Mapping[str, Any], path: Path, bias: float | None = None) -> dict[str, float]:
         """Score against a table of positions or a bound-state map; see `reference.reference_scores`."""
         from stm_models.tasks.impurity.reference import reference_scores
 
-        return reference_scores(answer, path)
+        return reference_scores(answer, path, bias)
 
     def on_the_fly(self, attributes: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Return the recipe of fields with Friedel waves, like those of the data set; pseudo-experiments have none."""

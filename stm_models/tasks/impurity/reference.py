@@ -36,7 +36,8 @@ def reference_scores(answer: Mapping[str, Any], path: Path, bias: float | None =
         y, x = found.max(axis=0)
         raise InputError(
             f"{path} is a field of {shape[0]} x {shape[1]} of the measured file's pixels (height x width), but "
-            f"impurities were found up to y = {y:.0f} and x = {x:.0f}: expected a map of the same place; save it with its size"
+            f"impurities were found up to y = {y:.0f} and x = {x:.0f}: expected a map of the same place; "
+            "save it with its size"
         )
     everything = np.concatenate([known, found, np.ones((1, 2))])
     frame = shape or tuple(int(n) for n in np.ceil(everything.max(axis=0)) + 1)

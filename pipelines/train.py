@@ -111,8 +111,13 @@ def read_measured(task: Task, files: Sequence[str], input_spec: Mapping[str, Any
             f"--experiment is {files[0]}, but the loss of task {task.name} has no term for maps without labels: "
             "leave it out"
         )
-    prepared = [task.prepare(readers.read(Path(file)), input_spec).image for file in files]
-    return Measured(tuple(prepared), {str(file): sha256(Path(file)) for file in files})
+    images = []
+    for file in files:
+        raw = readers.read(Path(file))
+        prepared = task.prepare(raw, input_spec)
+        print("\n".join(f"{file}: {note}" for note in (*raw.notes, *prepared.notes)))
+        images.append(prepared.image)
+    return Measured(tuple(images), {str(file): sha256(Path(file)) for file in files})
 
 
 def describe(result: dict[str, Any]) -> str:

@@ -129,6 +129,12 @@ def test_measured_maps_must_be_like_the_models(made):
     code, _, err = stm(*train, "far.npz")
     assert code == 2
     assert "no map within" in err
+    np.savez("unsized.npz", data=made.maps, bias=made.bias)
+    code, out, err = stm(*train, "grid.3ds", "unsized.npz", "--json")
+    assert code == 2
+    assert "as size_nm in an .npz file" in err
+    assert "grid.3ds: 3 of 3 maps" in err
+    assert not out
     code, _, err = stm("train", "hubbard", "--preset", "test", "--data", "data.zarr", "--experiment", "stack.npz")
     assert code == 2
     assert "hubbard" in err

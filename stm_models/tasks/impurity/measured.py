@@ -49,7 +49,7 @@ def prepare(raw: RawMap, spec: Mapping[str, Any]) -> Prepared:
     if raw.size_nm is None:
         raise InputError(
             f"{raw.source} does not say how large the field is, which the oscillation's length is measured by: "
-            "give the size, e.g. --size-nm 37.5"
+            "give the size, e.g. --size-nm 37.5, or where no such option is, as size_nm in an .npz file"
         )
     windows = BiasWindows(tuple(spec["biases"]), float(spec["half_width"]), float(spec["reach"]))
     rows, notes = finished_rows(raw.values)

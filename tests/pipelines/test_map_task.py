@@ -5,6 +5,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -269,3 +270,20 @@ def test_what_a_task_does_not_do_is_refused(made):
     ):
         with runs.start(made[1], TASK.name, "train") as record, pytest.raises(InputError, match=match):
             fit(record, settings, settings.train.model_copy(update=changes), parts)
+
+
+def test_one_odd_tile_does_not_put_a_field_outside():
+    class Counted:
+        metadata = SimpleNamespace(input=SimpleNamespace(shape=(1, 48, 48)))
+        asked = 0
+
+        def run(self, tiles, outputs):
+            self.asked += len(tiles)
+            distance = np.where(np.arange(len(tiles)) == 0, 9.0, 1.0).astype(np.float32)
+            return {"prediction": tiles, "distance": distance}
+
+    session = Counted()
+    found = fields.ask_field(session, np.random.default_rng(2).random((1, 80, 80), dtype=np.float32))
+    assert session.asked > 1
+    assert found["distance"].shape == (1,)
+    assert 1.0 < found["distance"][0] < 9.0

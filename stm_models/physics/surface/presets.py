@@ -139,7 +139,10 @@ _STD = Preset("std")
 _HARD = replace(_STD, name="hard", scale=0.2, decoys=10, white=2.0, one_over_f=1.4, line=1.4, drift=0.7)
 
 PRESETS: Mapping[str, Preset] = MappingProxyType({p.name: p for base in (_STD, _HARD) for p in _shifted(base)})
-"""``std``, ``hard``, and each with ``+noise``, ``+core``, ``+k``, ``+all``; ``+bare`` without spots, ``+bright`` with 5 times them."""
+"""``std``, ``hard``, and each with ``+noise``, ``+core``, ``+k``, ``+all``.
+
+Also ``+bare`` without spots and ``+bright`` with five times their height, which show what a detector looks for.
+"""
 
 
 def create(name: str) -> Preset:

@@ -19,6 +19,7 @@ from deploy.serving.session import Session
 from pipelines import asking, publishing, questions, settings
 from pipelines.fitting import Parts, fit, load_parts, recipe
 from pipelines.judging import judge
+from pipelines.learning import forget
 from pipelines.server_process import serving
 from pipelines.simulation import simulate
 from pipelines.tune import tune
@@ -154,7 +155,7 @@ def _train(store: Store, chosen: settings.Settings, config: TrainConfig, parts: 
     checkpoint = out / f"{wanted[:16]}.pt"
     with runs.start(store, chosen.task.name, f"train {config.network}") as record:
         fit(record, chosen, config, parts, checkpoint=checkpoint)
-    checkpoint.unlink(missing_ok=True)
+    forget(checkpoint)
     return record.id
 
 

@@ -18,7 +18,7 @@ from stm_models.training.config import TrainConfig
 from stm_models.training.perturbations import copies_of
 from stm_models.training.trainer import OnEpoch, TrainResult, Watch, refit, train
 
-__all__ = ["Learnt", "Measured", "learn", "refit_checkpoint"]
+__all__ = ["Learnt", "Measured", "forget", "learn"]
 
 Array = NDArray[Any]
 
@@ -98,13 +98,18 @@ def learn(
     both = parts.fitted(refit=True)
     final = refit(
         config, both.images, both.targets, first=chosen, on_epoch=on_refit,
-        checkpoint=None if checkpoint is None else refit_checkpoint(checkpoint), **data(both),
+        checkpoint=None if checkpoint is None else _refit_checkpoint(checkpoint), **data(both),
     )  # fmt: skip
     return Learnt(chosen, final)
 
 
-def refit_checkpoint(path: Path) -> Path:
-    """Return where the state of fitting again is kept, beside that of the training at ``path``."""
+def forget(checkpoint: Path) -> None:
+    """Delete what an unfinished training kept at ``checkpoint``."""
+    for path in (checkpoint, _refit_checkpoint(checkpoint)):
+        path.unlink(missing_ok=True)
+
+
+def _refit_checkpoint(path: Path) -> Path:
     return path.with_suffix(".refit.pt")
 
 

@@ -19,7 +19,7 @@ import yaml
 
 from pipelines import repeats, settings
 from pipelines.fitting import Measured, Parts, fit, load_parts, recipe
-from pipelines.learning import learn, refit_checkpoint
+from pipelines.learning import forget, learn
 from stm_models.data import readers
 from stm_models.errors import InputError
 from stm_models.files import sha256
@@ -86,7 +86,7 @@ def _recorded(
             store, chosen, parts, *again, checkpoint_of=_checkpoint, measured=measured, resume=resume
         )
         for each in result["runs"]:
-            _clear(each["run_id"])
+            forget(_checkpoint(each["run_id"]))
         return {**result, "link": store.run_link(result["run_id"])}
     if resume:
         _same_maps(store, resume, recipe(chosen, chosen.train, parts, measured), measured)
@@ -94,7 +94,7 @@ def _recorded(
         print(f"run {record.id}: if interrupted, continue with --resume {record.id}")
         link = store.run_link(record.id)
         fitted = fit(record, chosen, chosen.train, parts, checkpoint=_checkpoint(record.id), measured=measured)
-        _clear(record.id)
+        forget(_checkpoint(record.id))
     return {**asdict(fitted), "link": link}
 
 
@@ -138,11 +138,6 @@ def _kind(args: argparse.Namespace) -> tuple[str, int] | None:
 
 def _checkpoint(run_id: str) -> Path:
     return _CHECKPOINTS / f"{run_id}.pt"
-
-
-def _clear(run_id: str) -> None:
-    for path in (_checkpoint(run_id), refit_checkpoint(_checkpoint(run_id))):
-        path.unlink(missing_ok=True)
 
 
 def _assignments(args: argparse.Namespace) -> list[str]:

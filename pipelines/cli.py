@@ -21,6 +21,7 @@ COMMANDS = {
     "import": "make a data set from files of other people's code",
     "convert": "write a data set as files for other people's code",
     "inspect": "draw what is in a data set or a measured file",
+    "models": "list the networks, with what they cost",
     "train": "train one network on a data set",
     "tune": "search training parameters with Optuna",
     "evaluate": "score a model on a data set",

@@ -112,7 +112,7 @@ class Backbone(Network):
         reason = error if isinstance(error, str) else f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         return InputError(
             f"the pretrained weights of network {self.name!r} could not be had ({reason}): without a connection "
-            "copy them here and give options.weights=FILE, or leave options.pretrained out"
+            "give a copy of them with train.options.weights=FILE, or leave train.options.pretrained out"
         )
 
     def _sized(self, in_shape: tuple[int, int, int]) -> nn.Module:
@@ -129,10 +129,10 @@ class Backbone(Network):
 
     def _wrong_size(self, in_shape: tuple[int, int, int], error: Exception) -> InputError:
         channels, height, width = in_shape
-        reason = " ".join(str(error).split())[:200]
-        sizes = [f"{size} x {size}" for size in sizes_that_work(self.build, channels)]
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        sizes = [f"{size} x {size}" for size in sizes_that_work(self.build, in_shape)]
         remedy = (
-            f"sizes that work are {', '.join(sizes)}; give such images, or choose another network"
+            f"sizes that work are, among others, {', '.join(sizes)}; give such images, or choose another network"
             if sizes
             else "no size was found that works; choose another network"
         )

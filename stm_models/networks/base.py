@@ -57,6 +57,11 @@ class Network(nn.Module, ABC):
             )
         self.in_shape, self.outputs, self.options = tuple(in_shape), outputs, options
 
+    @classmethod
+    def published(cls) -> list[str]:
+        """Return the names of published weights to start from."""
+        return []
+
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
         """Return the (B, F) penultimate features of standardised images ``x`` (B, C, H, W)."""

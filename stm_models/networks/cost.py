@@ -48,7 +48,7 @@ def cost(name: str, shape: tuple[int, int, int]) -> Cost:
 
 
 def _measure(name: str, shape: tuple[int, int, int]) -> Cost:
-    network = registry.create(name, shape, 1, blank=True).eval()
+    network = registry.create(name, shape, 1, blank=True).eval().requires_grad_(False)
     device = next(network.parameters()).device
     image = torch.zeros((1, *shape), device=device)
     counter = FlopCounterMode(display=False)

@@ -12,7 +12,7 @@ __all__ = ["feature_count", "sizes_that_work"]
 Shape = tuple[int, int, int]
 Make = Callable[[Shape], nn.Module]
 
-_BATCH = 2
+_BATCH, _ENOUGH = 2, 4
 _SIZES = (16, 32, 48, 64, 96, 112, 128, 160, 192, 224, 240, 256, 288, 384)
 
 
@@ -32,16 +32,18 @@ def feature_count(make: Make, shape: Shape, module: nn.Module) -> int:
         return _count(module, shape)
 
 
-def sizes_that_work(make: Make, channels: int) -> list[int]:
-    """Return those of a few common sizes (pixels, square) at which what ``make`` builds gives features."""
-    found = []
-    for size in _SIZES:
+def sizes_that_work(make: Make, shape: Shape) -> list[int]:
+    """Return a few sizes (pixels, square) near ``shape`` at which what ``make`` builds gives features."""
+    found: list[int] = []
+    for size in sorted(_SIZES, key=lambda size: abs(size - min(shape[1:]))):
+        if len(found) == _ENOUGH:
+            break
         try:
-            _on_meta(make, (channels, size, size))
+            _on_meta(make, (shape[0], size, size))
         except Exception:  # noqa: S112  (building or running it failed: this size does not work)
             continue
         found.append(size)
-    return found
+    return sorted(found)
 
 
 def _on_meta(make: Make, shape: Shape) -> int:

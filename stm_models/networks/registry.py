@@ -20,7 +20,7 @@ from stm_models.networks.resnet import RESNETS
 from stm_models.networks.voltage_attention import VoltageAttention
 from stm_models.search import Space
 
-__all__ = ["answers_with_map", "check", "create", "default_options", "names", "register", "space"]
+__all__ = ["answers_with_map", "check", "create", "default_options", "names", "published", "register", "space"]
 
 _START = ("pretrained", "weights")
 _NETWORKS: dict[str, type[Network]] = {}
@@ -97,6 +97,11 @@ def answers_with_map(name: str) -> bool:
 def default_options(name: str) -> dict[str, Any]:
     """Return the options of network ``name`` with their defaults, as plain JSON values."""
     return _find(name).Options().model_dump(mode="json")
+
+
+def published(name: str) -> list[str]:
+    """Return the names of published weights that network ``name`` can start from; InputError for an unknown name."""
+    return _find(name).published()
 
 
 def space(name: str) -> Space:

@@ -40,6 +40,11 @@ class ResNet(Backbone):
         body.fc = nn.Identity()
         return body
 
+    @classmethod
+    def published(cls) -> list[str]:
+        """Return torchvision's default."""
+        return [_torchvision().get_model_weights(cls.name).DEFAULT.name]
+
     def download(self, in_shape: tuple[int, int, int]) -> tuple[nn.Module, dict[str, Any]]:
         """Return the network with torchvision's default weights."""
         body = self.body

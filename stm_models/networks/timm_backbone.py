@@ -30,6 +30,11 @@ class TimmBackbone(Backbone):
         """Return the network for images of ``in_shape``; what timm raises when they do not fit."""
         return _create(cls.model, in_shape)
 
+    @classmethod
+    def published(cls) -> list[str]:
+        """Return timm's tags of this network's weights."""
+        return tags(cls.model)
+
     def download(self, in_shape: tuple[int, int, int]) -> tuple[nn.Module, dict[str, Any]]:
         """Return the network with the weights that timm has under this name."""
         about = self.body.pretrained_cfg
@@ -91,10 +96,11 @@ def matching(pattern: str) -> list[str]:
     return [f"{PREFIX}:{name}" for name in found or fnmatch.filter(timm.list_models(pretrained=True), pattern)]
 
 
-def tags(name: str) -> list[str]:
-    """Return the tags under which timm has weights for network ``name``, which may have ``timm:`` before it."""
-    architecture = name.removeprefix(f"{PREFIX}:").partition(".")[0]
-    return [found.partition(".")[2] for found in _timm().list_models(f"{architecture}.*", pretrained=True)]
+def tags(model: str) -> list[str]:
+    """Return the tags of the weights that timm has of network ``model``."""
+    architecture, _, tag = model.partition(".")
+    found = [name.partition(".")[2] for name in _timm().list_models(f"{architecture}.*", pretrained=True)]
+    return [name for name in found if tag in ("", name)]
 
 
 def _create(model: str, in_shape: tuple[int, int, int], *, pretrained: bool = False) -> nn.Module:
@@ -102,11 +108,21 @@ def _create(model: str, in_shape: tuple[int, int, int], *, pretrained: bool = Fa
     channels, height, width = in_shape
     about = timm.models.get_pretrained_cfg(model)
     sized = {"img_size": (height, width)} if about is not None and about.fixed_input_size else {}
-    return timm.create_model(model, pretrained=pretrained, in_chans=channels, num_classes=0, **sized)
+    made = timm.create_model(model, pretrained=pretrained, in_chans=channels, num_classes=0, **sized)
+    patches = getattr(made, "patch_embed", None)
+    rows, columns = _pair(getattr(patches, "patch_size", 1))
+    if (height % rows or width % columns) and not getattr(patches, "dynamic_img_pad", False):
+        # timm would leave the last pixels out.
+        raise ValueError(f"its patches of {rows} x {columns} pixels do not fill the image")
+    return made
 
 
 def _adapt(weight: Tensor, channels: int) -> Tensor:
     return _timm().models.adapt_input_conv(channels, weight)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[-1]))
 
 
 def _joined(names: list[str]) -> str:

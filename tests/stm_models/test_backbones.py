@@ -195,7 +195,7 @@ def test_published_weights_of_torchvision(published, monkeypatch):
         raise URLError("no route to host")
 
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", offline)
-    _refused({"pretrained": True}, "resnet18", "could not be had", "no route to host", "options.weights=FILE")
+    _refused({"pretrained": True}, "resnet18", "could not be had", "no route to host", "train.options.weights=FILE")
 
 
 def test_published_weights_of_timm(monkeypatch):
@@ -210,7 +210,9 @@ def test_published_weights_of_timm(monkeypatch):
 def test_timm_without_a_connection(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    _refused({"pretrained": True}, "could not be had", "options.weights=FILE", name="timm:test_vit", shape=(1, 32, 32))
+    _refused(
+        {"pretrained": True}, "could not be had", "train.options.weights=FILE", name="timm:test_vit", shape=(1, 32, 32)
+    )
     unpublished = next(name for name in timm.list_models("resnet*") if not timm_backbone.tags(name))
     _refused({"pretrained": True}, "there are none", name=f"timm:{unpublished}", shape=(1, 64, 64))
 
@@ -247,6 +249,7 @@ def test_missing_package_is_told(monkeypatch):
     ("name", "shape", "good", "bad"),
     [
         ("timm:test_vit", (1, 40, 40), ["48 x 48", "64 x 64"], ["16 x 17"]),
+        ("timm:vit_tiny_patch16_224", (1, 50, 50), ["patches of 16 x 16", "48 x 48"], []),
         ("timm:test_vit", (3, 32, 40), ["32 x 32", "3 channels"], []),
         ("timm:test_convnext", (1, 16, 16), ["32 x 32", "1 channel "], ["are 16 x 16"]),
         ("timm:test_coatnet", (1, 48, 48), ["32 x 32, 64 x 64"], [", 48 x 48"]),
@@ -257,7 +260,7 @@ def test_images_that_a_network_cannot_take(name, shape, good, bad):
     said = _refused({}, "cannot take images of", f"{shape[1]} x {shape[2]} pixels", *good, name=name, shape=shape)
     assert not any(word in said for word in bad)
     assert torch.equal(before, torch.random.get_rng_state())
-    working = re.search(r"sizes that work are (\d+) x", said)
+    working = re.search(r"sizes that work are, among others, (\d+) x", said)
     registry.create(name, (shape[0], int(working[1]), int(working[1])), 1)
 
 

@@ -7,6 +7,7 @@ import csv
 import importlib
 import io
 import json
+import os
 import sys
 import urllib.error
 import urllib.request
@@ -280,6 +281,29 @@ def test_notes_of_the_file_reach_the_answer(made):
     assert any("36 of 40 rows were recorded" in note for note in found["answers"][0]["notes"])
     written = json.loads(Path("noted/prediction.json").read_text())
     assert written["answers"][0]["notes"] == found["answers"][0]["notes"]
+
+
+@pytest.mark.realdata
+def test_a_real_grid_gets_positions_an_overlay_and_a_statement(made):
+    """A grid of another material, with 200 biases: whatever is found, the answer says not to trust it."""
+    named = os.environ.get("STM_REALDATA")
+    if not named:
+        pytest.skip("STM_REALDATA is not set: it names the folder with STS_grid_lockin.3ds")
+    grid = next(iter(sorted(Path(named).rglob("STS_grid_lockin.3ds"))), None)
+    if grid is None:
+        pytest.skip(f"STM_REALDATA has no STS_grid_lockin.3ds: {named}")
+    found = said("explain", MODEL, grid, "--out", "real")
+    (answer,) = found["answers"]
+    assert answer["inside"] is False
+    assert "do not trust" in answer["verdict"]
+    assert any("of 200 maps" in note for note in answer["notes"])
+    assert any("interpolated" in note for note in answer["notes"])
+    for one in answer["impurities"]:
+        assert -0.5 <= one["x_px"] <= 29.5
+        assert 0 <= one["y_nm"] <= 5.0
+    assert {f"STS_grid_lockin_{end}" for end in ("positions.csv", "overlay.png")} <= {
+        Path(path).name for path in found["files"]
+    }
 
 
 def test_the_server_answers_and_says_which_size_it_takes(made, monkeypatch):

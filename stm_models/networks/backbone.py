@@ -68,8 +68,11 @@ class Backbone(Network):
 
     def __init__(self, in_shape: tuple[int, int, int], outputs: int, options: BackboneOptions) -> None:
         super().__init__(in_shape, outputs, options)
-        self.body = self._sized(in_shape)
-        count = self._check(in_shape)
+        try:
+            count = feature_count(self.build, in_shape)
+        except ValueError as error:
+            raise self._wrong_size(in_shape, error) from error
+        self.body = self.build(in_shape)
         if options.pretrained:
             self.body, self.start = self.download(in_shape)
         elif options.weights is not None:
@@ -115,21 +118,8 @@ class Backbone(Network):
             "give a copy of them with train.options.weights=FILE, or leave train.options.pretrained out"
         )
 
-    def _sized(self, in_shape: tuple[int, int, int]) -> nn.Module:
-        try:
-            return self.build(in_shape)
-        except (ValueError, AssertionError, RuntimeError, TypeError, ZeroDivisionError, IndexError) as error:
-            raise self._wrong_size(in_shape, error) from error
-
-    def _check(self, in_shape: tuple[int, int, int]) -> int:
-        try:
-            return feature_count(self.build, in_shape, self.body)
-        except ValueError as error:
-            raise self._wrong_size(in_shape, error) from error
-
     def _wrong_size(self, in_shape: tuple[int, int, int], error: Exception) -> InputError:
         channels, height, width = in_shape
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         sizes = [f"{size} x {size}" for size in sizes_that_work(self.build, in_shape)]
         remedy = (
             f"sizes that work are, among others, {', '.join(sizes)}; give such images, or choose another network"
@@ -138,7 +128,7 @@ class Backbone(Network):
         )
         return InputError(
             f"network {self.name!r} cannot take images of {height} x {width} pixels and {channels} "
-            f"channel{'s' if channels > 1 else ''} ({reason}): {remedy}"
+            f"channel{'s' if channels > 1 else ''} ({error}): {remedy}"
         )
 
     def _start(self, path: Path) -> dict[str, Any]:

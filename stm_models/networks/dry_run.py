@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from stm_models.errors import InputError
+
 __all__ = ["feature_count", "sizes_that_work"]
 
 Shape = tuple[int, int, int]
@@ -16,20 +18,28 @@ _BATCH, _ENOUGH = 2, 4
 _SIZES = (16, 32, 48, 64, 96, 112, 128, 160, 192, 224, 240, 256, 288, 384)
 
 
-def feature_count(make: Make, shape: Shape, module: nn.Module) -> int:
-    """Return F, where ``module``, which ``make(shape)`` gave, turns images (B, \\*shape) into features (B, F).
+def feature_count(make: Make, shape: Shape) -> int:
+    """Return F, where what ``make(shape)`` builds turns images (B, C, H, W) into features (B, F).
 
-    Shapes alone are followed, on the meta device; where that fails, two images of zeros go through ``module``.
+    Shapes alone are followed, on the meta device; where that fails, two images of zeros go through.
 
     Raises
     ------
     ValueError
         When the module cannot take such images, or gives something else.
+    InputError
+        As ``make`` does.
     """
     try:
         return _on_meta(make, shape)
-    except Exception:  # not every module can be made on the meta device
-        return _count(module, shape)
+    except Exception:  # noqa: S110  (not every module can be made on the meta device)
+        pass
+    try:
+        return _count(make(shape), shape)
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # a module may refuse in any way it likes
+        raise ValueError(" ".join(str(error).split())[:200] or type(error).__name__) from error
 
 
 def sizes_that_work(make: Make, shape: Shape) -> list[int]:
@@ -52,16 +62,9 @@ def _on_meta(make: Make, shape: Shape) -> int:
 
 
 def _count(module: nn.Module, shape: Shape) -> int:
-    was_training = module.training
-    module.eval()
-    try:
-        with torch.no_grad():
-            device = next((parameter.device for parameter in module.parameters()), None)
-            result = module(torch.zeros((_BATCH, *shape), device=device))
-    except Exception as error:  # a module may refuse in any way it likes
-        raise ValueError(" ".join(str(error).split())[:300] or type(error).__name__) from error
-    finally:
-        module.train(was_training)
+    device = next((parameter.device for parameter in module.parameters()), None)
+    with torch.no_grad():
+        result = module.eval()(torch.zeros((_BATCH, *shape), device=device))
     found = tuple(getattr(result, "shape", ()))
     if len(found) != 2 or found[0] != _BATCH or found[1] < 1:
         raise ValueError(f"what it gives has shape {found or type(result).__name__}: no features per image")

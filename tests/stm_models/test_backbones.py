@@ -236,6 +236,7 @@ def test_unknown_timm_names_have_near_ones(name, words):
 
 def test_missing_package_is_told(monkeypatch):
     timm_backbone._timm.cache_clear()
+    timm_backbone.network.cache_clear()
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(InputError, match=r"needs timm.*install stm-lab\[train\]"):
         registry.check("timm:test_vit4", {})

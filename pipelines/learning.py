@@ -104,8 +104,9 @@ def learn(
 
 
 def forget(checkpoint: Path) -> None:
-    """Delete what an unfinished training kept at ``checkpoint``."""
-    for path in (checkpoint, _refit_checkpoint(checkpoint)):
+    """Delete what an unfinished training kept at ``checkpoint``, and what a killed one was writing."""
+    unfinished = checkpoint.parent.glob(f".{checkpoint.stem}.*")
+    for path in (checkpoint, _refit_checkpoint(checkpoint), *unfinished):
         path.unlink(missing_ok=True)
 
 

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+from pipelines.learning import forget
 from stm_models.config import validate
 from stm_models.errors import InputError
 from stm_models.networks import registry
 from stm_models.networks.model import Model
-from stm_models.training import checkpoints, epochs, learner, optimisation, trainer
+from stm_models.training import batches, checkpoints, epochs, learner, optimisation, trainer
 from stm_models.training.averaging import Average
 from stm_models.training.config import TrainConfig
 from stm_models.training.losses import LOSSES
@@ -534,3 +535,22 @@ def test_refit_is_the_training_on_both_for_the_best_number_of_epochs(data, tmp_p
         with pytest.raises(Killed):
             trainer.refit(config, *both, first=first, checkpoint=path)
     assert same(weights(result), weights(trainer.refit(config, *both, first=first, checkpoint=path)))
+
+
+def test_the_data_go_to_the_device_once(data, monkeypatch):
+    moved = []
+    original = batches.to_device
+    monkeypatch.setattr(batches, "to_device", lambda values, device: moved.append(device) or original(values, device))
+    source = batches.StoredBatches(data[0], data[1], 8, torch.device("meta"))
+    for epoch in (1, 2):
+        for x, y in source.epoch(epoch, torch.Generator().manual_seed(epoch)):
+            assert x.device.type == y.device.type == "meta"
+    assert len(moved) == 2
+
+
+def test_forgetting_a_training_deletes_all_that_it_kept(tmp_path):
+    for name in ("abc.pt", "abc.refit.pt", ".abc.x1y2.pt", ".abc.refit.z3.pt", "abcd.pt", ".abcd.x.pt"):
+        (tmp_path / name).touch()
+    forget(tmp_path / "abc.pt")
+    assert {path.name for path in tmp_path.iterdir()} == {"abcd.pt", ".abcd.x.pt"}
+    forget(tmp_path / "abc.pt")

@@ -140,7 +140,7 @@ def _sets(task: Task, names: str | None) -> list[Perturbation]:
     if names is None:
         return []
     if names == "all":
-        return list(task.perturbations())
+        return [one for one in task.perturbations() if one.judged]
     return [find(task.perturbations(), name.strip()) for name in dict.fromkeys(names.split(","))]
 
 

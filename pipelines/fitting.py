@@ -16,7 +16,7 @@ from pipelines.learning import Learnt, Measured, learn
 from pipelines.parts import Parts, load_parts, split_samples
 from pipelines.settings import Settings
 from stm_models.data.dataset import Samples
-from stm_models.networks import bundle
+from stm_models.networks import bundle, registry
 from stm_models.networks.model import Model
 from stm_models.progress import Progress
 from stm_models.tasks.base import Predictor, Task
@@ -44,8 +44,15 @@ class Fitted:
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
+def informed(task: Task, config: TrainConfig, parts: Parts) -> TrainConfig:
+    """Add to the network's options what the data say of the images."""
+    known = task.known(parts.samples.attributes)
+    return config.model_copy(update={"options": registry.informed(config.network, config.options, known)})
+
+
 def recipe(settings: Settings, config: TrainConfig, parts: Parts, measured: Measured | None = None) -> str:
     """Identify a training before it is done: task, data, split, training parameters and measured maps."""
+    config = informed(settings.task, config, parts)
     about = {
         "task": settings.task.name,
         "data": parts.samples.attributes["digest"],
@@ -107,6 +114,7 @@ def fit(
         As `stm_models.training.trainer.train`.
     """
     task, attributes, measured = settings.task, parts.samples.attributes, measured or Measured()
+    config = informed(task, config, parts)
     run.config({**settings.record("split"), "train": config.model_dump(mode="json")})
     run.tags(
         {

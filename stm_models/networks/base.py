@@ -39,12 +39,15 @@ class Network(nn.Module, ABC):
 
     Attributes
     ----------
+    standardised : bool
+        Whether images are standardised per pixel before the network sees them.
     start : mapping
         Where the weights that it started from came from, when not from the seed; JSON values.
     """
 
     Options: ClassVar[type[NetworkOptions]]
     space: ClassVar[Space] = {}
+    standardised: ClassVar[bool] = True
     head: nn.Module
     start: Mapping[str, Any] = {}
 
@@ -61,6 +64,9 @@ class Network(nn.Module, ABC):
     def published(cls) -> list[str]:
         """Return the names of published weights to start from."""
         return []
+
+    def learn(self, images: Tensor) -> None:
+        """Take from training images (S, C, H, W), as the network will see them, what gradients do not teach."""
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:

@@ -56,7 +56,8 @@ class Model(nn.Module):
     ) -> Model:
         """Wrap ``network`` with the statistics of training ``images`` (S, C, H, W) and ``targets`` (S, T).
 
-        With ``standardise=False``, and for networks that answer with a map, zero means and unit scales.
+        With ``standardise=False``, and for networks that answer with a map, zero means and unit scales; for those
+        that take images as they are, of the images alone.
 
         Raises
         ------
@@ -66,7 +67,12 @@ class Model(nn.Module):
         if not standardise or isinstance(network, MapNetwork):
             return cls.blank(network)
         statistics = (*pixel_statistics(images), *target_statistics(targets))
-        return cls(network, *(torch.from_numpy(np.ascontiguousarray(part)) for part in statistics))
+        model = cls(network, *(torch.from_numpy(np.ascontiguousarray(part)) for part in statistics))
+        if not network.standardised:
+            model.pixel_mean.zero_()
+            model.pixel_scale.fill_(1.0)
+        network.learn(model.standardise(torch.from_numpy(np.ascontiguousarray(images, np.float32))))
+        return model
 
     @classmethod
     def blank(cls, network: Network) -> Model:

@@ -13,6 +13,7 @@ from stm_models.networks import timm_backbone
 from stm_models.networks.base import Network
 from stm_models.networks.conv import Conv
 from stm_models.networks.fieldnet import FieldNet
+from stm_models.networks.lattice import Lattice
 from stm_models.networks.linear import Linear
 from stm_models.networks.map_network import MapNetwork
 from stm_models.networks.mlp import MLP, FullyConnected
@@ -20,7 +21,17 @@ from stm_models.networks.resnet import RESNETS
 from stm_models.networks.voltage_attention import VoltageAttention
 from stm_models.search import Space
 
-__all__ = ["answers_with_map", "check", "create", "default_options", "names", "published", "register", "space"]
+__all__ = [
+    "answers_with_map",
+    "check",
+    "create",
+    "default_options",
+    "informed",
+    "names",
+    "published",
+    "register",
+    "space",
+]
 
 _START = ("pretrained", "weights")
 _NETWORKS: dict[str, type[Network]] = {}
@@ -89,6 +100,12 @@ def check(name: str, options: Mapping[str, Any]) -> None:
     validate(_find(name).Options, options, f"options of network {name!r}")
 
 
+def informed(name: str, options: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Add to ``options`` those that network ``name`` has and that the data decide; a given one stays as it is."""
+    fields = _find(name).Options.model_fields
+    return {**{key: value for key, value in known.items() if key in fields}, **options}
+
+
 def answers_with_map(name: str) -> bool:
     """Tell whether network ``name`` answers with a map instead of numbers; InputError for an unknown name."""
     return issubclass(_find(name), MapNetwork)
@@ -122,6 +139,7 @@ register("linear", Linear)
 register("fc", FullyConnected)
 register("mlp", MLP)
 register("conv", Conv)
+register("lattice", Lattice)
 register("fieldnet", FieldNet)
 register("voltage_attention", VoltageAttention)
 for _name, _resnet in RESNETS.items():

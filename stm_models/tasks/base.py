@@ -441,6 +441,10 @@ class Task(ABC):
         """Return what draws training samples like those of a data set while training; ``None``: they are not drawn."""
         return None
 
+    def known(self, attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what a data set says of its images that a network may want to know, by the names of options."""
+        return {}
+
     def conventions(self) -> Mapping[str, Convention]:
         """File conventions of other people's code that the task reads and writes, by name."""
         return {}

@@ -67,6 +67,8 @@ class Perturbation:
         Arrays of the data set that ``remake`` is given.
     about : mapping
         Further figures, for the record.
+    judged : bool
+        Whether models are judged on it; else it is to train on alone.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Perturbation:
     remake: Callable[[Mapping[str, Any]], Remake] | None = None
     needs: tuple[str, ...] = ()
     about: Mapping[str, Any] | None = None
+    judged: bool = True
 
     def record(self) -> dict[str, Any]:
         """Plain values that say all about the set, as they are logged."""

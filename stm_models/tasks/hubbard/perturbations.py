@@ -134,6 +134,23 @@ def instrument(attributes: Mapping[str, Any]) -> Remake:
     return observed(attributes, Instrument())
 
 
+_REMADE = 0.3  # of the images in `mixed`
+
+
+def sometimes_instrument(attributes: Mapping[str, Any]) -> Remake:
+    """See `instrument`; most images stay as they are."""
+    noisy = instrument(attributes)
+
+    def remake(
+        coordinates: Mapping[str, Any], arrays: Mapping[str, Array], rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        if rng.random() < _REMADE:
+            return noisy(coordinates, arrays, rng)
+        return np.asarray(arrays["image"], np.float32)
+
+    return remake
+
+
 SETS = (
     CLEAN,
     Perturbation(
@@ -169,5 +186,20 @@ SETS = (
         remake=instrument,
         needs=("ldos",),
         about={"instrument": asdict(Instrument()), "atom_width_a": _WIDTH, "pixel_nm": _PIXEL},
+    ),
+    Perturbation(
+        "mixed",
+        "to train on: what the other sets do, alone and together",
+        (
+            Step("strain", 0.3, {"strain": (0.0, 0.03)}),
+            Step("tip_blur", 0.15, {"sigma": (0.5, 0.9), "ratio": (1.0, 1.15)}),
+            Step("gain_shift", 0.3, {"gain": (0.95, 1.05), "shift": (-0.01, 0.01)}),
+            Step("gaussian", 0.35, {"sigma": (0.0005, 0.012)}),
+            Step("scan_line", 0.25, {"sigma": (0.002, 0.015)}),
+        ),
+        remake=sometimes_instrument,
+        needs=("ldos", "image"),
+        about={"instrument": asdict(Instrument()), "instrument_share": _REMADE},
+        judged=False,
     ),
 )

@@ -23,7 +23,7 @@ from stm_models.errors import InputError
 from stm_models.physics.moire.lattice import Lattice, build, patch
 from stm_models.tasks.hubbard.config import HubbardSimulation
 
-__all__ = ["GEOMETRY", "ImagedAtoms", "disc_radius", "imaged_atoms", "structure"]
+__all__ = ["GEOMETRY", "ImagedAtoms", "disc_radius", "imaged_atoms", "lattice_peaks", "structure"]
 
 GEOMETRY = ("index", "layer_distance", "strain", "strain_angle")
 """The parameters that say which structure a state is of."""
@@ -122,6 +122,32 @@ def imaged_atoms(about: About, parameters: Mapping[str, Any]) -> ImagedAtoms:
         np.where(lattice.layer[copies] == 0, config.bottom_layer, 1.0),
         radius,
     )
+
+
+def lattice_peaks(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Say where the peaks of a data set's images lie and how wide they are, all in 1/a; nothing where they differ.
+
+    Returns
+    -------
+    dict
+        ``vectors`` (the moiré lattice's reciprocal vectors, x and y), ``pixel`` (x, y), ``peak`` (standard
+        deviation: one over that of the envelope in real space) and ``symmetric`` (the lattice has D6).
+    """
+    spec = attributes["input"]
+    if "config" not in attributes or any(spec.get(name) is None for name in ("kx_max", "ky_max", "envelope", "radius")):
+        return {}
+    config = _config(attributes)
+    ranges = (config.strain, config.strain_angle)
+    if len(config.index) > 1 or any(low != high for low, high in ranges):
+        return {}
+    lattice = _build(config.index[0], config.layer_distance[0], config.strain[0], config.strain_angle[0])
+    pixels = ((spec["kx_max"], spec["width"]), (spec["ky_max"], spec["height"]))
+    return {
+        "vectors": [[float(part) for part in vector] for vector in lattice.reciprocal],
+        "pixel": [2 * limit / (count - 1) for limit, count in pixels],
+        "peak": 1 / (spec["envelope"] * spec["radius"]),
+        "symmetric": config.strain[0] == 0,
+    }
 
 
 @lru_cache(maxsize=4)

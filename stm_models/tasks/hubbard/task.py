@@ -96,6 +96,12 @@ class HubbardTask(RegressionTask):
         kx, ky = input_spec["kx_max"], input_spec["ky_max"]
         return Axes((-kx, kx, -ky, ky), ("kx (1/a)", "ky (1/a)"))
 
+    def known(self, attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the moiré lattice, where all images have the same, and the pixels; see `structure.lattice_peaks`."""
+        from stm_models.tasks.hubbard.structure import lattice_peaks
+
+        return lattice_peaks(attributes)
+
     def conventions(self) -> Mapping[str, Convention]:
         """Files of the public code to the paper, see `stm_models.tasks.hubbard.conventions`."""
         from stm_models.tasks.hubbard.conventions import CONVENTIONS

@@ -144,6 +144,15 @@ def test_gradients_of_weights_are_refused():
         rules.convolution_backward(one, one, one, None, [1], [1], [1], False, [0], 1, (True, True, False))
 
 
+class _Attention(nn.Module):
+    """Every pixel attends to every other, its channels as two heads."""
+
+    def forward(self, x):
+        heads = x.flatten(2).reshape(-1, 2, x.shape[1] // 2, x.shape[2] * x.shape[3]).transpose(2, 3)
+        mixed = functional.scaled_dot_product_attention(heads, 0.5 * heads, heads - 1.0)
+        return mixed.transpose(2, 3).reshape(-1, *x.shape[1:])
+
+
 class _Everything(nn.Module):
     """Every operator that has a rule, and every kind of block of the networks."""
 
@@ -156,7 +165,8 @@ class _Everything(nn.Module):
                 nn.Conv2d(3, 4, 3, stride=2, padding=1),
                 nn.BatchNorm2d(4),
                 nn.GELU(),
-                nn.AvgPool2d(2),
+                nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False),
+                _Attention(),
                 nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2),
                 nn.MaxPool2d(2),
                 nn.Conv2d(6, 6, 3, groups=3),

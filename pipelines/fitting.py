@@ -29,7 +29,18 @@ from stm_models.training.trainer import Watch
 from tracking import datasets
 from tracking.runs import Run
 
-__all__ = ["Fitted", "Measured", "Parts", "fit", "fit_baselines", "load_parts", "recipe", "scored", "split_samples"]
+__all__ = [
+    "Fitted",
+    "Measured",
+    "Parts",
+    "fit",
+    "fit_baselines",
+    "informed",
+    "load_parts",
+    "recipe",
+    "scored",
+    "split_samples",
+]
 
 Array = NDArray[Any]
 

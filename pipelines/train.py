@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from pipelines import repeats, settings
-from pipelines.fitting import Measured, Parts, fit, load_parts, recipe
+from pipelines.fitting import Measured, Parts, fit, informed, load_parts, recipe
 from pipelines.learning import forget, learn
 from stm_models.data import readers
 from stm_models.errors import InputError
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         if world.rank == 0:
             result = _recorded(connect(), chosen, parts, measured, again, args.resume)
         else:
-            learn(chosen.task, chosen.train, parts, measured=measured)
+            learn(chosen.task, informed(chosen.task, chosen.train, parts), parts, measured=measured)
     if world.rank:
         sys.exit(0)  # rank 0 answers
     return result

@@ -77,9 +77,7 @@ class Backbone(Network):
             self.body, self.start = self.download(in_shape)
         elif options.weights is not None:
             self.start = self._start(Path(options.weights))
-        for module in self.body.modules():
-            if getattr(module, "inplace", False):
-                module.inplace = False  # explanations and the exporter differentiate through every layer
+        _make_plain(self.body)
         self.dropout = nn.Dropout(options.dropout)
         self.head = nn.Linear(count, outputs)
 
@@ -139,3 +137,21 @@ class Backbone(Network):
         if unused:
             _log.warning("%s: not used of %s: %s; the head starts fresh", self.name, path, ", ".join(unused))
         return {"weights": path.name, "sha256": sha256(path), "unused": unused}
+
+
+class _Mean(nn.Module):
+    """Mean over all pixels, which stay as axes of length one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=(2, 3), keepdim=True)
+
+
+def _make_plain(body: nn.Module) -> None:
+    """Make every layer one that explanations and the exporter can differentiate through; values stay the same."""
+    for module in body.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False
+        for name, child in module.named_children():
+            # torch's own changes strides in place where channels come last, as after a ConvNeXt block.
+            if isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size in (1, (1, 1)):
+                setattr(module, name, _Mean())

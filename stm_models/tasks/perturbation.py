@@ -16,7 +16,7 @@ __all__ = ["CLEAN", "KINDS", "Perturbation", "Remake", "Step", "find"]
 Array = NDArray[Any]
 
 Remake = Callable[[Mapping[str, Any], Mapping[str, Array], np.random.Generator], NDArray[np.float32]]
-"""From a sample's coordinates and stored arrays, with random numbers, to its image anew: (C, H, W) float32."""
+"""From a sample's coordinates, its stored arrays and its ``image``, with random numbers, to its image anew."""
 
 KINDS: dict[str, tuple[str, ...]] = {
     "gain_shift": ("gain", "shift"),

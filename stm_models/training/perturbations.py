@@ -50,8 +50,15 @@ def perturb(images: Tensor, steps: Sequence[Step], generator: torch.Generator) -
     for step in steps:
         met = torch.rand(len(images), generator=generator, device=images.device) < step.probability
         drawn = {name: _uniform(images, limits, generator) for name, limits in step.ranges.items()}
-        changed = _DISTORTIONS[step.kind](images, drawn, step, generator)
-        images = torch.where(met[:, None, None, None], changed, images)
+        if step.kind in _TURNED:  # much work, without further random numbers: of those alone that are met
+            drawn["angle"] = _uniform(images, (0.0, math.pi), generator)
+            rows = met.nonzero()[:, 0]
+            if len(rows):
+                own = {name: values[rows] for name, values in drawn.items()}
+                images = images.index_copy(0, rows, _TURNED[step.kind](images[rows], own, step))
+        else:
+            changed = _DISTORTIONS[step.kind](images, drawn, step, generator)
+            images = torch.where(met[:, None, None, None], changed, images)
     return images
 
 
@@ -112,7 +119,7 @@ def _remade(perturbation: Perturbation, samples: Samples, seed: int) -> NDArray[
         arrays = {name: stored(part, name) for name in perturbation.needs}
         for place, row in enumerate(part.coordinates["sample"]):
             coordinates = {name: values[place] for name, values in part.coordinates.items()}
-            own = {name: values[place] for name, values in arrays.items()}
+            own = {name: values[place] for name, values in arrays.items()} | {"image": part.images[place]}
             images[first + place] = remake(coordinates, own, np.random.default_rng([seed, int(row)]))
     return images
 
@@ -142,10 +149,9 @@ def _scan_line(x: Tensor, drawn: Ranges, step: Step, generator: torch.Generator)
     return x + _per_image(drawn["sigma"]) * _normal(x, (*x.shape[:3], 1), generator)
 
 
-def _strain(x: Tensor, drawn: Ranges, step: Step, generator: torch.Generator) -> Tensor:
+def _strain(x: Tensor, drawn: Ranges, step: Step) -> Tensor:
     """Stretch by 1 + strain along a random direction and by 1 - strain across it, in pixels."""
-    angle = _uniform(x, (0.0, math.pi), generator)
-    c, s = torch.cos(angle), torch.sin(angle)
+    c, s = torch.cos(drawn["angle"]), torch.sin(drawn["angle"])
     along, across = 1 / (1 + drawn["strain"]), 1 / (1 - drawn["strain"])
     height, width = x.shape[2:]
     zero = torch.zeros_like(c)
@@ -156,9 +162,9 @@ def _strain(x: Tensor, drawn: Ranges, step: Step, generator: torch.Generator) ->
     return functional.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _tip_blur(x: Tensor, drawn: Ranges, step: Step, generator: torch.Generator) -> Tensor:
+def _tip_blur(x: Tensor, drawn: Ranges, step: Step) -> Tensor:
     """Convolve with an elliptical Gaussian at a random angle; beyond the edge the last pixel is repeated."""
-    angle = _uniform(x, (0.0, math.pi), generator)[:, None, None]
+    angle = drawn["angle"][:, None, None]
     reach = math.ceil(3.5 * step.ranges["sigma"][1] * step.ranges["ratio"][1])
     offsets = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
     v, u = offsets[None, :, None], offsets[None, None, :]
@@ -181,6 +187,6 @@ _DISTORTIONS: dict[str, Callable[[Tensor, Ranges, Step, torch.Generator], Tensor
     "gain_shift": _gain_shift,
     "gaussian": _gaussian,
     "scan_line": _scan_line,
-    "strain": _strain,
-    "tip_blur": _tip_blur,
 }
+_TURNED: dict[str, Callable[[Tensor, Ranges, Step], Tensor]] = {"strain": _strain, "tip_blur": _tip_blur}
+"""Distortions along a direction, which is drawn too."""

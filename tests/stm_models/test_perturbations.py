@@ -51,7 +51,8 @@ def _uniform(values, limits):
 
 
 def test_the_sets_are_the_papers():
-    assert [one.name for one in SETS] == ["clean", "mild", "symb", "noisy", "instrument"]
+    assert [one.name for one in SETS if one.judged] == ["clean", "mild", "symb", "noisy", "instrument"]
+    assert [one.name for one in SETS if not one.judged] == ["mixed"]
     for name, steps in PAPER.items():
         assert {s.kind: (s.probability, dict(s.ranges)) for s in BY_NAME[name].steps} == steps
     assert BY_NAME["clean"] == CLEAN == Perturbation("clean", CLEAN.description)
@@ -65,6 +66,17 @@ def test_each_step_meets_its_share_of_the_images(name, kind):
     images[:, :, 2, 2] = 1
     met = (_draw(step, images) != images).any(dim=(1, 2, 3)).double().mean().item()
     assert met == pytest.approx(step.probability, abs=4 * math.sqrt(0.25 / 4000))
+
+
+def test_the_mixture_reaches_as_far_as_the_sets():
+    mixed = {step.kind: step for step in BY_NAME["mixed"].steps}
+    for name in PAPER:
+        for step in BY_NAME[name].steps:
+            for quantity, (low, high) in step.ranges.items():
+                widest = mixed[step.kind].ranges[quantity]
+                assert widest[0] <= low
+                assert widest[1] >= high
+            assert 0 < mixed[step.kind].probability < 1
 
 
 def test_gain_and_shift_fill_their_ranges():
@@ -291,3 +303,10 @@ def test_on_a_gpu(name):
     first, second = (perturb(x, BY_NAME[name].steps, torch.Generator("cuda").manual_seed(3)) for _ in range(2))
     assert torch.equal(first, second)
     assert (first != x).any()
+
+
+def test_the_mixture_takes_some_images_through_an_instrument(samples):
+    copies = copies_of(BY_NAME["mixed"], samples, 1)
+    remade = np.array([(copies(number) != samples.images).any(axis=(1, 2, 3)) for number in range(12)])
+    assert 0.1 < remade.mean() < 0.5
+    assert len({tuple(row) for row in remade}) > 1

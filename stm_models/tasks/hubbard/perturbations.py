@@ -198,7 +198,7 @@ SETS = (
             Step("scan_line", 0.25, {"sigma": (0.002, 0.015)}),
         ),
         remake=sometimes_instrument,
-        needs=("ldos", "image"),
+        needs=("ldos",),
         about={"instrument": asdict(Instrument()), "instrument_share": _REMADE},
         judged=False,
     ),

@@ -89,7 +89,8 @@ def _novelty(model):
 
 
 def test_every_family_is_here():
-    assert set(registry.names()) <= {*QUICK, *LARGE}
+    # `lattice` cannot be made without what a data set says of the lattice: tests/stm_models/test_lattice.py.
+    assert set(registry.names()) - {"lattice"} <= {*QUICK, *LARGE}
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -47,8 +47,8 @@ class PeakGrid:
     @property
     def axes(self) -> tuple[Floats, Floats]:
         """Wave vectors (height, 1) and (1, width) of the pixels, 1/a."""
-        y = (np.arange(self.height) - (self.height - 1) / 2) * self.pixel[1]
-        x = (np.arange(self.width) - (self.width - 1) / 2) * self.pixel[0]
+        y = np.asarray((np.arange(self.height) - (self.height - 1) / 2) * self.pixel[1], np.float64)
+        x = np.asarray((np.arange(self.width) - (self.width - 1) / 2) * self.pixel[0], np.float64)
         return y[:, None], x[None, :]
 
 

@@ -117,7 +117,7 @@ def test_a_shear_changes_heights_little_and_is_told():
     turned = {size: weighed((0.0, size))[square] for size in (0.01, 0.02)}
     np.testing.assert_allclose(turned[0.02], 4 * turned[0.01], rtol=0.15)
     assert np.all(turned[0.02] > 1e-3)
-    assert np.all(plain[square] < 1e-5)
+    assert np.all(plain[square] < 0.15 * turned[0.02])
 
 
 def test_statistics_come_from_the_training_images():

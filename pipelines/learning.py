@@ -18,7 +18,10 @@ from stm_models.training.config import TrainConfig
 from stm_models.training.perturbations import copies_of
 from stm_models.training.trainer import OnEpoch, TrainResult, Watch, refit, train
 
-__all__ = ["Learnt", "Measured", "forget", "learn"]
+__all__ = ["CHECKPOINTS", "Learnt", "Measured", "checkpoint_of", "forget", "learn"]
+
+CHECKPOINTS = Path("checkpoints")
+"""Where unfinished trainings are kept, in the working directory."""
 
 Array = NDArray[Any]
 
@@ -101,6 +104,11 @@ def learn(
         checkpoint=None if checkpoint is None else _refit_checkpoint(checkpoint), **data(both),
     )  # fmt: skip
     return Learnt(chosen, final)
+
+
+def checkpoint_of(name: str) -> Path:
+    """Return where the unfinished training of a run, or of a trial, is kept."""
+    return CHECKPOINTS / f"{name}.pt"
 
 
 def forget(checkpoint: Path) -> None:

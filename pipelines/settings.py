@@ -65,8 +65,26 @@ class TuneConfig(Config):
 
     trials: int = Field(8, ge=1, le=100_000)
     epochs: int = Field(30, ge=1, description="most epochs of one trial")
-    pruner: Literal["hyperband", "median", "none"] = "median"
+    sampler: Literal["tpe", "gp", "cmaes", "random"] = "tpe"
+    pruner: Literal["none", "median", "hyperband", "wilcoxon"] = "median"
+    networks: tuple[str, ...] = Field((), description="networks to choose from; none: the training's")
+    objectives: tuple[Literal["error", "latency"], ...] = ("error",)
+    heartbeat: int = Field(20, ge=1, le=3600, description="seconds between a worker's signs of life")
     seed: int = Field(0, ge=0)
+
+    @field_validator("networks")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("expected every network once")
+        return value
+
+    @field_validator("objectives")
+    @classmethod
+    def _error_first(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value not in (("error",), ("error", "latency")):
+            raise ValueError("expected [error] or [error, latency]")
+        return value
 
 
 class EvaluateConfig(Config):

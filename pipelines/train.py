@@ -19,7 +19,7 @@ import yaml
 
 from pipelines import repeats, settings
 from pipelines.fitting import Measured, Parts, fit, informed, load_parts, recipe
-from pipelines.learning import forget, learn
+from pipelines.learning import CHECKPOINTS, checkpoint_of, forget, learn
 from stm_models.data import readers
 from stm_models.errors import InputError
 from stm_models.files import sha256
@@ -30,8 +30,6 @@ from tracking import runs
 from tracking.store import Store, connect
 
 __all__ = ["arguments", "describe", "run"]
-
-_CHECKPOINTS = Path("checkpoints")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,18 +81,18 @@ def _recorded(
 ) -> dict[str, Any]:
     if again:
         result = repeats.repeat(
-            store, chosen, parts, *again, checkpoint_of=_checkpoint, measured=measured, resume=resume
+            store, chosen, parts, *again, checkpoint_of=checkpoint_of, measured=measured, resume=resume
         )
         for each in result["runs"]:
-            forget(_checkpoint(each["run_id"]))
+            forget(checkpoint_of(each["run_id"]))
         return {**result, "link": store.run_link(result["run_id"])}
     if resume:
         _same_maps(store, resume, recipe(chosen, chosen.train, parts, measured), measured)
     with runs.start(store, chosen.task.name, f"train {chosen.train.network}", resume=resume) as record:
         print(f"run {record.id}: if interrupted, continue with --resume {record.id}")
         link = store.run_link(record.id)
-        fitted = fit(record, chosen, chosen.train, parts, checkpoint=_checkpoint(record.id), measured=measured)
-        forget(_checkpoint(record.id))
+        fitted = fit(record, chosen, chosen.train, parts, checkpoint=checkpoint_of(record.id), measured=measured)
+        forget(checkpoint_of(record.id))
     return {**asdict(fitted), "link": link}
 
 
@@ -136,10 +134,6 @@ def _kind(args: argparse.Namespace) -> tuple[str, int] | None:
     return given[0] if given else None
 
 
-def _checkpoint(run_id: str) -> Path:
-    return _CHECKPOINTS / f"{run_id}.pt"
-
-
 def _assignments(args: argparse.Namespace) -> list[str]:
     if args.resume and (args.assignments or args.model or args.config or args.include_unconverged or _kind(args)):
         raise InputError(
@@ -160,9 +154,9 @@ def _same_maps(store: Store, run_id: str, wanted: str, measured: Measured) -> No
 def _resumed(store: Store, run_id: str) -> tuple[settings.Settings, tuple[str, int] | None]:
     row = runs.get(store, run_id)
     again = repeats.repeated(row)
-    if again is None and not _checkpoint(run_id).is_file():
+    if again is None and not checkpoint_of(run_id).is_file():
         raise InputError(
-            f"run {run_id} ({row.outcome}) has no checkpoint in {_CHECKPOINTS.absolute()}: "
+            f"run {run_id} ({row.outcome}) has no checkpoint in {CHECKPOINTS.absolute()}: "
             "resume in the folder where it was started, or train anew without --resume"
         )
     values = yaml.safe_load(runs.download(store, run_id, "config.yaml").read_text(encoding="utf-8"))

@@ -1,8 +1,9 @@
 """Search training parameters with Optuna: each trial a nested MLflow run, poor ones pruned, resumable.
 
-Run again with the same --study it continues until TRIALS are done. Choices use unseen values of the target.
+Run again with the same --study it continues until TRIALS are done: of a worker or command that was killed, the
+trainings go on from their checkpoints. Choices use unseen values of the target. See docs/tuning.md.
 
-Example: stm tune hubbard --data quick.zarr --trials 8
+Example: stm tune hubbard --data quick.zarr --trials 8 --workers 2
 """
 
 from __future__ import annotations
@@ -10,152 +11,226 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import uuid
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import optuna
-
-from pipelines import settings
-from pipelines.fitting import Fitted, Parts, fit, load_parts, recipe
+from pipelines import executors, repeats, settings, tuning_report, tuning_workers
+from pipelines.fitting import Parts, load_parts, recipe
+from pipelines.learning import checkpoint_of, forget
+from pipelines.tuning_space import SearchSpace
+from pipelines.tuning_trial import Checkpoints, objective, values_of
+from pipelines.tuning_warm import warm_start
+from stm_models.config import validate
 from stm_models.errors import InputError
-from stm_models.networks import registry
+from stm_models.machine import cores
 from stm_models.training.config import TrainConfig
-from tracking import datasets, runs, study
-from tracking.runs import Run
+from tracking import datasets, runs, study, trials
 from tracking.store import Store, connect
 
-__all__ = ["arguments", "describe", "run", "tune"]
+__all__ = ["arguments", "describe", "run", "run_command", "tune"]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     settings.arguments(parser)
     parser.add_argument("--data", required=True, metavar="DATA.zarr")
-    parser.add_argument("--model", metavar="NAME", help="network (default: the task's)")
+    parser.add_argument(
+        "--model", metavar="NAME[,NAME...]", help="network, or networks to choose from (default: the task's)"
+    )
     parser.add_argument("--trials", type=int, help="trials in all (default: the preset's)")
     parser.add_argument("--study", metavar="NAME", help="name to continue under (default: made from the configuration)")
     parser.add_argument(
-        "--storage", metavar="URL", help="Optuna storage (default: optuna.db beside the tracking store)"
+        "--storage", metavar="URL",
+        help="Optuna storage: sqlite:///FILE.db, postgresql://USER@HOST/NAME or grpc://HOST:PORT "
+        "(default: optuna.db beside the tracking store)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="K", help="processes that work on trials (default: 1)"
     )
+    parser.add_argument(
+        "--executor", default="local", metavar="WHERE",
+        help=f"where they are: {', '.join(executors.CHOICES)} (default: local)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--from", dest="earlier", metavar="STUDY", help="try the best trials of this study of the same storage first"
+    )
+    parser.add_argument("--seeds", type=int, metavar="N", help="train the best trial with N seeds in full at the end")
+    # How the command starts its workers.
+    parser.add_argument("--worker-of", metavar="RUN_ID", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def run_command(command: list[str]) -> None:
+    """Work on trials as the arguments ``command`` say; what goes wrong is raised."""
+    parser = argparse.ArgumentParser()
+    arguments(parser)
+    run(parser.parse_args(command))
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Tune."""
+    if args.workers < 1:
+        raise InputError(f"--workers is {args.workers}: expected at least 1")
+    executors.check(args.executor)
+    networks = [name for name in (args.model or "").split(",") if name]
     pairs = list(args.assignments)
-    pairs += [f"train.network={args.model}"] if args.model else []
+    if networks:
+        listed = ", ".join(f'"{name}"' for name in networks if len(networks) > 1)
+        pairs += [f"train.network={networks[0]}", f"tune.networks=[{listed}]"]
     pairs += [f"tune.trials={args.trials}"] if args.trials is not None else []
     chosen = settings.load(args.task, args.preset, config=args.config, assignments=pairs, seed=args.seed)
     store = connect()
     parts = load_parts(args.data, chosen.task, chosen.split, chosen.train.targets)
-    return tune(store, chosen, parts, name=args.study, storage=args.storage)
+    search = _Search(store, chosen, parts, args.study, args.storage, worker=args.worker)
+    if args.worker_of:
+        search.work(args.worker_of)
+        return {"study": search.name, "parent": args.worker_of}
+    alone = args.workers == 1 and args.executor == "local"
+    return search.run(earlier=args.earlier, seeds=args.seeds, args=None if alone else args)
 
 
-def tune(
-    store: Store,
-    chosen: settings.Settings,
-    parts: Parts,
-    *,
-    name: str | None = None,
-    storage: str | None = None,
-) -> dict[str, Any]:
-    """Search, record, and return the best trial's training configuration.
+def tune(store: Store, chosen: settings.Settings, parts: Parts) -> dict[str, Any]:
+    """Search in this process and record it.
 
     Returns
     -------
     dict
-        study, parent (run id), trials by outcome, best (value, unit, train: configuration), importances.
+        As `pipelines.tuning_report.summary` gives it.
+
+    Raises
+    ------
+    InputError
+        When no trial runs to its end, or as `pipelines.fitting.fit`.
     """
-    network = chosen.train.network
-    registry.check(network, chosen.train.options)
-    setup = _setup(chosen, parts)
-    name = name or f"{chosen.task.name}-{network}-{setup[:12]}"
-    spaces = {"train": chosen.task.search_space(), "options": registry.space(network)}
-    found = study.create_study(
-        name, storage or study.beside(store), seed=chosen.tune.seed, pruner=chosen.tune.pruner,
-        direction="maximize" if chosen.task.larger_is_better else "minimize",
-    )  # fmt: skip
-    if found.user_attrs.get("setup", setup) != setup:
-        raise InputError(
-            f"the study {name!r} was made with other data or another configuration: give another --study, "
-            "or leave it out"
-        )
-    found.set_user_attr("setup", setup)
-    # Intermediate values come from the validation states, the verdict from values never seen.
-    judged = f"unseen_{chosen.task.metric}" if len(parts.unseen) else chosen.task.metric
-
-    with runs.start(store, chosen.task.name, f"tune {network}", tags={"network": network, "study": name}) as parent:
-        parent.config({**chosen.record("split", "tune", "train"), "study": name})
-        attributes = parts.samples.attributes
-        datasets.log(parent, {**attributes, "samples": len(parts.samples)}, parts.samples.path)
-        parent.environment({"tune": chosen.tune.seed, "split": chosen.split.seed})
-
-        def objective(trial: optuna.Trial, record: Run) -> float:
-            config = _suggest(trial, chosen, spaces)
-
-            def report(epoch: int, entry: dict[str, float]) -> None:
-                trial.report(entry[f"val_{chosen.task.metric}"], epoch)
-                if trial.should_prune():
-                    raise optuna.TrialPruned(f"pruned after epoch {epoch}")
-
-            fitted: Fitted = fit(record, chosen, config, parts, on_epoch=report, baselines=False)
-            trial.set_user_attr("train", config.model_dump(mode="json"))
-            trial.set_user_attr("run_id", record.id)
-            return fitted.metrics[judged]
-
-        study.run_trials(
-            found,
-            objective,
-            chosen.tune.trials,
-            store=store,
-            experiment=chosen.task.name,
-            parent=parent.id,
-            report=_report,
-        )
-        outcomes = [trial.state.name.lower() for trial in found.trials]
-        if "complete" not in outcomes:
-            raise InputError(f"no trial of study {name} ran to its end: give more --trials, or tune.pruner=none")
-        best = found.best_trial
-        importances = study.importances(found)
-        parent.metrics({f"best_{judged}": best.value or 0.0})
-        result = {
-            "study": name,
-            "parent": parent.id,
-            "trials": {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
-            "best": {"metric": judged, "value": best.value, "run_id": best.user_attrs["run_id"],
-                     "train": best.user_attrs["train"]},
-            "importances": importances,
-        }  # fmt: skip
-        parent.json(result, "study.json")
-    return result
+    return _Search(store, chosen, parts).run()
 
 
 def describe(result: dict[str, Any]) -> str:
     """Say what the search found."""
-    best = result["best"]
-    counts = ", ".join(f"{count} {outcome}" for outcome, count in result["trials"].items())
-    changed = "  ".join(f"{key}={value}" for key, value in best["train"].items())
-    return (
-        f"study {result['study']}: {counts}\nbest {best['metric']} {best['value']:.4g} "
-        f"in run {best['run_id']}\n  {changed}"
-    )
+    if "best" not in result:
+        return f"worked on study {result['study']} for run {result['parent']}"
+    return tuning_report.describe(result)
+
+
+class _Search:
+    """A study with what its trials need."""
+
+    def __init__(
+        self,
+        store: Store,
+        chosen: settings.Settings,
+        parts: Parts,
+        name: str | None = None,
+        storage: str | None = None,
+        worker: int = 0,
+    ) -> None:
+        self.store, self.chosen, self.parts = store, chosen, parts
+        self.space = SearchSpace.of(chosen)
+        self.values = values_of(chosen, parts)
+        setup = _setup(chosen, parts)
+        self.name = name or f"{chosen.task.name}-{'+'.join(self.space.networks)}-{setup[:12]}"
+        self.storage = storage or study.beside(store)
+        self.found = study.create_study(
+            self.name, self.storage, seed=chosen.tune.seed, worker=worker, direction=list(self.values.values()),
+            sampler=chosen.tune.sampler, pruner=chosen.tune.pruner, heartbeat=chosen.tune.heartbeat,
+        )  # fmt: skip
+        if self.found.user_attrs.get("setup", setup) != setup:
+            raise InputError(
+                f"the study {self.name!r} was made with other data or another configuration: give another --study, "
+                "or leave it out"
+            )
+        self.found.set_user_attr("setup", setup)
+        if "identity" not in self.found.user_attrs:
+            self.found.set_user_attr("identity", uuid.uuid4().hex)
+        self.checkpoints = Checkpoints(self.found.user_attrs["identity"])
+
+    def run(
+        self, *, earlier: str | None = None, seeds: int | None = None, args: argparse.Namespace | None = None
+    ) -> dict[str, Any]:
+        """Search to the end, in this process or with the workers that ``args`` ask for, and record what was found."""
+        chosen, networks = self.chosen, "+".join(self.space.networks)
+        if earlier:
+            warm_start(self.found, study.open_study(earlier, self.storage), self.space, chosen.tune.trials)
+        trials.settle(self.found, self.store)
+        tags = {"network": networks, "study": self.name}
+        with runs.start(self.store, chosen.task.name, f"tune {networks}", tags=tags) as parent:
+            trials.own(self.found, parent.id)
+            parent.config({**chosen.record("split", "tune", "train"), "study": self.name})
+            attributes = self.parts.samples.attributes
+            datasets.log(parent, {**attributes, "samples": len(self.parts.samples)}, self.parts.samples.path)
+            parent.environment({"tune": chosen.tune.seed, "split": chosen.split.seed})
+            try:
+                if args is None:
+                    self.work(parent.id)
+                else:
+                    self._with_workers(parent.id, args)
+            except BaseException:
+                self.found.set_user_attr(f"stop:{parent.id}", True)
+                raise
+            finally:
+                trials.settle(self.found, self.store)
+            result = tuning_report.summary(self.found, self.values, parent.id)
+            best = result["best"]
+            parent.metrics({f"best_{best['metric']}": best["value"]})
+            parent.json(result, "study.json")
+            tuning_report.draw(parent, result, study.rows(self.found), self.values, self.space)
+        self.checkpoints.forget_all()
+        return {**result, "retrained": self._retrained(result, seeds)} if seeds else result
+
+    def work(self, parent: str) -> None:
+        """Work on trials until there are enough, or the process of run ``parent`` has ended badly."""
+
+        def ended(row: study.TrialRow) -> None:
+            self.checkpoints.forget(self.found.trials[row.number])
+            print(tuning_workers.describe(row))
+
+        trials.run_trials(
+            self.found,
+            objective(self.store, self.chosen, self.parts, self.space, self.checkpoints, self.found),
+            self.chosen.tune.trials,
+            store=self.store,
+            experiment=self.chosen.task.name,
+            parent=parent,
+            report=ended,
+            stop=lambda: f"stop:{parent}" in self.found.user_attrs,
+        )
+
+    def _with_workers(self, parent: str, args: argparse.Namespace) -> None:
+        command = [args.task, "--preset", args.preset, "--data", str(Path(args.data).absolute())]
+        command += ["--config", str(Path(args.config).absolute())] if args.config else []
+        command += ["--model", args.model] if args.model else []
+        command += [word for pair in args.assignments for word in ("--set", pair)]
+        command += ["--seed", str(args.seed)] if args.seed is not None else []
+        command += ["--trials", str(self.chosen.tune.trials), "--study", self.name, "--storage", self.storage]
+        if args.executor == "local" and self.chosen.train.threads is None:
+            command += ["--set", f"train.threads={max(1, cores() // args.workers)}"]
+        tuning_workers.run_workers(
+            self.found,
+            [[*command, "--worker-of", parent, "--worker", str(1 + number)] for number in range(args.workers)],
+            executor=args.executor,
+            store_uri=self.store.uri,
+            parent=parent,
+            n_trials=self.chosen.tune.trials,
+            label=next(iter(self.values)),
+        )
+
+    def _retrained(self, result: dict[str, Any], seeds: int) -> dict[str, Any]:
+        """Train the best trial with several seeds, at full length."""
+        full = {"epochs": self.chosen.train.epochs, "seed": self.chosen.train.seed}
+        config = validate(TrainConfig, {**result["best"]["train"], **full}, "train")
+        found = repeats.repeat(
+            self.store, replace(self.chosen, train=config), self.parts, "seeds", seeds, checkpoint_of=checkpoint_of
+        )
+        for each in found["runs"]:
+            forget(checkpoint_of(each["run_id"]))
+        runs.existing(self.store, found["run_id"]).tags({"study": self.name, "study.trial": result["best"]["number"]})
+        return found
 
 
 def _setup(chosen: settings.Settings, parts: Parts) -> str:
-    """Identify what trials of one study must share: everything but their number."""
-    tuned = chosen.tune.model_dump(mode="json", exclude={"trials"})
+    """Identify what trials of one study must share: everything but their number and who works on them."""
+    tuned = chosen.tune.model_dump(mode="json", exclude={"trials", "heartbeat"})
     about = json.dumps([recipe(chosen, chosen.train, parts), tuned], sort_keys=True)
     return hashlib.sha256(about.encode()).hexdigest()
-
-
-def _report(row: study.TrialRow) -> None:
-    value = "" if row.value is None else f", {row.value:.4g}"
-    print(f"trial {row.number}: {row.state}{value}")
-
-
-def _suggest(trial: optuna.Trial, chosen: settings.Settings, spaces: dict[str, Any]) -> TrainConfig:
-    values = study.suggest(trial, spaces["train"], "train")
-    options = study.suggest(trial, spaces["options"], "options")
-    changed = {
-        **values, "options": {**chosen.train.options, **options},
-        "epochs": min(chosen.tune.epochs, chosen.train.epochs), "seed": chosen.tune.seed,
-    }  # fmt: skip
-    return TrainConfig.model_validate({**chosen.train.model_dump(), **changed})

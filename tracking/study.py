@@ -1,15 +1,12 @@
-"""Studies: a search for good parameters that survives its workers."""
+"""Studies: a search for good parameters, kept in a database that several workers share."""
 
 from __future__ import annotations
 
 import logging
-import math
-import time
 import warnings
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +16,20 @@ from optuna.trial import TrialState
 
 from stm_models.errors import InputError, unknown
 from stm_models.search import Range, Space
-from tracking import probe, runs
-from tracking.backend import MlflowException
+from tracking import probe
 from tracking.lock import exclusive
-from tracking.runs import Run
+from tracking.samplers import create_pruner, create_sampler
 from tracking.store import Store, first_line, redact
 
-__all__ = ["TrialRow", "beside", "create_study", "importances", "run_trials", "suggest"]
+__all__ = ["TrialRow", "beside", "create_study", "importances", "open_study", "rows", "suggest"]
 
 logging.getLogger("optuna").setLevel(logging.ERROR)
 
 DEFAULT = "sqlite:///optuna.db"
-_RETRIES = 3
-_PATIENCE = 3  # trials that fail in a row before the search gives up
 _ENOUGH = 4  # complete trials before importances are told
-_POLL = 0.5  # seconds
-_MARK = "claimed"
-_COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
-_PRUNERS: dict[str, Callable[[], Any]] = {
-    "hyperband": lambda: optuna.pruners.HyperbandPruner(min_resource=1, max_resource="auto"),
-    "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
-    "none": optuna.pruners.NopPruner,
-}
+_PATIENCE = 5.0  # seconds for a gRPC proxy to answer
+_FORMS = "sqlite:///FILE.db, postgresql://USER@HOST/NAME or grpc://HOST:PORT"
+_DIRECTIONS = ("minimize", "maximize")
 
 
 @dataclass(frozen=True)
@@ -49,10 +38,27 @@ class TrialRow:
 
     number: int
     state: str
-    value: float | None
+    values: tuple[float, ...]
     params: dict[str, Any]
     seconds: float | None
     run_id: str | None
+
+    @property
+    def value(self) -> float | None:
+        """The first value, the last one reported of a pruned trial; ``None`` when there is none."""
+        return self.values[0] if self.values else None
+
+    @classmethod
+    def of(cls, trial: Any) -> TrialRow:
+        """Return the row of a trial of Optuna's."""
+        return cls(
+            number=trial.number,
+            state=trial.state.name.lower(),
+            values=tuple(trial.values or ()),
+            params=dict(trial.params),
+            seconds=trial.duration.total_seconds() if trial.duration else None,
+            run_id=trial.user_attrs.get("run_id"),
+        )
 
 
 def beside(store: Store) -> str:
@@ -67,7 +73,8 @@ def create_study(
     *,
     seed: int,
     worker: int = 0,
-    direction: str = "minimize",
+    direction: str | Sequence[str] = "minimize",
+    sampler: str = "tpe",
     pruner: str = "hyperband",
     heartbeat: int = 20,
 ) -> Any:
@@ -76,9 +83,14 @@ def create_study(
     Parameters
     ----------
     storage : str, optional
-        Address of a database; else ``optuna.db`` in the working directory.
+        Address of a database or, with ``grpc://HOST:PORT``, of Optuna's proxy before one; else ``optuna.db`` in the
+        working directory.
     seed, worker : int
         Of the sampler: each worker of a study gives its own number, and a study continued draws anew.
+    direction : str or sequence of str
+        ``minimize`` or ``maximize``; one for each objective.
+    sampler, pruner : str
+        See `tracking.samplers`. Only a study of one objective prunes.
     heartbeat : int
         Seconds between the signs of life of a running trial; one silent for three of them is run again.
 
@@ -89,44 +101,53 @@ def create_study(
     Raises
     ------
     InputError
-        When the storage cannot be used, the pruner is unknown, or the study has another direction.
+        When the storage cannot be used, sampler or pruner cannot be had, or the study has other directions.
     """
-    if pruner not in _PRUNERS:
-        raise unknown("pruner", pruner, _PRUNERS)
-    if direction not in ("minimize", "maximize"):
-        raise unknown("direction", direction, ("minimize", "maximize"))
+    directions = [direction] if isinstance(direction, str) else list(direction)
+    for each in directions:
+        if each not in _DIRECTIONS:
+            raise unknown("direction", each, _DIRECTIONS)
+    ends_early = create_pruner(pruner if len(directions) == 1 else "none")
+    create_sampler(sampler, seed, objectives=len(directions))
     storage = storage or DEFAULT
     lock_file = _lock_file(storage)
     with ExitStack() as stack:
         if lock_file is not None:
             stack.enter_context(exclusive(lock_file))
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:
-            backend = optuna.storages.RDBStorage(
-                storage,
-                heartbeat_interval=heartbeat,
-                grace_period=3 * heartbeat,
-                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(_RETRIES),
-            )
             study = optuna.create_study(
-                study_name=name,
-                storage=backend,
-                direction=direction,
-                pruner=_PRUNERS[pruner](),
+                study_name=name, storage=_backend(storage, heartbeat), directions=directions, pruner=ends_early,
                 load_if_exists=True,
-            )
+            )  # fmt: skip
             numbers = np.random.SeedSequence([seed, worker, len(study.trials)]).generate_state(1)
-            study.lock_file = lock_file
-            study.sampler = optuna.samplers.TPESampler(seed=int(numbers[0]), constant_liar=True)
         except Exception as error:
-            raise InputError(
-                f"cannot use the study storage {redact(storage)}: {first_line(error)}; "
-                "give sqlite:///FILE.db or the address of a database"
-            ) from error
-    if study.direction.name.lower() != direction:
-        raise InputError(f"the study {name!r} exists and is to {study.direction.name.lower()}; give another name")
+            raise _unusable(storage, error) from error
+    study.lock_file = lock_file
+    study.sampler = create_sampler(sampler, int(numbers[0]), objectives=len(directions))
+    found = [each.name.lower() for each in study.directions]
+    if found != directions:
+        raise InputError(f"the study {name!r} exists and is to {' and '.join(found)}; give another name")
     return study
+
+
+def open_study(name: str, storage: str | None = None) -> Any:
+    """Return a study that exists, to read it.
+
+    Raises
+    ------
+    InputError
+        When it does not exist, or the storage cannot be used.
+    """
+    storage = storage or DEFAULT
+    _lock_file(storage)
+    try:
+        backend = _backend(storage, 20)
+        names = [each.study_name for each in optuna.get_all_study_summaries(backend, include_best_trial=False)]
+    except Exception as error:
+        raise _unusable(storage, error) from error
+    if name not in names:
+        raise unknown(f"study in {redact(storage)}", name, names)
+    return optuna.load_study(study_name=name, storage=backend)
 
 
 def suggest(trial: Any, space: Space, prefix: str = "") -> dict[str, Any]:
@@ -149,157 +170,59 @@ def suggest(trial: Any, space: Space, prefix: str = "") -> dict[str, Any]:
     return values
 
 
-def run_trials(
-    study: Any,
-    objective: Callable[[Any, Run], float],
-    n_trials: int,
-    *,
-    store: Store,
-    experiment: str,
-    parent: str,
-    report: Callable[[TrialRow], None] | None = None,
-) -> None:
-    """Run trials until the study has ``n_trials`` complete or pruned ones, those of earlier calls included.
-
-    Parameters
-    ----------
-    objective : callable (trial, run) -> float
-        Works inside a run of its own; may call ``trial.report`` and raise ``optuna.TrialPruned``. A trial
-        that fails or returns no finite number is recorded as failed, and another one is drawn.
-    parent : str
-        Id of the run that the trials' runs are nested in.
-    report : callable, optional
-        Called with each trial that ended here.
-
-    Raises
-    ------
-    InputError
-        From the objective.
-    Exception
-        What the objective raised, when several trials in a row failed.
-    """
-    failures = 0
-    buried: set[int] = set()
-    while True:
-        with ExitStack() as claim:
-            locked = _claim(study, claim)
-            _fail_lost(study, locked)
-            _bury(study, store, buried)
-            # One snapshot: a trial that ends between two reads would be in neither of them.
-            taken = _trials(study, *_COUNTED, TrialState.RUNNING)
-            if sum(trial.state in _COUNTED for trial in taken) >= n_trials:
-                return
-            if len(taken) >= n_trials:
-                claim.close()
-                time.sleep(_POLL)
-                continue
-            number, error = _one(study, objective, store, experiment, parent, claim)
-        if report is not None:
-            report(_row(study.trials[number]))
-        failures = failures + 1 if error is not None else 0
-        if error is not None and (isinstance(error, InputError) or failures >= _PATIENCE):
-            raise error
+def rows(study: Any) -> list[TrialRow]:
+    """Return all trials, by number."""
+    return [TrialRow.of(trial) for trial in study.get_trials(deepcopy=False)]
 
 
 def importances(study: Any) -> dict[str, float] | None:
-    """Return how much each parameter matters (they sum to 1), the most important first.
+    """Return how much each parameter matters to the first objective (they sum to 1), the most important first.
 
-    ``None`` while the study has too few complete trials to say.
+    ``None`` while the study has too few complete trials to say. Parameters that not every trial has are not judged.
     """
-    complete = _trials(study, TrialState.COMPLETE)
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(complete) < _ENOUGH or not any(trial.params for trial in complete):
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:
             evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-            found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+            several = len(study.directions) > 1
+            found = optuna.importance.get_param_importances(
+                study, evaluator=evaluator, target=(lambda trial: trial.values[0]) if several else None
+            )
         except (ValueError, RuntimeError):
             return None
     return {name: float(share) for name, share in sorted(found.items(), key=lambda item: -item[1])}
 
 
-def _one(
-    study: Any,
-    objective: Callable[[Any, Run], float],
-    store: Store,
-    experiment: str,
-    parent: str,
-    claim: ExitStack,
-) -> tuple[int, BaseException | None]:
-    seen: dict[str, Any] = {"error": None}
-
-    def work(trial: Any) -> float:
-        seen["number"] = trial.number
-        # From here on a kill is noticed by the silence; before, by the missing mark.
-        study._storage.record_heartbeat(trial._trial_id)
-        trial.set_user_attr(_MARK, trial.number)
-        claim.close()
-        tags = {"study": study.study_name, "trial": trial.number}
-        try:
-            with runs.start(store, experiment, f"trial-{trial.number:03d}", parent=parent, tags=tags) as run:
-                trial.set_user_attr("run_id", run.id)
-                try:
-                    value = float(objective(trial, run))
-                finally:
-                    run.params(trial.params)
-                if not math.isfinite(value):
-                    raise ValueError(f"the objective of trial {trial.number} gave {value}")
-            return value
-        except optuna.TrialPruned:
-            raise
-        except Exception as error:
-            seen["error"] = error
-            raise
-
-    study.optimize(work, n_trials=1, catch=(Exception,))
-    return seen["number"], seen["error"]
-
-
-def _claim(study: Any, claim: ExitStack) -> bool:
-    """Let one worker at a time count and draw, where the study is a file that all of them see."""
-    if study.lock_file is not None:
-        claim.enter_context(exclusive(study.lock_file))
-    return study.lock_file is not None
-
-
-def _fail_lost(study: Any, locked: bool) -> None:
+def _backend(storage: str, heartbeat: int) -> Any:
+    scheme, _, rest = storage.partition("://")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        optuna.storages.fail_stale_trials(study)
-    for trial in _trials(study, TrialState.RUNNING):
-        age = datetime.now() - (trial.datetime_start or datetime.now())
-        if trial.user_attrs.get(_MARK) != trial.number and (locked or age > timedelta(minutes=5)):
-            study.tell(trial.number, state=TrialState.FAIL)
+        if scheme != "grpc":
+            return optuna.storages.RDBStorage(storage, heartbeat_interval=heartbeat, grace_period=3 * heartbeat)
+        host, _, port = rest.rstrip("/").rpartition(":")
+        if not host or not port.isdigit():
+            raise ValueError("expected grpc://HOST:PORT")
+        proxy = optuna.storages.GrpcStorageProxy(host=host, port=int(port))
+        try:
+            proxy.wait_server_ready(timeout=_PATIENCE)
+        except Exception as error:
+            if isinstance(error, ImportError):
+                raise
+            raise ValueError(f"no proxy answers in {_PATIENCE:g} s") from error
+        return proxy
 
 
-def _bury(study: Any, store: Store, buried: set[int]) -> None:
-    """Close the runs that killed workers left open."""
-    for trial in _trials(study, TrialState.FAIL):
-        run_id = trial.user_attrs.get("run_id")
-        if trial.number in buried or run_id is None or trial.user_attrs.get(_MARK) != trial.number:
-            continue
-        buried.add(trial.number)
-        with suppress(MlflowException):
-            if store.client.get_run(run_id).info.status == "RUNNING":
-                store.client.set_tag(run_id, "outcome", "killed")
-                store.client.set_terminated(run_id, status="KILLED")
-
-
-def _trials(study: Any, *states: Any) -> list[Any]:
-    found: list[Any] = study.get_trials(deepcopy=False, states=states)
-    return found
-
-
-def _row(trial: Any) -> TrialRow:
-    return TrialRow(
-        number=trial.number,
-        state=trial.state.name.lower(),
-        value=trial.value,
-        params=dict(trial.params),
-        seconds=trial.duration.total_seconds() if trial.duration else None,
-        run_id=trial.user_attrs.get("run_id"),
-    )
+def _unusable(storage: str, error: Exception) -> InputError:
+    if isinstance(error, ImportError):
+        package = getattr(error, "name", None) or first_line(error)
+        return InputError(
+            f"the study storage {redact(storage)} needs the package {package!r}, which is not installed: "
+            "install stm-lab[cluster]"
+        )
+    return InputError(f"cannot use the study storage {redact(storage)}: {first_line(error)}; give {_FORMS}")
 
 
 def _lock_file(storage: str) -> Path | None:

@@ -8,19 +8,19 @@ import pytest
 
 from stm_models.errors import InputError
 from stm_models.search import Choice, Range
-from tracking import runs, study
+from tracking import runs, study, trials
 from tracking.store import Store
 
 SPACE = {"rate": Range(1e-4, 1e-1, log=True), "depth": Range(1, 4), "kind": Choice(("a", "b"))}
 WORKER = """
 import sys, time
-from tracking import store, study
+from tracking import store, study, trials
 def objective(trial, run):
     trial.suggest_float("x", 0, 1)
     print(run.id, flush=True)
     time.sleep(600)
 opened = store.connect(sys.argv[1])
-study.run_trials(study.create_study("killed", seed=1, heartbeat=1), objective, 3, store=opened,
+trials.run_trials(study.create_study("killed", seed=1, heartbeat=1), objective, 3, store=opened,
                  experiment="study", parent=sys.argv[2])
 """
 
@@ -31,7 +31,7 @@ def parent(local):
 
 
 def _run(opened, objective, n_trials, local, parent, **more):
-    study.run_trials(opened, objective, n_trials, store=local, experiment="study", parent=parent, **more)
+    trials.run_trials(opened, objective, n_trials, store=local, experiment="study", parent=parent, **more)
 
 
 def _value(trial, run):

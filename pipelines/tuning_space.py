@@ -1,0 +1,93 @@
+"""What a search may choose: the network where there are several, its options, and the task's training parameters.
+
+Parameters are named ``network``, ``train.KEY`` and ``NETWORK.OPTION``; options are those of the chosen network alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.settings import Settings
+from stm_models.config import validate
+from stm_models.networks import registry
+from stm_models.search import Choice, Range, Space
+from stm_models.training.config import TrainConfig
+from tracking.study import suggest
+
+__all__ = ["SearchSpace"]
+
+_NETWORK, _TRAIN = "network", "train"
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The space of one search.
+
+    Attributes
+    ----------
+    networks : tuple of str
+        One, or those to choose from.
+    train : Space
+        Training parameters by name, whatever the network.
+    options : mapping of str to Space
+        Options by name, for each network.
+    """
+
+    networks: tuple[str, ...]
+    train: Space
+    options: Mapping[str, Space]
+
+    @classmethod
+    def of(cls, chosen: Settings) -> SearchSpace:
+        """Return the space of a configuration.
+
+        Raises
+        ------
+        InputError
+            For an unknown network, or an option that it does not have.
+        """
+        networks = chosen.tune.networks or (chosen.train.network,)
+        for network in networks:
+            registry.check(network, _given(chosen, network))
+        options = {network: registry.space(network) for network in networks}
+        return cls(networks, chosen.task.search_space(), options)
+
+    def config(self, trial: Any, chosen: Settings) -> TrainConfig:
+        """Draw the training parameters of ``trial``; what is not searched stays as ``chosen`` has it."""
+        network = self.networks[0]
+        if len(self.networks) > 1:
+            network = suggest(trial, {_NETWORK: Choice(self.networks)})[_NETWORK]
+        values = suggest(trial, self.train, _TRAIN)
+        options = suggest(trial, self.options[network], network)
+        changed = {
+            **values, "network": network, "options": {**_given(chosen, network), **options},
+            "epochs": min(chosen.tune.epochs, chosen.train.epochs), "seed": chosen.tune.seed,
+        }  # fmt: skip
+        return validate(TrainConfig, {**chosen.train.model_dump(), **changed}, "trial")
+
+    def fitting(self, params: Mapping[str, Any], network: str) -> tuple[dict[str, Any], list[str]]:
+        """Return what of an earlier trial of ``network`` this space can hold, and the names of the rest.
+
+        Both are empty when the network itself cannot be chosen, but for the training parameters where there is no
+        choice.
+        """
+        if len(self.networks) > 1 and network not in self.networks:
+            return {}, sorted(params)
+        entries: dict[str, Range | Choice] = {f"{_TRAIN}.{key}": entry for key, entry in self.train.items()}
+        entries |= {f"{network}.{key}": entry for key, entry in self.options.get(network, {}).items()}
+        kept = {name: value for name, value in params.items() if name in entries and _holds(entries[name], value)}
+        left = sorted(set(params) - set(kept) - {_NETWORK})
+        return {**({_NETWORK: network} if len(self.networks) > 1 else {}), **kept}, left
+
+
+def _given(chosen: Settings, network: str) -> dict[str, Any]:
+    """Return the options that the configuration gives; they are those of its own network."""
+    return chosen.train.options if network == chosen.train.network else {}
+
+
+def _holds(entry: Range | Choice, value: Any) -> bool:
+    if isinstance(entry, Choice):
+        return value in entry.values
+    return isinstance(value, int | float) and entry.low <= value <= entry.high

@@ -1,0 +1,132 @@
+"""The workers of a search: processes that run the same command, here or on a cluster, until there are enough trials."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
+from pathlib import Path
+from typing import Any
+
+from pipelines import executors
+from pipelines.executors import WorkerLost
+from stm_models.errors import InputError
+from stm_models.progress import Progress
+from tracking import study, trials
+
+__all__ = ["run_workers"]
+
+_POLL = 0.5  # seconds
+_STATES = ("complete", "pruned", "fail")
+
+
+def run_workers(
+    found: Any, commands: Sequence[list[str]], *, executor: str, store_uri: str, parent: str, n_trials: int, label: str
+) -> None:
+    """Start one worker per command and watch them until the study has its trials.
+
+    A worker that dies is noted and replaced; its trial is run again.
+
+    Parameters
+    ----------
+    found : optuna.Study
+    commands : sequence of list of str
+        Arguments of ``stm``.
+    executor : str
+        One of `pipelines.executors.CHOICES`.
+    store_uri : str
+        The tracking store that the workers use.
+    parent : str
+        Id of the run that they work for.
+    n_trials : int
+        When they will end.
+    label : str
+        Name of the first value.
+
+    Raises
+    ------
+    InputError
+        When the executor cannot be used, or workers keep dying before anything new is reported; from a worker.
+    Exception
+        What ended a worker.
+    """
+    pool = executors.create(executor, len(commands), Path.cwd() / f"tune-{parent}")
+    shown = {row.number for row in study.rows(found) if row.state in _STATES}
+    try:
+        with Progress(n_trials, "tune", "trial", done=trials.count(found)) as bar:
+            calls = [(command, str(Path.cwd()), store_uri) for command in commands]
+            running = dict(zip(pool.submit_all(_work, calls), calls, strict=True))
+            deaths, last = 0, _reported(found)
+            while running:
+                ended = wait(running, timeout=_POLL, return_when=FIRST_COMPLETED).done
+                for row in study.rows(found):
+                    if row.state in _STATES and row.number not in shown:
+                        shown.add(row.number)
+                        print(describe(row))
+                bar.update(trials.count(found) - bar.done, _best(found, label))
+                for future in ended:
+                    call = running.pop(future)
+                    try:
+                        future.result()
+                    except WorkerLost as lost:
+                        now = _reported(found)
+                        deaths, last = (deaths + 1 if now == last else 1), now
+                        if deaths > trials.MOST_DEATHS * len(commands):
+                            raise InputError(
+                                f"{lost}, {deaths} times in a row before any trial reported anything: run the same "
+                                "command again with fewer workers, or with more memory for each"
+                            ) from lost
+                        print(f"{lost}: its trial is run again", file=sys.stderr)
+                        running[pool.submit(_work, *call)] = call
+        pool.shutdown()
+    except BaseException:
+        pool.abandon()
+        raise
+
+
+def describe(row: study.TrialRow) -> str:
+    """Say in one line how a trial ended."""
+    values = "".join(f", {value:.4g}" for value in row.values)
+    return f"trial {row.number}: {row.state}{values}"
+
+
+def _reported(found: Any) -> int:
+    """Count what trials have reported in all."""
+    return sum(len(trial.intermediate_values) for trial in found.get_trials(deepcopy=False)) + trials.count(found)
+
+
+def _best(found: Any, label: str) -> str:
+    values = [row.values[0] for row in study.rows(found) if row.state == "complete"]
+    if not values:
+        return ""
+    choose: Callable[[list[float]], float] = max if found.directions[0].name == "MAXIMIZE" else min
+    return f"best {label} {choose(values):.4g}"
+
+
+def _work(command: list[str], folder: str, store_uri: str) -> None:
+    """Run in a worker: the command, whose errors are told by the process that started it."""
+    from pipelines.tune import run_command
+
+    with contextlib.ExitStack() as inside:
+        inside.enter_context(_inside(folder, store_uri))
+        nowhere = inside.enter_context(Path(os.devnull).open("w"))
+        inside.enter_context(contextlib.redirect_stdout(nowhere))
+        inside.enter_context(contextlib.redirect_stderr(nowhere))
+        run_command(command)
+
+
+@contextlib.contextmanager
+def _inside(folder: str, store_uri: str) -> Iterator[None]:
+    before, known = Path.cwd(), os.environ.get("MLFLOW_TRACKING_URI")
+    os.chdir(folder)
+    os.environ["MLFLOW_TRACKING_URI"] = store_uri
+    try:
+        yield
+    finally:
+        os.chdir(before)
+        if known is None:
+            del os.environ["MLFLOW_TRACKING_URI"]
+        else:
+            os.environ["MLFLOW_TRACKING_URI"] = known

@@ -1,5 +1,9 @@
 """What every registered network must do: those that answer with numbers, those that answer with a map, and all."""
 
+import importlib
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +16,11 @@ from stm_models.networks.model import Model
 from stm_models.search import Choice, Range
 from stm_models.training.novelty import Novelty
 
-OWN = ["conv", "fc", "fieldnet", "linear", "mlp", "voltage_attention"]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+cases = importlib.import_module("network_cases")
+create, OPTIONS = cases.create, cases.OPTIONS
+
+OWN = ["conv", "fc", "fieldnet", "lattice", "linear", "mlp", "voltage_attention"]
 QUICK = [
     *OWN, "resnet18", "timm:mobilenetv3_small_050", "timm:test_convnext", "timm:test_efficientnet",
     "timm:test_resnet", "timm:test_vit",
@@ -65,7 +73,7 @@ def _model(name, shape=(3, 33, 41), outputs=2, seed=1):
     shape = _fitting(name, shape)
     images, outputs = _images(shape, 6, seed), _outputs(name, outputs)
     targets = np.random.default_rng(seed).normal(2.0, 1.5, (6, outputs))
-    return Model.for_data(_anywhere(registry.create(name, shape, outputs, seed=seed)), images, targets).eval()
+    return Model.for_data(_anywhere(create(name, shape, outputs, seed=seed)), images, targets).eval()
 
 
 def _fresh(model, count, seed):
@@ -75,7 +83,7 @@ def _fresh(model, count, seed):
 def _info(name):
     return {
         "network": name,
-        "options": {},
+        "options": OPTIONS.get(name, {}),
         "input": {"kind": "test"},
         "task": "hubbard",
         "explained": 0,
@@ -89,15 +97,14 @@ def _novelty(model):
 
 
 def test_every_family_is_here():
-    # `lattice` cannot be made without what a data set says of the lattice: tests/stm_models/test_lattice.py.
-    assert set(registry.names()) - {"lattice"} <= {*QUICK, *LARGE}
+    assert set(registry.names()) <= {*QUICK, *LARGE}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", [n for n in NETWORKS if n not in MAPS])
 def test_shapes(name, shape):
     shape = _fitting(name, shape)
-    network = registry.create(name, shape, 3).eval()
+    network = create(name, shape, 3).eval()
     for batch in (1, 4):
         x = torch.from_numpy(_images(shape, batch))
         features = network.features(x)
@@ -108,24 +115,25 @@ def test_shapes(name, shape):
 
 def test_gradient_reaches_every_parameter_and_most_pixels(name):
     shape = _fitting(name, (3, 33, 41))
-    network = _anywhere(registry.create(name, shape, _outputs(name, 2))).train()
+    network = _anywhere(create(name, shape, _outputs(name, 2))).train()
     x = torch.from_numpy(_images(shape, 8)).requires_grad_(True)
     network(x).square().sum().backward()
     for key, parameter in network.named_parameters():
         assert parameter.grad is not None, key
         assert torch.isfinite(parameter.grad).all(), key
         assert parameter.grad.abs().sum() > 0, key
-    assert (x.grad != 0).float().mean() > 0.95
+    # Far from all peaks `lattice` sees nothing.
+    assert (x.grad != 0).float().mean() > (0.7 if name == "lattice" else 0.95)
 
 
 def test_seed_decides_weights_and_nothing_else_does(name):
     shape = _fitting(name, (1, 16, 16))
     before = torch.random.get_rng_state()
-    first = registry.create(name, shape, 1, seed=7).state_dict()
+    first = create(name, shape, 1, seed=7).state_dict()
     assert torch.equal(before, torch.random.get_rng_state())
     torch.rand(3)
-    second = registry.create(name, shape, 1, seed=7).state_dict()
-    other = registry.create(name, shape, 1, seed=8).state_dict()
+    second = create(name, shape, 1, seed=7).state_dict()
+    other = create(name, shape, 1, seed=8).state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
@@ -137,7 +145,7 @@ def test_rows_of_a_batch_do_not_touch_each_other(name):
 
 
 def test_nothing_works_in_place(name):
-    network = registry.create(name, _fitting(name, (1, 16, 16)), 1)
+    network = create(name, _fitting(name, (1, 16, 16)), 1)
     assert not any(getattr(module, "inplace", False) for module in network.modules())
 
 
@@ -185,7 +193,7 @@ COMPILED = [("conv", "aot_eager"), ("timm:test_resnet", "aot_eager"), ("timm:tes
     [*COMPILED, *(pytest.param(n, "inductor", marks=pytest.mark.slow) for n in [*QUICK, *LARGE])],
 )
 def test_compiled_network_gives_the_same_values_and_gradients(name, backend):
-    network = registry.create(name, _fitting(name, (1, 32, 32)), 1)
+    network = create(name, _fitting(name, (1, 32, 32)), 1)
     _anywhere(network).eval()
     torch.compiler.reset()
     found = []
@@ -201,8 +209,8 @@ def test_compiled_network_gives_the_same_values_and_gradients(name, backend):
 @pytest.mark.parametrize("name", SCALARS)
 def test_clamp_acts_in_physical_units(name):
     shape, targets = _fitting(name, (1, 16, 16)), np.array([[-9.0], [-9.5]])
-    model = Model.for_data(registry.create(name, shape, 1, {"clamp": True}), _images(shape, 2), targets)
-    free = Model.for_data(registry.create(name, shape, 1), _images(shape, 2), targets)
+    model = Model.for_data(create(name, shape, 1, {"clamp": True}), _images(shape, 2), targets)
+    free = Model.for_data(create(name, shape, 1), _images(shape, 2), targets)
     x = torch.from_numpy(_images(shape, 4))
     assert (free.eval()(x) < 0).all()
     assert (model.eval()(x) == 0).all()
@@ -216,13 +224,13 @@ def test_every_point_of_the_search_space_is_a_valid_option(name):
         values = domain.values if isinstance(domain, Choice) else (domain.low, domain.high)
         assert isinstance(domain, Choice | Range)
         for value in values:
-            registry.create(name, _fitting(name, (1, 16, 16)), 1, {key: value})
+            create(name, _fitting(name, (1, 16, 16)), 1, {key: value})
 
 
 @pytest.mark.parametrize("name", QUICK)
 def test_unknown_option_is_one_line(name):
     with pytest.raises(InputError, match="dropuot") as caught:
-        registry.create(name, (1, 16, 16), 1, {"dropuot": 0.1})
+        create(name, (1, 16, 16), 1, {"dropuot": 0.1})
     assert "\n" not in str(caught.value)
     assert "clamp" in str(caught.value)
 
@@ -230,7 +238,7 @@ def test_unknown_option_is_one_line(name):
 @pytest.mark.parametrize("name", MAPS)
 @pytest.mark.parametrize("shape", [(4, 16, 16), (4, 9, 31)])
 def test_a_map_has_the_images_size_whatever_the_network_was_made_for(name, shape):
-    network = registry.create(name, (4, 12, 20), 1).eval()
+    network = create(name, (4, 12, 20), 1).eval()
     x = torch.from_numpy(_images(shape, 2))
     assert network(x).shape == (2, 1, *shape[1:])
     torch.testing.assert_close(network.head(network.trunk(x)), network(x))
@@ -242,7 +250,7 @@ def test_a_map_has_the_images_size_whatever_the_network_was_made_for(name, shape
 
 @pytest.mark.parametrize("name", MAPS)
 def test_what_a_map_says_moves_with_the_image(name):
-    network = registry.create(name, (4, 40, 40), 1, seed=3).double().eval()
+    network = create(name, (4, 40, 40), 1, seed=3).double().eval()
     wide = torch.zeros(1, 4, 64, 64, dtype=torch.float64)
     wide[:, :, 29:35, 30:33] = torch.from_numpy(_images((4, 6, 3), 1)).double()
     here, moved = network(wide), network(wide.roll((2, -3), dims=(2, 3)))
@@ -254,7 +262,7 @@ def test_what_a_map_says_moves_with_the_image(name):
 @pytest.mark.parametrize("answer", ["sigmoid", "softmax"])
 def test_answers_are_scores_and_eightfold_ones_turn_with_the_image(name, answer):
     options = {"answer": answer, "eightfold": True}
-    model = Model.blank(registry.create(name, (4, 12, 20), 1, options, seed=2)).double()
+    model = Model.blank(create(name, (4, 12, 20), 1, options, seed=2)).double()
     x = torch.from_numpy(_images((4, 11, 18), 2)).double()
     plain = model.train()(x)
     score = model.eval()(x)
@@ -271,6 +279,6 @@ def test_answers_are_scores_and_eightfold_ones_turn_with_the_image(name, answer)
 @pytest.mark.parametrize("name", MAPS)
 def test_maps_are_neither_several_nor_clamped(name):
     with pytest.raises(InputError, match="2 targets were asked of a network that answers with a map"):
-        registry.create(name, (4, 12, 20), 2)
+        create(name, (4, 12, 20), 2)
     with pytest.raises(InputError, match="clamp"):
-        registry.create(name, (4, 12, 20), 1, {"clamp": True})
+        create(name, (4, 12, 20), 1, {"clamp": True})

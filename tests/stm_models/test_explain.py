@@ -1,3 +1,7 @@
+import importlib
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +13,15 @@ from stm_models.explain.render import overlay_png
 from stm_models.networks import registry
 from stm_models.networks.model import Model
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+create = importlib.import_module("network_cases").create
+
 SHAPE = (1, 16, 17)
 
 
 def _model(name="mlp", outputs=2):
     rng = np.random.default_rng(0)
-    network = registry.create(name, SHAPE, outputs, seed=3)
+    network = create(name, SHAPE, outputs, seed=3)
     return Model.for_data(network, rng.normal(size=(9, *SHAPE)).astype(np.float32), rng.normal(size=(9, outputs)))
 
 

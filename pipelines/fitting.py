@@ -16,6 +16,7 @@ from pipelines.learning import Learnt, Measured, learn
 from pipelines.parts import Parts, load_parts, split_samples
 from pipelines.settings import Settings
 from stm_models.data.dataset import Samples
+from stm_models.files import sha256
 from stm_models.networks import bundle, registry
 from stm_models.networks.model import Model
 from stm_models.progress import Progress
@@ -62,8 +63,14 @@ def informed(task: Task, config: TrainConfig, parts: Parts) -> TrainConfig:
 
 
 def recipe(settings: Settings, config: TrainConfig, parts: Parts, measured: Measured | None = None) -> str:
-    """Identify a training before it is done: task, data, split, training parameters and measured maps."""
+    """Identify a training before it is done: task, data, split, training parameters and measured maps.
+
+    A file of weights to start from counts by what it holds, wherever it lies.
+    """
     config = informed(settings.task, config, parts)
+    if (weights := config.options.get("weights")) is not None:
+        registry.check(config.network, config.options)
+        config = config.model_copy(update={"options": {**config.options, "weights": sha256(Path(weights))}})
     about = {
         "task": settings.task.name,
         "data": parts.samples.attributes["digest"],
@@ -146,6 +153,7 @@ def fit(
     run.json(attributes, "data.json")
 
     learnt = _learn(run, task, config, parts, measured, on_epoch, checkpoint, watch)
+    run.tags({f"start.{key}": value for key, value in learnt.final.model.network.start.items() if value})
     predictions = {prefix: predict(learnt.final.model, part.images) for prefix, part in parts.scored.items()}
     if config.refit:
         # A model fitted again knows the validation samples: they judge and calibrate the one before.

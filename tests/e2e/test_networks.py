@@ -25,6 +25,8 @@ def test_timm_network_is_trained_from_a_file_recorded_and_exported(demo, command
     folder = runs.download(connect(), run_id, "bundle")
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     weights.unlink()
+    tags = runs.get(connect(), run_id).tags
+    assert (tags["start.weights"], tags["start.sha256"]) == ("start.safetensors", digest)
     assert json.loads((folder / "model.json").read_text())["start"] == {
         "weights": "start.safetensors", "sha256": digest, "unused": ["fc.bias", "fc.weight"],
     }  # fmt: skip

@@ -218,8 +218,8 @@ class _Search:
 
     def _retrained(self, result: dict[str, Any], seeds: int) -> dict[str, Any]:
         """Train the best trial with several seeds, at full length."""
-        full = {"epochs": self.chosen.train.epochs, "seed": self.chosen.train.seed}
-        config = validate(TrainConfig, {**result["best"]["train"], **full}, "train")
+        own = self.chosen.train.model_dump(include={"epochs", "seed", "threads"})
+        config = validate(TrainConfig, {**result["best"]["train"], **own}, "train")
         found = repeats.repeat(
             self.store, replace(self.chosen, train=config), self.parts, "seeds", seeds, checkpoint_of=checkpoint_of
         )

@@ -6,10 +6,11 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from stm_models.errors import InputError
 
-__all__ = ["exclusive"]
+__all__ = ["advisory", "exclusive"]
 
 
 @contextmanager
@@ -32,3 +33,17 @@ def exclusive(path: str | Path) -> Iterator[None]:
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def advisory(engine: Any, name: str) -> Iterator[None]:
+    """Hold the lock ``name`` of a PostgreSQL database (SQLAlchemy's ``engine``); it ends with the connection."""
+    import sqlalchemy
+
+    with engine.connect() as connection:
+        connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(hashtext(:name))"), {"name": name})
+        try:
+            yield
+        finally:
+            connection.execute(sqlalchemy.text("SELECT pg_advisory_unlock(hashtext(:name))"), {"name": name})

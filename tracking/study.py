@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from stm_models.errors import InputError, unknown
 from stm_models.search import Range, Space
 from tracking import probe
-from tracking.lock import exclusive
+from tracking.lock import advisory, exclusive
 from tracking.samplers import create_pruner, create_sampler
 from tracking.store import Store, first_line, redact
 
@@ -97,6 +97,8 @@ def create_study(
     Returns
     -------
     optuna.Study
+        Its attribute ``lock`` makes a context in which no other worker counts and draws; ``None`` where the storage
+        has no such thing (a proxy).
 
     Raises
     ------
@@ -122,7 +124,7 @@ def create_study(
             numbers = np.random.SeedSequence([seed, worker, len(study.trials)]).generate_state(1)
         except Exception as error:
             raise _unusable(storage, error) from error
-    study.lock_file = lock_file
+    study.lock = _lock(study, lock_file)
     study.sampler = create_sampler(sampler, int(numbers[0]), objectives=len(directions))
     found = [each.name.lower() for each in study.directions]
     if found != directions:
@@ -178,19 +180,19 @@ def rows(study: Any) -> list[TrialRow]:
 def importances(study: Any) -> dict[str, float] | None:
     """Return how much each parameter matters to the first objective (they sum to 1), the most important first.
 
-    ``None`` while the study has too few complete trials to say. Parameters that not every trial has are not judged.
+    ``None`` while the study has too few complete trials to say.
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(complete) < _ENOUGH or not any(trial.params for trial in complete):
         return None
+    # The evaluator looks at what leads to small numbers; with one objective it knows the direction.
+    sign = -1 if study.directions[0].name == "MAXIMIZE" else 1
+    target = (lambda trial: sign * trial.values[0]) if len(study.directions) > 1 else None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore")
         try:
             evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-            several = len(study.directions) > 1
-            found = optuna.importance.get_param_importances(
-                study, evaluator=evaluator, target=(lambda trial: trial.values[0]) if several else None
-            )
+            found = optuna.importance.get_param_importances(study, evaluator=evaluator, target=target)
         except (ValueError, RuntimeError):
             return None
     return {name: float(share) for name, share in sorted(found.items(), key=lambda item: -item[1])}
@@ -223,6 +225,16 @@ def _unusable(storage: str, error: Exception) -> InputError:
             "install stm-lab[cluster]"
         )
     return InputError(f"cannot use the study storage {redact(storage)}: {first_line(error)}; give {_FORMS}")
+
+
+def _lock(study: Any, lock_file: Path | None) -> Callable[[], AbstractContextManager[None]] | None:
+    if lock_file is not None:
+        return lambda: exclusive(lock_file)
+    backend = getattr(study._storage, "_backend", study._storage)  # Optuna keeps a cache before a database
+    engine = getattr(backend, "engine", None)
+    if engine is not None and engine.dialect.name == "postgresql":
+        return lambda: advisory(engine, f"optuna study {study.study_name}")
+    return None
 
 
 def _lock_file(storage: str) -> Path | None:

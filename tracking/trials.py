@@ -20,7 +20,6 @@ from optuna.trial import TrialState
 from stm_models.errors import InputError
 from tracking import liveness, runs
 from tracking.backend import MlflowException
-from tracking.lock import exclusive
 from tracking.runs import Run
 from tracking.store import Store, first_line
 from tracking.study import TrialRow
@@ -202,10 +201,9 @@ def _admitted(study: Any, number: int, n_trials: int) -> bool:
 
 def _recover(study: Any, claim: ExitStack) -> None:
     """Find the trials that lost their worker and let them wait, where needed with the study locked to ``claim``."""
-    # A file is seen by all its workers: one at a time counts and draws.
-    locked = study.lock_file is not None
+    locked = study.lock is not None
     if locked:
-        claim.enter_context(exclusive(study.lock_file))
+        claim.enter_context(study.lock())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         optuna.storages.fail_stale_trials(study)

@@ -1,0 +1,218 @@
+"""kill -9, again and again, over a search with two workers: no trial may be lost or counted twice, no run stay open.
+
+Run by ``make campaign`` (100 kills); the tests do 5.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+SIMULATE = ("simulate", "hubbard", "--preset", "test")
+TRIALS = 6
+EPOCHS = 400
+
+
+def command(data, name, *, trials=TRIALS, epochs=EPOCHS, more=()):
+    """Arguments of ``stm`` for one search."""
+    settings = f"tune.epochs={epochs};train.epochs={epochs};tune.pruner=median"
+    return [
+        "tune", "hubbard", "--preset", "test", "--data", str(data), "--set", settings, "--workers", "2",
+        "--trials", str(trials), "--study", name, *more,
+    ]  # fmt: skip
+
+
+def start(folder, arguments):
+    """Start ``stm`` in a process group of its own; it says what went wrong in ``log`` there."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    environment |= {"PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (folder / "log").open("a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "pipelines", *arguments],
+            cwd=folder, env=environment, start_new_session=True, stdout=log, stderr=log,
+        )  # fmt: skip
+
+
+def running(found):
+    """Process ids of the workers that are in the middle of a trial, by the trial's number."""
+    from tracking import liveness
+
+    result = {}
+    for trial in found.get_trials(deepcopy=False):
+        known = trial.user_attrs
+        if (
+            trial.state.name == "RUNNING"
+            and known.get("claimed") == trial.number
+            and "run_id" in known
+            and not liveness.gone(known["worker"])
+        ):
+            result[trial.number] = int(known["worker"].split("/")[1])
+    return result
+
+
+def history(trial):
+    return list(trial.system_attrs.get("retry_history", ()))
+
+
+def check(found, store, folder, n_trials, killed):
+    """Assert that a finished search is as if nobody had been killed.
+
+    Parameters
+    ----------
+    killed : collection of int
+        Numbers of the trials whose worker was killed in the middle.
+
+    Returns
+    -------
+    Counter
+        Trials that were run again, and those given up after three deaths without anything new.
+    """
+    from tracking import runs
+
+    trials = found.get_trials(deepcopy=False)
+    counted = [trial for trial in trials if trial.state.name in ("COMPLETE", "PRUNED")]
+    assert len(counted) == n_trials, Counter(trial.state.name for trial in trials)
+    assert {trial.state.name for trial in trials} <= {"COMPLETE", "PRUNED", "FAIL"}
+    assert not killed & {trial.number for trial in counted}
+    followers = Counter(history(trial)[-1] for trial in trials if history(trial))
+    assert max(followers.values(), default=1) == 1, "a trial was run again twice"
+    result = Counter()
+    for trial in trials:
+        before = [trials[number] for number in history(trial)]
+        assert all(each.params.items() <= trial.params.items() or not trial.params for each in before)
+        assert all(each.state.name == "FAIL" for each in before)
+        if trial.state.name != "FAIL":
+            result["again"] += bool(before)
+            continue
+        assert "error" not in trial.user_attrs, trial.user_attrs["error"]
+        if not followers[trial.number]:
+            assert trial.user_attrs.get("deaths", 0) == 2, f"trial {trial.number} is lost"
+            assert len(trial.intermediate_values) == trial.user_attrs["reported"]
+            result["given up"] += 1
+
+    rows = [row for row in runs.find(store, "hubbard") if row.tags.get("study") == found.study_name]
+    assert not [row for row in rows if row.status == "RUNNING"]
+    whole = {
+        int(row.tags["trial"]): row for row in rows if "trial" in row.tags and row.outcome in ("complete", "pruned")
+    }
+    assert sorted(whole) == sorted(trial.number for trial in counted)
+    assert len({row.tags["trial.origin"] for row in whole.values()}) == n_trials
+    for trial in counted:
+        row = whole[trial.number]
+        assert (row.id, row.outcome) == (trial.user_attrs["run_id"], trial.state.name.lower())
+        assert trial.state.name == "PRUNED" or row.metrics["unseen_mae"] == trial.value
+        result["resumed"] += bool(history(trial)) and row.metrics.get("train_seconds", 0) > row.seconds
+    assert not list((folder / "checkpoints").glob("*")), "checkpoints are left"
+    return result
+
+
+def campaign(folder, data, kills, *, begin, seed=0, n_trials=TRIALS, groups=0.1, pause=1.5, report=None, **more):
+    """Kill workers in the middle of trials, ``kills`` times, then let the search finish; a finished one is checked.
+
+    Parameters
+    ----------
+    begin : callable (folder, arguments) -> process
+        Starts ``stm``.
+    groups : float
+        Share of the kills that take the whole process group; the same command is then started again.
+    pause : float
+        Most seconds between seeing a trial run and the kill.
+
+    Returns
+    -------
+    Counter
+        Kills of either kind, searches, trials run again and given up.
+    """
+    from tracking import store, study
+
+    draw, counts, began = random.Random(seed), Counter(), time.monotonic()
+    while True:
+        name = f"round{counts['searches']}"
+        arguments = command(data, name, trials=n_trials, **more)
+        process, killed = begin(folder, arguments), set()
+        while process.poll() is None:
+            if not (folder / "optuna.db").exists() or counts["worker"] + counts["group"] >= kills:
+                time.sleep(0.1)
+                continue
+            try:
+                found = study.open_study(name, f"sqlite:///{folder}/optuna.db")
+            except Exception:  # being made
+                time.sleep(0.1)
+                continue
+            alive = running(found)
+            if not alive:
+                time.sleep(0.05)
+                continue
+            number = draw.choice(sorted(alive))
+            time.sleep(draw.uniform(0, pause))
+            if running(found).get(number) != alive[number]:
+                continue
+            if draw.random() < groups:
+                killed |= set(running(found))
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                ended = {t.number for t in found.get_trials(deepcopy=False) if t.state.name in ("COMPLETE", "PRUNED")}
+                killed -= ended
+                counts["group"] += 1
+                process = begin(folder, arguments)
+            else:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(alive[number], signal.SIGKILL)
+                # It may have ended the trial in between: then this was no kill in the middle of one.
+                time.sleep(0.05)
+                now = found.get_trials(deepcopy=False)[number].state.name
+                if now not in ("COMPLETE", "PRUNED"):
+                    killed.add(number)
+                    counts["worker"] += 1
+                counts["late"] += now in ("COMPLETE", "PRUNED")
+            if report and (counts["worker"] + counts["group"]) % 10 == 0:
+                report(f"{dict(counts)}, {time.monotonic() - began:.0f} s")
+        assert process.poll() == 0, f"stm ended with {process.poll()}"
+        found = study.open_study(name, f"sqlite:///{folder}/optuna.db")
+        counts += check(found, store.connect(f"sqlite:///{folder}/mlflow.db"), folder, n_trials, killed)
+        counts["searches"] += 1
+        if counts["worker"] + counts["group"] >= kills:
+            return counts
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder, begun = Path(name), time.monotonic()
+        assert start(folder, [*SIMULATE, "--out", "small.zarr"]).wait() == 0, (folder / "log").read_text()
+        process = None
+
+        def begin(*arguments):
+            nonlocal process
+            process = start(*arguments)
+            return process
+
+        try:
+            counts = campaign(folder, folder / "small.zarr", args.kills, begin=begin, seed=args.seed, report=print)
+        except AssertionError:
+            print((folder / "log").read_text()[-4000:])
+            raise
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    print(f"{dict(counts)}: as if nothing had been, {time.monotonic() - begun:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

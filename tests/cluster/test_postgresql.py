@@ -1,0 +1,174 @@
+"""A study in a real PostgreSQL server, and behind Optuna's gRPC proxy in front of it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from stm_models.errors import InputError
+from tracking import store, study, trials
+
+pytestmark = pytest.mark.cluster
+ROOT = Path(__file__).resolve().parents[2]
+WORKER = """
+import sys, time
+from tracking import store, study, trials
+number, seconds = int(sys.argv[4]), float(sys.argv[5])
+def objective(trial, run):
+    x = trial.suggest_float("x", 0, 1)
+    trial.report(x, 1)
+    time.sleep(seconds)
+    return x
+opened = store.connect(sys.argv[1])
+found = study.create_study("shared", sys.argv[2], seed=1, worker=number, sampler="random", heartbeat=1)
+print("ready", flush=True)
+trials.run_trials(found, objective, 12, store=opened, experiment="study", parent=sys.argv[3])
+"""
+PROXY = """
+import sys, optuna
+storage = optuna.storages.RDBStorage(sys.argv[1])
+optuna.storages.run_grpc_proxy_server(storage, host="127.0.0.1", port=int(sys.argv[2]))
+"""
+
+
+def _program(name):
+    places = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return shutil.which(name) or (str(places[-1]) if places else None)
+
+
+def _free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def postgresql():
+    """Start a server in a folder of its own; its address."""
+    programs = {name: _program(name) for name in ("initdb", "postgres")}
+    missing = [name for name, path in programs.items() if path is None]
+    if missing:
+        pytest.skip(f"needs {' and '.join(missing)} (Debian: postgresql)")
+    prefix = []
+    if os.geteuid() == 0:  # the server refuses to run as root
+        if "postgres" not in {user.pw_name for user in pwd.getpwall()}:
+            pytest.skip("needs a user postgres, since it may not run as root")
+        prefix = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+    with tempfile.TemporaryDirectory() as name:
+        folder, port = Path(name), _free_port()
+        folder.chmod(0o755)
+        data = folder / "data"
+        data.mkdir()
+        if prefix:
+            shutil.chown(data, "postgres", "postgres")
+        initdb = [*prefix, programs["initdb"], "-D", str(data), "-A", "trust", "-U", "stm", "--no-sync"]
+        subprocess.run(initdb, cwd="/", check=True, capture_output=True)
+        with (folder / "log").open("w") as log:
+            server = subprocess.Popen(
+                [*prefix, programs["postgres"], "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-F",
+                 "-c", "unix_socket_directories="],
+                cwd="/", stdout=log, stderr=log,
+            )  # fmt: skip
+        try:
+            _wait(port, server, folder / "log")
+            yield f"postgresql://stm@127.0.0.1:{port}/postgres"
+        finally:
+            server.send_signal(signal.SIGQUIT)
+            server.wait(20)
+
+
+@pytest.fixture
+def local(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return store.connect(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+@pytest.fixture
+def start():
+    started = []
+
+    def call(code, *arguments):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", code, *arguments], env=environment, stdout=subprocess.PIPE, text=True
+            )
+        )
+        return started[-1]
+
+    yield call
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def _wait(port, process, log=None):
+    end = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            assert process.poll() is None and time.monotonic() < end, log.read_text() if log else "ended"  # noqa: PT018
+            time.sleep(0.05)
+
+
+def test_workers_share_a_study_and_one_is_killed(postgresql, local, start):
+    parent = local.client.create_run(local.experiment("study")).info.run_id
+    found = study.create_study("shared", postgresql, seed=1, sampler="random", heartbeat=1)
+    trials.own(found, parent)
+    workers = [start(WORKER, local.uri, postgresql, parent, str(n), "0.05" if n else "600") for n in range(3)]
+    assert all(worker.stdout.readline() == "ready\n" for worker in workers)
+    end = time.monotonic() + 60
+    stuck = None
+    while stuck is None and time.monotonic() < end:
+        for trial in found.get_trials(deepcopy=False):
+            who = trial.user_attrs.get("worker", "")
+            if trial.intermediate_values and f"/{workers[0].pid}/" in who:
+                stuck = trial
+        time.sleep(0.05)
+    assert stuck is not None
+    workers[0].kill()
+    assert [worker.wait(60) for worker in workers[1:]] == [0, 0]
+    trials.settle(found, local)
+    done = found.trials
+    assert trials.count(found) == 12
+    assert done[stuck.number].state.name == "FAIL"
+    again = [trial for trial in done if trial.system_attrs.get("retry_history") == [stuck.number]]
+    assert [trial.params for trial in again] == [stuck.params]
+    assert [trial.state.name for trial in again] == ["COMPLETE"]
+    assert len(done) == 13
+
+
+def test_a_proxy_answers_for_the_database(postgresql, local, start):
+    parent = local.client.create_run(local.experiment("study")).info.run_id
+    port = _free_port()
+    proxy = start(PROXY, postgresql, str(port))
+    _wait(port, proxy)
+    address = f"grpc://127.0.0.1:{port}"
+    found = study.create_study("proxied", address, seed=1)
+    arguments = {"store": local, "experiment": "study", "parent": parent}
+    assert found.lock is None
+    trials.run_trials(found, lambda trial, run: trial.suggest_float("x", 0, 1), 2, **arguments)
+    assert trials.count(study.open_study("proxied", postgresql)) == 2
+    with pytest.raises(InputError, match="unknown study"):
+        study.open_study("another", address)
+
+
+def test_a_database_that_does_not_answer_is_told():
+    with pytest.raises(InputError, match=r"cannot use the study storage postgresql://stm:\*\*\*@127"):
+        study.create_study("x", f"postgresql://stm:secret@127.0.0.1:{_free_port()}/none", seed=1)
+    with pytest.raises(InputError, match="no proxy answers"):
+        study.create_study("x", f"grpc://127.0.0.1:{_free_port()}", seed=1)
+    with pytest.raises(InputError, match="grpc://HOST:PORT"):
+        study.create_study("x", "grpc://nowhere", seed=1)

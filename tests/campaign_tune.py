@@ -46,8 +46,11 @@ def start(folder, arguments):
         )  # fmt: skip
 
 
-def running(found):
-    """Process ids of the workers that are in the middle of a trial, by the trial's number."""
+def running(found, anywhere=False):
+    """Process ids of the workers that are in the middle of a trial, by the trial's number.
+
+    Each has reported something of its own, or is ``anywhere`` between beginning and end.
+    """
     from tracking import liveness
 
     result = {}
@@ -143,7 +146,10 @@ def campaign(folder, data, kills, *, begin, seed=0, n_trials=TRIALS, groups=0.1,
         name = f"round{counts['searches']}"
         arguments = command(data, name, trials=n_trials, **more)
         process, killed = begin(folder, arguments), set()
-        while process.poll() is None:
+        while process.poll() is None or _given_up(process, folder):
+            if process.poll() is not None:
+                process = begin(folder, arguments)
+                counts["begun again"] += 1
             if not (folder / "optuna.db").exists() or counts["worker"] + counts["group"] >= kills:
                 time.sleep(0.1)
                 continue
@@ -152,16 +158,17 @@ def campaign(folder, data, kills, *, begin, seed=0, n_trials=TRIALS, groups=0.1,
             except Exception:  # being made
                 time.sleep(0.1)
                 continue
-            alive = running(found)
+            anywhere = draw.random() < 0.02  # each time we look
+            alive = running(found, anywhere)
             if not alive:
                 time.sleep(0.05)
                 continue
             number = draw.choice(sorted(alive))
             time.sleep(draw.uniform(0, pause))
-            if running(found).get(number) != alive[number]:
+            if running(found, anywhere).get(number) != alive[number]:
                 continue
             if draw.random() < groups:
-                killed |= set(running(found))
+                killed |= set(running(found, True))
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 ended = {t.number for t in found.get_trials(deepcopy=False) if t.state.name in ("COMPLETE", "PRUNED")}
@@ -186,6 +193,11 @@ def campaign(folder, data, kills, *, begin, seed=0, n_trials=TRIALS, groups=0.1,
         counts["searches"] += 1
         if counts["worker"] + counts["group"] >= kills:
             return counts
+
+
+def _given_up(process, folder):
+    """Tell whether a search ended because too many kills in a row came before anything was reported."""
+    return process.poll() == 2 and "times in a row before" in (folder / "log").read_text().splitlines()[-1]
 
 
 def main():

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
+import numpy as np
 import optuna
 import pytest
 
 from stm_models.errors import InputError
 from stm_models.search import Choice, Range
-from tracking import runs, study, trials
+from tracking import liveness, runs, samplers, study, trials
 from tracking.store import Store
 
 SPACE = {"rate": Range(1e-4, 1e-1, log=True), "depth": Range(1, 4), "kind": Choice(("a", "b"))}
@@ -190,6 +195,12 @@ def test_study_database_lies_beside_a_local_store(tmp_path):
 def test_mistakes(local, tmp_path):
     with pytest.raises(InputError, match="unknown pruner 'hyper'"):
         study.create_study("x", seed=1, pruner="hyper")
+    with pytest.raises(InputError, match=r"unknown sampler 'tpee'.*did you mean 'tpe'"):
+        study.create_study("x", seed=1, sampler="tpee")
+    with pytest.raises(InputError, match="takes one objective, got 2"):
+        study.create_study("x", seed=1, sampler="cmaes", direction=["minimize", "minimize"])
+    with pytest.raises(InputError, match=r"unknown study in .*'nowhere'"):
+        study.open_study("nowhere")
     with pytest.raises(InputError, match="unknown direction"):
         study.create_study("x", seed=1, direction="down")
     with pytest.raises(InputError, match="belongs to another program"):
@@ -199,3 +210,174 @@ def test_mistakes(local, tmp_path):
     study.create_study("x", seed=1)
     with pytest.raises(InputError, match="is to minimize"):
         study.create_study("x", seed=1, direction="maximize")
+
+
+def test_without_a_lock_there_are_as_many_trials_as_asked_for(local, parent):
+    def work(number):
+        opened = study.create_study("unlocked", seed=1, worker=number, sampler="random")
+        opened.lock = None  # as behind a proxy
+        _run(opened, lambda trial, run: trial.suggest_float("x", 0, 1), 5, local, parent)
+
+    study.create_study("unlocked", seed=1)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    done = study.create_study("unlocked", seed=1).trials
+    assert sum(trial.state.name == "COMPLETE" for trial in done) == 5
+    surplus = [trial for trial in done if trial.state.name != "COMPLETE"]
+    assert {(trial.state.name, trial.user_attrs.get("error")) for trial in surplus} <= {
+        ("FAIL", "one more than asked for")
+    }
+
+
+def test_two_who_run_a_lost_trial_again_count_it_once(local, parent):
+    opened = study.create_study("twice", seed=1)
+    for _ in range(2):
+        opened.add_trial(
+            optuna.create_trial(
+                state=optuna.trial.TrialState.WAITING, params={"x": 0.5},
+                distributions={"x": optuna.distributions.FloatDistribution(0, 1)},
+                system_attrs={"retry_history": [7]},
+            )
+        )  # fmt: skip
+    _run(opened, lambda trial, run: trial.suggest_float("x", 0, 1), 3, local, parent)
+    assert _states(opened) == ["complete", "fail", "complete", "complete"]
+    assert [trial.params["x"] == 0.5 for trial in opened.trials if trial.params] == [True, True, False, False]
+
+
+def test_a_dead_worker_of_this_machine_is_found_at_once_and_its_trial_goes_on(local, parent, monkeypatch):
+    dead = subprocess.run(
+        [sys.executable, "-c", "from tracking import liveness; print(liveness.identity())"],
+        cwd=study.__file__.rpartition("/tracking/")[0], capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    assert liveness.gone(dead)
+    assert not liveness.gone(liveness.identity())
+    assert not liveness.gone("another.machine/1/1")
+    assert not liveness.gone("")
+    opened = study.create_study("dead", seed=1, heartbeat=600)
+    seen = []
+
+    def objective(trial, run):
+        seen.append((trial.number, trials.origin(opened.trials[trial.number]), trial.suggest_float("x", 0, 1)))
+        if trial.number == 0:
+            trial.report(3.0, 1)
+            trial.set_user_attr("worker", dead)
+            raise SystemExit  # neither told nor failed
+        return seen[-1][2]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "_end", lambda *_: None)
+        with pytest.raises(SystemExit):
+            _run(opened, objective, 2, local, parent)
+    assert _states(opened) == ["running"]
+    _run(opened, objective, 2, local, parent)
+    assert _states(opened) == ["fail", "complete", "complete"]
+    assert [number[:2] for number in seen] == [(0, 0), (1, 0), (2, 2)]
+    assert seen[1][2] == seen[0][2] != seen[2][2]
+    assert opened.trials[1].intermediate_values == {1: 3.0}
+    assert runs.get(local, opened.trials[0].user_attrs["run_id"]).outcome == "killed"
+    assert runs.get(local, opened.trials[1].user_attrs["run_id"]).tags["trial.origin"] == "0"
+
+
+def test_a_trial_is_given_up_when_workers_keep_dying_before_anything_new(local, parent):
+    opened = study.create_study("deadly", seed=1)
+
+    def objective(trial, run):
+        past = opened.trials[trial.number]
+        if trials.origin(past) == 0:
+            if len(past.intermediate_values) < 2:
+                trial.report(1.0, len(past.intermediate_values))
+            raise KeyboardInterrupt
+        return 1.0
+
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            _run(opened, objective, 1, local, parent)
+    # Twice with something new, twice without: three deaths in a row.
+    _run(opened, objective, 1, local, parent)
+    assert _states(opened) == ["fail"] * 4 + ["complete"]
+    assert [trial.user_attrs.get("deaths") for trial in opened.trials] == [None, 1, 1, 2, None]
+
+
+def test_runs_that_nobody_works_on_are_closed(local, parent):
+    opened = study.create_study("settled", seed=1)
+    _run(opened, lambda trial, run: 1.0, 1, local, parent)
+    opened.set_user_attr(f"parent:{parent}", liveness.identity().rpartition("/")[0] + "/0")
+    tags = {"mlflow.parentRunId": parent, "study": "settled"}
+    made = {}
+    for name, number in (("orphan of a finished trial", 0), ("told nobody", 1), ("alive", 2)):
+        made[name] = local.client.create_run(local.experiment("study"), tags={**tags, "trial": str(number)}).info.run_id
+    opened.ask()  # lost before it began, but its run says complete
+    local.client.set_tag(made["told nobody"], "outcome", "complete")
+    local.client.set_terminated(made["told nobody"])
+    opened.ask()
+    opened._storage.set_trial_user_attr(opened.trials[2]._trial_id, "claimed", 2)
+    opened._storage.set_trial_user_attr(opened.trials[2]._trial_id, "worker", liveness.identity())
+    trials.settle(opened, local)
+    found = {name: (runs.get(local, run).status, runs.get(local, run).outcome) for name, run in made.items()}
+    assert found == {
+        "orphan of a finished trial": ("KILLED", "killed"),
+        "told nobody": ("KILLED", "killed"),
+        "alive": ("RUNNING", "running"),
+    }
+    assert runs.get(local, parent).outcome == "killed"
+    assert _states(opened) == ["complete", "fail", "running", "waiting"]
+
+
+def test_stopped_between_two_trials(local, parent):
+    opened = study.create_study("halt", seed=1)
+    _run(opened, lambda trial, run: 1.0, 5, local, parent, stop=lambda: len(opened.trials) == 2)
+    assert _states(opened) == ["complete"] * 2
+
+
+@pytest.mark.parametrize("name", ["tpe", "gp", "cmaes", "random"])
+def test_samplers_learn_where_it_is_good_and_repeat_themselves(name):
+    def objective(trial):
+        kind = 0.1 if trial.suggest_categorical("kind", ["a", "b"]) == "b" else 0.0
+        return kind + (trial.suggest_float("x", 0, 1) - 0.8) ** 2 + (trial.suggest_float("y", 0, 1) - 0.2) ** 2
+
+    found = []
+    for seed, count in ((3, 24), (3, 6), (4, 6)):
+        searched = optuna.create_study(sampler=samplers.create_sampler(name, seed))
+        searched.optimize(objective, n_trials=count)
+        found.append([trial.value for trial in searched.trials])
+    whole, again, another = found
+    assert whole[:6] == again != another
+    if name != "random":
+        assert np.mean(whole[-6:]) < 0.6 * np.mean(whole[:6])
+
+
+def test_a_sampler_whose_package_is_missing_says_so(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "cmaes" else SimpleNamespace())
+    with pytest.raises(InputError, match=r"needs the package 'cmaes'.*stm-lab\[train\].*tune.sampler=tpe"):
+        samplers.create_sampler("cmaes", 1)
+
+
+@pytest.mark.parametrize("name", ["median", "hyperband", "wilcoxon", "none"])
+def test_every_pruner_but_none_ends_a_hopeless_trial(name):
+    def objective(trial):
+        level = 1.0 if trial.number < 12 else 9.0
+        for step in range(1, 17):
+            trial.report(level + 0.01 * trial.number + 1 / step, step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return level
+
+    searched = optuna.create_study(pruner=samplers.create_pruner(name))
+    searched.optimize(objective, n_trials=15)
+    assert ("PRUNED" in {trial.state.name for trial in searched.trials[12:]}) == (name != "none")
+
+
+def test_several_objectives_have_a_front_and_no_pruning(local, parent):
+    def objective(trial, run):
+        x = trial.suggest_float("x", 0, 1)
+        assert not isinstance(opened.pruner, optuna.pruners.MedianPruner)
+        return (x, (1 - x) ** 2)
+
+    opened = study.create_study("both", seed=1, direction=["maximize", "minimize"], pruner="median")
+    _run(opened, objective, 5, local, parent)
+    best = max(study.rows(opened), key=lambda row: row.values[0])
+    assert best.value == best.params["x"]
+    assert [trial.number for trial in opened.best_trials] == [best.number]
+    assert study.importances(opened) == {"x": 1.0}
+    with pytest.raises(InputError, match="is to maximize and minimize"):
+        study.create_study("both", seed=1)

@@ -20,7 +20,7 @@ COMMANDS = {
     "simulate": "make a data set from physics",
     "import": "make a data set from files of other people's code",
     "convert": "write a data set as files for other people's code",
-    "inspect": "draw what is in a data set or a measured file",
+    "inspect": "draw what is in a data set, a measured file, or a run's network",
     "models": "list the networks, with what they cost",
     "train": "train one network on a data set",
     "tune": "search training parameters with Optuna",

@@ -15,7 +15,7 @@ from stm_models.data.digest import StoredDigests
 from stm_models.data.store import READ_ERRORS, open_root
 from stm_models.errors import InputError, unknown
 
-__all__ = ["Samples", "holds", "load", "stored"]
+__all__ = ["Coordinate", "Samples", "described", "holds", "load", "stored"]
 
 Array = NDArray[Any]
 
@@ -59,6 +59,17 @@ class Samples:
             coordinates={name: values[indices] for name, values in self.coordinates.items()},
             arrays={name: values[indices] for name, values in self.arrays.items()},
         )
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """What a data set says of one coordinate: its unit, and whether it is a ``parameter`` or ``scalar`` of the state.
+
+    Else its role is ``sample``, where it differs between the images of a state, or ``index``, where it counts.
+    """
+
+    unit: str
+    role: str
 
 
 def load(
@@ -156,6 +167,13 @@ def stored(samples: Samples, name: str) -> Array:
         return root[name].oindex[samples.coordinates["sample"]]
     except READ_ERRORS as error:
         raise InputError(f"{samples.path} is damaged ({name} cannot be read): delete it and simulate again") from error
+
+
+def described(samples: Samples) -> dict[str, Coordinate]:
+    """Return what the data set says of every coordinate, in its own order."""
+    names = str(samples.attributes["coordinates"]).split()
+    held = dict(open_root(samples.path).arrays())
+    return {name: Coordinate(*(str(held[name].attrs.get(key, "")) for key in ("units", "role"))) for name in names}
 
 
 def _arrays(root: zarr.Group) -> list[str]:

@@ -14,7 +14,7 @@ from stm_models.errors import InputError
 from stm_models.networks.map_network import MapNetwork
 from stm_models.networks.model import Model
 
-__all__ = ["describe", "predict"]
+__all__ = ["describe", "features", "predict"]
 
 
 def predict(model: nn.Module, images: NDArray[Any], batch_size: int = 256) -> NDArray[np.float64]:
@@ -48,6 +48,11 @@ def predict(model: nn.Module, images: NDArray[Any], batch_size: int = 256) -> ND
 def describe(model: Model, images: NDArray[Any], batch_size: int = 256) -> NDArray[np.float32]:
     """Return what ``model`` measures the distance of images (S, C, H, W) on: (S, ...) float32."""
     return _in_batches(model, model.describe, images, batch_size)
+
+
+def features(model: Model, images: NDArray[Any], batch_size: int = 256) -> NDArray[np.float32]:
+    """Return the penultimate features of images (S, C, H, W): (S, F) float32."""
+    return _in_batches(model, model.features, images, batch_size)
 
 
 def _in_batches(

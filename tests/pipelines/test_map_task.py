@@ -19,6 +19,7 @@ from pipelines.fitting import Measured, fit, load_parts
 from pipelines.judging import judge
 from pipelines.predict import describe as say
 from pipelines.reference import evaluate_measured
+from pipelines.representation import look, shown, trained
 from pipelines.settings import DemoConfig, EvaluateConfig, Settings, SplitConfig, TuneConfig
 from pipelines.simulation import simulate
 from pipelines.train import read_measured
@@ -95,6 +96,18 @@ def test_scores_of_the_file_use_its_calibration(made):
     held = panel.load(runs.download(store, result["run_id"], "panel.npz"))
     assert held.targets.shape == (12, 2, toy.SIDE, toy.SIDE)
     assert held.arrays["prediction"].shape == (12, 1, toy.SIDE, toy.SIDE)
+
+
+def test_its_features_are_ordered_by_the_number_of_bright_pixels(made):
+    _, store, _, parts, fitted, _ = made
+    model = trained(store, fitted.run_id)
+    samples, kinds = shown(model, None)
+    assert set(kinds) == {"validation"}
+    np.testing.assert_array_equal(samples.coordinates["sample"], parts.validation.coordinates["sample"])
+    found, table = look(model, samples, kinds)
+    assert found.report["colours"] == {"count": "1"}
+    assert table["pc_1"].shape == (len(parts.validation),)
+    assert abs(np.corrcoef(table["pc_1"], table["count"])[0, 1]) > 0.9
 
 
 def test_promotion_needs_a_larger_score(made, monkeypatch):

@@ -145,7 +145,7 @@ def campaign(folder, data, kills, *, begin, seed=0, n_trials=TRIALS, groups=0.1,
     while True:
         name = f"round{counts['searches']}"
         arguments = command(data, name, trials=n_trials, **more)
-        process, killed = begin(folder, arguments), set()
+        process, killed, anywhere = begin(folder, arguments), set(), False
         while process.poll() is None or _given_up(process, folder):
             if process.poll() is not None:
                 process = begin(folder, arguments)
@@ -158,7 +158,6 @@ def campaign(folder, data, kills, *, begin, seed=0, n_trials=TRIALS, groups=0.1,
             except Exception:  # being made
                 time.sleep(0.1)
                 continue
-            anywhere = draw.random() < 0.02  # each time we look
             alive = running(found, anywhere)
             if not alive:
                 time.sleep(0.05)
@@ -185,6 +184,7 @@ def campaign(folder, data, kills, *, begin, seed=0, n_trials=TRIALS, groups=0.1,
                     killed.add(number)
                     counts["worker"] += 1
                 counts["late"] += now in ("COMPLETE", "PRUNED")
+            anywhere = draw.random() < 0.15
             if report and (counts["worker"] + counts["group"]) % 10 == 0:
                 report(f"{dict(counts)}, {time.monotonic() - began:.0f} s")
         assert process.poll() == 0, f"stm ended with {process.poll()}"
@@ -216,7 +216,9 @@ def main():
             return process
 
         try:
-            counts = campaign(folder, folder / "small.zarr", args.kills, begin=begin, seed=args.seed, report=print)
+            counts = campaign(
+                folder, folder / "small.zarr", args.kills, begin=begin, seed=args.seed, pause=8, report=print
+            )
         except AssertionError:
             print((folder / "log").read_text()[-4000:])
             raise

@@ -218,8 +218,8 @@ def _backend(storage: str, heartbeat: int) -> Any:
 
 
 def _unusable(storage: str, error: Exception) -> InputError:
-    if isinstance(error, ImportError):
-        package = getattr(error, "name", None) or first_line(error)
+    package = getattr(error, "name", None) if isinstance(error, ImportError) else None
+    if package:
         return InputError(
             f"the study storage {redact(storage)} needs the package {package!r}, which is not installed: "
             "install stm-lab[cluster]"

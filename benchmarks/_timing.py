@@ -23,7 +23,14 @@ def arguments(description: str) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def paired(ours: Callable[[], Any], reference: Callable[[], Any], *, rounds: int, repeats: int = 1) -> dict[str, Any]:
+def paired(
+    ours: Callable[[], Any],
+    reference: Callable[[], Any],
+    *,
+    rounds: int,
+    repeats: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Any]:
     """Alternate both sides and compare them within each round.
 
     Parameters
@@ -34,6 +41,8 @@ def paired(ours: Callable[[], Any], reference: Callable[[], Any], *, rounds: int
         Pairs; the order within a pair changes from round to round.
     repeats : int
         Calls of ``ours`` per round, where it is much the faster; their median counts.
+    clock : callable
+        Seconds, from any start; ``time.process_time`` where other processes share the machine.
 
     Returns
     -------
@@ -43,11 +52,11 @@ def paired(ours: Callable[[], Any], reference: Callable[[], Any], *, rounds: int
     pairs = []
     for number in range(rounds):
         if number % 2:
-            theirs = _seconds(reference)
-            own = statistics.median(_seconds(ours) for _ in range(repeats))
+            theirs = _seconds(reference, clock)
+            own = statistics.median(_seconds(ours, clock) for _ in range(repeats))
         else:
-            own = statistics.median(_seconds(ours) for _ in range(repeats))
-            theirs = _seconds(reference)
+            own = statistics.median(_seconds(ours, clock) for _ in range(repeats))
+            theirs = _seconds(reference, clock)
         pairs.append((own, theirs))
     ratios = [theirs / own for own, theirs in pairs]
     return {
@@ -74,10 +83,10 @@ def report(
         print(f"  {key}: {value}")
 
 
-def _seconds(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+def _seconds(call: Callable[[], Any], clock: Callable[[], float]) -> float:
+    start = clock()
     call()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def machine() -> dict[str, Any]:

@@ -171,7 +171,7 @@ def look(
     notes = []
     if not own:
         notes.append(f"{samples.path} is not the data set that the run was trained on: all of its samples are shown")
-    if own and model.values["train"]["refit"]:
+    if own and model.values["train"].get("refit"):
         notes.append("the model was fitted again with the validation samples")
     report: dict[str, Any] = {
         "kind": "run", "run": model.run_id, "task": model.task.name, "network": network,

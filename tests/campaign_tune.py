@@ -122,7 +122,9 @@ def check(found, store, folder, n_trials, killed):
     return result
 
 
-def campaign(folder, data, kills, *, begin, seed=0, n_trials=TRIALS, groups=0.1, pause=1.5, report=None, **more):
+def campaign(
+    folder, data, kills, *, begin, seed=0, n_trials=TRIALS, groups=0.1, together=0.3, pause=1.5, report=None, **more
+):
     """Kill workers in the middle of trials, ``kills`` times, then let the search finish; a finished one is checked.
 
     Parameters
@@ -131,6 +133,8 @@ def campaign(folder, data, kills, *, begin, seed=0, n_trials=TRIALS, groups=0.1,
         Starts ``stm``.
     groups : float
         Share of the kills that take the whole process group; the same command is then started again.
+    together : float
+        Share of the others that take every worker that is in the middle of a trial.
     pause : float
         Most seconds between seeing a trial run and the kill.
 
@@ -145,7 +149,7 @@ def campaign(folder, data, kills, *, begin, seed=0, n_trials=TRIALS, groups=0.1,
     while True:
         name = f"round{counts['searches']}"
         arguments = command(data, name, trials=n_trials, **more)
-        process, killed, anywhere = begin(folder, arguments), set(), False
+        process, killed, anywhere, found = begin(folder, arguments), set(), False, None
         while process.poll() is None or _given_up(process, folder):
             if process.poll() is not None:
                 process = begin(folder, arguments)
@@ -154,13 +158,13 @@ def campaign(folder, data, kills, *, begin, seed=0, n_trials=TRIALS, groups=0.1,
                 time.sleep(0.1)
                 continue
             try:
-                found = study.open_study(name, f"sqlite:///{folder}/optuna.db")
+                found = found or study.open_study(name, f"sqlite:///{folder}/optuna.db")
             except Exception:  # being made
-                time.sleep(0.1)
+                time.sleep(0.5)
                 continue
             alive = running(found, anywhere)
             if not alive:
-                time.sleep(0.05)
+                time.sleep(0.1)
                 continue
             number = draw.choice(sorted(alive))
             time.sleep(draw.uniform(0, pause))
@@ -175,15 +179,16 @@ def campaign(folder, data, kills, *, begin, seed=0, n_trials=TRIALS, groups=0.1,
                 counts["group"] += 1
                 process = begin(folder, arguments)
             else:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(alive[number], signal.SIGKILL)
-                # It may have ended the trial in between: then this was no kill in the middle of one.
+                victims = running(found, anywhere) if draw.random() < together else {number: alive[number]}
+                for victim in victims.values():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(victim, signal.SIGKILL)
+                # One may have ended its trial in between: then this was no kill in the middle of one.
                 time.sleep(0.05)
-                now = found.get_trials(deepcopy=False)[number].state.name
-                if now not in ("COMPLETE", "PRUNED"):
-                    killed.add(number)
-                    counts["worker"] += 1
-                counts["late"] += now in ("COMPLETE", "PRUNED")
+                known = found.get_trials(deepcopy=False)
+                late = {number for number in victims if known[number].state.name in ("COMPLETE", "PRUNED")}
+                killed |= victims.keys() - late
+                counts.update(worker=len(victims) - len(late), late=len(late))
             anywhere = draw.random() < 0.15
             if report and (counts["worker"] + counts["group"]) % 10 == 0:
                 report(f"{dict(counts)}, {time.monotonic() - began:.0f} s")
@@ -197,7 +202,8 @@ def campaign(folder, data, kills, *, begin, seed=0, n_trials=TRIALS, groups=0.1,
 
 def _given_up(process, folder):
     """Tell whether a search ended because too many kills in a row came before anything was reported."""
-    return process.poll() == 2 and "times in a row before" in (folder / "log").read_text().splitlines()[-1]
+    log = folder / "log"
+    return process.poll() == 2 and log.exists() and "times in a row before" in log.read_text().splitlines()[-1]
 
 
 def main():
@@ -217,7 +223,14 @@ def main():
 
         try:
             counts = campaign(
-                folder, folder / "small.zarr", args.kills, begin=begin, seed=args.seed, pause=8, report=print
+                folder,
+                folder / "small.zarr",
+                args.kills,
+                begin=begin,
+                seed=args.seed,
+                together=0.7,
+                pause=6,
+                report=print,
             )
         except AssertionError:
             print((folder / "log").read_text()[-4000:])

@@ -141,12 +141,15 @@ def open_study(name: str, storage: str | None = None) -> Any:
         When it does not exist, or the storage cannot be used.
     """
     storage = storage or DEFAULT
-    _lock_file(storage)
-    try:
-        backend = _backend(storage, 20)
-        names = [each.study_name for each in optuna.get_all_study_summaries(backend, include_best_trial=False)]
-    except Exception as error:
-        raise _unusable(storage, error) from error
+    lock_file = _lock_file(storage)
+    with ExitStack() as stack:
+        if lock_file is not None:
+            stack.enter_context(exclusive(lock_file))
+        try:
+            backend = _backend(storage, 20)
+            names = [each.study_name for each in optuna.get_all_study_summaries(backend, include_best_trial=False)]
+        except Exception as error:
+            raise _unusable(storage, error) from error
     if name not in names:
         raise unknown(f"study in {redact(storage)}", name, names)
     return optuna.load_study(study_name=name, storage=backend)

@@ -24,7 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 campaign_tune = importlib.import_module("campaign_tune")
 
 QUICK = "tune.epochs=3;train.options={hidden: '32', dropout: 0};tune.pruner=none"
-IMPORTS = ["pipelines.tune", "pipelines.tuning_workers", "sqlalchemy.dialects.sqlite", "alembic.command"]
+MLFLOW = "mlflow.store.{}.sqlalchemy_store"
+IMPORTS = ["pipelines.tune", "sqlalchemy.dialects.sqlite", "alembic.command", "matplotlib.backends.backend_agg"]
+IMPORTS += [MLFLOW.format("tracking"), MLFLOW.format("model_registry"), "torch._dynamo"]
 
 
 class Forked(LocalExecutor):
@@ -190,9 +192,7 @@ def test_pruned_trials_are_seen_as_such(tune):
     assert "figures/importances.png" in figures
 
 
-def test_workers_that_are_killed_lose_nothing(tune, demo, folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
+def test_workers_that_are_killed_lose_nothing(tune, demo, folder):
     class Search:
         def __init__(self, arguments):
             self.code = None
@@ -206,9 +206,17 @@ def test_workers_that_are_killed_lose_nothing(tune, demo, folder, tmp_path, monk
             return None if self.thread.is_alive() else self.code
 
     counts = campaign_tune.campaign(
-        tmp_path, demo.data, 5, begin=lambda _, arguments: Search(arguments), n_trials=3, groups=0, pause=0.3, epochs=60
+        folder,
+        demo.data,
+        5,
+        begin=lambda _, arguments: Search(arguments),
+        n_trials=2,
+        groups=0,
+        together=1,
+        pause=0.3,
+        epochs=40,
     )
-    assert counts["worker"] == 5
+    assert counts["worker"] >= 5
     assert counts["again"] + counts["given up"] > 0
 
 

@@ -23,8 +23,9 @@ test: setup ## all tests that need neither a GPU nor a cluster
 cluster-test: setup ## the tests that need a real SLURM (Debian: slurm-wlm and munge; run as root)
 	$(BIN)/python -m pytest -m cluster tests/cluster
 
-campaign: setup ## 200 times kill -9 over a simulation, whose digest must not change (KILLS=200)
+campaign: setup ## 200 times kill -9 over a simulation, 100 times over a search: nothing may be lost (KILLS=200)
 	$(BIN)/python tests/campaign.py --kills $(or $(KILLS),200)
+	$(BIN)/python tests/campaign_tune.py --kills $(or $(KILLS),100)
 
 check: setup ## style, types and the rules of the house
 	$(BIN)/ruff check .

@@ -33,8 +33,9 @@ def tune(folder, monkeypatch):
 
     def call(executor):
         code = main(
-            ["tune", "hubbard", "--preset", "test", "--data", "data.zarr", "--set", "tune.epochs=2", "--model", "linear",
-             "--trials", "3", "--workers", "2", "--study", executor.partition(":")[0], "--executor", executor]
+            ["tune", "hubbard", "--preset", "test", "--data", "data.zarr", "--set", "tune.epochs=2",
+             "--model", "linear", "--trials", "3", "--workers", "2", "--study", executor.partition(":")[0],
+             "--executor", executor]
         )  # fmt: skip
         assert code == 0
         found = study.open_study(executor.partition(":")[0], study.beside(connect()))

@@ -30,7 +30,7 @@ def objective(trial, run):
     time.sleep(seconds)
     return x
 opened = store.connect(sys.argv[1])
-found = study.create_study("shared", sys.argv[2], seed=1, worker=number, sampler="random", heartbeat=1)
+found = study.create_study("shared", sys.argv[2], seed=1, worker=number, sampler="random")
 print("ready", flush=True)
 trials.run_trials(found, objective, 12, store=opened, experiment="study", parent=sys.argv[3])
 """
@@ -125,7 +125,7 @@ def _wait(port, process, log=None):
 
 def test_workers_share_a_study_and_one_is_killed(postgresql, local, start):
     parent = local.client.create_run(local.experiment("study")).info.run_id
-    found = study.create_study("shared", postgresql, seed=1, sampler="random", heartbeat=1)
+    found = study.create_study("shared", postgresql, seed=1, sampler="random")
     trials.own(found, parent)
     workers = [start(WORKER, local.uri, postgresql, parent, str(n), "0.05" if n else "600") for n in range(3)]
     assert all(worker.stdout.readline() == "ready\n" for worker in workers)

@@ -19,7 +19,8 @@ from tracking.store import Store
 SPACE = {"rate": Range(1e-4, 1e-1, log=True), "depth": Range(1, 4), "kind": Choice(("a", "b"))}
 WORKER = """
 import sys, time
-from tracking import store, study, trials
+from tracking import liveness, store, study, trials
+liveness.identity = lambda: ""  # as of another machine: only its heartbeats tell
 def objective(trial, run):
     trial.suggest_float("x", 0, 1)
     print(run.id, flush=True)

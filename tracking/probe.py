@@ -77,7 +77,8 @@ def sqlite(path: Path, tables: set[str], what: str, way_out: str) -> None:
     if not path.is_file() or not os.access(path, os.W_OK):
         raise InputError(f"the {what} {path} is no file that you may write; {way_out}")
     try:
-        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+        # Not read-only: what a killed writer left half done is undone by the next one who opens the file.
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)
         try:
             names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
         finally:

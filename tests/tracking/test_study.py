@@ -382,3 +382,16 @@ def test_several_objectives_have_a_front_and_no_pruning(local, parent):
     assert study.importances(opened) == {"x": 1.0}
     with pytest.raises(InputError, match="is to maximize and minimize"):
         study.create_study("both", seed=1)
+
+
+def test_a_data_base_whose_writer_was_killed_in_the_middle_is_opened(tmp_path):
+    storage = f"sqlite:///{tmp_path}/optuna.db"
+    study.create_study("left", storage, seed=1)
+    writer = (
+        "import os, sqlite3; found = sqlite3.connect('optuna.db', isolation_level=None); "
+        "found.execute('PRAGMA cache_size = 1'); found.execute('BEGIN'); found.execute('CREATE TABLE big (x)'); "
+        "found.executemany('INSERT INTO big VALUES (?)', [('x' * 900,)] * 500); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", writer], cwd=tmp_path, check=False)
+    assert (tmp_path / "optuna.db-journal").stat().st_size > 0
+    assert study.open_study("left", storage).trials == []

@@ -56,12 +56,9 @@ def running(found, anywhere=False):
     result = {}
     for trial in found.get_trials(deepcopy=False):
         known = trial.user_attrs
-        if (
-            trial.state.name == "RUNNING"
-            and known.get("claimed") == trial.number
-            and "run_id" in known
-            and not liveness.gone(known["worker"])
-        ):
+        mine = trial.state.name == "RUNNING" and known.get("claimed") == trial.number and "run_id" in known
+        new = len(trial.intermediate_values) > known.get("reported", 0)
+        if mine and (new or anywhere) and not liveness.gone(known["worker"]):
             result[trial.number] = int(known["worker"].split("/")[1])
     return result
 

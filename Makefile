@@ -1,6 +1,6 @@
 # make demo | make test do all their own set-up. A Python 3.11 to 3.14 and make are all they need.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench cost accuracy lock picture similarity clean
+.PHONY: help setup demo test slow-test check bench cost accuracy lock picture similarity clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,8 +17,11 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: setup ## simulate, tune, train, export, serve and ask, in a few minutes
 	$(BIN)/stm demo
 
-test: setup ## all tests that need neither a GPU nor a cluster
-	$(BIN)/python -m pytest
+test: setup ## all tests that take less than a minute; what the machine lacks is skipped
+	$(BIN)/python -m pytest -m "not slow"
+
+slow-test: setup ## the others, half an hour or more
+	$(BIN)/python -m pytest -m slow
 
 cluster-test: setup ## the tests that need a real SLURM (Debian: slurm-wlm and munge; run as root)
 	$(BIN)/python -m pytest -m cluster tests/cluster

@@ -13,7 +13,7 @@ from pipelines.simulation import simulate
 from tracking import runs, study
 from tracking.store import connect
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from stm_models.errors import InputError
 from stm_models.physics.moire.constants import LATTICE_CONSTANT
-from stm_models.physics.moire.fourier import KGrid, image
+from stm_models.physics.moire.fourier import KGrid, image, raster_image
+from stm_models.signal.spikes import despike
 from stm_models.tasks.base import RawMap
 
 __all__ = ["at_energies", "to_ft_image", "to_ft_images"]
@@ -169,6 +170,7 @@ def to_ft_image(
         raise InputError(f"envelope is {envelope:g}; expected a positive fraction of the radius, e.g. 0.4")
     values = _checked(raw.values[0], raw)
     pixel = _pixel(raw)
+    values, spikes = (values, 0) if pixel is None else despike(values)
     points = _centres(values.shape, pixel) if pixel is not None else _centred(raw)
     distance = np.hypot(points[:, 0], points[:, 1])
     widest = _radius(points, distance) if pixel is None else _inscribed(values.shape, pixel)
@@ -177,18 +179,24 @@ def to_ft_image(
         # The farthest atom of the model's own disc lies up to a bond short of its edge.
         widest = radius = wanted
     inside = distance <= radius * (1 + 1e-9)
-    x, y = points[inside].T
     signal = values.ravel()[inside]
-    weights = signal * np.exp(-(distance[inside] ** 2) / (2 * (envelope * radius) ** 2))
+    weights = np.where(inside, values.ravel() * np.exp(-(distance**2) / (2 * (envelope * radius) ** 2)), 0.0)
     if not weights.sum() > 0:
         raise InputError(
             f"{raw.source}: the signal sums to {weights.sum():.3g} under the envelope; expected a positive "
             "LDOS, so remove its offset or turn its sign"
         )
-    result = image(x, y, weights, grid)
+    x, y = points.T
+    if pixel is None:
+        result = image(x[inside], y[inside], weights[inside], grid)
+    else:
+        rows, columns = values.shape
+        result = raster_image(x[:columns], y[::columns], weights.reshape(rows, columns), grid)
     known = _known(grid, pixel)
     result[~known] = 0
     notes = _notes(signal, grid, pixel, known, 1 / (envelope * radius))
+    if spikes:
+        notes = (*notes, f"{spikes} single pixels stood out of their neighbours and were replaced by their median.")
     return result, known, (*notes, *_disc_notes(widest, wanted))
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stm_models.errors import InputError
-from stm_models.physics.moire.fourier import KGrid, direct_transform, image, transform
+from stm_models.physics.moire.fourier import KGrid, direct_transform, image, raster_image, transform
 
 SEEDS = st.integers(0, 2**32 - 1)
 SIZES = st.sampled_from([8, 15, 20, 33])
@@ -43,6 +43,20 @@ def test_agrees_with_the_direct_sum(n):
     assert fast.shape == (n, n)
     assert fast.dtype == np.complex128
     assert error(fast, direct_transform(x, y, w, grid)) < 1e-6
+
+
+@pytest.mark.parametrize("n", [2, 3, 64, 65])
+def test_a_raster_gives_the_image_of_its_points(n):
+    x, y = np.linspace(-9, 11, 21), np.linspace(-7, 6, 33)
+    weights = np.random.default_rng(n).random((33, 21)) + 0.1
+    grid = KGrid(n)
+    found = raster_image(x, y, weights, grid)
+    xs, ys = (axis.ravel() for axis in np.meshgrid(x, y))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, np.abs(direct_transform(xs, ys, weights.ravel(), grid)) / weights.sum(), atol=1e-7)
+    np.testing.assert_allclose(found, image(xs, ys, weights.ravel(), grid), atol=1e-7)
+    with pytest.raises(InputError, match="positive sum"):
+        raster_image(x, y, -weights, grid)
 
 
 @pytest.mark.parametrize("n", [32, 33])

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from stm_models.errors import InputError
 
-__all__ = ["KGrid", "direct_transform", "image", "transform"]
+__all__ = ["KGrid", "direct_transform", "image", "raster_image", "transform"]
 
 Array = NDArray[Any]
 
@@ -136,14 +136,49 @@ def image(x: ArrayLike, y: ArrayLike, weights: ArrayLike, grid: KGrid) -> Array:
         As in `transform`, and when F(0) is zero or negative.
     """
     xs, ys, ws = _checked(x, y, weights)
-    total = ws.sum(-1)
+    return _normalised(_upper_half(xs, ys, ws, grid, 1e-6), ws.sum(-1), grid)
+
+
+def raster_image(x: Array, y: Array, weights: Array, grid: KGrid) -> Array:
+    """Return the `image` of points on a raster, where the sum is two products of matrices.
+
+    Parameters
+    ----------
+    x, y : (X,), (Y,) float64, a
+        Of the columns and rows.
+    weights : (Y, X) float64
+        LDOS times envelope, all finite.
+    grid : KGrid
+
+    Returns
+    -------
+    (ny, nx) float32
+
+    Raises
+    ------
+    InputError
+        When F(0) is zero or negative.
+    """
+    first = grid.n // 2  # where k >= 0 begins
+    columns, rows = np.outer(x, grid.kx[first:]), np.outer(grid.ky[first:], y)
+    cos, sin = np.cos(rows), np.sin(rows)
+    half = weights @ np.cos(columns), weights @ np.sin(columns)
+    even, odd = cos @ half[0], sin @ half[1]
+    real, imaginary = (even - odd, even + odd), (cos @ half[1] + sin @ half[0], sin @ half[0] - cos @ half[1])
+    right, left = (np.hypot(a, b) for a, b in zip(real, imaginary, strict=True))
+    upper = np.concatenate([left[:, ::-1][:, : grid.n - right.shape[1]], right], axis=1)
+    return _normalised(upper, weights.sum(), grid)
+
+
+def _normalised(upper: Array, total: Array, grid: KGrid) -> Array:
+    """Return |F| / F(0) on the whole grid from F on its rows ky >= 0."""
     if not np.all(total > 0):
         raise InputError(
             f"Fourier image: F(0), the sum of the weights, is {np.min(total):.3g}; expected a positive sum "
             "to normalise with, so remove the offset of the signal"
         )
-    upper = np.abs(_upper_half(xs, ys, ws, grid, 1e-6)) / total[..., None, None]
-    return _mirrored(upper.astype(np.float32), grid.n, conjugate=False)
+    modulus = np.abs(upper) / np.asarray(total)[..., None, None]
+    return _mirrored(modulus.astype(np.float32), grid.n, conjugate=False)
 
 
 def _upper_half(x: Array, y: Array, weights: Array, grid: KGrid, eps: float) -> Array:

@@ -79,6 +79,7 @@ def _recorded(
     again: tuple[str, int] | None,
     resume: str | None,
 ) -> dict[str, Any]:
+    runs.bury(store, chosen.task.name)
     if again:
         result = repeats.repeat(
             store, chosen, parts, *again, checkpoint_of=checkpoint_of, measured=measured, resume=resume

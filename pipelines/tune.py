@@ -153,7 +153,7 @@ class _Search:
         chosen, networks = self.chosen, "+".join(self.space.networks)
         if earlier:
             warm_start(self.found, study.open_study(earlier, self.storage), self.space, chosen.tune.trials)
-        trials.settle(self.found, self.store)
+        trials.settle(self.found, self.store, chosen.task.name)
         tags = {"network": networks, "study": self.name}
         with runs.start(self.store, chosen.task.name, f"tune {networks}", tags=tags) as parent:
             trials.own(self.found, parent.id)
@@ -170,7 +170,7 @@ class _Search:
                 self.found.set_user_attr(f"stop:{parent.id}", True)
                 raise
             finally:
-                trials.settle(self.found, self.store)
+                trials.settle(self.found, self.store, chosen.task.name)
             result = tuning_report.summary(self.found, self.values, parent.id)
             best = result["best"]
             parent.metrics({f"best_{best['metric']}": best["value"]})

@@ -7,23 +7,66 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+from pipelines import executors  # noqa: E402
+from pipelines.executors.local import LocalExecutor  # noqa: E402
+from stm_models.training.config import TrainConfig  # noqa: E402
+
 SIMULATE = ("simulate", "hubbard", "--preset", "test")
 TRIALS = 6
 EPOCHS = 400
+MLFLOW = "mlflow.store.{}.sqlalchemy_store"
+IMPORTS = ["pipelines.tune", "sqlalchemy.dialects.sqlite", "alembic.command", "matplotlib.backends.backend_agg"]
+IMPORTS += [MLFLOW.format("tracking"), MLFLOW.format("model_registry"), "torch._dynamo"]
+
+
+class Forked(LocalExecutor):
+    """The local executor with workers that are there at once: forked from a process that has imported everything."""
+
+    def __init__(self, workers):
+        super().__init__(workers)
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(IMPORTS)
+
+    def _process(self):
+        if not hasattr(self._own, "pool"):
+            self._own.pool = ProcessPoolExecutor(1, self._context, _hang_up, (self._listener,))
+            self._pools.append(self._own.pool)
+        return self._own.pool
+
+
+def _hang_up(listener):
+    def leave():
+        while not listener.poll(1.0):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=leave, daemon=True).start()
+
+
+def stm(arguments):
+    """Run ``stm`` in this process, with workers that start in a second instead of ten."""
+    from pipelines.cli import main
+
+    executors.LocalExecutor = Forked
+    return main(arguments)
 
 
 def command(data, name, *, trials=TRIALS, epochs=EPOCHS, more=()):
@@ -38,10 +81,12 @@ def command(data, name, *, trials=TRIALS, epochs=EPOCHS, more=()):
 def start(folder, arguments):
     """Start ``stm`` in a process group of its own; it says what went wrong in ``log`` there."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    environment |= {"PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "OMP_NUM_THREADS": "1"}
+    environment |= {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    code = "import sys, campaign_tune; sys.exit(campaign_tune.stm(sys.argv[1:]))"
     with (folder / "log").open("a") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "pipelines", *arguments],
+            [sys.executable, "-c", code, *arguments],
             cwd=folder, env=environment, start_new_session=True, stdout=log, stderr=log,
         )  # fmt: skip
 
@@ -110,13 +155,44 @@ def check(found, store, folder, n_trials, killed):
     }
     assert sorted(whole) == sorted(trial.number for trial in counted)
     assert len({row.tags["trial.origin"] for row in whole.values()}) == n_trials
+    best = next(row.metrics for row in rows if row.outcome == "complete" and "trial" not in row.tags)
+    (name,) = (key.removeprefix("best_") for key in best if key.startswith("best_"))
+    assert best[f"best_{name}"] == min(trial.value for trial in counted if trial.state.name == "COMPLETE")
     for trial in counted:
         row = whole[trial.number]
         assert (row.id, row.outcome) == (trial.user_attrs["run_id"], trial.state.name.lower())
-        assert trial.state.name == "PRUNED" or row.metrics["unseen_mae"] == trial.value
+        assert trial.state.name == "PRUNED" or row.metrics[name] == trial.value
         result["resumed"] += bool(history(trial)) and row.metrics.get("train_seconds", 0) > row.seconds
     assert not list((folder / "checkpoints").glob("*")), "checkpoints are left"
     return result
+
+
+def same_weights(found, store, data):
+    """Assert that the last trial that was killed and ran to its end has the weights of an undisturbed training.
+
+    Returns
+    -------
+    Counter
+        Whether there was one.
+    """
+    import torch
+
+    from pipelines import settings
+    from pipelines.fitting import informed, load_parts
+    from pipelines.learning import learn
+    from stm_models.networks import bundle
+    from tracking import runs
+
+    killed = [trial for trial in found.get_trials(deepcopy=False) if trial.state.name == "COMPLETE" and history(trial)]
+    for trial in killed[-1:]:
+        config = TrainConfig(**trial.user_attrs["train"])
+        chosen = settings.load("hubbard", "test")
+        parts = load_parts(data, chosen.task, chosen.split, config.targets)
+        whole = learn(chosen.task, informed(chosen.task, config, parts), parts).final.model.state_dict()
+        kept = bundle.load(runs.download(store, trial.user_attrs["run_id"], "bundle")).model.state_dict()
+        assert whole.keys() == kept.keys()
+        assert all(torch.equal(whole[key], kept[key]) for key in whole), f"trial {trial.number} has other weights"
+    return Counter(same_weights=len(killed[-1:]))
 
 
 def campaign(
@@ -138,7 +214,7 @@ def campaign(
     Returns
     -------
     Counter
-        Kills of either kind, searches, trials run again and given up.
+        Kills of either kind, searches, trials run again and given up, and how many of those compared by their weights.
     """
     from tracking import store, study
 
@@ -191,7 +267,9 @@ def campaign(
                 report(f"{dict(counts)}, {time.monotonic() - began:.0f} s")
         assert process.poll() == 0, f"stm ended with {process.poll()}"
         found = study.open_study(name, f"sqlite:///{folder}/optuna.db")
-        counts += check(found, store.connect(f"sqlite:///{folder}/mlflow.db"), folder, n_trials, killed)
+        recorded = store.connect(f"sqlite:///{folder}/mlflow.db")
+        counts += check(found, recorded, folder, n_trials, killed)
+        counts += same_weights(found, recorded, data)
         counts["searches"] += 1
         if counts["worker"] + counts["group"] >= kills:
             return counts
@@ -227,7 +305,7 @@ def main():
                 seed=args.seed,
                 together=0.7,
                 pause=6,
-                report=print,
+                report=partial(print, flush=True),
             )
         except AssertionError:
             print((folder / "log").read_text()[-4000:])
@@ -235,6 +313,7 @@ def main():
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+    assert counts["resumed"], "no trial went on from a checkpoint"
     print(f"{dict(counts)}: as if nothing had been, {time.monotonic() - begun:.0f} s")
 
 

@@ -55,6 +55,7 @@ def find(
     experiment: str | None = None,
     *,
     parent: str | None = None,
+    status: str | None = None,
     limit: int = 1000,
 ) -> list[RunRow]:
     """Return runs, the newest first.
@@ -65,6 +66,8 @@ def find(
         Its name; all experiments when not given. One that does not exist has no runs.
     parent : str, optional
         Only the runs nested in this one.
+    status : str, optional
+        Only those that are RUNNING, FINISHED, FAILED or KILLED.
 
     Raises
     ------
@@ -74,13 +77,14 @@ def find(
     names = store.experiments()
     if experiment is not None:
         names = {key: name for key, name in names.items() if name == experiment}
-    nested = "" if parent is None else f"tags.`mlflow.parentRunId` = '{parent}'"
+    wanted = [] if parent is None else [f"tags.`mlflow.parentRunId` = '{parent}'"]
+    wanted += [] if status is None else [f"attributes.status = '{status}'"]
     rows: list[RunRow] = []
     token = None
     while names and len(rows) < limit:
         try:
             page = store.client.search_runs(
-                list(names), filter_string=nested, max_results=min(limit - len(rows), 1000),
+                list(names), filter_string=" AND ".join(wanted), max_results=min(limit - len(rows), 1000),
                 order_by=["attributes.start_time DESC"], page_token=token,
             )  # fmt: skip
         except MlflowException as error:

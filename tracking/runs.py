@@ -19,18 +19,22 @@ import yaml
 
 from stm_models.errors import InputError
 from stm_models.files import write_json
+from tracking import liveness
 from tracking.backend import Metric, MlflowException, Param, RunTag, resolve_tags
 from tracking.environment import describe
 from tracking.rows import RunRow, download, find, get
 from tracking.store import Store, first_line
 
-__all__ = ["Run", "RunRow", "download", "existing", "find", "get", "start"]
+__all__ = ["Run", "RunRow", "bury", "download", "existing", "find", "get", "kill", "start"]
 
 _PARAM_LIMIT = 6000  # characters of a parameter's value
 _TAG_LIMIT = 5000
 _BATCH = 100  # parameters or tags per call
 _BUFFER = 500  # metrics per call
-_INTERVAL = 1.0  # seconds between calls
+_INTERVAL = 1.0  # seconds between calls, at least
+_LONGEST = 10.0  # and at most; so much is lost when the process is killed
+_SHARE = 0.005  # of the time that calls may take
+_PROCESS = "process"  # tag: who works on a run
 
 
 class Run:
@@ -40,7 +44,7 @@ class Run:
         self.store, self.id = store, run_id
         self._known = set(known)
         self._metrics: list[Metric] = []
-        self._sent = time.monotonic()
+        self._sent, self._every = time.monotonic(), _INTERVAL
         self._lock = threading.Lock()
 
     def config(self, values: Mapping[str, Any]) -> None:
@@ -61,22 +65,24 @@ class Run:
         self._known |= set(flat)
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Log numbers; they are sent together, about once per second and at the end."""
+        """Log numbers; they are sent together, once per second or, to a slow store, up to ten, and at the end."""
         now = int(time.time() * 1000)
         new = [Metric(_key(key), float(value), now, step or 0) for key, value in values.items()]
         with self._lock:
             self._metrics += new
-            due = len(self._metrics) >= _BUFFER or time.monotonic() - self._sent > _INTERVAL
+            due = len(self._metrics) >= _BUFFER or time.monotonic() - self._sent > self._every
         if due:
             self.flush()
 
     def flush(self) -> None:
         """Send the metrics that wait."""
+        start = time.monotonic()
         with self._lock:
             waiting, self._metrics = self._metrics, []
-            self._sent = time.monotonic()
+            self._sent = start
         for first in range(0, len(waiting), _BUFFER):
             self.store.client.log_batch(self.id, metrics=waiting[first : first + _BUFFER])
+        self._every = min(max(_INTERVAL, (time.monotonic() - start) / _SHARE), _LONGEST)
 
     def tags(self, values: Mapping[str, Any]) -> None:
         """Set tags, over those of the same name."""
@@ -134,6 +140,20 @@ def existing(store: Store, run_id: str) -> Run:
     return Run(store, run_id, get(store, run_id).params)
 
 
+def bury(store: Store, experiment: str) -> None:
+    """Close the runs that say they are running although their process, of this machine, is gone."""
+    for row in find(store, experiment, status="RUNNING", limit=1_000_000):
+        # It may have closed the run since it was found.
+        if liveness.gone(row.tags.get(_PROCESS, "")) and get(store, row.id).status == "RUNNING":
+            kill(store, row.id)
+
+
+def kill(store: Store, run_id: str) -> None:
+    """Close a run whose process did not."""
+    store.client.set_tag(run_id, "outcome", "killed")
+    store.client.set_terminated(run_id, status="KILLED")
+
+
 @contextmanager
 def start(
     store: Store,
@@ -179,6 +199,7 @@ def start(
 
 def _create(store: Store, experiment: str, name: str, parent: str | None, tags: Mapping[str, Any] | None) -> Run:
     own = {_key(key): _cut(_text(value), _TAG_LIMIT) for key, value in (tags or {}).items()}
+    own[_PROCESS] = liveness.identity()
     if parent is not None:
         own["mlflow.parentRunId"] = parent
     made = store.client.create_run(store.experiment(experiment), tags=resolve_tags(own), run_name=name)
@@ -194,8 +215,8 @@ def _attach(store: Store, run_id: str, tags: Mapping[str, Any] | None) -> Run:
             "unset it, or set MLFLOW_TRACKING_URI to its store"
         ) from error
     run = Run(store, run_id, found.data.params)
+    run.tags({**(tags or {}), _PROCESS: liveness.identity()})
     store.client.update_run(run_id, status="RUNNING")
-    run.tags(tags or {})
     return run
 
 

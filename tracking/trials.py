@@ -106,28 +106,24 @@ def run_trials(
 
 
 def own(study: Any, parent: str) -> None:
-    """Note that this process works on ``study`` under the run ``parent``."""
-    study.set_user_attr(f"{_PARENT}{parent}", liveness.identity())
+    """Note that trials of ``study`` are nested in the run ``parent``."""
+    study.set_user_attr(f"{_PARENT}{parent}", True)
 
 
-def settle(study: Any, store: Store) -> None:
-    """Close every run of ``study`` that nobody works on any more, and let what was lost wait to be run again."""
+def settle(study: Any, store: Store, experiment: str) -> None:
+    """Close every run that nobody works on any more, and let the trials that were lost wait to be run again."""
     with ExitStack() as claim:
         _recover(study, claim)
+    runs.bury(store, experiment)
     states = {trial.number: trial.state for trial in _trials(study)}
-    for key, owner in study.user_attrs.items():
-        if not key.startswith(_PARENT):
-            continue
-        parent = key.removeprefix(_PARENT)
+    for parent in [key.removeprefix(_PARENT) for key in study.user_attrs if key.startswith(_PARENT)]:
         with suppress(MlflowException, InputError):
-            if runs.get(store, parent).status == "RUNNING" and liveness.gone(owner):
-                _kill(store, parent)
             for row in runs.find(store, parent=parent, limit=1_000_000):
                 state = states.get(int(row.tags.get("trial", -1)))
                 # Its worker closed the run before it told the study, and was killed in between; or is gone at all.
                 untold = state == TrialState.FAIL and row.outcome in ("complete", "pruned")
                 if untold or (row.status == "RUNNING" and state is not None and state.is_finished()):
-                    _kill(store, row.id)
+                    runs.kill(store, row.id)
 
 
 def _one(
@@ -250,12 +246,7 @@ def _bury(study: Any, store: Store, buried: set[int]) -> None:
         buried.add(trial.number)
         with suppress(MlflowException):
             if store.client.get_run(run_id).info.status == "RUNNING":
-                _kill(store, run_id)
-
-
-def _kill(store: Store, run_id: str) -> None:
-    store.client.set_tag(run_id, "outcome", "killed")
-    store.client.set_terminated(run_id, status="KILLED")
+                runs.kill(store, run_id)
 
 
 def _finite(value: float | Sequence[float], number: int) -> Any:

@@ -140,7 +140,7 @@ def test_workers_share_a_study_and_one_is_killed(postgresql, local, start):
     assert stuck is not None
     workers[0].kill()
     assert [worker.wait(60) for worker in workers[1:]] == [0, 0]
-    trials.settle(found, local)
+    trials.settle(found, local, "study")
     done = found.trials
     assert trials.count(found) == 12
     assert done[stuck.number].state.name == "FAIL"

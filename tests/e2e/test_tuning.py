@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
-import multiprocessing
-import os
 import sys
 import threading
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import optuna
@@ -16,7 +13,6 @@ import pytest
 
 from pipelines import executors, fitting
 from pipelines.cli import main
-from pipelines.executors.local import LocalExecutor
 from tracking import runs, study
 from tracking.store import connect
 
@@ -24,33 +20,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 campaign_tune = importlib.import_module("campaign_tune")
 
 QUICK = "tune.epochs=3;train.options={hidden: '32', dropout: 0};tune.pruner=none"
-MLFLOW = "mlflow.store.{}.sqlalchemy_store"
-IMPORTS = ["pipelines.tune", "sqlalchemy.dialects.sqlite", "alembic.command", "matplotlib.backends.backend_agg"]
-IMPORTS += [MLFLOW.format("tracking"), MLFLOW.format("model_registry"), "torch._dynamo"]
-
-
-class Forked(LocalExecutor):
-    """The local executor with workers that are there at once: forked from a process that has imported everything."""
-
-    def __init__(self, workers):
-        super().__init__(workers)
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(IMPORTS)
-
-    def _process(self):
-        if not hasattr(self._own, "pool"):
-            self._own.pool = ProcessPoolExecutor(1, self._context, _hang_up, (self._listener,))
-            self._pools.append(self._own.pool)
-        return self._own.pool
-
-
-def _hang_up(listener):
-    def leave():
-        while not listener.poll(1.0):
-            pass
-        os._exit(1)
-
-    threading.Thread(target=leave, daemon=True).start()
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +31,7 @@ def folder(tmp_path_factory):
 def tune(demo, folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(executors, "LocalExecutor", Forked)
+    monkeypatch.setattr(executors, "LocalExecutor", campaign_tune.Forked)
 
     def call(*arguments):
         capsys.readouterr()
@@ -218,6 +187,7 @@ def test_workers_that_are_killed_lose_nothing(tune, demo, folder):
     )
     assert counts["worker"] >= 5
     assert counts["again"] + counts["given up"] > 0
+    assert counts["same_weights"] == counts["searches"]
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@ from __future__ import annotations
 import json
 import math
 import signal
+from types import SimpleNamespace
 
 import optuna
 import pytest
 import yaml
 
 from stm_models.errors import InputError
-from tracking import datasets, runs
+from tracking import datasets, liveness, runs
 from tracking.store import connect
 
 EXPERIMENT = "runs"
@@ -67,6 +68,26 @@ def test_metrics_travel_in_batches(store, monkeypatch):
     assert sum(sent) == 1200
     assert len(sent) < 12
     assert len(store.client.get_metric_history(run.id, "loss")) == 1200
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(0.002, range(18, 21)), (0.02, range(5, 7)), (1.0, range(3, 6))])
+def test_a_slow_store_is_asked_less_often(local, monkeypatch, seconds, calls):
+    sent, now = [], [0.0]
+
+    def send(*_, metrics=(), **__):
+        sent.append(len(metrics))
+        now[0] += seconds
+
+    with runs.start(local, EXPERIMENT, "slow") as run, monkeypatch.context() as patch:
+        patch.setattr(runs, "time", SimpleNamespace(time=lambda: 0.0, monotonic=lambda: now[0]))
+        patch.setattr(local.client, "log_batch", send)
+        run.flush()
+        for step in range(200):
+            run.metrics({"loss": 1.0}, step)
+            now[0] += 0.1
+        run.flush()
+    assert len(sent) in calls
+    assert sum(sent) == 200
 
 
 def test_environment_says_what_and_where(local):
@@ -165,6 +186,32 @@ def test_sigterm_ends_a_run_killed(tmp_path, start_script):
     local = connect()
     row = runs.get(local, run_id)
     assert (row.status, row.outcome, row.metrics) == ("KILLED", "killed", {"loss": 2.0})
+
+
+def test_runs_of_processes_that_are_gone_are_closed(local, monkeypatch):
+    gone = liveness.identity().rpartition("/")[0] + "/0"  # another one had this number
+    with runs.start(local, "buried", "own") as own, runs.start(local, "buried", "taken up") as taken_up:
+        made = {"own": own.id, "taken up": taken_up.id}
+        for name, process in (("dead", gone), ("elsewhere", "machine/1/1"), ("of another program", None)):
+            tags = {} if process is None else {"process": process}
+            made[name] = local.client.create_run(local.experiment("buried"), tags=tags).info.run_id
+        found = runs.find(local, "buried", status="RUNNING")
+        assert {row.id for row in found} == set(made.values())
+        local.client.set_tag(taken_up.id, "process", gone)
+        with runs.start(local, "buried", "", resume=taken_up.id):
+            runs.bury(local, "buried")
+            outcomes = {name: runs.get(local, run_id).outcome for name, run_id in made.items()}
+        assert outcomes == {
+            "own": "running", "taken up": "running", "dead": "killed", "elsewhere": "running",
+            "of another program": "running",
+        }  # fmt: skip
+        # One that ended well between being found and being looked at stays so.
+        with runs.start(local, "buried", "quick") as quick:
+            local.client.set_tag(quick.id, "process", gone)
+            late = runs.find(local, "buried", status="RUNNING")
+        monkeypatch.setattr(runs, "find", lambda *_, **__: late)
+        runs.bury(local, "buried")
+        assert runs.get(local, quick.id).status == "FINISHED"
 
 
 def test_finding_and_missing(local):

@@ -302,7 +302,8 @@ def test_a_trial_is_given_up_when_workers_keep_dying_before_anything_new(local, 
 def test_runs_that_nobody_works_on_are_closed(local, parent):
     opened = study.create_study("settled", seed=1)
     _run(opened, lambda trial, run: 1.0, 1, local, parent)
-    opened.set_user_attr(f"parent:{parent}", liveness.identity().rpartition("/")[0] + "/0")
+    trials.own(opened, parent)
+    local.client.set_tag(parent, "process", liveness.identity().rpartition("/")[0] + "/0")
     tags = {"mlflow.parentRunId": parent, "study": "settled"}
     made = {}
     for name, number in (("orphan of a finished trial", 0), ("told nobody", 1), ("alive", 2)):
@@ -313,7 +314,7 @@ def test_runs_that_nobody_works_on_are_closed(local, parent):
     opened.ask()
     opened._storage.set_trial_user_attr(opened.trials[2]._trial_id, "claimed", 2)
     opened._storage.set_trial_user_attr(opened.trials[2]._trial_id, "worker", liveness.identity())
-    trials.settle(opened, local)
+    trials.settle(opened, local, "study")
     found = {name: (runs.get(local, run).status, runs.get(local, run).outcome) for name, run in made.items()}
     assert found == {
         "orphan of a finished trial": ("KILLED", "killed"),

@@ -26,6 +26,7 @@ __all__ = [
     "TuneConfig",
     "arguments",
     "load",
+    "optional_int",
     "presets",
 ]
 
@@ -130,6 +131,14 @@ def arguments(parser: argparse.ArgumentParser, *, task: bool = True) -> None:
         help="one value laid over all others; repeat, or separate with ';'",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, help="seed of simulation, split, training and search")
+
+
+def optional_int(text: str) -> int | None:
+    """Return the number that an option gives; ``None`` for the empty text of an MLproject parameter left out."""
+    try:
+        return int(text) if text else None
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid int value: {text!r}") from None
 
 
 def presets(task: str) -> list[str]:

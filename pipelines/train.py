@@ -43,10 +43,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="measured maps without labels, for the term of the loss that train.confidence_weight weighs",
     )  # fmt: skip
     many = parser.add_mutually_exclusive_group()
-    many.add_argument("--seeds", type=int, metavar="N", help="train with N seeds; mean and spread in a parent run")
     many.add_argument(
-        "--folds", type=int, metavar="K", help="validate on each of K folds of the simulated states in turn"
+        "--seeds", type=settings.optional_int, metavar="N", help="train with N seeds; mean and spread in a parent run"
     )
+    many.add_argument(
+        "--folds", type=settings.optional_int, metavar="K",
+        help="validate on each of K folds of the simulated states in turn",
+    )  # fmt: skip
     parser.add_argument("--resume", metavar="RUN_ID", help="continue an interrupted run with the configuration it has")
 
 

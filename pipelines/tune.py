@@ -39,7 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="NAME[,NAME...]", help="network, or networks to choose from (default: the task's)"
     )
-    parser.add_argument("--trials", type=int, help="trials in all (default: the preset's)")
+    parser.add_argument("--trials", type=settings.optional_int, help="trials in all (default: the preset's)")
     parser.add_argument("--study", metavar="NAME", help="name to continue under (default: made from the configuration)")
     parser.add_argument(
         "--storage", metavar="URL",
@@ -56,7 +56,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from", dest="earlier", metavar="STUDY", help="try the best trials of this study of the same storage first"
     )
-    parser.add_argument("--seeds", type=int, metavar="N", help="train the best trial with N seeds in full at the end")
+    parser.add_argument(
+        "--seeds", type=settings.optional_int, metavar="N", help="train the best trial with N seeds in full at the end"
+    )
     # How the command starts its workers.
     parser.add_argument("--worker-of", metavar="RUN_ID", help=argparse.SUPPRESS)
     parser.add_argument("--worker", type=int, default=0, help=argparse.SUPPRESS)

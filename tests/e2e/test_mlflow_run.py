@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from mlflow.projects._project_spec import load_project
+
+from pipelines.cli import _MODULES, COMMANDS
 from tracking import runs
 from tracking.store import connect
 
@@ -43,3 +50,46 @@ def test_python_env_has_third_party_pins_only():
     assert "stm-lab" not in [line.split("==")[0] for line in lock.splitlines()]
     assert "://" not in lock
     assert "--hash=sha256:" in lock
+
+
+def asked(entry_point, given):
+    """What the command of an entry point understands when MLflow fills in ``given``."""
+    command = load_project(ROOT).get_entry_point(entry_point).compute_command(given, None)
+    words = shlex.split(command)
+    assert words[:3] == ["python", "-m", "pipelines"]
+    module = importlib.import_module(f"pipelines.{_MODULES.get(words[3], words[3])}")
+    parser = argparse.ArgumentParser()
+    module.arguments(parser)
+    return vars(parser.parse_args(words[4:]))
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "given", "expected"),
+    [
+        ("train", {}, {"seeds": None, "folds": None, "seed": 0}),
+        ("train", {"seeds": "3"}, {"seeds": 3, "folds": None}),
+        ("train", {"folds": "4", "set": "train.epochs=3;split.seed=1"},
+         {"folds": 4, "seeds": None, "assignments": ["train.epochs=3;split.seed=1"]}),
+        ("tune", {}, {"trials": None, "workers": 1, "executor": "local", "seeds": None, "worker_of": None}),
+        ("tune", {"workers": "2", "trials": "6", "study": "my own", "from": "earlier", "seeds": "2",
+                  "executor": "dask:a:1", "storage": "sqlite:///a b.db"},
+         {"workers": 2, "trials": 6, "study": "my own", "earlier": "earlier", "seeds": 2,
+          "executor": "dask:a:1", "storage": "sqlite:///a b.db"}),
+    ],
+)  # fmt: skip
+def test_parameters_arrive(entry_point, given, expected):
+    assert asked(entry_point, given).items() >= expected.items()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_entry_point_gives_its_command_what_that_understands(name):
+    entry = load_project(ROOT).get_entry_point(name)
+    needed = {key: "value" for key, parameter in entry.parameters.items() if parameter.default is None}
+    values = asked(name, needed)
+    assert {"value"} >= {values[key] for key in needed if key in values}
+
+
+def test_what_is_no_number_is_told(capsys):
+    with pytest.raises(SystemExit):
+        asked("train", {"seeds": "two"})
+    assert "--seeds: invalid int value: 'two'" in capsys.readouterr().err

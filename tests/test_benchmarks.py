@@ -1,27 +1,84 @@
-"""What the benchmark of the trainer compares is the same work, and what it times is all of it."""
+"""Benchmarks compare the same work and time all of it; a table of errors is of the same data, and made once."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
+import sys
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pipelines import executors, settings
+from pipelines.executors import SimulationExecutor
+from pipelines.parts import load_parts
+from stm_models.data.dataset import load
+from stm_models.errors import InputError
+from stm_models.networks.cost import cost
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture
-def training(monkeypatch):
-    """The benchmark as a module; what it sets for its process is undone."""
+def benchmark_module(monkeypatch):
+    """Load a benchmark as a module; what it sets for its process is undone."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.setenv(name, "1")
     monkeypatch.syspath_prepend(BENCHMARKS)
-    spec = importlib.util.spec_from_file_location("benchmark_of_training", BENCHMARKS / "training.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(__import__("sys").modules, spec.name, module)
-    spec.loader.exec_module(module)
-    return module
+
+    def loaded(name):
+        spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return loaded
+
+
+@pytest.fixture
+def training(benchmark_module):
+    return benchmark_module("training")
+
+
+class Here(SimulationExecutor):
+    """Simulates in this process: starting others takes longer than the states of a test."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        """Do it now."""
+        done = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
+
+    def abandon(self):
+        """Nothing is queued."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where all tables of this module keep their data."""
+    return tmp_path_factory.mktemp("accuracy")
+
+
+@pytest.fixture
+def accuracy(benchmark_module, folder, monkeypatch, capsys):
+    """The benchmark of task hubbard as a module, and its table as a function of options, at sizes for tests."""
+    module = benchmark_module("hubbard_accuracy")
+    monkeypatch.setattr(module, "COPIES", 2)
+    monkeypatch.setattr(executors, "create", lambda *about: Here())
+    for path in folder.glob("rows/*.json"):
+        path.unlink()
+
+    def table(*options):
+        small = ["--preset", "test", "--set", "simulate.replicates=3", "--size", "16", "--states", "6", "--epochs", "2"]
+        own = ["--seeds", "2", "--workers", "1", "--keep", str(folder), "--json", *options]
+        monkeypatch.setattr(sys, "argv", ["hubbard_accuracy.py", *small, *own])
+        module.main()
+        return json.loads(capsys.readouterr().out)
+
+    return module, table
 
 
 def test_both_sides_train_alike(training, tmp_path):
@@ -47,3 +104,76 @@ def test_every_step_is_counted_once(training, tmp_path, monkeypatch):
     config = training.config_of(epochs=2, options={"hidden": 4})
     fit = training.Fit(rng.random((8, 1, 8, 8), np.float32), rng.random((8, 1)), config, tmp_path / "state.pt")
     assert training.over_step(fit) > 1
+
+
+def test_table_of_hubbard_judges_all_rows_alike_and_once(accuracy, folder, monkeypatch):
+    module, table = accuracy
+    rows = ["mean", "conv", "ours"]
+    made = table("--rows", *rows)
+    assert list(made["rows"]) == rows
+    chosen = settings.load("hubbard", "test")
+    parts, fresh = load_parts(folder / "data.zarr", chosen.task, chosen.split), load(folder / "fresh.zarr")
+    # Of the mean all is known beforehand, on each set of samples, however the images are perturbed.
+    truths = {"validation": parts.validation.targets, "unseen": parts.unseen.targets, "fresh": fresh.targets}
+    assert made["samples"] == {place: len(values) for place, values in truths.items()}
+    for place, values in truths.items():
+        expected = np.abs(values - parts.train.targets.mean()).mean()
+        scores = made["rows"]["mean"]["scores"][place]
+        assert [scores[key]["mean"] for key in ("mae", "noisy.mae", "robust_mae")] == pytest.approx([expected] * 3)
+    assert not np.isin(fresh.targets.round(9), parts.samples.targets.round(9)).any()
+    trained = {name: made["rows"][name]["recipe"]["train"] for name in ("conv", "ours")}
+    assert trained["conv"].items() >= {"optimiser": "adam", "perturbation": "clean", "epochs": 2}.items()
+    assert trained["ours"]["network"] == chosen.train.network
+    assert made["rows"]["conv"]["parameters"] == cost("conv", (1, 16, 16)).parameters
+    assert made["rows"]["conv"]["flops"] == cost("conv", (1, 16, 16)).flops
+    for name in trained:
+        scores = made["rows"][name]["scores"]["unseen"]
+        sets = [scores[key] for key in ("mae", "mild.mae", "symb.mae", "noisy.mae", "instrument.mae")]
+        assert scores["robust_mae"]["mean"] == pytest.approx(np.mean([one["mean"] for one in sets]))
+        assert scores["mae"]["deviation"] > 0
+
+    monkeypatch.setattr(module, "learn", lambda *args, **kwargs: pytest.fail("trained again"))
+    assert table("--rows", *rows) == made
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        table("--rows", "conv", "--set", "split.seed=1")  # another split: other results
+
+
+def test_regression_of_hubbard_is_fitted_to_perturbed_copies(accuracy, monkeypatch):
+    module, table = accuracy
+    given = {}
+
+    def fit(names, images, targets, groups, seed):
+        given[seed] = (images, targets, groups)
+        return {name: lambda shown: np.zeros((len(shown), 1)) for name in names}
+
+    monkeypatch.setattr(module, "fit_baselines", fit)
+    table("--rows", "kernel ridge, mixed")
+    (images, targets, groups), (others, _, _) = given[0], given[1]
+    half = len(images) // 2
+    assert np.array_equal(targets[:half], targets[half:])
+    assert np.array_equal(groups[:half], groups[half:])
+    assert not np.array_equal(images[:half], images[half:])
+    assert not np.array_equal(images, others)
+    assert np.abs(images[:half] - images[half:]).max() < 1  # of the same states
+
+
+def test_table_of_hubbard_refuses_other_states(accuracy, folder):
+    module, table = accuracy
+    table("--rows", "mean")
+    one, other = (load(folder / name) for name in ("data-16.zarr", "fresh.zarr"))
+    module._same_states(one, one)
+    with pytest.raises(InputError, match="holds other states than"):
+        module._same_states(one, other)
+
+
+def test_seconds_to_an_error_are_a_part_of_the_training(accuracy, folder, monkeypatch):
+    module, table = accuracy
+    fits = []
+    for mark in (0.0, 1e9):
+        monkeypatch.setattr(module, "MARK", mark)
+        for path in folder.glob("rows/*.json"):
+            path.unlink()
+        fits.append(table("--rows", "conv", "--seeds", "1")["rows"]["conv"])
+    never, soon = fits
+    assert never["seconds_to_mark"] == [None]
+    assert 0 < soon["seconds_to_mark"][0] < soon["cpu_seconds"]["mean"]

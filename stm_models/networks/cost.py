@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -32,23 +34,25 @@ class Cost:
     features: int
 
 
-def cost(name: str, shape: tuple[int, int, int]) -> Cost:
+def cost(name: str, shape: tuple[int, int, int], options: Mapping[str, Any] | None = None) -> Cost:
     """Return the cost of network ``name`` for images (C, H, W), without computing where the network allows it.
+
+    ``options``: overrides of the network's defaults.
 
     Raises
     ------
     InputError
-        For an unknown network, or images that it cannot take.
+        For an unknown network or option, or images that it cannot take.
     """
     try:
         with torch.device("meta"):
-            return _measure(name, shape)
+            return _measure(name, shape, options)
     except (NotImplementedError, RuntimeError):  # not every network can be made on the meta device
-        return _measure(name, shape)
+        return _measure(name, shape, options)
 
 
-def _measure(name: str, shape: tuple[int, int, int]) -> Cost:
-    network = registry.create(name, shape, 1, blank=True).eval().requires_grad_(False)
+def _measure(name: str, shape: tuple[int, int, int], options: Mapping[str, Any] | None) -> Cost:
+    network = registry.create(name, shape, 1, options, blank=True).eval().requires_grad_(False)
     device = next(network.parameters()).device
     image = torch.zeros((1, *shape), device=device)
     counter = FlopCounterMode(display=False)

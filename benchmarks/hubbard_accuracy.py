@@ -1,0 +1,352 @@
+"""How well U is read from FT-LDOS images: simple regressions, the paper's networks, timm's and ours on the same data.
+
+Every row is fitted with some seeds and judged, on the images as they were simulated and on those of every
+perturbation set, on three sets of samples: validation states, values of U that the data set holds out, and fresh
+states at continuous random U, on which nothing is chosen. Networks of others see images of --size pixels of the
+same states, and train by the paper's recipe (arXiv 2602.18890), once on clean images as there and once on perturbed
+ones. "ours" is the preset's own training; variations of it switch off what it knows. What is finished stays in --keep
+and is not done again. Choose on the validation columns alone.
+
+Example: python benchmarks/hubbard_accuracy.py --data quick.zarr --keep build/accuracy --rows ours conv --json out.json
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines import settings
+from pipelines.fitting import informed, load_parts
+from pipelines.learning import learn
+from pipelines.parts import Parts
+from pipelines.robustness import judged_sets, robust_scores
+from pipelines.settings import Settings
+from pipelines.simulation import simulate
+from stm_models.config import merge, validate
+from stm_models.data.dataset import Samples, load
+from stm_models.errors import InputError
+from stm_models.files import atomic_path
+from stm_models.machine import cores
+from stm_models.networks.cost import cost
+from stm_models.networks.model import Model
+from stm_models.regression.baselines import fit_baselines
+from stm_models.tasks.base import Predictor
+from stm_models.tasks.perturbation import find
+from stm_models.training.config import TrainConfig
+from stm_models.training.perturbations import perturbed
+from stm_models.training.predict import predict
+
+TASK = "hubbard"
+MIXED = "mixed"
+COPIES = 5
+"""Perturbed copies of the training images that a regression is fitted to."""
+FRESH_SEED = 5_026_018
+"""Of the fresh states; no preset, demo or evaluation uses it."""
+MARK = 0.12
+"""MAE in eV on clean images of unseen U: the CPU seconds until a training first reaches it are compared."""
+PLACES = ("validation", "unseen", "fresh")
+
+_PAPER = {"optimiser": "adam", "precision": "bf16", "channels_last": True, "refit": False}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table.
+
+    Attributes
+    ----------
+    regression : str or None
+        One of `stm_models.regression.baselines`; ``None`` for a network.
+    changes : dict
+        ``train``: values laid over the paper's recipe, or over the preset's training where ``ours``.
+    small : bool
+        Whether it sees the images of --size pixels.
+    ours : bool
+    """
+
+    regression: str | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    small: bool = False
+    ours: bool = False
+
+
+def _theirs(network: str, **values: Any) -> Row:
+    return Row(changes={"network": network, "options": {}, **values}, small=True)
+
+
+def _ours(small: bool = False, **values: Any) -> Row:
+    return Row(changes=values, small=small, ours=True)
+
+
+_TWICE = {"epochs": 80, "patience": 20}  # half as many batches an epoch as the paper's data give: as many steps
+_ONCE = {"epochs": 40, "patience": 10}
+ROWS: dict[str, Row] = {
+    "mean": Row("mean"),
+    "ridge": Row("ridge"),
+    "ridge, mixed": Row("ridge", {"perturbation": MIXED}),
+    "kernel ridge": Row("kernel_ridge"),
+    "kernel ridge, mixed": Row("kernel_ridge", {"perturbation": MIXED}),
+    "conv": _theirs("conv", **_TWICE),
+    "conv, mixed": _theirs("conv", perturbation=MIXED, **_TWICE),
+    "resnet18": _theirs("resnet18", **_ONCE),
+    "resnet18, mixed": _theirs("resnet18", perturbation=MIXED, **_ONCE),
+    "timm:resnet10t": _theirs("timm:resnet10t", **_ONCE),
+    "timm:resnet10t, mixed": _theirs("timm:resnet10t", perturbation=MIXED, **_ONCE),
+    "ours": _ours(),
+    "ours, clean": _ours(perturbation="clean"),
+    "ours, small": _ours(small=True),
+    "ours, not symmetric": _ours(options={"symmetric": False}),
+    "ours, no shapes": _ours(options={"shapes": False}),
+}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The data set at one size, split, and its sets as models are judged on them."""
+
+    parts: Parts
+    judged: Mapping[str, Mapping[str, Samples]]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the results of a row depend on beside its recipe."""
+        fresh = self.judged["fresh"]["clean"].attributes["digest"]
+        return {"data": self.parts.samples.attributes["digest"], "fresh": fresh}
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the options; those of `pipelines.settings` choose the preset and change its training."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    settings.arguments(parser, task=False)
+    parser.add_argument("--data", metavar="DATA.zarr", help="a finished data set (default: simulate the preset's)")
+    parser.add_argument("--seeds", type=int, default=3, help="fits of each row (default: 3)")
+    parser.add_argument(
+        "--rows", nargs="+", choices=list(ROWS), default=list(ROWS), metavar="ROW", help=f"of {list(ROWS)}"
+    )
+    parser.add_argument("--size", type=int, default=64, help="side of the images of others' networks (default: 64)")
+    parser.add_argument("--states", type=int, default=48, help="fresh states (default: 48)")
+    parser.add_argument("--epochs", type=int, help="at most so many for every network: to try")
+    parser.add_argument(
+        "--json", nargs="?", const="-", metavar="PATH", help="write the result there, or alone print it"
+    )
+    parser.add_argument("--keep", metavar="DIR", help="for data and finished fits (default: a temporary folder)")
+    parser.add_argument("--workers", type=int, default=cores(), help="processes of the simulations")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Fit and judge what is not there yet, and print."""
+    args = arguments()
+    chosen = settings.load(TASK, args.preset, config=args.config, assignments=args.assignments, seed=args.seed)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(args.keep or temporary).absolute()
+        (folder / "rows").mkdir(parents=True, exist_ok=True)
+        benches = _benches(folder, chosen, args)
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name in args.rows}
+        for seed in range(args.seeds):  # one seed of all rows first: a table, should it be interrupted
+            for name in args.rows:
+                found[name].append(_row(folder / "rows", name, seed, benches[ROWS[name].small], chosen, args.epochs))
+    result = {
+        "preset": chosen.preset, "split": chosen.split.model_dump(mode="json"),
+        "samples": {place: len(sets["clean"]) for place, sets in benches[False].judged.items()},
+        "data": {"full": benches[False].identity, "small": benches[True].identity},
+        "rows": {name: summary(fits) for name, fits in found.items()},
+    }  # fmt: skip
+    if args.json == "-":
+        print(json.dumps(result, allow_nan=False))
+        return
+    if args.json:
+        with atomic_path(Path(args.json)) as path:
+            path.write_text(json.dumps(result, allow_nan=False, indent=1) + "\n", encoding="utf-8")
+    print(table(result))
+
+
+def _benches(folder: Path, chosen: Settings, args: argparse.Namespace) -> dict[bool, Bench]:
+    """Simulate what is missing, at both sizes (True: the small one)."""
+    data = Path(args.data or folder / "data.zarr")
+    if not args.data:
+        simulate(chosen.task, chosen.simulate, data, workers=args.workers)
+    full: Any = validate(chosen.task.simulation, load(data).attributes["config"], "the data set's config")
+    fresh = chosen.task.fresh(full, FRESH_SEED, args.states, unseen=True)
+    found = {}
+    for small in (False, True):
+        change = {"image_size": min(args.size, full.image_size)} if small else {}
+        paths = {
+            name: folder / f"{name}-{change['image_size']}.zarr" if small else folder / f"{name}.zarr"
+            for name in ("data", "fresh")
+        } | ({} if small else {"data": data})
+        for name, config in (("data", full), ("fresh", fresh)):
+            if small or name == "fresh":
+                simulate(chosen.task, config.model_copy(update=change), paths[name], workers=args.workers)
+        parts = load_parts(paths["data"], chosen.task, chosen.split)
+        sets = {"validation": parts.validation, "unseen": parts.unseen, "fresh": load(paths["fresh"])}
+        found[small] = Bench(parts, {name: judged_sets(chosen.task, part) for name, part in sets.items()})
+    _same_states(found[False].parts.samples, found[True].parts.samples)
+    return found
+
+
+def _same_states(first: Samples, second: Samples) -> None:
+    for name in ("sample", "group", "U", "filling", "bias", "broadening", "energy"):
+        if not np.array_equal(first.coordinates[name], second.coordinates[name]):
+            raise InputError(
+                f"{second.path} holds other states than {first.path} (their {name} differ): give a data set of this "
+                "version, or leave --data out"
+            )
+
+
+def _row(folder: Path, name: str, seed: int, bench: Bench, chosen: Settings, epochs: int | None) -> dict[str, Any]:
+    """Return what one fit of a row found, made now unless it is there."""
+    row = ROWS[name]
+    config = None if row.regression else _config(row, seed, bench.parts, chosen, epochs)
+    recipe = {
+        "regression": row.regression and {"kind": row.regression, "seed": seed, **row.changes},
+        "train": config and config.model_dump(mode="json"),
+        "split": chosen.split.model_dump(mode="json"), **bench.identity,
+    }  # fmt: skip
+    path = folder / f"{name.replace(':', '_').replace(', ', '-').replace(' ', '_')}-{seed}.json"
+    if path.exists() and (known := json.loads(path.read_text(encoding="utf-8")))["recipe"] == json.loads(
+        json.dumps(recipe)
+    ):
+        return known
+    begin = time.process_time()
+    about = _regression(row, seed, bench.parts) if config is None else _network(config, bench.parts)
+    about["cpu_seconds"] = time.process_time() - begin - about.pop("left_out")
+    predictors: Mapping[str, Predictor] = about.pop("predictors")
+    task = chosen.task
+    scores = {
+        place: task.metrics(predictors[place](sets["clean"]), sets["clean"], {})
+        | robust_scores(task, predictors[place], sets, {})
+        for place, sets in bench.judged.items()
+    }
+    found = {"recipe": recipe, **about, "scores": scores}
+    with atomic_path(path) as unfinished:
+        unfinished.write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
+    # Not the fresh states: nobody is to choose by them.
+    shown = "  ".join(f"{place} {scores[place]['mae']:.3f}" for place in ("validation", "unseen"))
+    print(f"{name} {seed}: MAE {shown}, {about['cpu_seconds']:.0f} CPU s", file=sys.stderr)
+    return found
+
+
+def _config(row: Row, seed: int, parts: Parts, chosen: Settings, epochs: int | None) -> TrainConfig:
+    base = chosen.train.model_dump(mode="json") if row.ours else {"loss": "mse", **_PAPER}
+    values = merge(base, dict(row.changes))
+    values |= {"seed": chosen.train.seed + seed, "threads": 1, "device": "cpu"}
+    if epochs is not None:
+        values["epochs"] = min(values["epochs"], epochs)
+    return informed(chosen.task, validate(TrainConfig, values, "train"), parts)
+
+
+def _regression(row: Row, seed: int, parts: Parts) -> dict[str, Any]:
+    train = parts.train
+    if MIXED in row.changes.values():
+        own = find(parts.task.perturbations(), MIXED)
+        images = [perturbed(own, train, 1000 * (seed + 1) + copy) for copy in range(COPIES)]
+        train = replace(train.subset(np.tile(np.arange(len(train)), COPIES)), images=np.concatenate(images))
+    name = str(row.regression)
+    fitted = fit_baselines([name], train.images, train.targets, train.coordinates["group"], seed)[name]
+
+    def predictor(samples: Samples) -> NDArray[Any]:
+        return fitted(samples.images)
+
+    return {"predictors": dict.fromkeys(PLACES, predictor), "left_out": 0.0}
+
+
+def _network(config: TrainConfig, parts: Parts) -> dict[str, Any]:
+    """Train; an epoch's error on unseen values is noted for the clock and decides nothing."""
+    begin, left_out, reached = time.process_time(), 0.0, None
+
+    def watch(model: Model) -> dict[str, float]:
+        nonlocal left_out, reached
+        start = time.process_time()
+        error = parts.task.metrics(predict(model, parts.unseen.images), parts.unseen, {})["mae"]
+        if error <= MARK and reached is None:
+            reached = start - begin - left_out
+        left_out += time.process_time() - start
+        return {"unseen_mae": error}
+
+    learnt = learn(parts.task, config, parts, watch=watch)
+
+    def predictor(model: Model) -> Callable[[Samples], NDArray[Any]]:
+        return lambda samples: predict(model, samples.images)
+
+    # A network fitted again knows the validation samples.
+    chosen, final = predictor(learnt.chosen.model), predictor(learnt.final.model)
+    own = cost(config.network, parts.samples.images.shape[1:], config.options)
+    return {
+        "predictors": {"validation": chosen, "unseen": final, "fresh": final}, "left_out": left_out,
+        "parameters": own.parameters, "flops": own.flops, "best_epoch": learnt.chosen.best_epoch,
+        "seconds_to_mark": reached,
+        "unseen_mae_by_epoch": [round(entry["unseen_mae"], 4) for entry in learnt.chosen.history],
+    }  # fmt: skip
+
+
+def summary(fits: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean, standard deviation (n - 1) and values over the fits of a row; its recipe is that of the first."""
+    first = fits[0]
+    found: dict[str, Any] = {"fits": len(fits)}
+    found |= {key: first[key] for key in ("recipe", "parameters", "flops") if key in first}
+    found |= {key: _spread([fit[key] for fit in fits]) for key in ("cpu_seconds", "best_epoch") if key in first}
+    if "seconds_to_mark" in first:
+        found["seconds_to_mark"] = [fit["seconds_to_mark"] for fit in fits]
+    found["scores"] = {
+        place: {key: _spread([fit["scores"][place][key] for fit in fits]) for key in keys}
+        for place, keys in first["scores"].items()
+    }
+    return found
+
+
+def _spread(values: list[float]) -> dict[str, Any]:
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return {"mean": float(np.mean(values)), "deviation": deviation, "values": values}
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """Markdown: one table of errors and R² for each set of samples, one of costs."""
+    rows = result["rows"]
+    sets = [key.removesuffix("r2") for key in next(iter(rows.values()))["scores"]["fresh"] if key.endswith("r2")]
+    lines = []
+    for place, count in result["samples"].items():
+        head = [f"{place} ({count})", *(f"{name.rstrip('.') or 'clean'} MAE, R²" for name in sets), "mean MAE"]
+        lines += [*_head(head)]
+        for name, row in rows.items():
+            scores = row["scores"][place]
+            cells = [f"{_cell(scores[f'{one}mae'])}, {_cell(scores[f'{one}r2'], 4)}" for one in sets]
+            lines.append(_line([name, *cells, _cell(scores["robust_mae"])]))
+        lines.append("")
+    lines += _head(["row", "fits", "parameters", "FLOPs", "CPU s", f"CPU s to {MARK} eV"])
+    for name, row in rows.items():
+        marks = ["-" if one is None else f"{one:.0f}" for one in row.get("seconds_to_mark", [])]
+        counts = [f"{row[key]:.3g}" if key in row else "" for key in ("parameters", "flops")]
+        lines.append(_line([name, str(row["fits"]), *counts, _cell(row["cpu_seconds"], 0), " ".join(marks)]))
+    return "\n".join(lines)
+
+
+def _head(cells: list[str]) -> list[str]:
+    return [_line(cells), "|" + "---|" * len(cells)]
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(value: Mapping[str, Any], digits: int = 3) -> str:
+    return f"{value['mean']:.{digits}f} ± {value['deviation']:.{digits}f}"
+
+
+if __name__ == "__main__":
+    main()

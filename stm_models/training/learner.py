@@ -105,7 +105,7 @@ def create_learner(
         config, model, forward, loss_function(config.loss), create_optimiser(config, model),
         Average(model, config.ema) if config.ema else None,
         source=(
-            StoredBatches(images if copies is None else first, targets, config.batch_size, device, copies)
+            StoredBatches(shown, targets, config.batch_size, device, copies)
             if batches is None else batches(device)
         ),
         steps=steps, tiles=UnlabelledTiles(unlabelled, images.shape[2:], device) if unlabelled else None,

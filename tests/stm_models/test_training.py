@@ -16,6 +16,7 @@ from stm_models.tasks.perturbation import Step
 from stm_models.training import batches, learner, trainer
 from stm_models.training.checkpoints import fingerprint
 from stm_models.training.config import TrainConfig
+from stm_models.training.learner import create_learner
 from stm_models.training.losses import loss_function
 from stm_models.training.schedules import factor
 from stm_models.training.trainer import predict
@@ -170,6 +171,17 @@ def test_perturbed_training_resumes_bitwise(linear, tmp_path, monkeypatch, kind)
     assert not _equal(_weights(whole), _weights(train(_config(seed=1), *linear, **perturbed)))
     if kind == "copies":
         assert asked[:3] == [0, 1, 2]
+
+
+def test_first_copy_is_distorted_no_more_than_the_others(linear):
+    always = Step("gaussian", 1.0, {"sigma": (0.1, 0.2)})
+    learner = create_learner(
+        _config(), *linear[:2], torch.device("cpu"), standardise=True, steps=(always,),
+        copies=lambda number: linear[0] + np.float32(number), batches=None, unlabelled=(), numbers=None,
+    )  # fmt: skip
+    shown = torch.cat([x for x, _ in learner.source.epoch(1, torch.Generator().manual_seed(0))]).numpy()
+    # Batch by batch the steps are taken afterwards, for every copy alike.
+    assert np.array_equal(np.sort(shown, axis=0), np.sort(linear[0].astype(np.float32), axis=0))
 
 
 def test_no_steps_change_nothing(linear):

@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,9 @@ from stm_models.networks.cost import cost
 from stm_models.networks.model import Model
 from stm_models.regression.baselines import fit_baselines
 from stm_models.tasks.base import Predictor
-from stm_models.tasks.perturbation import find
+from stm_models.tasks.perturbation import CLEAN, find
 from stm_models.training.config import TrainConfig
-from stm_models.training.perturbations import perturbed
+from stm_models.training.perturbations import digest, perturbed
 from stm_models.training.predict import predict
 
 TASK = "hubbard"
@@ -122,11 +123,13 @@ class Bench:
     parts: Parts
     judged: Mapping[str, Mapping[str, Samples]]
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, Any]:
-        """What the results of a row depend on beside its recipe."""
-        fresh = self.judged["fresh"]["clean"].attributes["digest"]
-        return {"data": self.parts.samples.attributes["digest"], "fresh": fresh}
+        """Digests of the data set and of the images that rows are judged on."""
+        judged = {
+            place: {name: digest(one.images) for name, one in sets.items()} for place, sets in self.judged.items()
+        }
+        return {"data": self.parts.samples.attributes["digest"], "judged": judged}
 
 
 def arguments() -> argparse.Namespace:
@@ -213,16 +216,19 @@ def _row(folder: Path, name: str, seed: int, bench: Bench, chosen: Settings, epo
     """Return what one fit of a row found, made now unless it is there."""
     row = ROWS[name]
     config = None if row.regression else _config(row, seed, bench.parts, chosen, epochs)
-    recipe = {
-        "regression": row.regression and {"kind": row.regression, "seed": seed, **row.changes},
+    own = row.changes.get("perturbation", CLEAN.name) if config is None else config.perturbation
+    recipe: dict[str, Any] = {
+        "regression": row.regression and {"kind": row.regression, "seed": seed, "copies": COPIES},
         "train": config and config.model_dump(mode="json"),
+        "perturbation": {**find(chosen.task.perturbations(), own).record(), "description": None},
         "split": chosen.split.model_dump(mode="json"), **bench.identity,
     }  # fmt: skip
+    recipe = json.loads(json.dumps(recipe))
     path = folder / f"{name.replace(':', '_').replace(', ', '-').replace(' ', '_')}-{seed}.json"
-    if path.exists() and (known := json.loads(path.read_text(encoding="utf-8")))["recipe"] == json.loads(
-        json.dumps(recipe)
-    ):
-        return known
+    if path.exists():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if _completed(known["recipe"]) == recipe:
+            return known
     begin = time.process_time()
     about = _regression(row, seed, bench.parts) if config is None else _network(config, bench.parts)
     about["cpu_seconds"] = time.process_time() - begin - about.pop("left_out")
@@ -240,6 +246,12 @@ def _row(folder: Path, name: str, seed: int, bench: Bench, chosen: Settings, epo
     shown = "  ".join(f"{place} {scores[place]['mae']:.3f}" for place in ("validation", "unseen"))
     print(f"{name} {seed}: MAE {shown}, {about['cpu_seconds']:.0f} CPU s", file=sys.stderr)
     return found
+
+
+def _completed(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Add what a training's configuration has got since, as it is by default."""
+    train = recipe["train"]
+    return {**recipe, "train": train and validate(TrainConfig, train, "train").model_dump(mode="json")}
 
 
 def _config(row: Row, seed: int, parts: Parts, chosen: Settings, epochs: int | None) -> TrainConfig:

@@ -31,9 +31,9 @@ _PARAM_LIMIT = 6000  # characters of a parameter's value
 _TAG_LIMIT = 5000
 _BATCH = 100  # parameters or tags per call
 _BUFFER = 500  # metrics per call
-_INTERVAL = 1.0  # seconds between calls, at least
+_INTERVAL = 2.0  # seconds between calls, at least
 _LONGEST = 10.0  # and at most; so much is lost when the process is killed
-_SHARE = 0.005  # of the time that calls may take
+_SHARE = 0.0025  # of the time that calls may take
 _PROCESS = "process"  # tag: who works on a run
 
 
@@ -65,7 +65,7 @@ class Run:
         self._known |= set(flat)
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Log numbers; they are sent together, once per second or, to a slow store, up to ten, and at the end."""
+        """Log numbers; they are sent together, every 2 s or, to a slow store, up to 10, and at the end."""
         now = int(time.time() * 1000)
         new = [Metric(_key(key), float(value), now, step or 0) for key, value in values.items()]
         with self._lock:

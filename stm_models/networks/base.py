@@ -41,6 +41,8 @@ class Network(nn.Module, ABC):
     ----------
     standardised : bool
         Whether images are standardised per pixel before the network sees them.
+    channels_last : bool
+        Whether it trains faster with the channels innermost, as far as measured (benchmarks/training.py).
     start : mapping
         Where the weights that it started from came from, when not from the seed; JSON values.
     """
@@ -48,6 +50,7 @@ class Network(nn.Module, ABC):
     Options: ClassVar[type[NetworkOptions]]
     space: ClassVar[Space] = {}
     standardised: ClassVar[bool] = True
+    channels_last: ClassVar[bool] = False
     head: nn.Module
     start: Mapping[str, Any] = {}
 

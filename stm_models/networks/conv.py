@@ -34,6 +34,7 @@ class Conv(Network):
     """
 
     Options = ConvOptions
+    channels_last = True
     space: ClassVar[Space] = {"dropout": Range(0.0, 0.5), "hidden": Choice((128, 256, 512))}
 
     def __init__(self, in_shape: tuple[int, int, int], outputs: int, options: ConvOptions) -> None:

@@ -57,8 +57,10 @@ class TrainConfig(Config):
         exported; 0 switches it off.
     precision : str
         ``bf16`` runs the network's layers in bfloat16 where that is safe; weights, loss and validation stay float32.
-    channels_last, compile : bool
-        Memory layout of images with the channels innermost; compile the network before training.
+    channels_last : bool or None
+        Memory layout of images with the channels innermost; ``None``: as the network is the faster.
+    compile : bool
+        Compile the network before training.
     deterministic : bool
         Use only operations that give the same bits every time, also on a GPU.
     refit : bool
@@ -89,7 +91,7 @@ class TrainConfig(Config):
     decay_factor: float = Field(0.5, gt=0, lt=1)
     ema: float = Field(0.0, ge=0, lt=1)
     precision: Literal["fp32", "bf16"] = "fp32"
-    channels_last: bool = False
+    channels_last: bool | None = None
     compile: bool = False
     deterministic: bool = False
     refit: bool = False

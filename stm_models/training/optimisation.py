@@ -20,7 +20,7 @@ _OPTIMISERS: dict[str, type[torch.optim.Optimizer]] = {"adamw": torch.optim.Adam
 def create_optimiser(config: TrainConfig, model: Model) -> torch.optim.Optimizer:
     """Return the optimiser of ``model``'s weights."""
     kind = _OPTIMISERS[config.optimiser]
-    return kind(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    return kind(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
 
 
 def applied(config: TrainConfig, model: Model) -> Forward:
@@ -35,12 +35,13 @@ def applied(config: TrainConfig, model: Model) -> Forward:
     half = config.precision == "bf16"
     if half and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise InputError("train.precision is bf16, which this GPU cannot compute in: set it to fp32")
-    if config.channels_last:
+    laid = model.network.channels_last if config.channels_last is None else config.channels_last
+    if laid:
         model.network.to(memory_format=torch.channels_last)
     network = torch.compile(model.network) if config.compile else model.network
 
     def forward(x: Tensor) -> Tensor:
-        if config.channels_last:
+        if laid:
             x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             answer: Tensor = network(x)

@@ -110,7 +110,9 @@ def test_the_defaults_are_the_plain_loop_to_the_last_bit(data):
     def cosine(step, epoch, errors):
         return config.learning_rate * (1 + math.cos(math.pi * (step / steps))) / 2
 
-    expected = plain(config, data, lambda p: torch.optim.AdamW(p, weight_decay=1e-4), nn.functional.mse_loss, cosine)
+    expected = plain(
+        config, data, lambda p: torch.optim.AdamW(p, weight_decay=1e-4, fused=True), nn.functional.mse_loss, cosine
+    )
     torch.set_num_threads(1)
     assert same(weights(train(config, data)), expected)
 
@@ -119,15 +121,19 @@ def test_the_defaults_are_the_plain_loop_to_the_last_bit(data):
     ("changes", "optimiser", "loss"),
     [
         ({"optimiser": "adam"}, lambda p: torch.optim.Adam(p, weight_decay=1e-4), nn.functional.mse_loss),
-        ({"loss": "l1"}, lambda p: torch.optim.AdamW(p, weight_decay=1e-4), lambda a, b: (a - b).abs().mean()),
+        (
+            {"loss": "l1"},
+            lambda p: torch.optim.AdamW(p, weight_decay=1e-4, fused=True),
+            lambda a, b: (a - b).abs().mean(),
+        ),
         (
             {"loss": "huber"},
-            lambda p: torch.optim.AdamW(p, weight_decay=1e-4),
+            lambda p: torch.optim.AdamW(p, weight_decay=1e-4, fused=True),
             lambda a, b: torch.where((a - b).abs() < 1, (a - b) ** 2 / 2, (a - b).abs() - 0.5).mean(),
         ),
         (
             {"clip_norm": 0.05, "ema": 0.9},
-            lambda p: torch.optim.AdamW(p, weight_decay=1e-4),
+            lambda p: torch.optim.AdamW(p, weight_decay=1e-4, fused=True),
             lambda a, b: ((a - b) ** 2).mean(),
         ),
     ],
@@ -424,7 +430,8 @@ def test_bfloat16_and_channels_last_change_little(data):
     assert seen == [torch.bfloat16]
 
 
-def test_convolutions_are_laid_out_with_channels_last_and_given_back_plain():
+@pytest.mark.parametrize(("given", "expected"), [(True, True), (None, True), (False, False)])
+def test_convolutions_are_laid_out_with_channels_last_and_given_back_plain(given, expected):
     rng = np.random.default_rng(3)
     images = rng.normal(size=(12, 2, 16, 16)).astype(np.float32)
     data = (images[:8], images[:8, 0, 0, :1].astype(float), images[8:], images[8:, 0, 0, :1].astype(float))
@@ -435,9 +442,9 @@ def test_convolutions_are_laid_out_with_channels_last_and_given_back_plain():
         seen.append([p.is_contiguous(memory_format=torch.channels_last) for p in kernels])
         return {}
 
-    result = train(config_of(network="conv", options={}, epochs=1, channels_last=True), data, watch=watch)
+    result = train(config_of(network="conv", options={}, epochs=1, channels_last=given), data, watch=watch)
     assert seen[0]
-    assert all(seen[0])
+    assert set(seen[0]) == {expected}
     assert all(p.is_contiguous() for p in result.model.parameters())
 
 

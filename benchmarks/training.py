@@ -2,7 +2,7 @@
 
 The plain pipeline decodes the PNG files of every batch anew, turns them grey, resizes them, makes tensors, and trains
 in eager single precision; ours holds the same images on the device and trains with channels innermost and in bfloat16,
-both options of ``stm train``; without them it is in the detail. Network (conv), batch (32), optimiser, loss and
+both options of ``stm train``; its defaults are in the detail. Network (conv), batch (32), optimiser, loss and
 clipping are the same. The files are grids of 1003 x 1003 as those of the paper's code, in turbo colours; the detail has
 files of 256 x 256 too.
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from deploy.client import Client
 from deploy.serving.session import Session
-from pipelines import asking, publishing, questions, settings
+from pipelines import asking, promotion, publishing, questions, settings
 from pipelines.fitting import Parts, fit, load_parts, recipe
 from pipelines.judging import judge
 from pipelines.learning import forget
@@ -69,19 +69,19 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     best = publishing.best_run(store, task, [found["best"]["run_id"], *trained])
     onnx = out / "model.onnx"
     version = publishing.published(store, task, best, onnx)
-    promotion = publishing.promote(store, task, best.id, data.data)
+    promoted = promotion.promote(store, task, best.id, data.data)
 
     _say("5/6 judging the exported file on freshly simulated states")
     scores, beside, fresh = judge(store, chosen, parts, onnx, out, args.workers)
 
     _say("6/6 serving and asking")
-    with serving(f"models:/{promotion['model']}/{version}") as client:
+    with serving(f"models:/{promoted['model']}/{version}") as client:
         answer = _ask(client, onnx, fresh, out)
     result = {
         "task": task.name, "units": _units(parts),
         "data": data.data, "digest": data.digest, "runs": [found["parent"], *trained],
         "best_run": best.id, "network": best.tags["network"], "baselines": beside, "model_version": version,
-        "promotion": promotion, "onnx": str(onnx), "metrics": scores, **answer, "store": store.location,
+        "promotion": promoted, "onnx": str(onnx), "metrics": scores, **answer, "store": store.location,
         "seconds": round(time.monotonic() - start, 1),
     }  # fmt: skip
     write_json(out / "demo.json", result)
@@ -125,9 +125,9 @@ def describe(result: dict[str, Any]) -> str:
 
 def next_commands(result: dict[str, Any]) -> list[list[str]]:
     """Three commands to try after a demo."""
-    promotion = result["promotion"]
-    champion = promotion["promoted"] or (promotion["champion"] or {}).get("version") == result["model_version"]
-    model = f"models:/{promotion['model']}" + ("@champion" if champion else f"/{result['model_version']}")
+    promoted = result["promotion"]
+    champion = promoted["promoted"] or (promoted["champion"] or {}).get("version") == result["model_version"]
+    model = f"models:/{promoted['model']}" + ("@champion" if champion else f"/{result['model_version']}")
     stm = ".venv/bin/stm" if Path(".venv/bin/stm").exists() else "stm"
     return [
         [stm, "predict", model, result["data"], "--sample", "3", "--explain", result["explanation"], "--out", "answer"],

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipelines.learning import Learnt, Measured, learn
 from pipelines.parts import Parts, load_parts, split_samples
+from pipelines.robustness import robust_scores
 from pipelines.settings import Settings
 from stm_models.data.dataset import Samples
 from stm_models.files import sha256
@@ -34,6 +35,7 @@ __all__ = [
     "Fitted",
     "Measured",
     "Parts",
+    "baseline_scores",
     "fit",
     "fit_baselines",
     "informed",
@@ -160,6 +162,8 @@ def fit(
         predictions[""] = predict(learnt.chosen.model, parts.validation.images)
     calibration = task.calibrate(predictions[""], parts.validation)
     scores = scored(task, predictions, parts.scored, calibration)
+    decides = learnt.chosen.model if parts.decisive == "" else learnt.final.model
+    scores |= _robust(task, lambda samples: predict(decides, samples.images), parts, calibration)
     results = (learnt.chosen, learnt.final) if config.refit else (learnt.chosen,)
     seconds = sum(result.seconds for result in results)
     run.metrics({**scores, "best_epoch": learnt.chosen.best_epoch, "train_seconds": seconds})
@@ -214,11 +218,22 @@ def fit_baselines(task: Task, parts: Parts, seed: int) -> dict[str, tuple[Predic
     }
 
 
-def _baselines(run: Run, task: Task, parts: Parts, seed: int) -> dict[str, dict[str, float]]:
-    scores = {
+def baseline_scores(task: Task, parts: Parts, seed: int) -> dict[str, dict[str, float]]:
+    """Return the scores of every baseline, under the names that a network's have."""
+    return {
         name: scored(task, {key: predictor(part) for key, part in parts.scored.items()}, parts.scored, calibration)
+        | _robust(task, predictor, parts, calibration)
         for name, (predictor, calibration) in fit_baselines(task, parts, seed).items()
     }
+
+
+def _robust(task: Task, predictor: Predictor, parts: Parts, calibration: Mapping[str, Any]) -> dict[str, float]:
+    found = robust_scores(task, predictor, parts.judged, calibration)
+    return {f"{parts.decisive}{key}": value for key, value in found.items()}
+
+
+def _baselines(run: Run, task: Task, parts: Parts, seed: int) -> dict[str, dict[str, float]]:
+    scores = baseline_scores(task, parts, seed)
     run.metrics({f"{name}.{key}": value for name, found in scores.items() for key, value in found.items()})
     return scores
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from pipelines.robustness import judged_sets
 from pipelines.settings import SplitConfig
 from stm_models.data.dataset import Samples, load
 from stm_models.data.splits import Split, split
@@ -19,8 +21,9 @@ __all__ = ["Parts", "divide", "load_parts", "split_samples"]
 
 @dataclass(frozen=True)
 class Parts:
-    """A data set and its split."""
+    """A data set of a task and its split."""
 
+    task: Task
     samples: Samples
     train: Samples
     validation: Samples
@@ -38,6 +41,16 @@ class Parts:
         """The sets that are scored, by the prefix of their metrics."""
         sets = {"": self.validation, "unseen_": self.unseen}
         return {prefix: part for prefix, part in sets.items() if len(part)}
+
+    @property
+    def decisive(self) -> str:
+        """The prefix of the metrics that decide: those of unseen values where there are any."""
+        return list(self.scored)[-1]
+
+    @cached_property
+    def judged(self) -> dict[str, Samples]:
+        """The samples that decide, as every perturbation set has them that models are judged on."""
+        return judged_sets(self.task, self.scored[self.decisive])
 
 
 def load_parts(path: str | Path, task: Task, config: SplitConfig, targets: Sequence[str] | None = None) -> Parts:
@@ -62,7 +75,7 @@ def load_parts(path: str | Path, task: Task, config: SplitConfig, targets: Seque
 def divide(samples: Samples, task: Task, config: SplitConfig) -> Parts:
     """Split samples by group."""
     chosen = split_samples(samples, task, config)
-    return Parts(samples, *(samples.subset(rows) for rows in (chosen.train, chosen.validation, chosen.unseen)))
+    return Parts(task, samples, *(samples.subset(rows) for rows in (chosen.train, chosen.validation, chosen.unseen)))
 
 
 def split_samples(samples: Samples, task: Task, config: SplitConfig) -> Split:

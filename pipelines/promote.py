@@ -1,4 +1,4 @@
-"""Make a run's model the champion, if its error on held-out samples is smaller than the champion's.
+"""Make a run's model the champion, if it beats the baselines, and the champion on samples held out.
 
 Example: stm promote hubbard
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pipelines import publishing
+from pipelines import promotion
 from stm_models.tasks.registry import get
 from tracking.store import connect
 
@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Promote or say why not."""
-    return publishing.promote(connect(), get(args.task), args.run or None)
+    return promotion.promote(connect(), get(args.task), args.run or None)
 
 
 def describe(result: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ import yaml
 from pipelines import repeats, settings
 from pipelines.fitting import Measured, Parts, fit, informed, load_parts, recipe
 from pipelines.learning import CHECKPOINTS, checkpoint_of, forget, learn
+from pipelines.robustness import better_baselines, judged_metric
 from stm_models.data import readers
 from stm_models.errors import InputError
 from stm_models.files import sha256
@@ -97,7 +98,11 @@ def _recorded(
         link = store.run_link(record.id)
         fitted = fit(record, chosen, chosen.train, parts, checkpoint=checkpoint_of(record.id), measured=measured)
         forget(checkpoint_of(record.id))
-    return {**asdict(fitted), "link": link}
+    task, beside = chosen.task, fitted.baselines
+    judged = judged_metric(task, fitted.metrics)
+    named = {f"{name}.{key}": value for name, found in beside.items() for key, value in found.items()}
+    better = better_baselines(task, judged, {**fitted.metrics, **named})
+    return {**asdict(fitted), "judged": judged, "better": better, "link": link}
 
 
 def read_measured(task: Task, files: Sequence[str], input_spec: Mapping[str, Any]) -> Measured:
@@ -129,7 +134,14 @@ def describe(result: dict[str, Any]) -> str:
     rows = {result["network"]: result["metrics"], **result["baselines"]}
     lines = [f"run {result['run_id']}"]
     for name, found in rows.items():
-        lines.append(f"  {name:<14}" + "  ".join(f"{key} {value:.4g}" for key, value in found.items()))
+        # Those of single perturbation sets are in the run.
+        shown = {key: value for key, value in found.items() if "." not in key}
+        lines.append(f"  {name:<14}" + "  ".join(f"{key} {value:.4g}" for key, value in shown.items()))
+    if result["better"]:
+        lines.append(
+            f"  {result['judged']} of {' and '.join(result['better'])} is as good or better: "
+            "such a model cannot be promoted"
+        )
     return "\n".join([*lines, f"look at it: {result['link']}"])
 
 

@@ -50,9 +50,9 @@ class Checkpoints:
 def values_of(chosen: Settings, parts: Parts) -> dict[str, str]:
     """Return the names of a trial's values with their directions.
 
-    The error is that of values never seen, where there are any; while a trial runs it is judged on validation states.
+    The error is what decides between models; while a trial runs it is judged on validation states.
     """
-    error = f"unseen_{chosen.task.metric}" if len(parts.unseen) else chosen.task.metric
+    error = f"{parts.decisive}{'robust_' if len(parts.judged) > 1 else ''}{chosen.task.metric}"
     names = {"error": error, "latency": "latency_ms"}
     larger = {error} if chosen.task.larger_is_better else set()
     return {names[each]: "maximize" if names[each] in larger else "minimize" for each in chosen.tune.objectives}

@@ -68,8 +68,11 @@ class Network(nn.Module, ABC):
         """Return the names of published weights to start from."""
         return []
 
-    def learn(self, images: Tensor) -> None:
-        """Take from training images (S, C, H, W), as the network will see them, what gradients do not teach."""
+    def learn(self, images: Tensor, simulated: Tensor) -> None:
+        """Take from training images (S, C, H, W) what gradients do not teach.
+
+        ``images``: perturbed as the training shows them; ``simulated``: as they are in the data set.
+        """
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:

@@ -6,25 +6,27 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from stm_models.errors import InputError
 from stm_models.networks.base import Network, NetworkOptions
-from stm_models.networks.lattice_windows import ODD, PARTS, PeakGrid, quadrant, stars, windows
-from stm_models.search import Choice, Range, Space
+from stm_models.networks.lattice_measure import PeakMeasure
+from stm_models.networks.lattice_windows import PeakGrid
+from stm_models.search import Choice, Space
 
 __all__ = ["Lattice", "LatticeOptions"]
 
 _LIMIT = 8.0  # standard deviations; what lies farther out counts as that far
-_LEAST = 1e-3  # of the height of the middle peak
+_SOFT = 6.0  # standard deviations of simulated images
+_FAINT = 1e-5  # of the strongest component
+_GATE = 64
 _CHUNK = 256
 Pair = tuple[float, float]
 
 
 class LatticeOptions(NetworkOptions):
-    """Options of `Lattice`; ``hidden`` may be written as ``[256, 128]`` or ``"256-128"``.
+    """Options of `Lattice`; ``hidden`` may be written as ``[128, 64]`` or ``"128-64"``.
 
     Attributes
     ----------
@@ -33,22 +35,22 @@ class LatticeOptions(NetworkOptions):
     pixel : (x, y) or None, 1/a
     peak : float or None, 1/a
         Width of a peak.
-    window : float
-        Width of the windows, in widths of a peak.
-    symmetric : bool
-        Average over the twelve peaks that D6 makes alike, else over k and -k.
-    shapes : bool
-        Weigh the curvature of peaks and the lattice's shear beside their heights.
+    symmetric, shapes : bool
+        See `PeakMeasure`.
+    gated : bool
+        Let the noise of an image decide how much each component counts.
+    components : int
+        Principal components of the simulated images to start from; as many again start at random.
     """
 
     vectors: tuple[Pair, Pair] | None = None
     pixel: Pair | None = None
     peak: float | None = Field(None, gt=0)
-    window: float = Field(1.2, ge=0.3, le=4)
     symmetric: bool = True
     shapes: bool = True
-    hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field((256, 128), min_length=1, max_length=8)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    gated: bool = True
+    components: int = Field(48, ge=1, le=4096)
+    hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field((128, 64), min_length=1, max_length=8)
 
     @field_validator("hidden", mode="before")
     @classmethod
@@ -57,21 +59,20 @@ class LatticeOptions(NetworkOptions):
 
 
 class Lattice(Network):
-    """Heights of the lattice's peaks over that of the middle one, averaged over symmetric ones, then linear layers.
+    """Peaks of the moiré lattice, their components weighed by the image's noise, then linear layers.
 
     Notes
     -----
-    Gain and a blunt tip change all peaks alike and drop out of the ratio; offsets of scan lines drop out of each
-    window. A small shear of the lattice cancels in the mean over a star to first order, but for what the lines'
-    background leaves; the shear, its square and the curvature of the peaks tell the layers about the rest.
+    Simulated images differ along few directions, most of them far below the noise of a measured one: a network that
+    sees images scaled by the noise learns them slowly or never. Here the components of the simulated images start
+    at the same scale, as in a regression on principal components, and a gate between 0 and 1, which depends on the
+    noise alone, shrinks each as a Wiener filter does: a clean image keeps them all, a noisy one the strong ones.
     """
 
     Options = LatticeOptions
     standardised: ClassVar[bool] = False
-    space: ClassVar[Space] = {"hidden": Choice(("128-64", "256-128")), "window": Range(0.8, 1.6)}
+    space: ClassVar[Space] = {"hidden": Choice(("64-32", "128-64", "256-128")), "components": Choice((24, 48, 96))}
     options: LatticeOptions
-    even: Tensor
-    odd: Tensor
     mean: Tensor
     scale: Tensor
 
@@ -83,63 +84,46 @@ class Lattice(Network):
                 "images of one structure, or another network"
             )
         grid = PeakGrid(in_shape[1], in_shape[2], options.pixel, np.array(options.vectors), options.peak)
-        groups = stars(grid, symmetric=options.symmetric)
-        if len(groups) < 2:
-            raise InputError("the image holds no peak beside the middle one: expected a larger window of k")
-        weighed = windows(grid, groups, options.window)
-        parts = PARTS if options.shapes else PARTS[:1]
-        self.stars = len(groups)
-        for name, chosen in (("even", set(parts) - set(ODD)), ("odd", set(parts) & set(ODD))):
-            several = [self._folded(weighed[part]) for part in parts if part in chosen]
-            own = np.concatenate(several) if several else np.zeros((0, 1), np.float32)
-            self.register_buffer(name, torch.from_numpy(own), persistent=False)
-        count = in_shape[0] * ((self.stars - 1) + (4 * self.stars if options.shapes else 0))
-        self.register_buffer("mean", torch.zeros(count))
-        self.register_buffer("scale", torch.ones(count))
+        self.measure = PeakMeasure(in_shape[0], grid, symmetric=options.symmetric, shapes=options.shapes)
+        peaks, noises = self.measure.count, self.measure.noises
+        self.register_buffer("mean", torch.zeros(peaks + noises))
+        self.register_buffer("scale", torch.ones(peaks + noises))
+        count = 2 * options.components
+        self.components = nn.Linear(peaks, count)
+        self.gate = nn.Sequential(nn.Linear(noises, _GATE), nn.GELU(), nn.Linear(_GATE, count), nn.Sigmoid())
         layers: list[nn.Module] = []
+        width = count + noises
         for hidden in options.hidden:
-            layers += [nn.Linear(count, hidden), nn.GELU(), nn.Dropout(options.dropout)]
-            count = hidden
+            layers += [nn.Linear(width, hidden), nn.GELU()]
+            width = hidden
         self.body = nn.Sequential(*layers)
-        self.head = nn.Linear(count, outputs)
+        self.head = nn.Linear(width + count, outputs)
 
-    def learn(self, images: Tensor) -> None:
-        """Take the mean and spread of what is weighed from training images (S, C, H, W)."""
+    def learn(self, images: Tensor, simulated: Tensor) -> None:
+        """Take the scale of what is measured from ``images``, the components to start from of ``simulated`` ones."""
         with torch.no_grad():
-            found = torch.cat([self.weigh(part) for part in images.split(_CHUNK)]).double()
-        self.mean.copy_(found.mean(dim=0))
-        self.scale.copy_(found.std(dim=0, unbiased=False).clamp_min(1e-6))
+            found = torch.cat([self._measured(part) for part in images.split(_CHUNK)]).double()
+            self.mean.copy_(found.mean(dim=0))
+            self.scale.copy_(found.std(dim=0, unbiased=False).clamp_min(1e-6))
+            plain = torch.cat([self._scaled(part)[0] for part in simulated.split(_CHUNK)]).double()
+            centre = plain.mean(dim=0)
+            _, sizes, directions = torch.linalg.svd(plain - centre, full_matrices=False)
+            kept = min(self.options.components, int((sizes > _FAINT * sizes[0]).sum()))
+            weights = directions[:kept] * (len(plain) ** 0.5 / sizes[:kept, None])
+            self.components.weight[:kept] = weights.float()
+            self.components.bias[:kept] = -(weights @ centre).float()
 
-    def weigh(self, x: Tensor) -> Tensor:
-        """Return heights and shapes (B, K) of the peaks of images ``x`` (B, C, H, W), over the middle peak's height."""
-        found = self._even(x) @ self.even.T
-        if self.options.shapes:
-            found = torch.cat([found, self._odd(x) @ self.odd.T], dim=2)
-        middle = found[..., :1].clamp_min(_LEAST)
-        found = found / middle
-        heights = found[..., 1 : self.stars]
-        if not self.options.shapes:
-            return heights.flatten(1)
-        radial, tangential, *shear = (found[..., n * self.stars : (n + 1) * self.stars] for n in (1, 2, 3, 4))
-        square = shear[0].square() + shear[1].square()
-        return torch.cat([heights, radial, tangential, shear[0], square], dim=2).flatten(1)
+    def _measured(self, x: Tensor) -> Tensor:
+        return torch.cat(self.measure(x), dim=1)
 
-    def _folded(self, weights: NDArray[np.float32]) -> NDArray[np.float32]:
-        return quadrant(weights, *self.in_shape[1:]) if self.options.symmetric else weights
-
-    def _even(self, x: Tensor) -> Tensor:
-        if not self.options.symmetric:
-            return x.flatten(2)
-        return self._quarter(x + x.flip(3) + x.flip(2) + x.flip(2, 3))
-
-    def _odd(self, x: Tensor) -> Tensor:
-        if not self.options.symmetric:
-            return x.flatten(2)
-        return self._quarter(x - x.flip(3) - x.flip(2) + x.flip(2, 3))
-
-    def _quarter(self, x: Tensor) -> Tensor:
-        return x[:, :, : -(-x.shape[2] // 2), : -(-x.shape[3] // 2)].flatten(2)
+    def _scaled(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        scaled = ((self._measured(x) - self.mean) / self.scale).clamp(-_LIMIT, _LIMIT)
+        return scaled[:, : self.measure.count], scaled[:, self.measure.count :]
 
     def features(self, x: Tensor) -> Tensor:
-        """Return the (B, last hidden width) features of images ``x`` (B, C, H, W), as they are."""
-        return self.body(((self.weigh(x) - self.mean) / self.scale).clamp(-_LIMIT, _LIMIT))
+        """Return the (B, last hidden width + components) features of images ``x`` (B, C, H, W), as they are."""
+        peaks, noise = self._scaled(x)
+        components = _SOFT * (self.components(peaks) / _SOFT).tanh()
+        if self.options.gated:
+            components = components * self.gate(noise)
+        return torch.cat([self.body(torch.cat([components, noise], dim=1)), components], dim=1)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stm_models.errors import InputError
 
-__all__ = ["ODD", "PARTS", "PeakGrid", "quadrant", "stars", "windows"]
+__all__ = ["ODD", "PARTS", "SYMMETRIES", "PeakGrid", "between", "quadrant", "stars", "windows"]
 
 Floats = NDArray[np.float64]
 
@@ -18,7 +18,10 @@ PARTS = ("height", "radial", "tangential", "shear_0", "shear_1")
 """What is weighed at each star: its height, the curvature along and across k, and two shears of the lattice."""
 ODD = ("shear_1",)
 """Those of them that change sign in a mirror."""
+SYMMETRIES = ("D6", "D2", "C2")
+"""What may make peaks alike: the moiré lattice's symmetry, that of a scan along x or y, k -> -k alone."""
 _WIDE = 2.2  # widths of the window: the background that is subtracted within each line
+_FAR = 2.6  # widths of a peak
 _NOTHING = 1e-7
 _RIM = 2.0  # px: peaks nearer to the border are not whole
 
@@ -52,13 +55,13 @@ class PeakGrid:
         return y[:, None], x[None, :]
 
 
-def stars(grid: PeakGrid, *, symmetric: bool = True) -> list[Floats]:
+def stars(grid: PeakGrid, symmetry: str = "D6") -> list[Floats]:
     """Group the lattice vectors inside the image, (N, 2) x and y in 1/a, by what symmetry makes alike, from k = 0 out.
 
     Parameters
     ----------
-    symmetric : bool
-        Alike by the twelve operations of D6, else by k -> -k alone, which |F| of a real density always has.
+    symmetry : str
+        One of `SYMMETRIES`; k -> -k is one that |F| of a real density always has.
 
     Raises
     ------
@@ -83,16 +86,18 @@ def stars(grid: PeakGrid, *, symmetric: bool = True) -> list[Floats]:
     found: dict[tuple[float, ...], list[Floats]] = {}
     for place in (counts[:, None, None] * first + counts[None, :, None] * second).reshape(-1, 2):
         if np.all(np.abs(place) <= limit):
-            found.setdefault(_key(place, distance, symmetric), []).append(place)
+            found.setdefault(_key(place, distance, symmetry), []).append(place)
     return [np.array(found[key]) for key in sorted(found)]
 
 
-def windows(grid: PeakGrid, groups: list[Floats], width: float) -> dict[str, NDArray[np.float32]]:
+def windows(
+    grid: PeakGrid, groups: list[Floats], width: float, *, level: bool = True
+) -> dict[str, NDArray[np.float32]]:
     """Weights (stars, H*W) of every one of `PARTS`: the mean over a star of Hermite functions at its peaks.
 
-    ``width`` is the Gaussian's in widths of a peak. The weights of a line sum to zero about each peak, so that
-    offsets of lines and of the whole image drop out. Those of the heights give 1 for Gaussian peaks of the star
-    itself and 0 for those of others.
+    ``width`` is the Gaussian's in widths of a peak. With ``level`` the weights of a line sum to zero about each
+    peak, so that offsets of lines and of the whole image drop out. Those of the heights give 1 for Gaussian peaks
+    of the star itself and 0 for those of others.
     """
     ky, kx = grid.axes
     sigma = width * grid.peak
@@ -116,13 +121,32 @@ def windows(grid: PeakGrid, groups: list[Floats], width: float) -> dict[str, NDA
             if middle:  # a shear leaves it where it is
                 hermite["shear_0"] = hermite["shear_1"] = np.zeros_like(gauss)
             for name, values in hermite.items():
-                result[name][row] += values - share * values.sum(axis=1, keepdims=True)
+                result[name][row] += values - share * values.sum(axis=1, keepdims=True) if level else values
     # What a window sees of its neighbours' peaks is taken away: a height is that of its own star.
     seen = np.einsum("ihw,jhw->ij", result["height"], peaks)
     result["height"] = np.einsum("ij,jhw->ihw", np.linalg.inv(seen), result["height"])
     for values in result.values():
         values[np.abs(values) < _NOTHING] = 0.0  # also because numbers near the smallest of float32 are slow
     return {name: values.reshape(len(groups), -1).astype(np.float32) for name, values in result.items()}
+
+
+def between(grid: PeakGrid, edges: tuple[float, ...]) -> NDArray[np.float32]:
+    """Weights (bands, H*W) of the mean over pixels far from any peak, in bands of |kx| that ``edges`` (1/a) divide.
+
+    Noise of a scan along x is the same in all of a band. A band without pixels has no weights.
+    """
+    ky, kx = np.broadcast_arrays(*grid.axes)
+    places = np.stack([kx.ravel(), ky.ravel()], axis=1)
+    parts = places @ np.linalg.inv(grid.vectors)
+    nearest = np.full(len(places), np.inf)
+    for corner in np.ndindex(3, 3):
+        offset = (parts - np.rint(parts) + np.array(corner) - 1) @ grid.vectors
+        nearest = np.minimum(nearest, np.hypot(*offset.T))
+    far = nearest > _FAR * grid.peak
+    bands = np.digitize(np.abs(places[:, 0]), edges)
+    chosen = far & (bands == np.arange(len(edges) + 1)[:, None])
+    weights: NDArray[np.float32] = (chosen / np.maximum(chosen.sum(axis=1, keepdims=True), 1)).astype(np.float32)
+    return weights
 
 
 def quadrant(weights: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
@@ -139,11 +163,13 @@ def quadrant(weights: NDArray[np.float32], height: int, width: int) -> NDArray[n
     return folded.reshape(len(weights), rows * columns)
 
 
-def _key(place: Floats, unit: float, symmetric: bool) -> tuple[float, ...]:
+def _key(place: Floats, unit: float, symmetry: str) -> tuple[float, ...]:
     """Distance from the middle, and what else tells a star from others at that distance."""
     radius = math.hypot(*place)
-    if not symmetric:
+    if symmetry == "C2":
         sign = 1.0 if (place[1], place[0]) >= (0.0, 0.0) else -1.0
         return (round(radius / unit, 3), *(round(float(sign * part) / unit, 3) + 0.0 for part in place))
+    if symmetry == "D2":
+        return (round(radius / unit, 3), *(round(abs(float(part)) / unit, 3) for part in place))
     angle = math.atan2(place[1], place[0]) % (math.pi / 3)
     return (round(radius / unit, 3), round(min(angle, math.pi / 3 - angle), 3))

@@ -52,9 +52,17 @@ class Model(nn.Module):
 
     @classmethod
     def for_data(
-        cls, network: Network, images: NDArray[Any], targets: NDArray[Any], *, standardise: bool = True
+        cls,
+        network: Network,
+        images: NDArray[Any],
+        targets: NDArray[Any],
+        *,
+        standardise: bool = True,
+        simulated: NDArray[Any] | None = None,
     ) -> Model:
         """Wrap ``network`` with the statistics of training ``images`` (S, C, H, W) and ``targets`` (S, T).
+
+        ``simulated``: the images before they were perturbed, where they were.
 
         With ``standardise=False``, and for networks that answer with a map, zero means and unit scales; for those
         that take images as they are, of the images alone.
@@ -71,7 +79,11 @@ class Model(nn.Module):
         if not network.standardised:
             model.pixel_mean.zero_()
             model.pixel_scale.fill_(1.0)
-        network.learn(model.standardise(torch.from_numpy(np.ascontiguousarray(images, np.float32))))
+        shown, plain = (
+            model.standardise(torch.from_numpy(np.ascontiguousarray(part, np.float32)))
+            for part in (images, images if simulated is None else simulated)
+        )
+        network.learn(shown, plain)
         return model
 
     @classmethod

@@ -15,7 +15,7 @@ __all__ = ["Batches", "StoredBatches", "to_device"]
 
 Array = NDArray[Any]
 
-_EPOCHS_PER_COPY = 20
+_EPOCHS_PER_COPY = 10
 
 
 class Batches(ABC):
@@ -54,7 +54,7 @@ class StoredBatches(Batches):
     device : torch.device
         Where they are kept, whole.
     copies : callable, optional
-        Gives, for a number, another perturbed copy of the images; the next one every 20 epochs, one in memory at
+        Gives, for a number, another perturbed copy of the images; the next one every 10 epochs, one in memory at
         a time. ``images`` is then copy 0.
     """
 

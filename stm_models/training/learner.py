@@ -98,7 +98,7 @@ def create_learner(
     network = registry.create(config.network, images.shape[1:], outputs, config.options, seed=config.seed)
     shown = images if copies is None else copies(0)
     first = _distorted(shown, steps, config.seed)
-    model = Model.for_data(network, first, targets, standardise=standardise).to(device)
+    model = Model.for_data(network, first, targets, standardise=standardise, simulated=images).to(device)
     _check_network(config.network, model, images, targets)
     forward = applied(config, model)
     return Learner(

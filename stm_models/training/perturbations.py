@@ -35,7 +35,7 @@ def perturb(images: Tensor, steps: Sequence[Step], generator: torch.Generator) -
         For the task hubbard |F|/|F(0)|, in [0, 1]. Left as it is.
     steps : sequence of Step
     generator : torch.Generator
-        On the device of the images. How many numbers are taken depends on the shape alone.
+        On the device of the images.
 
     Returns
     -------
@@ -47,18 +47,16 @@ def perturb(images: Tensor, steps: Sequence[Step], generator: torch.Generator) -
     Gain, shift, strain and tip are those of one measurement and shared by the channels of a sample; noise and
     line offsets are each channel's own.
     """
+    images = images.clone()
     for step in steps:
         met = torch.rand(len(images), generator=generator, device=images.device) < step.probability
         drawn = {name: _uniform(images, limits, generator) for name, limits in step.ranges.items()}
-        if step.kind in _TURNED:  # much work, without further random numbers: of those alone that are met
+        if step.kind in _TURNED:
             drawn["angle"] = _uniform(images, (0.0, math.pi), generator)
-            rows = met.nonzero()[:, 0]
-            if len(rows):
-                own = {name: values[rows] for name, values in drawn.items()}
-                images = images.index_copy(0, rows, _TURNED[step.kind](images[rows], own, step))
-        else:
-            changed = _DISTORTIONS[step.kind](images, drawn, step, generator)
-            images = torch.where(met[:, None, None, None], changed, images)
+        rows = met.nonzero()[:, 0]
+        if len(rows):
+            own = {name: values[rows] for name, values in drawn.items()}
+            images[rows] = _DISTORTIONS[step.kind](images[rows], own, step, generator)
     return images
 
 
@@ -149,7 +147,7 @@ def _scan_line(x: Tensor, drawn: Ranges, step: Step, generator: torch.Generator)
     return x + _per_image(drawn["sigma"]) * _normal(x, (*x.shape[:3], 1), generator)
 
 
-def _strain(x: Tensor, drawn: Ranges, step: Step) -> Tensor:
+def _strain(x: Tensor, drawn: Ranges, step: Step, generator: torch.Generator) -> Tensor:
     """Stretch by 1 + strain along a random direction and by 1 - strain across it, in pixels."""
     c, s = torch.cos(drawn["angle"]), torch.sin(drawn["angle"])
     along, across = 1 / (1 + drawn["strain"]), 1 / (1 - drawn["strain"])
@@ -162,7 +160,7 @@ def _strain(x: Tensor, drawn: Ranges, step: Step) -> Tensor:
     return functional.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _tip_blur(x: Tensor, drawn: Ranges, step: Step) -> Tensor:
+def _tip_blur(x: Tensor, drawn: Ranges, step: Step, generator: torch.Generator) -> Tensor:
     """Convolve with an elliptical Gaussian at a random angle; beyond the edge the last pixel is repeated."""
     angle = drawn["angle"][:, None, None]
     reach = math.ceil(3.5 * step.ranges["sigma"][1] * step.ranges["ratio"][1])
@@ -187,6 +185,8 @@ _DISTORTIONS: dict[str, Callable[[Tensor, Ranges, Step, torch.Generator], Tensor
     "gain_shift": _gain_shift,
     "gaussian": _gaussian,
     "scan_line": _scan_line,
+    "strain": _strain,
+    "tip_blur": _tip_blur,
 }
-_TURNED: dict[str, Callable[[Tensor, Ranges, Step], Tensor]] = {"strain": _strain, "tip_blur": _tip_blur}
+_TURNED = ("strain", "tip_blur")
 """Distortions along a direction, which is drawn too."""

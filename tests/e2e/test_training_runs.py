@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import fitting, publishing
+from pipelines import fitting, promotion, publishing
 from pipelines.publishing import best_run
 from stm_models.tasks.registry import get
 from stm_models.training import learner
@@ -142,10 +142,10 @@ def test_fitted_again_is_judged_on_what_it_does_not_know(train, demo, monkeypatc
     monkeypatch.setattr(publishing.models, "tag_version", lambda *_: None)
     known = publishing._parts(store, task, row, demo.data)[1]
     assert len(known) == 108 - len(publishing._parts(store, task, row, demo.data)[0].unseen)
-    assert f"on {108 - len(known)} held-out samples" in publishing.promote(store, task, row.id)["reason"]
+    assert f"on {108 - len(known)} held-out samples" in promotion.promote(store, task, row.id)["reason"]
     everything = SMALL[3] + ";train.refit=true;split.unseen_fraction=0"
     row = runs.get(store, answer(train(*SMALL[:3], everything, "--json"))["run_id"])
-    said = publishing.promote(store, task, row.id)
+    said = promotion.promote(store, task, row.id)
     assert said["promoted"] is False
     assert "fitted to all samples" in said["reason"]
 

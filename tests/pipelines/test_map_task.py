@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from deploy.serving.session import Session
-from pipelines import asking, fields, publishing, questions
+from pipelines import asking, fields, promotion, publishing, questions
 from pipelines.demo import describe
 from pipelines.evaluate import evaluate
 from pipelines.fitting import Measured, fit, load_parts
@@ -112,7 +112,7 @@ def test_its_features_are_ordered_by_the_number_of_bright_pixels(made):
 
 def test_promotion_needs_a_larger_score(made, monkeypatch):
     _, store, _, parts, fitted, *_ = made
-    assert publishing.promote(store, TASK, fitted.run_id)["reason"] == "there was no champion"
+    assert promotion.promote(store, TASK, fitted.run_id)["reason"] == "there was no champion"
     champion, row = models.champion(store, "stm-toy-map"), runs.get(store, fitted.run_id)
 
     def against_itself():

@@ -6,7 +6,8 @@ import torch
 
 from stm_models.errors import InputError
 from stm_models.networks import registry
-from stm_models.networks.lattice_windows import PARTS, PeakGrid, quadrant, stars, windows
+from stm_models.networks.lattice_measure import PeakMeasure
+from stm_models.networks.lattice_windows import PARTS, PeakGrid, between, quadrant, stars, windows
 from stm_models.networks.model import Model
 from stm_models.physics.moire.lattice import build
 from stm_models.tasks.hubbard.structure import lattice_peaks
@@ -31,6 +32,24 @@ def picture(heights, size=SIZE, shear=(0.0, 0.0), width=1.0):
             moved = (x * (1 + first) + y * second, y * (1 - first) + x * second)
             image += height * np.exp(-((kx - moved[0]) ** 2 + (ky - moved[1]) ** 2) / 2 / (width * PEAK) ** 2)
     return torch.tensor(image[None, None], dtype=torch.float32)
+
+
+def measure(size=SIZE, symmetric=True, shapes=True):
+    return PeakMeasure(1, grid(size), symmetric=symmetric, shapes=shapes)
+
+
+def measured(image, **options):
+    """What is measured, by name: of one image."""
+    made = measure(image.shape[2], **options)
+    with torch.no_grad():
+        peaks, noise = (part[0].numpy().astype(np.float64) for part in made(image))
+    sizes = {"plain": made.crystal, "own": made.scan, "narrow": made.scan, "squared": made.scan}
+    if made.shapes:
+        sizes |= dict.fromkeys(("radial", "tangential", "shear", "shear squared"), made.crystal)
+    found = dict(zip(sizes, np.split(peaks, np.cumsum(list(sizes.values()))[:-1]), strict=True))
+    assert sum(sizes.values()) == made.count == len(peaks)
+    assert len(noise) == made.noises
+    return {**found, "noise": noise}
 
 
 def network(size=SIZE, **options):
@@ -58,7 +77,12 @@ def test_stars_are_the_orbits_of_the_lattice():
         for place in group:
             for other in (turn @ place, place * [-1, 1]):
                 assert np.min(np.hypot(*(group - other).T)) < 1e-9
-    pairs = stars(grid(), symmetric=False)
+    scanned = stars(grid(), "D2")
+    assert {len(group) for group in scanned[1:]} == {2, 4}
+    for group in scanned:
+        np.testing.assert_allclose(np.ptp(np.abs(group), axis=0), 0, atol=1e-9)
+    assert sum(map(len, scanned)) == len(places)
+    pairs = stars(grid(), "C2")
     assert {len(group) for group in pairs[1:]} == {2}
     assert all(np.allclose(first, -second) for first, second in pairs[1:])
 
@@ -67,69 +91,134 @@ def test_stars_are_the_orbits_of_the_lattice():
 def test_a_quarter_of_the_mirrored_image_says_all(size):
     image = torch.rand(3, 1, size, size, generator=torch.Generator().manual_seed(1))
     weighed = windows(grid(size), stars(grid(size)), 1.2)
-    wanted = np.concatenate([weighed[name] for name in PARTS]) @ image.flatten(1).numpy().T
-    made = network(size)
+    made = measure(size)
+    rows = slice(-3 * made.crystal, None)
     with torch.no_grad():
-        found = torch.cat([made._even(image) @ made.even.T, made._odd(image) @ made.odd.T], dim=2)[:, 0]
-    np.testing.assert_allclose(found.numpy().T, wanted, atol=1e-5)
+        found = torch.cat([made._mirrored(image, 1) @ made.even[rows].T, made._mirrored(image, -1) @ made.odd.T], dim=2)
+    wanted = np.concatenate([weighed[name] for name in PARTS[1:]]) @ image.flatten(1).numpy().T
+    np.testing.assert_allclose(found[:, 0].numpy().T, wanted, atol=1e-5)
     assert quadrant(weighed["height"], size, size).shape[1] == 48**2
 
 
-def test_heights_are_those_of_the_peaks():
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_heights_are_those_of_the_peaks(symmetric):
     heights = some_heights()
-    made = network(shapes=False)
-    with torch.no_grad():
-        first = made.weigh(picture(heights))[0]
+    each = stars(grid(), "D2" if symmetric else "C2")
+    where = [np.flatnonzero([np.min(np.hypot(*(g - group[0]).T)) < 1e-6 for g in stars(grid())])[0] for group in each]
+    for _ in range(2):
+        found = measured(picture(heights), symmetric=symmetric)
+        for name in ("own", "narrow"):
+            np.testing.assert_allclose(found[name], (heights / heights[0])[where], rtol=2e-2, atol=3e-4)
+        plain = heights if symmetric else heights[where]
+        np.testing.assert_allclose(found["plain"], plain, rtol=1e-3, atol=1e-4)
         heights[4] *= 1.5
-        second = made.weigh(picture(heights))[0]
-    np.testing.assert_allclose(second, heights[1:] / heights[0], rtol=1e-3, atol=1e-4)
-    heights[4] /= 1.5
-    np.testing.assert_allclose(first, heights[1:] / heights[0], rtol=1e-3, atol=1e-4)
+
+
+def test_squares_are_not_biased_by_the_noise_of_a_map():
+    """A modulus is: |a + noise| over |noise| is less than a on average, where a is not much larger."""
+    heights, rng = np.full(len(stars(grid())), 0.03), np.random.default_rng(0)
+    heights[0] = 1.0
+    real = picture(heights)[0, 0].numpy()
+    ratios = []
+    for _ in range(20):
+        noise = 0.02 * (rng.standard_normal((SIZE, SIZE)) + 1j * rng.standard_normal((SIZE, SIZE)))
+        found = measured(torch.tensor(np.abs(real + noise)[None, None], dtype=torch.float32))
+        ratios.append([found["own"][1:].mean() / 0.03, found["squared"][1:].mean() / 0.03**2])
+    modulus, squared = np.mean(ratios, axis=0)
+    assert modulus < 0.7
+    assert squared == pytest.approx(1, abs=0.15)
 
 
 def test_gain_offset_and_scan_lines_drop_out():
-    image, made = picture(some_heights()), network()
+    image = picture(some_heights())
     lines = 0.05 * torch.randn(1, 1, SIZE, 1, generator=torch.Generator().manual_seed(2))
-    with torch.no_grad():
-        wanted = made.weigh(image)
-        np.testing.assert_allclose(made.weigh(0.7 * image), wanted, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(made.weigh(image + 0.1 + lines), wanted, rtol=2e-3, atol=1e-4)
-        assert (made.weigh(image + 0.05 * torch.randn(image.shape)) - wanted).abs().max() > 1e-2
+    wanted, gained, shifted = (measured(one) for one in (image, 0.7 * image, image + 0.1 + lines))
+    for name in set(wanted) - {"plain", "noise", "squared"}:
+        np.testing.assert_allclose(gained[name], wanted[name], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(shifted[name], wanted[name], rtol=2e-3, atol=3e-4)
+    np.testing.assert_allclose(gained["squared"], wanted["squared"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(gained["plain"], 0.7 * wanted["plain"], rtol=1e-4, atol=1e-5)
+    noisy = measured(image + 0.05 * torch.randn(image.shape, generator=torch.Generator().manual_seed(3)))
+    assert np.abs(noisy["own"] - wanted["own"]).max() > 1e-2
+
+
+def test_each_kind_of_noise_is_told_from_the_others():
+    image, generator = picture(some_heights()), torch.Generator().manual_seed(4)
+    white = 0.02 * torch.randn(image.shape, generator=generator)
+    lines = 0.02 * torch.randn(1, 1, SIZE, 1, generator=generator)
+    complex_ = 0.02 * torch.randn(2, 1, 1, SIZE, SIZE, generator=generator)
+    of_a_map = ((complex_ + complex_.flip(3, 4) * torch.tensor([1.0, -1.0])[:, None, None, None, None]) / 2).square()
+    mapped = ((image + of_a_map[0].sqrt()).square() + of_a_map[1]).sqrt()
+    middle = 0.8**2
+    quiet = measured(image)["noise"]
+    pixels, rows = np.exp(measured(image + white)["noise"][:2]) * middle
+    assert pixels == pytest.approx(2 * 0.02**2, rel=0.1)
+    assert rows < 0.1 * pixels
+    assert np.exp(measured(image + lines)["noise"][1]) * middle == pytest.approx(2 * 0.02**2, rel=0.5)
+    assert np.exp(measured(image + lines)["noise"][0]) * middle < 1e-6
+    of_map = measured(mapped)["noise"]
+    np.testing.assert_allclose(of_map[:2], quiet[:2], atol=0.1)
+    assert np.all(of_map[2:7] > quiet[2:7] + 1)
+
+
+def test_between_the_peaks_is_far_from_all_of_them():
+    weights, where = between(grid(), (0.5, 2.0)).reshape(3, SIZE, SIZE), grid()
+    np.testing.assert_allclose(weights.sum(axis=(1, 2)), 1, rtol=1e-5)
+    ky, kx = np.broadcast_arrays(*where.axes)
+    assert np.abs(kx[weights[0] > 0]).max() < 0.5 <= np.abs(kx[weights[1] > 0]).min()
+    assert np.abs(kx[weights[1] > 0]).max() < 2.0 <= np.abs(kx[weights[2] > 0]).min()
+    for place in np.concatenate(stars(where)):
+        assert not weights[:, np.hypot(kx - place[0], ky - place[1]) < 2 * PEAK].any()
 
 
 def test_a_shear_changes_heights_little_and_is_told():
-    heights, made = some_heights(), network()
-    inner = slice(0, 5)
-
-    def weighed(shear):
-        with torch.no_grad():
-            return made.weigh(picture(heights, shear=shear))[0].numpy().astype(np.float64)
-
-    plain = weighed((0.0, 0.0))
-    changes = {size: weighed((size, 0.0)) - plain for size in (-0.02, -0.01, 0.01, 0.02)}
-    even = {size: (changes[size] + changes[-size])[inner] / 2 for size in (0.01, 0.02)}
+    heights = some_heights()
+    inner = slice(1, 6)
+    plain = measured(picture(heights))
+    changed = {size: measured(picture(heights, shear=(size, 0.0))) for size in (-0.02, -0.01, 0.01, 0.02)}
+    change = {size: found["plain"][inner] - plain["plain"][inner] for size, found in changed.items()}
+    even = {size: (change[size] + change[-size]) / 2 for size in (0.01, 0.02)}
     np.testing.assert_allclose(even[0.02], 4 * even[0.01], rtol=0.1, atol=5e-5)
-    assert np.abs(changes[0.02][inner]).max() < 0.05 * plain[inner].max()
-    first = 3 * made.stars  # of the shear, after the middle's
-    shear, square = slice(first, first + 2), slice(first + made.stars, first + made.stars + 2)
-    np.testing.assert_allclose(changes[0.02][shear], -changes[-0.02][shear], rtol=0.1, atol=1e-3)
-    assert np.all(np.abs(changes[0.02][shear]) > 0.01)
-    turned = {size: weighed((0.0, size))[square] for size in (0.01, 0.02)}
+    assert np.abs(change[0.02]).max() < 0.05 * plain["plain"][inner].max()
+    told = {size: (found["shear"] - plain["shear"])[1:3] for size, found in changed.items()}
+    np.testing.assert_allclose(told[0.02], -told[-0.02], rtol=0.1, atol=1e-3)
+    assert np.all(np.abs(told[0.02]) > 0.01)
+    turned = {size: measured(picture(heights, shear=(0.0, size)))["shear squared"][1:3] for size in (0.01, 0.02)}
     np.testing.assert_allclose(turned[0.02], 4 * turned[0.01], rtol=0.15)
     assert np.all(turned[0.02] > 1e-3)
-    assert np.all(plain[square] < 0.15 * turned[0.02])
+    assert np.all(plain["shear squared"][1:3] < 0.15 * turned[0.02])
 
 
-def test_statistics_come_from_the_training_images():
-    images = np.concatenate([picture(some_heights(seed)).numpy() for seed in range(12)])
-    model = Model.for_data(network(), images, np.linspace(0, 6, 12)[:, None])
+def test_it_starts_from_the_components_of_the_simulated_images():
+    simulated = np.concatenate([picture(some_heights(seed)).numpy() for seed in range(12)])
+    noise = np.random.default_rng(1).standard_normal(simulated.shape).astype(np.float32)
+    shown = simulated + 0.003 * noise
+    made = network(components=6)
+    free = made.components.weight[6:].clone()
+    model = Model.for_data(made, shown, np.linspace(0, 6, 12)[:, None], simulated=simulated)
     assert not model.pixel_mean.any()
     assert (model.pixel_scale == 1).all()
     assert model.target_mean.item() == pytest.approx(3.0)
     with torch.no_grad():
-        seen = (model.network.weigh(torch.from_numpy(images)) - model.network.mean) / model.network.scale
-    np.testing.assert_allclose(seen.mean(dim=0), 0, atol=1e-3)
-    assert float(seen.std(dim=0, unbiased=False).median()) == pytest.approx(1, abs=1e-3)
+        seen = (torch.cat(made.measure(torch.from_numpy(shown)), dim=1) - made.mean) / made.scale
+        np.testing.assert_allclose(seen.mean(dim=0), 0, atol=2e-3)
+        found = made.components(made._scaled(torch.from_numpy(simulated))[0])[:, :6]
+    np.testing.assert_allclose(found.mean(dim=0), 0, atol=1e-3)
+    np.testing.assert_allclose(found.T @ found / 12, np.eye(6), atol=1e-2)
+    assert torch.equal(made.components.weight[6:], free)
+
+
+def test_the_gate_sees_noise_alone_and_can_be_left_out():
+    images = torch.cat([picture(some_heights(seed)) for seed in range(6)])
+    with torch.no_grad():
+        for gated in (True, False):
+            made = network(gated=gated, components=4)
+            made.learn(images, images)
+            before = made.features(images)[:, 8:]
+            made.gate[2].bias -= 100.0  # shut
+            after = made.features(images)[:, 8:]
+            assert torch.equal(before, after) is not gated
+            assert not gated or after.abs().max() < 1e-6
 
 
 def test_what_it_cannot_look_at_is_refused():

@@ -134,7 +134,7 @@ def instrument(attributes: Mapping[str, Any]) -> Remake:
     return observed(attributes, Instrument())
 
 
-_REMADE = 0.3  # of the images in `mixed`
+_REMADE = 0.4  # of the images in `mixed`
 
 
 def sometimes_instrument(attributes: Mapping[str, Any]) -> Remake:

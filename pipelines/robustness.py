@@ -1,0 +1,69 @@
+"""How good a model is on the images of every perturbation set that models of its task are judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stm_models.data.dataset import Samples, holds
+from stm_models.tasks.base import Predictor, Task
+from stm_models.tasks.perturbation import CLEAN
+from stm_models.training.perturbations import perturbed
+
+__all__ = ["SEED", "better_baselines", "judged_metric", "judged_sets", "robust_scores"]
+
+Array = NDArray[Any]
+
+SEED = 0
+"""Of the perturbed images that models are judged on: the same for all of them."""
+
+
+def judged_sets(task: Task, samples: Samples) -> dict[str, Samples]:
+    """Return ``samples`` as every judged set has them, the clean ones first.
+
+    Sets that are made from arrays which the data set does not hold are left out.
+    """
+    found = {CLEAN.name: samples}
+    for one in task.perturbations():
+        if one.judged and one != CLEAN and all(holds(samples, name) for name in one.needs):
+            found[one.name] = replace(samples, images=perturbed(one, samples, SEED))
+    return found
+
+
+def robust_scores(
+    task: Task, predictor: Predictor, sets: Mapping[str, Samples], calibration: Mapping[str, Any]
+) -> dict[str, float]:
+    """Return the metrics on every set but the clean one, e.g. ``mild.mae``, and ``robust_mae``, the mean over all.
+
+    None of either for a task that judges on clean images alone.
+    """
+    if len(sets) < 2:
+        return {}
+    scores = {name: task.metrics(predictor(part), part, calibration) for name, part in sets.items()}
+    mean = float(np.mean([found[task.metric] for found in scores.values()]))
+    named = {f"{name}.{key}": value for name, found in scores.items() if name != CLEAN.name
+             for key, value in found.items()}  # fmt: skip
+    return {**named, f"robust_{task.metric}": mean}
+
+
+def judged_metric(task: Task, names: Container[str]) -> str:
+    """Return the name of the metric that decides, of the ``names`` that a run has.
+
+    The mean over all perturbation sets where there are several; on unseen values where there are any.
+    """
+    wanted = (f"unseen_robust_{task.metric}", f"unseen_{task.metric}", f"robust_{task.metric}")
+    return next((name for name in wanted if name in names), task.metric)
+
+
+def better_baselines(task: Task, name: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the baselines that a run's model does not beat by the metric ``name``, with their values.
+
+    ``metrics``: of the run, those of a baseline with its name before them (``ridge.mae``).
+    """
+    ours = metrics[name]
+    theirs = {key.removesuffix(f".{name}"): value for key, value in metrics.items() if key.endswith(f".{name}")}
+    return {key: value for key, value in theirs.items() if (value >= ours if task.larger_is_better else value <= ours)}

@@ -1,0 +1,101 @@
+"""What is measured on an FT-LDOS image before anything is learnt: its peaks, and its noise."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from stm_models.errors import InputError
+from stm_models.networks.lattice_windows import PeakGrid, between, quadrant, stars, windows
+
+__all__ = ["PeakMeasure"]
+
+_LEAST = 1e-3  # of the height of the middle peak
+_QUIET = 1e-9  # power of noise, in heights of the middle peak squared, that counts as none
+_BANDS = (0.25, 0.8, 2.0, 4.0)  # 1/a
+_NARROW, _OWN, _WIDE = 0.6, 1.0, 1.2  # widths of a peak
+
+
+class PeakMeasure(nn.Module):
+    """Heights and shapes of the moiré lattice's peaks, and how noisy the image is.
+
+    Parameters
+    ----------
+    channels : int
+    grid : PeakGrid
+    symmetric : bool
+        Average over peaks that the lattice's symmetry D6 makes alike, or that of the scan, where its noise decides;
+        else over k and -k alone.
+    shapes : bool
+        Measure the curvature of peaks and the lattice's shear beside their heights.
+
+    Attributes
+    ----------
+    count, noises : int
+        Numbers measured of the peaks and of the noise.
+
+    Notes
+    -----
+    Noise that was added to the image is averaged best by a peak's own Gaussian, over all that are alike. Noise of
+    the map, which runs along its rows, is stronger near kx = 0 and as smooth as the peaks: narrow windows see less
+    of it, stars of the scan's symmetry let the layers choose, and heights squared lose the bias that noise gives to
+    a modulus. Offsets of the image's lines drop out of levelled windows; a gain and a blunt tip change all peaks
+    alike and drop out of ratios to the middle one. How strong each kind of noise is tells what breaks k -> -k, which
+    no map does, line by line and beside lines, and what lies between the peaks.
+    """
+
+    even: Tensor
+    odd: Tensor
+    squared: Tensor
+    floor: Tensor
+
+    def __init__(self, channels: int, grid: PeakGrid, *, symmetric: bool, shapes: bool) -> None:
+        super().__init__()
+        self.size, self.symmetric, self.shapes = (grid.height, grid.width), symmetric, shapes
+        crystal, scan = (stars(grid, symmetry if symmetric else "C2") for symmetry in ("D6", "D2"))
+        if len(crystal) < 2:
+            raise InputError("the image holds no peak beside the middle one: expected a larger window of k")
+        self.crystal, self.scan = len(crystal), len(scan)
+        own, narrow = (windows(grid, scan, width)["height"] for width in (_OWN, _NARROW))
+        plain, bent = windows(grid, crystal, _OWN, level=False)["height"], windows(grid, crystal, _WIDE)
+        even = [own, narrow, plain, *(bent[name] for name in ("radial", "tangential", "shear_0") if shapes)]
+        fixed = {"even": np.concatenate(even), "squared": narrow, "odd": bent["shear_1"][: None if shapes else 0]}
+        for name, weights in fixed.items():
+            self.register_buffer(name, torch.from_numpy(self._folded(weights)), persistent=False)
+        self.register_buffer("floor", torch.from_numpy(between(grid, _BANDS)), persistent=False)
+        self.count = channels * (3 * self.scan + self.crystal * (5 if shapes else 1))
+        self.noises = channels * (len(_BANDS) + 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is measured of the peaks (B, count) and of the noise (B, noises) of images ``x`` (B, C, H, W)."""
+        even = self._mirrored(x, 1) @ self.even.T
+        middle = even[..., :1].clamp_min(_LEAST)
+        heights, plain, shapes = even.tensor_split((2 * self.scan, 2 * self.scan + self.crystal), dim=2)
+        found = [plain, heights / middle, self._mirrored(x * x.abs(), 1) @ self.squared.T / middle.square()]
+        if self.shapes:
+            sheared = shapes[..., 2 * self.crystal :].square() + (self._mirrored(x, -1) @ self.odd.T).square()
+            found += [shapes / middle, sheared / middle.square()]
+        turned = x - x.flip(2, 3)
+        lines = turned.mean(dim=3, keepdim=True)
+        powers = torch.cat(
+            [
+                (turned - lines).square().mean(dim=(2, 3))[..., None],
+                lines.square().mean(dim=(2, 3))[..., None],
+                x.square().flatten(2) @ self.floor.T,
+            ],
+            dim=2,
+        )
+        noise = torch.cat([(powers / middle.square() + _QUIET).log(), middle.log()], dim=2)
+        return torch.cat(found, dim=2).flatten(1), noise.flatten(1)
+
+    def _folded(self, weights: NDArray[np.float32]) -> NDArray[np.float32]:
+        return quadrant(weights, *self.size) if self.symmetric else weights
+
+    def _mirrored(self, x: Tensor, sign: int) -> Tensor:
+        """Return the first quarter (B, C, h*w) of the sum of the mirror images, those in one axis times ``sign``."""
+        if not self.symmetric:
+            return x.flatten(2)
+        both = x + x.flip(2, 3) + sign * (x.flip(3) + x.flip(2))
+        return both[:, :, : -(-self.size[0] // 2), : -(-self.size[1] // 2)].flatten(2)

@@ -5,7 +5,7 @@ perturbation set, on three sets of samples: validation states, values of U that 
 states at continuous random U, on which nothing is chosen. Networks of others see images of --size pixels of the
 same states, and train by the paper's recipe (arXiv 2602.18890), once on clean images as there and once on perturbed
 ones. "ours" is the preset's own training; variations of it switch off what it knows. What is finished stays in --keep
-and is not done again. Choose on the validation columns alone.
+and is not done again, only judged again where the perturbed images are others. Choose on the validation columns alone.
 
 Example: python benchmarks/hubbard_accuracy.py --data quick.zarr --keep build/accuracy --rows ours conv --json out.json
 """
@@ -22,14 +22,13 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipelines import settings
 from pipelines.fitting import informed, load_parts
@@ -43,6 +42,7 @@ from stm_models.data.dataset import Samples, load
 from stm_models.errors import InputError
 from stm_models.files import atomic_path
 from stm_models.machine import cores
+from stm_models.networks import bundle
 from stm_models.networks.cost import cost
 from stm_models.networks.model import Model
 from stm_models.regression.baselines import fit_baselines
@@ -125,12 +125,9 @@ class Bench:
     judged: Mapping[str, Mapping[str, Samples]]
 
     @cached_property
-    def identity(self) -> dict[str, Any]:
-        """Digests of the data set and of the images that rows are judged on."""
-        judged = {
-            place: {name: digest(one.images) for name, one in sets.items()} for place, sets in self.judged.items()
-        }
-        return {"data": self.parts.samples.attributes["digest"], "judged": judged}
+    def digests(self) -> dict[str, Any]:
+        """Digests of the images that rows are judged on."""
+        return {place: {name: digest(one.images) for name, one in sets.items()} for place, sets in self.judged.items()}
 
 
 def arguments() -> argparse.Namespace:
@@ -164,11 +161,14 @@ def main() -> None:
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in args.rows}
         for seed in range(args.seeds):  # one seed of all rows first: a table, should it be interrupted
             for name in args.rows:
-                found[name].append(_row(folder / "rows", name, seed, benches[ROWS[name].small], chosen, args.epochs))
+                found[name].append(_row(folder, name, seed, benches[ROWS[name].small], chosen, args.epochs))
     result = {
         "preset": chosen.preset, "split": chosen.split.model_dump(mode="json"),
         "samples": {place: len(sets["clean"]) for place, sets in benches[False].judged.items()},
-        "data": {"full": benches[False].identity, "small": benches[True].identity},
+        "data": {
+            size: {"digest": bench.parts.samples.attributes["digest"], "judged": bench.digests}
+            for size, bench in (("full", benches[False]), ("small", benches[True]))
+        },
         "rows": {name: summary(fits) for name, fits in found.items()},
     }  # fmt: skip
     if args.json == "-":
@@ -214,33 +214,40 @@ def _same_states(first: Samples, second: Samples) -> None:
 
 
 def _row(folder: Path, name: str, seed: int, bench: Bench, chosen: Settings, epochs: int | None) -> dict[str, Any]:
-    """Return what one fit of a row found, made now unless it is there."""
-    row = ROWS[name]
-    config = None if row.regression else _config(row, seed, bench.parts, chosen, epochs)
+    """Return what one fit of a row found: fitted now unless it is there, and judged anew on other images alone."""
+    row, parts = ROWS[name], bench.parts
+    config = None if row.regression else _config(row, seed, parts, chosen, epochs)
     own = row.changes.get("perturbation", CLEAN.name) if config is None else config.perturbation
     recipe: dict[str, Any] = {
         "regression": row.regression and {"kind": row.regression, "seed": seed, "copies": COPIES},
         "train": config and config.model_dump(mode="json"),
         "perturbation": {**find(chosen.task.perturbations(), own).record(), "description": None},
-        "split": chosen.split.model_dump(mode="json"), **bench.identity,
+        "split": chosen.split.model_dump(mode="json"), "data": parts.samples.attributes["digest"],
     }  # fmt: skip
     recipe = json.loads(json.dumps(recipe))
-    path = folder / f"{name.replace(':', '_').replace(', ', '-').replace(' ', '_')}-{seed}.json"
-    if path.exists():
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if _completed(known["recipe"]) == recipe:
-            return known
+    stem = f"{name.replace(':', '_').replace(', ', '-').replace(' ', '_')}-{seed}"
+    path, models = folder / "rows" / f"{stem}.json", folder / "models" / stem
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    same = bool(known) and _completed(known["recipe"]) == recipe
+    if same and known["judged"] == bench.digests:
+        return known
     begin = time.process_time()
-    about = _regression(row, seed, bench.parts) if config is None else _network(config, bench.parts)
-    about["cpu_seconds"] = time.process_time() - begin - about.pop("left_out")
-    predictors: Mapping[str, Predictor] = about.pop("predictors")
+    if same and models.is_dir():
+        about = known["about"]
+    elif config is None:
+        predictors = dict.fromkeys(PLACES, _regression(row, seed, parts))
+        about = {"cpu_seconds": time.process_time() - begin}
+    else:
+        about = _network(config, parts, models)
+    if config is not None:
+        predictors = _predictors(models)
     task = chosen.task
     scores = {
         place: task.metrics(predictors[place](sets["clean"]), sets["clean"], {})
         | robust_scores(task, predictors[place], sets, {})
         for place, sets in bench.judged.items()
     }
-    found = {"recipe": recipe, **about, "scores": scores}
+    found = {"recipe": recipe, "about": about, "judged": bench.digests, "scores": scores}
     with atomic_path(path) as unfinished:
         unfinished.write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
     # Not the fresh states: nobody is to choose by them.
@@ -264,7 +271,7 @@ def _config(row: Row, seed: int, parts: Parts, chosen: Settings, epochs: int | N
     return informed(chosen.task, validate(TrainConfig, values, "train"), parts)
 
 
-def _regression(row: Row, seed: int, parts: Parts) -> dict[str, Any]:
+def _regression(row: Row, seed: int, parts: Parts) -> Predictor:
     train = parts.train
     if MIXED in row.changes.values():
         own = find(parts.task.perturbations(), MIXED)
@@ -272,15 +279,11 @@ def _regression(row: Row, seed: int, parts: Parts) -> dict[str, Any]:
         train = replace(train.subset(np.tile(np.arange(len(train)), COPIES)), images=np.concatenate(images))
     name = str(row.regression)
     fitted = fit_baselines([name], train.images, train.targets, train.coordinates["group"], seed)[name]
-
-    def predictor(samples: Samples) -> NDArray[Any]:
-        return fitted(samples.images)
-
-    return {"predictors": dict.fromkeys(PLACES, predictor), "left_out": 0.0}
+    return lambda samples: fitted(samples.images)
 
 
-def _network(config: TrainConfig, parts: Parts) -> dict[str, Any]:
-    """Train; the error on unseen values stops a clock and decides nothing."""
+def _network(config: TrainConfig, parts: Parts, models: Path) -> dict[str, Any]:
+    """Train and keep the networks; the error on unseen values stops a clock and decides nothing."""
     begin, left_out, reached = time.process_time(), 0.0, None
 
     def watch(model: Model) -> dict[str, float]:
@@ -293,32 +296,41 @@ def _network(config: TrainConfig, parts: Parts) -> dict[str, Any]:
         return {}
 
     learnt = learn(parts.task, config, parts, watch=watch)
-
-    def predictor(model: Model) -> Callable[[Samples], NDArray[Any]]:
-        return lambda samples: predict(model, samples.images)
-
-    # A network fitted again knows the validation samples.
-    chosen, final = predictor(learnt.chosen.model), predictor(learnt.final.model)
+    seconds = time.process_time() - begin - left_out
+    attributes = parts.samples.attributes
+    info = {"network": config.network, "options": config.options, "task": parts.task.name, "explained": 0,
+            "input": attributes["input"], "targets": attributes["targets"], "data": attributes["digest"]}  # fmt: skip
+    for name, one in (("chosen", learnt.chosen), ("final", learnt.final)):
+        bundle.save(models / name, one.model, None, info)
     own = cost(config.network, parts.samples.images.shape[1:], config.options)
     return {
-        "predictors": {"validation": chosen, "unseen": final, "fresh": final}, "left_out": left_out,
-        "parameters": own.parameters, "flops": own.flops, "best_epoch": learnt.chosen.best_epoch,
-        "seconds_to_mark": reached,
+        "cpu_seconds": seconds, "seconds_to_mark": reached, "parameters": own.parameters, "flops": own.flops,
+        "best_epoch": learnt.chosen.best_epoch,
         "validation_mae_by_epoch": [round(entry["val_mae"], 4) for entry in learnt.chosen.history],
     }  # fmt: skip
 
 
+def _predictors(models: Path) -> dict[str, Predictor]:
+    """Read the networks of a row; one fitted again knows the validation samples, so that these judge the one before."""
+
+    def predictor(name: str) -> Predictor:
+        model = bundle.load(models / name).model
+        return lambda samples: predict(model, samples.images)
+
+    return {place: predictor("chosen" if place == "validation" else "final") for place in PLACES}
+
+
 def summary(fits: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean, standard deviation (n - 1) and values over the fits of a row; its recipe is that of the first."""
-    first = fits[0]
-    found: dict[str, Any] = {"fits": len(fits)}
-    found |= {key: first[key] for key in ("recipe", "parameters", "flops") if key in first}
-    found |= {key: _spread([fit[key] for fit in fits]) for key in ("cpu_seconds", "best_epoch") if key in first}
+    first, abouts = fits[0]["about"], [fit["about"] for fit in fits]
+    found: dict[str, Any] = {"fits": len(fits), "recipe": fits[0]["recipe"]}
+    found |= {key: first[key] for key in ("parameters", "flops") if key in first}
+    found |= {key: _spread([one[key] for one in abouts]) for key in ("cpu_seconds", "best_epoch") if key in first}
     if "seconds_to_mark" in first:
-        found["seconds_to_mark"] = [fit["seconds_to_mark"] for fit in fits]
+        found["seconds_to_mark"] = [one["seconds_to_mark"] for one in abouts]
     found["scores"] = {
         place: {key: _spread([fit["scores"][place][key] for fit in fits]) for key in keys}
-        for place, keys in first["scores"].items()
+        for place, keys in fits[0]["scores"].items()
     }
     return found
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import executors, settings
+from pipelines import executors, robustness, settings
 from pipelines.executors import SimulationExecutor
 from pipelines.parts import load_parts
 from stm_models.data.dataset import load
@@ -134,6 +134,12 @@ def test_table_of_hubbard_judges_all_rows_alike_and_once(accuracy, folder, monke
 
     monkeypatch.setattr(module, "learn", lambda *args, **kwargs: pytest.fail("trained again"))
     assert table("--rows", *rows) == made
+    monkeypatch.setattr(robustness, "SEED", 1)  # other perturbed images: the same networks are judged on them
+    for name, row in table("--rows", "conv", "ours")["rows"].items():
+        now, before = row["scores"]["fresh"], made["rows"][name]["scores"]["fresh"]
+        assert now["mae"] == before["mae"]
+        assert now["noisy.mae"] != before["noisy.mae"]
+        assert row["cpu_seconds"] == made["rows"][name]["cpu_seconds"]
     with pytest.raises(pytest.fail.Exception, match="trained again"):
         table("--rows", "conv", "--set", "split.seed=1")  # another split: other results
 

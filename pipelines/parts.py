@@ -21,13 +21,14 @@ __all__ = ["Parts", "divide", "load_parts", "split_samples"]
 
 @dataclass(frozen=True)
 class Parts:
-    """A data set of a task and its split."""
+    """A data set of a task and its split; ``sets`` names the perturbation sets that decide, ``None``: the task's."""
 
     task: Task
     samples: Samples
     train: Samples
     validation: Samples
     unseen: Samples
+    sets: tuple[str, ...] | None = None
 
     def fitted(self, refit: bool) -> Samples:
         """Return what a model is fitted to: with ``refit`` the validation samples too, in the data set's order."""
@@ -50,7 +51,7 @@ class Parts:
     @cached_property
     def judged(self) -> dict[str, Samples]:
         """The samples that decide, as every perturbation set has them that models are judged on."""
-        return judged_sets(self.task, self.scored[self.decisive])
+        return judged_sets(self.task, self.scored[self.decisive], self.sets)
 
 
 def load_parts(path: str | Path, task: Task, config: SplitConfig, targets: Sequence[str] | None = None) -> Parts:
@@ -75,7 +76,8 @@ def load_parts(path: str | Path, task: Task, config: SplitConfig, targets: Seque
 def divide(samples: Samples, task: Task, config: SplitConfig) -> Parts:
     """Split samples by group."""
     chosen = split_samples(samples, task, config)
-    return Parts(task, samples, *(samples.subset(rows) for rows in (chosen.train, chosen.validation, chosen.unseen)))
+    train, validation, unseen = (samples.subset(rows) for rows in (chosen.train, chosen.validation, chosen.unseen))
+    return Parts(task, samples, train, validation, unseen, config.judged)
 
 
 def split_samples(samples: Samples, task: Task, config: SplitConfig) -> Split:

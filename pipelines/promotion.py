@@ -115,7 +115,7 @@ def _compare(
             "reason": f"champion version {champion.version} was trained on every sample that this run held out: "
             "train with the champion's split (--set split.seed=...) to compare them",
         }
-    sets = judged_sets(task, held)
+    sets = judged_sets(task, held, parts.sets)
     (metric, first), (_, second) = (_judged(task, session, sets) for session in (ours, theirs))
     better, where = (first > second, "above") if task.larger_is_better else (first < second, "below")
     return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stm_models.data.dataset import Samples, holds
 from stm_models.tasks.base import Predictor, Task
-from stm_models.tasks.perturbation import CLEAN
+from stm_models.tasks.perturbation import CLEAN, find
 from stm_models.training.perturbations import perturbed
 
 __all__ = ["SEED", "better_baselines", "judged_metric", "judged_sets", "robust_scores"]
@@ -22,16 +22,30 @@ SEED = 0
 """Of the perturbed images that models are judged on: the same for all of them."""
 
 
-def judged_sets(task: Task, samples: Samples) -> dict[str, Samples]:
-    """Return ``samples`` as every judged set has them, the clean ones first.
+def judged_sets(task: Task, samples: Samples, names: Sequence[str] | None = None) -> dict[str, Samples]:
+    """Return ``samples`` as perturbation sets have them, by name.
 
     Sets that are made from arrays which the data set does not hold are left out.
+
+    Parameters
+    ----------
+    task : Task
+    samples : Samples
+    names : sequence of str, optional
+        By default all that models are judged on.
+
+    Raises
+    ------
+    InputError
+        For a name that is none of the task's sets.
     """
-    found = {CLEAN.name: samples}
-    for one in task.perturbations():
-        if one.judged and one != CLEAN and all(holds(samples, name) for name in one.needs):
-            found[one.name] = replace(samples, images=perturbed(one, samples, SEED))
-    return found
+    sets = task.perturbations()
+    chosen = [one for one in sets if one.judged] if names is None else [find(sets, name) for name in names]
+    return {
+        one.name: samples if one == CLEAN else replace(samples, images=perturbed(one, samples, SEED))
+        for one in chosen
+        if all(holds(samples, name) for name in one.needs)
+    }
 
 
 def robust_scores(
@@ -39,9 +53,9 @@ def robust_scores(
 ) -> dict[str, float]:
     """Return the metrics on every set but the clean one, e.g. ``mild.mae``, and ``robust_mae``, the mean over all.
 
-    None of either for a task that judges on clean images alone.
+    None of either where clean images alone are judged on.
     """
-    if len(sets) < 2:
+    if set(sets) == {CLEAN.name}:
         return {}
     scores = {name: task.metrics(predictor(part), part, calibration) for name, part in sets.items()}
     mean = float(np.mean([found[task.metric] for found in scores.values()]))

@@ -44,6 +44,9 @@ class SplitConfig(Config):
     include_unconverged: bool = Field(False, description="use states whose cycle did not converge too")
     folds: int = Field(0, ge=0, le=1000, description="0, or so many folds, of which one validates")
     fold: int = Field(0, ge=0, description="which, from 0", validate_default=True)
+    judged: tuple[str, ...] | None = Field(
+        None, min_length=1, description="perturbation sets that decide between models (default: the task's)"
+    )
 
     @field_validator("folds")
     @classmethod
@@ -96,8 +99,17 @@ class EvaluateConfig(Config):
 
 
 class DemoConfig(Config):
-    """What a demo trains beside the tuned network: training values by network name."""
+    """What a demo trains: the tuned network for so many epochs, and others beside it.
 
+    Attributes
+    ----------
+    epochs : int or None
+        ``None``: those of ``train``.
+    compare : dict
+        Training values by network name.
+    """
+
+    epochs: int | None = Field(None, ge=1, le=100_000)
     compare: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 

@@ -13,6 +13,7 @@ from pipelines.learning import CHECKPOINTS, checkpoint_of, forget
 from pipelines.settings import Settings
 from pipelines.tuning_space import SearchSpace
 from stm_models.networks import bundle
+from stm_models.tasks.perturbation import CLEAN
 from stm_models.training.latency import latency
 from tracking import runs, trials
 from tracking.runs import Run
@@ -52,7 +53,8 @@ def values_of(chosen: Settings, parts: Parts) -> dict[str, str]:
 
     The error is what decides between models; while a trial runs it is judged on validation states.
     """
-    error = f"{parts.decisive}{'robust_' if len(parts.judged) > 1 else ''}{chosen.task.metric}"
+    robust = "robust_" if set(parts.judged) != {CLEAN.name} else ""
+    error = f"{parts.decisive}{robust}{chosen.task.metric}"
     names = {"error": error, "latency": "latency_ms"}
     larger = {error} if chosen.task.larger_is_better else set()
     return {names[each]: "maximize" if names[each] in larger else "minimize" for each in chosen.tune.objectives}

@@ -87,7 +87,7 @@ class PeakMeasure(nn.Module):
             ],
             dim=2,
         )
-        noise = torch.cat([(powers / middle.square() + _QUIET).log(), middle.log()], dim=2)
+        noise = torch.cat([(powers / middle.square() / _QUIET + 1).log(), middle.log()], dim=2)
         return torch.cat(found, dim=2).flatten(1), noise.flatten(1)
 
     def _folded(self, weights: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -33,7 +33,7 @@ class HubbardTask(RegressionTask):
     title: ClassVar[str] = "Hubbard U of twisted bilayer graphene from FT-LDOS images"
     targets: ClassVar[tuple[Variable, ...]] = (Variable("U", "eV", "Hubbard interaction"),)
     stratify: ClassVar[str] = "U"
-    default_network: ClassVar[str] = "mlp"
+    default_network: ClassVar[str] = "lattice"
     simulation: ClassVar[type[Config]] = HubbardSimulation
 
     def plan(self, config: HubbardSimulation) -> Plan:

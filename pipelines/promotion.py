@@ -56,16 +56,16 @@ def promote(store: Store, task: Task, run_id: str | None = None, data: str | Pat
         "model": name, "version": candidate.version, "run_id": row.id, "metric": judged,
         "champion": None if champion is None else {"version": champion.version},
     }  # fmt: skip
-    if better:
-        beaten = " and ".join(f"{each} ({value:.4g})" for each, value in better.items())
-        reason = f"{judged} is {metrics[judged]:.4g}, that of {beaten} as good or better: expected to beat them"
-        result |= {"promoted": False, "reason": reason}
-    elif champion is None:
+    if champion is None:
         result |= {"promoted": True, "reason": "there was no champion"}
     elif champion.version == candidate.version:
         result |= {"promoted": False, "reason": "it is the champion already"}
     else:
         result |= _compare(store, task, row, candidate, champion, data)
+    if result["promoted"] and better:
+        beaten = " and ".join(f"{each} ({value:.4g})" for each, value in better.items())
+        reason = f"{judged} is {metrics[judged]:.4g}, that of {beaten} as good or better: expected to beat them"
+        result |= {"promoted": False, "reason": reason}
     if result["promoted"]:
         models.set_alias(store, name, CHAMPION, candidate.version)
     gate = {"promoted": result["promoted"], "reason": result["reason"], "metric": result["metric"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -147,6 +148,25 @@ def test_only_a_better_model_becomes_champion(command, demo):
     assert again["promoted"] is True
     assert models.champion(store, "stm-hubbard").run_id == demo.result["best_run"]
     assert "already" in command("promote", "hubbard", "--run", demo.result["best_run"])[1]
+
+
+def test_a_model_that_does_not_beat_the_baselines_is_told_so_and_not_promoted(command, demo):
+    arguments = ("train", "hubbard", "--data", str(demo.data), "--preset", "test", "--model", "linear")
+    code, out, err = command(*arguments, "--set", "train.epochs=2;train.perturbation=clean;split.judged=[clean]")
+    assert code == 0, err
+    assert re.search("unseen_mae of (.* and )?kernel_ridge is as good or better: .* cannot be promoted", out)
+    store = connect()
+    run_id = runs.find(store, "hubbard")[0].id
+    champion = models.champion(store, "stm-hubbard")
+    store.client.delete_registered_model_alias("stm-hubbard", "champion")  # it has no other rival
+    try:
+        refused = json.loads(command("promote", "hubbard", "--run", run_id, "--json")[1])
+    finally:
+        models.set_alias(store, "stm-hubbard", "champion", champion.version)
+    assert refused["promoted"] is False
+    metrics = runs.get(store, run_id).metrics
+    assert f"kernel_ridge ({metrics['kernel_ridge.unseen_mae']:.4g})" in refused["reason"]
+    assert models.version(store, "stm-hubbard", refused["version"]).tags["gate.promoted"] == "False"
 
 
 def test_export_writes_a_file_that_the_server_half_reads(command, demo, tmp_path):

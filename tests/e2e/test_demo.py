@@ -67,8 +67,8 @@ def test_runs_are_recorded_with_data_config_and_figures(demo, monkeypatch):
     assert {"split.seed", "train.learning_rate", "train.seed", "preset"} <= set(best.params)
     assert {"mae", "unseen_mae", "train_loss"} <= set(best.metrics)
     trained = [rows[run] for run in demo.result["runs"][1:]]
-    assert {row.tags["network"] for row in trained} == {"mlp", "conv"}
-    assert all("kernel_ridge.unseen_mae" in row.metrics for row in trained)
+    assert {row.tags["network"] for row in trained} == {"lattice", "conv"}
+    assert all("kernel_ridge.unseen_robust_mae" in row.metrics for row in trained)
     for name in ("parity", "residuals", "learning_curve", "examples"):
         assert runs.download(store, best.id, f"figures/{name}.png").stat().st_size > 2000
     environment = json.loads(runs.download(store, best.id, "environment.json").read_text())

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import fitting, promotion, publishing
+from pipelines import fitting, promotion
 from pipelines.publishing import best_run
 from stm_models.tasks.registry import get
 from stm_models.training import learner
@@ -84,19 +84,19 @@ def test_seeds_are_one_run_with_nested_runs_and_an_interrupted_one_goes_on(train
     assert code == 130
     run_id = err.split("--resume ")[1].split()[0]
     begun = {row.name: row for row in runs.find(store, "hubbard", parent=run_id)}
-    assert {name: row.status for name, row in begun.items()} == {"train mlp seed 0": "FINISHED",
-                                                                "train mlp seed 1": "KILLED"}  # fmt: skip
+    assert {name: row.status for name, row in begun.items()} == {"train lattice seed 0": "FINISHED",
+                                                                "train lattice seed 1": "KILLED"}  # fmt: skip
     resumed = answer(train("--resume", run_id, "--json"))
     assert resumed["run_id"] == run_id
     assert resumed["metrics"] == whole["metrics"]
     assert {each["run_id"] for each in resumed["runs"]} == {row.id for row in begun.values()}
     assert {row.status for row in runs.find(store, "hubbard", parent=run_id)} == {"FINISHED"}
-    kept = runs.get(store, begun["train mlp seed 0"].id)
-    assert kept.start == begun["train mlp seed 0"].start
-    assert kept.seconds == begun["train mlp seed 0"].seconds
+    kept = runs.get(store, begun["train lattice seed 0"].id)
+    assert kept.start == begun["train lattice seed 0"].start
+    assert kept.seconds == begun["train lattice seed 0"].seconds
     assert not any(list(Path("checkpoints").glob(f"{row.id}*")) for row in begun.values())
     out = train("--resume", run_id)[1]
-    assert "2 seeds of mlp" in out
+    assert "2 seeds of lattice" in out
     assert f"best mae on validation {best['metrics']['mae']:.4g}: {best['name']}" in out
 
 
@@ -137,11 +137,11 @@ def test_fitted_again_is_judged_on_what_it_does_not_know(train, demo, monkeypatc
 
     # Promotion, without exporting: the champion's file stands for the candidate's.
     champion = models.champion(store, "stm-hubbard")
-    monkeypatch.setattr(publishing, "_version_of", lambda *_: replace(champion, version=champion.version + 1))
-    monkeypatch.setattr(publishing.models, "resolve", lambda *_: demo.onnx)
-    monkeypatch.setattr(publishing.models, "tag_version", lambda *_: None)
-    known = publishing._parts(store, task, row, demo.data)[1]
-    assert len(known) == 108 - len(publishing._parts(store, task, row, demo.data)[0].unseen)
+    monkeypatch.setattr(promotion, "_version_of", lambda *_: replace(champion, version=champion.version + 1))
+    monkeypatch.setattr(promotion.models, "resolve", lambda *_: demo.onnx)
+    monkeypatch.setattr(promotion.models, "tag_version", lambda *_: None)
+    known = promotion._parts(store, task, row, demo.data)[1]
+    assert len(known) == 108 - len(promotion._parts(store, task, row, demo.data)[0].unseen)
     assert f"on {108 - len(known)} held-out samples" in promotion.promote(store, task, row.id)["reason"]
     everything = SMALL[3] + ";train.refit=true;split.unseen_fraction=0"
     row = runs.get(store, answer(train(*SMALL[:3], everything, "--json"))["run_id"])

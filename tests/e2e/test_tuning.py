@@ -136,7 +136,7 @@ def test_error_against_latency_after_an_earlier_study_then_several_seeds(tune):
     }
     assert front == {trial.number for trial in trials} - beaten
     row = runs.get(store, found["best"]["run_id"])
-    assert trials[found["best"]["number"]].values == [row.metrics["unseen_mae"], row.metrics["latency_ms"]]
+    assert trials[found["best"]["number"]].values == [row.metrics["unseen_robust_mae"], row.metrics["latency_ms"]]
     figures = {entry.path for entry in store.client.list_artifacts(found["parent"], "figures")}
     assert figures == {f"figures/{name}.png" for name in ("history", "parallel", "pareto")}
     retrained = runs.get(store, found["retrained"]["run_id"])

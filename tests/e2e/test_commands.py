@@ -166,7 +166,7 @@ def test_a_model_that_does_not_beat_the_baselines_is_told_so_and_not_promoted(co
     assert refused["promoted"] is False
     metrics = runs.get(store, run_id).metrics
     assert f"kernel_ridge ({metrics['kernel_ridge.unseen_mae']:.4g})" in refused["reason"]
-    assert models.version(store, "stm-hubbard", refused["version"]).tags["gate.promoted"] == "False"
+    assert models.version(store, "stm-hubbard", refused["version"]).tags["gate.promoted"] == "false"
 
 
 def test_export_writes_a_file_that_the_server_half_reads(command, demo, tmp_path):

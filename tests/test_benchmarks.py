@@ -183,3 +183,14 @@ def test_seconds_to_an_error_are_a_part_of_the_training(accuracy, folder, monkey
     never, soon = fits
     assert never["seconds_to_mark"] == [None]
     assert 0 < soon["seconds_to_mark"][0] < soon["cpu_seconds"]["mean"]
+
+
+def test_the_limit_of_noise_is_that_of_a_linear_model(benchmark_module):
+    """Of images a + U b + nu c the Fisher information is known: what b has beside c counts, and what was known."""
+    limit, rng = benchmark_module("noise_limit"), np.random.default_rng(0)
+    parameters, (a, b, c) = rng.uniform(-1, 1, (200, 2)), rng.standard_normal((3, 50))
+    images = a + parameters[:, :1] * b + parameters[:, 1:] * c
+    for sigma in (0.1, 10.0):
+        information = np.array([[b @ b, b @ c], [b @ c, c @ c]]) / sigma**2 + 3 * np.eye(2)
+        found = limit.squared_errors(parameters, images, sigma, np.array([0, 7]))
+        np.testing.assert_allclose(found, np.linalg.inv(information)[0, 0], rtol=1e-6)

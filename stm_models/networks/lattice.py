@@ -19,7 +19,7 @@ __all__ = ["Lattice", "LatticeOptions"]
 
 _LIMIT = 8.0  # standard deviations; what lies farther out counts as that far
 _SOFT = 6.0  # standard deviations of simulated images
-_FAINT = 1e-5  # of the strongest component
+_FAINT = 5e-4  # of the strongest component; below lies what single precision rounds
 _GATE = 64
 _CHUNK = 256
 Pair = tuple[float, float]

@@ -19,7 +19,8 @@ from stm_models.training import learner
 from tracking import models, runs
 from tracking.store import connect
 
-SMALL = ("--preset", "test", "--set", "train.epochs=3;train.options={hidden: [16], dropout: 0}")
+VALUES = "train.epochs=3;train.network=mlp;train.options={hidden: [16], dropout: 0};train.perturbation=clean"
+SMALL = ("--preset", "test", "--set", VALUES)
 
 
 @pytest.fixture
@@ -84,19 +85,19 @@ def test_seeds_are_one_run_with_nested_runs_and_an_interrupted_one_goes_on(train
     assert code == 130
     run_id = err.split("--resume ")[1].split()[0]
     begun = {row.name: row for row in runs.find(store, "hubbard", parent=run_id)}
-    assert {name: row.status for name, row in begun.items()} == {"train lattice seed 0": "FINISHED",
-                                                                "train lattice seed 1": "KILLED"}  # fmt: skip
+    assert {name: row.status for name, row in begun.items()} == {"train mlp seed 0": "FINISHED",
+                                                                "train mlp seed 1": "KILLED"}  # fmt: skip
     resumed = answer(train("--resume", run_id, "--json"))
     assert resumed["run_id"] == run_id
     assert resumed["metrics"] == whole["metrics"]
     assert {each["run_id"] for each in resumed["runs"]} == {row.id for row in begun.values()}
     assert {row.status for row in runs.find(store, "hubbard", parent=run_id)} == {"FINISHED"}
-    kept = runs.get(store, begun["train lattice seed 0"].id)
-    assert kept.start == begun["train lattice seed 0"].start
-    assert kept.seconds == begun["train lattice seed 0"].seconds
+    kept = runs.get(store, begun["train mlp seed 0"].id)
+    assert kept.start == begun["train mlp seed 0"].start
+    assert kept.seconds == begun["train mlp seed 0"].seconds
     assert not any(list(Path("checkpoints").glob(f"{row.id}*")) for row in begun.values())
     out = train("--resume", run_id)[1]
-    assert "2 seeds of lattice" in out
+    assert "2 seeds of mlp" in out
     assert f"best mae on validation {best['metrics']['mae']:.4g}: {best['name']}" in out
 
 

@@ -19,7 +19,7 @@ from tracking.store import connect
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 campaign_tune = importlib.import_module("campaign_tune")
 
-QUICK = "tune.epochs=3;train.options={hidden: '32', dropout: 0};tune.pruner=none"
+QUICK = "tune.epochs=3;train.network=mlp;train.options={hidden: '32', dropout: 0};train.perturbation=clean;tune.pruner=none"
 
 
 @pytest.fixture(scope="module")

@@ -112,17 +112,20 @@ def test_its_features_are_ordered_by_the_number_of_bright_pixels(made):
 
 def test_promotion_needs_a_larger_score(made, monkeypatch):
     _, store, _, parts, fitted, *_ = made
-    assert promotion.promote(store, TASK, fitted.run_id)["reason"] == "there was no champion"
+    refused = promotion.promote(store, TASK, fitted.run_id)
+    assert refused["promoted"] is False
+    assert refused["reason"] == "hits is 1, that of brightest (1) as good or better: expected to beat them"
+    models.set_alias(store, "stm-toy-map", "champion", refused["version"])
     champion, row = models.champion(store, "stm-toy-map"), runs.get(store, fitted.run_id)
 
     def against_itself():
-        return publishing._compare(store, TASK, row, champion, replace(champion, digest="other"), parts.samples.path)
+        return promotion._compare(store, TASK, row, champion, replace(champion, digest="other"), parts.samples.path)
 
     result = against_itself()
     assert not result["promoted"]
     assert "not above the" in result["reason"]
     answers = iter([parts.validation.targets[:, 1:], np.zeros_like(parts.validation.targets[:, 1:])])
-    monkeypatch.setattr(publishing, "predict_all", lambda session, images: {"prediction": next(answers)})
+    monkeypatch.setattr(promotion, "predict_all", lambda session, images: {"prediction": next(answers)})
     result = against_itself()
     assert result["promoted"]
     assert (result["value"], result["champion"]["value"]) == (1, 0)

@@ -29,7 +29,7 @@ def test_the_nematic_map(nematic, folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     capsys.readouterr()
-    arguments = ["predict", "models:/stm-hubbard@champion", str(nematic), "--key", "m428", "--bias", "-0.014"]
+    arguments = ["predict", "models:/stm-hubbard@challenger", str(nematic), "--key", "m428", "--bias", "-0.014"]
     assert main(arguments) == 2
     assert "--size-nm" in capsys.readouterr().err
     arguments += ["--size-nm", "50x50", "--explain", "gradient", "--out", "answer"]

@@ -19,7 +19,8 @@ from tracking.store import connect
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 campaign_tune = importlib.import_module("campaign_tune")
 
-QUICK = "tune.epochs=3;train.network=mlp;train.options={hidden: '32', dropout: 0};train.perturbation=clean;tune.pruner=none"
+QUICK = "tune.epochs=3;tune.pruner=none;train.perturbation=clean"
+QUICK += ";train.network=mlp;train.options={hidden: '32', dropout: 0}"
 
 
 @pytest.fixture(scope="module")

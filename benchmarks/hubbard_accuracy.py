@@ -114,6 +114,7 @@ ROWS: dict[str, Row] = {
     "ours, small": _ours(small=True),
     "ours, not symmetric": _ours(options={"symmetric": False}),
     "ours, no shapes": _ours(options={"shapes": False}),
+    "ours, no gate": _ours(options={"gated": False}),
 }
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from deploy.serving.session import Session
@@ -49,23 +48,18 @@ def promote(store: Store, task: Task, run_id: str | None = None, data: str | Pat
     row = runs.get(store, run_id) if run_id else best_run(store, task)
     candidate = _version_of(store, task, row)
     champion = models.champion(store, name)
-    metrics = _with_baselines(store, task, row, data)
-    judged = judged_metric(task, metrics)
-    better = better_baselines(task, judged, metrics)
     result: dict[str, Any] = {
-        "model": name, "version": candidate.version, "run_id": row.id, "metric": judged,
+        "model": name, "version": candidate.version, "run_id": row.id, "metric": judged_metric(task, row.metrics),
         "champion": None if champion is None else {"version": champion.version},
     }  # fmt: skip
     if champion is None:
         result |= {"promoted": True, "reason": "there was no champion"}
     elif champion.version == candidate.version:
-        result |= {"promoted": False, "reason": "it is the champion already"}
+        result |= _refused("it is the champion already")
     else:
         result |= _compare(store, task, row, candidate, champion, data)
-    if result["promoted"] and better:
-        beaten = " and ".join(f"{each} ({value:.4g})" for each, value in better.items())
-        reason = f"{judged} is {metrics[judged]:.4g}, that of {beaten} as good or better: expected to beat them"
-        result |= {"promoted": False, "reason": reason}
+    if result["promoted"]:
+        result |= _beside_baselines(store, task, row, result["metric"], data)
     if result["promoted"]:
         models.set_alias(store, name, CHAMPION, candidate.version)
     gate = {"promoted": result["promoted"], "reason": result["reason"], "metric": result["metric"]}
@@ -84,38 +78,36 @@ def _compare(
     name = model_name(task)
     ours = Session(models.resolve(store, f"models:/{name}/{candidate.version}"))
     theirs = Session(models.resolve(store, f"models:/{name}/{champion.version}"))
+    number = f"models:/{name}/{candidate.version}"
     if ours.metadata.input != theirs.metadata.input:
-        return {
-            "promoted": False,
-            "reason": f"champion version {champion.version} takes other images, so the two cannot be compared; "
-            f"serve models:/{name}/{candidate.version} by its number",
-        }
+        return _refused(
+            f"champion version {champion.version} takes other images, so the two cannot be compared; "
+            f"serve {number} by its number"
+        )
     if ours.metadata.targets != theirs.metadata.targets:
-        return {
-            "promoted": False,
-            "reason": f"champion version {champion.version} predicts {_names(theirs)}, this one {_names(ours)}, so the "
-            f"two cannot be compared; serve models:/{name}/{candidate.version} by its number",
-        }
+        return _refused(
+            f"champion version {champion.version} predicts {_names(theirs)}, this one {_names(ours)}, so the "
+            f"two cannot be compared; serve {number} by its number"
+        )
     parts, known = _parts(store, task, row, data or row.tags.get("data.path", ""))
     held = parts.unseen if len(parts.unseen) else parts.validation
     held = held.subset(~np.isin(held.coordinates["sample"], known))
     if not len(held):
-        return {
-            "promoted": False,
-            "reason": f"run {row.id} was fitted to all samples but none of unseen values are held out: "
-            "train without train.refit, or hold out values with --set split.unseen_fraction=0.16",
-        }
+        return _refused(
+            f"run {row.id} was fitted to all samples but none of unseen values are held out: "
+            "train without train.refit, or hold out values with --set split.unseen_fraction=0.16"
+        )
     if champion.digest == candidate.digest:
         # The champion's split may differ: what it was trained on says nothing about it.
         _, known = _parts(store, task, runs.get(store, champion.run_id), parts.samples.path)
         held = held.subset(~np.isin(held.coordinates["sample"], known))
     if not len(held):
-        return {
-            "promoted": False,
-            "reason": f"champion version {champion.version} was trained on every sample that this run held out: "
-            "train with the champion's split (--set split.seed=...) to compare them",
-        }
-    sets = judged_sets(task, held, parts.sets)
+        return _refused(
+            f"champion version {champion.version} was trained on every sample that this run held out: "
+            "train with the champion's split (--set split.seed=...) to compare them"
+        )
+    # By what the champion was judged: easier sets of the candidate's own choice count for nothing.
+    sets = judged_sets(task, held, _split(runs.configuration(store, champion.run_id)).judged)
     (metric, first), (_, second) = (_judged(task, session, sets) for session in (ours, theirs))
     better, where = (first > second, "above") if task.larger_is_better else (first < second, "below")
     return {
@@ -142,19 +134,26 @@ def _judged(task: Task, session: Session, sets: Mapping[str, Samples]) -> tuple[
     return name, found[name]
 
 
-def _with_baselines(store: Store, task: Task, row: RunRow, data: str | Path | None) -> dict[str, float]:
-    """Return the run's metrics, with those of the baselines, fitted now where the run left them out (a trial does)."""
-    name = judged_metric(task, row.metrics)
-    if any(key.endswith(f".{name}") for key in row.metrics):
-        return dict(row.metrics)
-    parts, _ = _parts(store, task, row, data or row.tags.get("data.path", ""))
-    scores = baseline_scores(task, parts, int(row.params["train.seed"]))
-    found = {f"{baseline}.{key}": value for baseline, own in scores.items() for key, value in own.items()}
-    if found:
+def _beside_baselines(store: Store, task: Task, row: RunRow, name: str, data: str | Path | None) -> dict[str, Any]:
+    """Refuse a model that does not beat the baselines by the metric ``name``; they are fitted where a trial was not."""
+    metrics = dict(row.metrics)
+    if not any(key.endswith(f".{name}") for key in metrics):
+        parts, _ = _parts(store, task, row, data or row.tags.get("data.path", ""))
+        scores = baseline_scores(task, parts, int(row.params["train.seed"]))
+        found = {f"{baseline}.{key}": value for baseline, own in scores.items() for key, value in own.items()}
         record = runs.existing(store, row.id)
         record.metrics(found)
         record.flush()
-    return {**row.metrics, **found}
+        metrics |= found
+    better = better_baselines(task, name, metrics)
+    if not better:
+        return {}
+    beaten = " and ".join(f"{each} ({value:.4g})" for each, value in better.items())
+    return _refused(f"{name} is {metrics[name]:.4g}, that of {beaten} as good or better: expected to beat them")
+
+
+def _refused(reason: str) -> dict[str, Any]:
+    return {"promoted": False, "reason": reason}
 
 
 def _names(session: Session) -> str:
@@ -168,15 +167,19 @@ def _parts(store: Store, task: Task, row: RunRow, path: str | Path) -> tuple[Par
             f"the data set of run {row.id} is not at {path or 'any known place'} any more: "
             "simulate it there again, it has the same digest, then promote"
         )
-    recorded = yaml.safe_load(runs.download(store, row.id, "config.yaml").read_text(encoding="utf-8"))
+    recorded = runs.configuration(store, row.id)
     train = validate(TrainConfig, recorded["train"], "train")
-    parts = load_parts(path, task, validate(SplitConfig, recorded["split"], "split"), train.targets)
+    parts = load_parts(path, task, _split(recorded), train.targets)
     if parts.samples.attributes["digest"] != row.tags["data.digest"]:
         raise InputError(
             f"{path} has digest {parts.samples.attributes['digest'][:12]}, run {row.id} was trained on "
             f"{row.tags['data.digest'][:12]}: put the run's data set back, then promote"
         )
     return parts, parts.fitted(train.refit).coordinates["sample"]
+
+
+def _split(recorded: Mapping[str, Any]) -> SplitConfig:
+    return validate(SplitConfig, recorded["split"], "split")
 
 
 def _version_of(store: Store, task: Task, row: RunRow) -> ModelVersionInfo:

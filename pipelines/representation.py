@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from pipelines.inspection import Inspection
@@ -76,7 +75,7 @@ def trained(store: Store, run_id: str) -> Trained:
         raise InputError(
             f"run {run_id} ({row.name}, {row.outcome}) has no model to look into: give a finished training run"
         ) from error
-    values = yaml.safe_load(runs.download(store, run_id, "config.yaml").read_text(encoding="utf-8"))
+    values = runs.configuration(store, run_id)
     return Trained(run_id, get(values["task"]), bundle.load(folder), values, row.tags["data.path"])
 
 

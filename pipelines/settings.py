@@ -199,7 +199,8 @@ def load(
         values = merge(values, {name: {"seed": seed} for name in ("simulate", "split", "train", "tune")})
     values = merge(values, {name: given for name, given in (recorded or {}).items() if name in kinds})
     made: dict[str, Any] = {name: validate(kind, values.get(name, {}), name) for name, kind in kinds.items()}
-    find(found.perturbations(), made["train"].perturbation)
+    for name in (made["train"].perturbation, *(made["split"].judged or ())):
+        find(found.perturbations(), name)
     if made["train"].loss not in found.losses:
         raise unknown(f"loss of {task}", made["train"].loss, found.losses)
     return Settings(found, preset, **made)

@@ -15,8 +15,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipelines import repeats, settings
 from pipelines.fitting import Measured, Parts, fit, informed, load_parts, recipe
 from pipelines.learning import CHECKPOINTS, checkpoint_of, forget, learn
@@ -175,5 +173,5 @@ def _resumed(store: Store, run_id: str) -> tuple[settings.Settings, tuple[str, i
             f"run {run_id} ({row.outcome}) has no checkpoint in {CHECKPOINTS.absolute()}: "
             "resume in the folder where it was started, or train anew without --resume"
         )
-    values = yaml.safe_load(runs.download(store, run_id, "config.yaml").read_text(encoding="utf-8"))
+    values = runs.configuration(store, run_id)
     return settings.load(values["task"], values["preset"], recorded=values), again

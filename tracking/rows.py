@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from stm_models.errors import InputError, unknown
 from tracking.backend import MlflowException, download_artifacts
 from tracking.store import Store, first_line
 
-__all__ = ["RunRow", "download", "find", "get"]
+__all__ = ["RunRow", "configuration", "download", "find", "get"]
 
 
 @dataclass(frozen=True)
@@ -152,3 +154,15 @@ def _row(run: Any, experiments: Mapping[str, str]) -> RunRow:
         tags=tags,
         parent=tags.get("mlflow.parentRunId"),
     )
+
+
+def configuration(store: Store, run_id: str) -> dict[str, Any]:
+    """Read back what a run's `Run.config` was given, by section.
+
+    Raises
+    ------
+    InputError
+        When there is no such run, or it has no configuration.
+    """
+    values: dict[str, Any] = yaml.safe_load(download(store, run_id, "config.yaml").read_text(encoding="utf-8"))
+    return values

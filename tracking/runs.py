@@ -22,10 +22,10 @@ from stm_models.files import write_json
 from tracking import liveness
 from tracking.backend import Metric, MlflowException, Param, RunTag, resolve_tags
 from tracking.environment import describe
-from tracking.rows import RunRow, download, find, get
+from tracking.rows import RunRow, configuration, download, find, get
 from tracking.store import Store, first_line
 
-__all__ = ["Run", "RunRow", "bury", "download", "existing", "find", "get", "kill", "start"]
+__all__ = ["Run", "RunRow", "bury", "configuration", "download", "existing", "find", "get", "kill", "start"]
 
 _PARAM_LIMIT = 6000  # characters of a parameter's value
 _TAG_LIMIT = 5000

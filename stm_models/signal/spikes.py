@@ -23,6 +23,7 @@ def despike(values: Array) -> tuple[Array, int]:
     Such a pixel lies above or below all its neighbours by five times what 99 % of the pixels do, by the map's
     standard deviation, and by half its distance from the map's median. The atoms of a map set the first measure;
     the last spares those that are rare but no narrower than a Gaussian of a standard deviation of 0.85 px.
+    A map without atoms has a simpler measure: `stm_models.signal.preprocessing.without_spikes`.
 
     Parameters
     ----------

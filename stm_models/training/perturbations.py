@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from stm_models.data.dataset import Samples, stored
+from stm_models.errors import InputError
 from stm_models.tasks.perturbation import Perturbation, Step
 from stm_models.training.reproducible import mixed
 
@@ -109,7 +110,10 @@ def digest(images: NDArray[Any]) -> str:
 def _remade(perturbation: Perturbation, samples: Samples, seed: int) -> NDArray[np.float32]:
     assert perturbation.remake is not None  # noqa: S101
     for name in perturbation.needs:
-        stored(samples.subset(np.arange(1)), name)  # refused before anything else is asked of the data set
+        try:
+            stored(samples.subset(np.arange(1)), name)  # refused before anything else is asked of the data set
+        except InputError as error:
+            raise InputError(f"{error}, or choose another perturbation than {perturbation.name!r}") from error
     remake = perturbation.remake(samples.attributes)
     images = np.empty(samples.images.shape, np.float32)
     for first in range(0, len(samples), _CHUNK):

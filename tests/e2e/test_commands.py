@@ -150,6 +150,22 @@ def test_only_a_better_model_becomes_champion(command, demo):
     assert "already" in command("promote", "hubbard", "--run", demo.result["best_run"])[1]
 
 
+def test_a_candidate_does_not_choose_what_it_is_judged_by(command, demo):
+    """A clean specialist that was judged on clean images alone meets the champion on all that this was judged by."""
+    values = "train.perturbation=clean;split.judged=[clean];train.epochs=60;train.patience=60"
+    start = ("train", "hubbard", "--data", str(demo.data), "--preset", "test", "--model", "mlp")
+    arguments = (*start, "--set", values, "--json")
+    trained = json.loads(command(*arguments)[1])
+    assert "unseen_robust_mae" not in trained["metrics"]
+    found = json.loads(command("promote", "hubbard", "--run", trained["run_id"], "--json")[1])
+    assert found["reason"].startswith("robust_mae ")
+    assert found["champion"]["value"] == pytest.approx(
+        runs.get(connect(), demo.result["best_run"]).metrics["unseen_robust_mae"], rel=1e-3
+    )
+    assert found["promoted"] is False
+    assert found["value"] > trained["metrics"]["unseen_mae"]
+
+
 def test_a_model_that_does_not_beat_the_baselines_is_told_so_and_not_promoted(command, demo):
     arguments = ("train", "hubbard", "--data", str(demo.data), "--preset", "test", "--model", "linear")
     code, out, err = command(*arguments, "--set", "train.epochs=2;train.perturbation=clean;split.judged=[clean]")

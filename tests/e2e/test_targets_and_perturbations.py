@@ -60,6 +60,9 @@ def test_an_unknown_target_or_perturbation_lists_the_choices(command, demo):
     assert code == 2
     choices = "clean, mild, symb, noisy, instrument, mixed"
     assert f"unknown perturbation 'nois': choose from {choices}; did you mean 'noisy'" in err
+    code, _, err = command(*start, "split.judged=[clean,nois]")
+    assert code == 2
+    assert "unknown perturbation 'nois'" in err
     for wrong in (("--perturbation", "mild,blurred"), ("--perturbation", "mild", "--perturbation-seed", "-1")):
         code, _, err = command("evaluate", demo.model, "--data", str(demo.data), *wrong)
         assert code == 2

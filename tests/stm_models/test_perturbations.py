@@ -271,7 +271,8 @@ def test_a_data_set_without_what_the_set_needs_is_refused(samples, tmp_path):
     root = zarr.open_group(tmp_path / "bare.zarr", mode="w", zarr_format=3)
     root.attrs.update({"schema": "stm-dataset/1"})
     root.create_array("image", data=samples.images).attrs["role"] = "array"
-    with pytest.raises(InputError, match=r"does not hold 'ldos' \(it holds image\): simulate a data set that keeps it"):
+    words = r"does not hold 'ldos' \(it holds image\): simulate a data set that keeps it, or .* than 'instrument'"
+    with pytest.raises(InputError, match=words):
         perturbed(BY_NAME["instrument"], replace(samples, path=tmp_path / "bare.zarr"), 0)
 
 

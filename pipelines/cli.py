@@ -28,6 +28,8 @@ COMMANDS = {
     "explain": "show what a prediction depends on",
     "export": "turn a run's model into one ONNX file and register it",
     "promote": "make a run's model the champion, if it earns it",
+    "lineage": "tell where a model comes from, or what was made from data",
+    "rerun": "train a run again and say whether it comes out the same",
     "predict": "ask a model about a data set, an array or a map",
     "serve": "serve a model over HTTP",
     "compare": "browse and compare runs in the browser",

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     best = publishing.best_run(store, task, [found["best"]["run_id"], *trained])
     onnx = out / "model.onnx"
     version = publishing.published(store, task, best, onnx)
-    promoted = promotion.promote(store, task, best.id, data.data)
+    promoted = promotion.promote(store, task, best.id, data.data, config=chosen.promote)
 
     _say("5/6 judging the exported file on freshly simulated states")
     scores, beside, fresh = judge(store, chosen, parts, onnx, out, args.workers)

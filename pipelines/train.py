@@ -28,7 +28,7 @@ from stm_models.training import distributed
 from tracking import runs
 from tracking.store import Store, connect
 
-__all__ = ["arguments", "describe", "run"]
+__all__ = ["arguments", "describe", "read_measured", "recorded", "run"]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         if world.size > 1 and again:
             raise InputError(f"--{again[0]} in processes of torchrun: let these train one run, or start stm alone")
         if world.rank == 0:
-            result = _recorded(connect(), chosen, parts, measured, again, args.resume)
+            result = recorded(connect(), chosen, parts, measured, again, args.resume)
         else:
             learn(chosen.task, informed(chosen.task, chosen.train, parts), parts, measured=measured)
     if world.rank:
@@ -73,14 +73,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def _recorded(
+def recorded(
     store: Store,
     chosen: settings.Settings,
     parts: Parts,
     measured: Measured,
-    again: tuple[str, int] | None,
-    resume: str | None,
+    again: tuple[str, int] | None = None,
+    resume: str | None = None,
+    tags: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
+    """Train once, or ``again`` and again (see `repeats`), recorded with ``tags``; ``resume`` continues such a run."""
     runs.bury(store, chosen.task.name)
     if again:
         result = repeats.repeat(
@@ -91,7 +93,7 @@ def _recorded(
         return {**result, "link": store.run_link(result["run_id"])}
     if resume:
         _same_maps(store, resume, recipe(chosen, chosen.train, parts, measured), measured)
-    with runs.start(store, chosen.task.name, f"train {chosen.train.network}", resume=resume) as record:
+    with runs.start(store, chosen.task.name, f"train {chosen.train.network}", resume=resume, tags=tags) as record:
         print(f"run {record.id}: if interrupted, continue with --resume {record.id}")
         link = store.run_link(record.id)
         fitted = fit(record, chosen, chosen.train, parts, checkpoint=checkpoint_of(record.id), measured=measured)

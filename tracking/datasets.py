@@ -26,7 +26,7 @@ def log(run: Run, attributes: Mapping[str, Any], path: str | Path, context: str 
         are recorded where they exist.
     context : str
         What it was used for. The one for ``"training"`` gives the run's tags ``data.digest`` and
-        ``data.recipe``, any other ``data.CONTEXT.digest`` and ``data.CONTEXT.recipe``.
+        ``data.recipe`` and ``data.simulator_version``, any other ``data.CONTEXT.digest`` and so on.
 
     Raises
     ------
@@ -49,5 +49,5 @@ def log(run: Run, attributes: Mapping[str, Any], path: str | Path, context: str 
         run.id, datasets=[DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])]
     )
     prefix = "data" if context == "training" else f"data.{context}"
-    identity = {"digest": digest, "recipe": attributes.get("recipe")}
+    identity = {"digest": digest, **{key: attributes.get(key) for key in ("recipe", "simulator_version")}}
     run.tags({f"{prefix}.{key}": value for key, value in identity.items() if value})

@@ -270,6 +270,8 @@ class Task(ABC):
         Decides which model is better.
     columns : tuple of Column
         The table of a model beside its baselines.
+    limits : str
+        What its models are not for, in words for a model card.
     losses : tuple of str
         What the task's networks may be trained with, the default first.
     standardise : bool
@@ -289,6 +291,7 @@ class Task(ABC):
     metric: ClassVar[str]
     larger_is_better: ClassVar[bool] = False
     columns: ClassVar[tuple[Column, ...]] = ()
+    limits: ClassVar[str] = "Answers hold for samples like those of its training data set, and for no others."
     default_network: ClassVar[str]
     losses: ClassVar[tuple[str, ...]]
     standardise: ClassVar[bool] = True

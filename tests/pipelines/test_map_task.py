@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from deploy.serving.session import Session
-from pipelines import asking, fields, promotion, publishing, questions
+from pipelines import asking, contest, fields, promotion, publishing, questions
 from pipelines.demo import describe
 from pipelines.evaluate import evaluate
 from pipelines.fitting import Measured, fit, load_parts
@@ -20,7 +20,7 @@ from pipelines.judging import judge
 from pipelines.predict import describe as say
 from pipelines.reference import evaluate_measured
 from pipelines.representation import look, shown, trained
-from pipelines.settings import DemoConfig, EvaluateConfig, Settings, SplitConfig, TuneConfig
+from pipelines.settings import DemoConfig, EvaluateConfig, PromoteConfig, Settings, SplitConfig, TuneConfig
 from pipelines.simulation import simulate
 from pipelines.train import read_measured
 from stm_models.data import panel
@@ -117,18 +117,25 @@ def test_promotion_needs_a_larger_score(made, monkeypatch):
     assert refused["reason"] == "hits is 1, that of brightest (1) as good or better: expected to beat them"
     models.set_alias(store, "stm-toy-map", "champion", refused["version"])
     champion, row = models.champion(store, "stm-toy-map"), runs.get(store, fitted.run_id)
+    config = PromoteConfig.model_validate({})
 
-    def against_itself():
-        return promotion._compare(store, TASK, row, champion, replace(champion, digest="other"), parts.samples.path)
+    def against(other):
+        return promotion._judge(store, TASK, row, champion, other, config, parts.samples.path, None)
 
-    result = against_itself()
-    assert not result["promoted"]
-    assert "not above the" in result["reason"]
-    answers = iter([parts.validation.targets[:, 1:], np.zeros_like(parts.validation.targets[:, 1:])])
-    monkeypatch.setattr(promotion, "predict_all", lambda session, images: {"prediction": next(answers)})
-    result = against_itself()
-    assert result["promoted"]
+    def gate(result, name):
+        return next(each for each in result["gates"] if each["name"] == name)
+
+    itself = against(champion)
+    assert gate(itself, "champion")["verdict"] == "failed"
+    assert "not above the" in gate(itself, "champion")["reason"]
+    assert "trained on other data" in gate(against(replace(champion, digest="other")), "data")["reason"]
+    truth = parts.validation.targets[:, 1:]
+    answers = iter([truth, np.zeros_like(truth)])
+    monkeypatch.setattr(contest, "predict_all", lambda *_: {"prediction": next(answers)})
+    result = against(champion)
+    assert gate(result, "champion")["verdict"] == "passed"
     assert (result["value"], result["champion"]["value"]) == (1, 0)
+    assert gate(result, "parity")["verdict"] == "failed"  # such answers are not the torch model's
 
 
 def test_judging_without_unseen_values(made):

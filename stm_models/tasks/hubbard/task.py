@@ -33,6 +33,11 @@ class HubbardTask(RegressionTask):
     title: ClassVar[str] = "Hubbard U of twisted bilayer graphene from FT-LDOS images"
     targets: ClassVar[tuple[Variable, ...]] = (Variable("U", "eV", "Hubbard interaction"),)
     stratify: ClassVar[str] = "U"
+    limits: ClassVar[str] = (
+        "U is inferred within one simulated model (Hartree-Fock) of the structures of its data set. An image of "
+        "another material, twist angle, pressure or noise is answered too, with a distance that says how far outside "
+        "it lies: such a value is not to be trusted."
+    )
     default_network: ClassVar[str] = "lattice"
     simulation: ClassVar[type[Config]] = HubbardSimulation
 

@@ -44,6 +44,11 @@ class ImpurityTask(Task):
         Column("F1", "f1", ".3f"), Column("precision", "precision", ".3f"), Column("recall", "recall", ".3f"),
         Column("error (px)", "error_px", ".3f"),
     )  # fmt: skip
+    limits: ClassVar[str] = (
+        "It was trained on simulated fields of one surface at given biases. Confidences and position errors hold for "
+        "fields like these; where the distance says that a field lies outside, check positions by hand. Defects "
+        "without Friedel oscillations (steps, adsorbates above the surface state) are not looked for."
+    )
     default_network: ClassVar[str] = "fieldnet"
     losses: ClassVar[tuple[str, ...]] = ("focal_heat", "pixel_entropy")
     standardise: ClassVar[bool] = False

@@ -118,9 +118,9 @@ def _by_sha256(store: Store, path: Path) -> ModelVersionInfo:
     if not path.is_file():
         raise InputError(f"the model file {path} does not exist: expected {_FORMS}")
     wanted = models.sha256_of(path)
-    for version in _versions(store):
-        if version.sha256 == wanted:
-            return version
+    found = [version for version in _versions(store) if version.sha256 == wanted]
+    if found:
+        return min(found, key=lambda version: version.version)  # the first that was registered with it
     raise InputError(f"no registered version has the file {path} (SHA-256 {wanted[:12]}): it was made elsewhere")
 
 

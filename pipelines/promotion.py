@@ -143,7 +143,6 @@ def _beside_baselines(store: Store, task: Task, row: RunRow, name: str, data: st
         found = {f"{baseline}.{key}": value for baseline, own in scores.items() for key, value in own.items()}
         record = runs.existing(store, row.id)
         record.metrics(found)
-        record.flush()
         metrics |= found
     better = better_baselines(task, name, metrics)
     if not better:

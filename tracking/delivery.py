@@ -108,14 +108,13 @@ class Target:
 
     Parameters
     ----------
-    attached : bool
-        Whether somebody else has given it parameters, which are left as they are.
+    fresh : bool
+        Whether it has no parameters yet; those that it has are left as they are.
     """
 
-    def __init__(self, store: Store, run_id: str, *, attached: bool = False) -> None:
+    def __init__(self, store: Store, run_id: str, *, fresh: bool = False) -> None:
         self.store, self.id = store, run_id
-        self._attached = attached
-        self._known: set[str] | None = None
+        self._params: set[str] | None = set() if fresh else None
 
     def apply(self, records: Sequence[Record], folder: Path) -> list[str]:
         """Bring records in; ``folder`` is the spool with their files.
@@ -149,8 +148,10 @@ class Target:
                     refused += self._try(partial(self._input, record), record["dataset"]["name"])
                 case "end":
                     tags |= record["tags"]
-        params = {key: value for key, value in params.items() if key not in self._given()} if params else {}
-        refused += self._each("params", [Param(key, value) for key, value in params.items()], 100)
+        if params:
+            new = [Param(key, value) for key, value in params.items() if key not in self._given()]
+            refused += self._each("params", new, 100)
+            self._given().update(params)
         refused += self._each("metrics", metrics, _CALL)
         refused += self._each("tags", [RunTag(key, value) for key, value in tags.items()], 100)
         for record in records:
@@ -159,9 +160,9 @@ class Target:
         return refused
 
     def _given(self) -> set[str]:
-        if self._known is None:
-            self._known = set(self.store.client.get_run(self.id).data.params) if self._attached else set()
-        return self._known
+        if self._params is None:
+            self._params = set(self.store.client.get_run(self.id).data.params)
+        return self._params
 
     def _each(self, kind: str, values: list[Any], size: int) -> list[str]:
         """Send ``values`` in calls of ``size``; where one is refused, all of its call one by one."""

@@ -58,6 +58,7 @@ class Parcel:
         self.blocked: Exception | None = None
         self.done = False
         self.sent = 0
+        self._fresh = fresh and self.start["attach"] is None
         self._again = not fresh
         self._target: Target | None = None
 
@@ -112,7 +113,7 @@ class Parcel:
     def _sent_to(self, store: Store) -> Target:
         if self._target is None:
             assert self.run is not None  # noqa: S101 - it has begun
-            self._target = Target(store, self.run, attached=self.start["attach"] is not None)
+            self._target = Target(store, self.run, fresh=self._fresh)
         return self._target
 
     def _acknowledge(self, offset: int, store: Store) -> None:

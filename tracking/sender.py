@@ -52,6 +52,7 @@ class Sender:
         self._urgent: set[str] = set()
         self._changed = threading.Condition()
         self._failures = 0
+        self._reached = time.monotonic()
         self._tried = 0  # rounds that ended
         self._due = 0.0
         threading.Thread(target=self._work, daemon=True, name="spool").start()
@@ -122,11 +123,14 @@ class Sender:
     def _round(self, parcels: list[Parcel]) -> str:
         """Send what waits; return why the store cannot be used, or nothing."""
         waiting = [parcel for parcel in parcels if parcel.waiting and not parcel.blocked]
+        if not waiting:
+            return self.trouble
         try:
-            if waiting:
+            if self.store.away or self.trouble or time.monotonic() - self._reached > _LONGEST:
                 self.store = self.store.reached()
             for parcel in waiting:
                 self._all_of(parcel)
+                self._reached = time.monotonic()
         except Exception as error:  # clients, drivers and file systems raise their own kinds
             return first_line(error)
         return ""

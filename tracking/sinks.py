@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import tempfile
@@ -20,12 +19,12 @@ from tracking.keeper import Keeper
 from tracking.parcel import Parcel
 from tracking.sender import Sender
 from tracking.spool import PREFIX, Record, Spool
-from tracking.store import Store, first_line
+from tracking.store import Store, first_line, patience
 
 __all__ = ["Direct", "Sink", "Spooled"]
 
-_PATIENCE = {True: 8.0, False: 60.0}  # seconds at the start, by whether the store is remote
-_WAIT = {True: 15.0, False: 600.0}  # seconds without progress at the end
+# Seconds that start and end wait for a store that makes no progress.
+_REMOTE, _LOCAL = (8.0, 15.0), (60.0, 600.0)
 
 
 class Sink(Protocol):
@@ -49,7 +48,7 @@ class Direct:
     """Sends at once; what the store refuses is an `InputError`."""
 
     def __init__(self, store: Store, run_id: str) -> None:
-        self._target = Target(store, run_id, attached=True)
+        self._target = Target(store, run_id)
 
     @property
     def link(self) -> str:
@@ -101,7 +100,7 @@ class Spooled:
         self._parcel = Parcel(self._spool.folder, self._spool.lock, fresh=True)
         self._sender = Sender.to(store)
         self._sender.add(self._parcel)
-        self._sender.wait(self._parcel, Parcel.is_begun, _PATIENCE[store.remote])
+        self._sender.wait(self._parcel, Parcel.is_begun, patience(_times(store)[0]))
         if (error := self._parcel.blocked) is not None:
             self._parcel.done = True
             shutil.rmtree(self._spool.folder, ignore_errors=True)
@@ -125,15 +124,11 @@ class Spooled:
         self._keeper.stop()
         self._spool.append({"kind": "end", "status": status, "tags": tags, "time": int(time.time() * 1000)})
         self._spool.close()
-        self._sender.wait(self._parcel, Parcel.is_done, _wait(self._sender.store))
+        self._sender.wait(self._parcel, Parcel.is_done, patience(_times(self._sender.store)[1]))
         for reason in self._parcel.refused:
             print(f"warning: run {self.id}: {self._sender.store.location} refuses {reason}", file=sys.stderr)
         return self._parcel.done
 
 
-def _wait(store: Store) -> float:
-    text = os.environ.get("STM_SPOOL_WAIT", "").strip()
-    try:
-        return float(text) if text else _WAIT[store.remote]
-    except ValueError:
-        raise InputError(f"STM_SPOOL_WAIT is {text!r}: expected seconds") from None
+def _times(store: Store) -> tuple[float, float]:
+    return _REMOTE if store.remote else _LOCAL

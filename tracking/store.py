@@ -15,7 +15,7 @@ from tracking.backend import MlflowClient, MlflowException, ViewType
 from tracking.lock import exclusive
 from tracking.spool import root as spool_root
 
-__all__ = ["Store", "connect", "missing", "recording"]
+__all__ = ["Store", "connect", "missing", "patience", "recording"]
 
 DEFAULT = "sqlite:///mlflow.db"
 _DATABASES = ("postgresql", "mysql", "mssql")
@@ -151,11 +151,26 @@ def recording(uri: str | None = None) -> Store:
     if scheme not in ("http", "https", *_DATABASES):
         return connect(uri)
     try:
-        return probe.within(_PATIENCE, lambda: connect(uri))
+        return probe.within(patience(_PATIENCE), lambda: connect(uri))
     except (InputError, TimeoutError) as error:
         reason = first_line(error)
     print(f"warning: {reason}; runs are kept in {spool_root()} until they can be sent", file=sys.stderr)
     return Store(uri.rstrip("/"), _Absent(reason), None, away=reason)
+
+
+def patience(seconds: float) -> float:
+    """Return how long to wait for a store that does not answer: STM_SPOOL_WAIT, else ``seconds``.
+
+    Raises
+    ------
+    InputError
+        When the variable is no number.
+    """
+    text = os.environ.get("STM_SPOOL_WAIT", "").strip()
+    try:
+        return float(text) if text else seconds
+    except ValueError:
+        raise InputError(f"STM_SPOOL_WAIT is {text!r}: expected seconds") from None
 
 
 def missing(uri: str | None = None) -> Path | None:

@@ -69,7 +69,8 @@ def sync(folders: Sequence[Path], to: str | None = None) -> Iterator[Sent]:
         When a store cannot be reached, or is not the one that has the run already.
     """
     stores: dict[str, Store] = {}
-    parcels = [parcel for folder in folders for parcel in leftovers.take(folder)]
+    taken = [parcel for folder in folders for parcel in leftovers.take(folder)]
+    parcels = taken
     try:
         while parcels:
             moved, waiting = False, []
@@ -87,7 +88,7 @@ def sync(folders: Sequence[Path], to: str | None = None) -> Iterator[Sent]:
                 yield from (_sent(*each[:2], "waits", [each[2]]) for each in waiting)
                 return
     finally:
-        for parcel in parcels:
+        for parcel in taken:
             parcel.release()
 
 
@@ -96,6 +97,8 @@ def _send(parcel: Parcel, store: Store) -> Sent:
     try:
         while _patiently(lambda: parcel.step(store), store):
             pass
+    except Deferred:
+        raise
     except InputError as error:
         return _sent(parcel, store, "refused", [first_line(error)])
     except Exception as error:

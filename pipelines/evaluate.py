@@ -27,7 +27,7 @@ from stm_models.tasks.perturbation import CLEAN, Perturbation, find
 from stm_models.tasks.registry import get
 from stm_models.training.perturbations import digest, perturbed
 from tracking import datasets, runs
-from tracking.store import Store, connect
+from tracking.store import Store, recording
 
 __all__ = ["arguments", "describe", "evaluate", "run"]
 
@@ -54,7 +54,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Evaluate."""
     if args.perturbation_seed < 0:
         raise InputError(f"--perturbation-seed is {args.perturbation_seed}: expected 0 or above")
-    store, onnx = connect(), local_file(args.model)
+    onnx = local_file(args.model)
+    store = recording()
     if args.reference is not None:
         if args.perturbation is not None:
             raise InputError("--perturbation is for data sets: leave it or --reference out")

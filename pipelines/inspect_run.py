@@ -69,4 +69,3 @@ def _record(store: Store, model: Trained, report: dict[str, Any], result: dict[s
     for path in (*result["pictures"].values(), result["table"], result["report"]):
         record.artifact(path, "/".join(about))
     record.metrics({".".join([*about, name]): value for name, value in result["metrics"].items()})
-    record.flush()

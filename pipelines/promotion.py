@@ -218,7 +218,6 @@ def _with_baselines(store: Store, task: Task, row: RunRow, data: str | Path | No
     found = {f"{baseline}.{key}": value for baseline, own in scores.items() for key, value in own.items()}
     record = runs.existing(store, row.id)
     record.metrics(found)
-    record.flush()
     return {**row.metrics, **found}
 
 

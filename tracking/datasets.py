@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from stm_models.errors import InputError
-from tracking.backend import Dataset, DatasetInput, InputTag
 from tracking.runs import Run
 
 __all__ = ["log"]
@@ -38,16 +37,14 @@ def log(run: Run, attributes: Mapping[str, Any], path: str | Path, context: str 
     if not digest:
         raise InputError(f"the data set {path} has no digest: it is not complete; run `stm simulate` again")
     profile = {key: attributes[key] for key in ("task", "recipe", "samples", "groups") if key in attributes}
-    dataset = Dataset(
-        name=path.stem,
-        digest=str(digest)[:_DIGEST_LIMIT],
-        source_type="local",
-        source=json.dumps({"uri": path.as_uri()}),
-        profile=json.dumps(profile | {"digest": digest}, default=str),
-    )
-    run.store.client.log_inputs(
-        run.id, datasets=[DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])]
-    )
+    dataset = {
+        "name": path.stem,
+        "digest": str(digest)[:_DIGEST_LIMIT],
+        "source_type": "local",
+        "source": json.dumps({"uri": path.as_uri()}),
+        "profile": json.dumps(profile | {"digest": digest}, default=str),
+    }
+    run.input(dataset, {"mlflow.data.context": context})
     prefix = "data" if context == "training" else f"data.{context}"
     identity = {"digest": digest, **{key: attributes.get(key) for key in ("recipe", "simulator_version")}}
     run.tags({f"{prefix}.{key}": value for key, value in identity.items() if value})

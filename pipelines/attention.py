@@ -29,6 +29,7 @@ __all__ = ["by_target", "evenly", "quantity"]
 Array = NDArray[Any]
 _BATCH = 16
 _BINS = 8
+_STATES = 3  # in a bin, at least about
 
 
 def by_target(
@@ -59,7 +60,9 @@ def by_target(
             f"{about.input.shape}, to average their maps"
         )
     name_of, unit, values = quantity(session, samples)
-    which = bins_of(values, _BINS)
+    states = len(np.unique(samples.coordinates["group"]))
+    bins = max(2, min(_BINS, states // _STATES))
+    which = bins_of(values, bins)
     averages = {way.method: MeanMaps(int(which.max()) + 1, about.input.shape) for way in ways}
     shares: dict[str, list[list[float]]] = {way.method: [] for way in ways}
     areas: list[list[float]] = []
@@ -83,13 +86,14 @@ def by_target(
     record: dict[str, Any] = {
         "model": about.sha256, "data": str(samples.path.absolute()), "digest": samples.attributes["digest"],
         "trained_on_this_data": samples.attributes["digest"] == about.data.get("digest"),
-        "samples": len(samples), "states": len(np.unique(samples.coordinates["group"])),
+        "samples": len(samples), "states": states,
         "quantity": name_of, "unit": unit, "seed": seed, "methods": {},
     }  # fmt: skip
     files = []
     axes = task.axes(about.as_dict()["input"])
     edges = [(float(values[which == b].min()), float(values[which == b].max())) for b in range(which.max() + 1)]
-    titles = [f"{name_of} = {low:.3g}" + (f" to {high:.3g}" if high > low else "") for low, high in edges]
+    suffix = "" if unit == "1" else f" {unit}"
+    titles = [f"{name_of} = {low:.3g}" + (f" to {high:.3g}" if high > low else "") + suffix for low, high in edges]
     for way in ways:
         mean = averages[way.method]
         path = out / f"{way.name}_by_target.npz"
@@ -107,7 +111,7 @@ def by_target(
         if names:
             found = attention(
                 values, np.array(shares[way.method]), np.array(areas), samples.coordinates["group"], names,
-                compared=task.compared, bins=_BINS, seed=seed,
+                compared=task.compared, bins=bins, seed=seed,
             )  # fmt: skip
             entry.update(found.record(), statement=found.statement(name_of, unit))
             drawn = figures.attention(found, method=way.method, quantity=name_of, unit=unit)

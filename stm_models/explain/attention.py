@@ -39,7 +39,7 @@ class Crossover:
     Attributes
     ----------
     value : float or None
-        Where it lies within the data in at least 95 % of the resamples.
+        Where attention moves, and it lies within the data in at least 95 % of the resamples.
     interval : (low, high) or None
         Of 95 %.
     certainty : float
@@ -67,7 +67,7 @@ class Attention:
     centres, counts : (B,)
         Mean of the quantity and number of samples in each bin.
     mean, low, high : (B, R) float64
-        Mean share in each bin with its 95 % interval.
+        Mean share in each bin with its 95 % interval, NaN where a bin has one state only.
     slopes : dict of str to Slope
     compared : (str, str) or None
         The two regions of ``ratio`` and ``crossover``.
@@ -116,7 +116,7 @@ class Attention:
             "regions": list(self.names), "area": dict(zip(self.names, self.areas.tolist(), strict=True)),
             "centre": self.centres.tolist(), "samples": self.counts.tolist(),
             "share": {
-                name: {"mean": mean.tolist(), "low": low.tolist(), "high": high.tolist()}
+                name: {"mean": mean.tolist(), "low": _known(low), "high": _known(high)}
                 for name, mean, low, high in zip(self.names, self.mean.T, self.low.T, self.high.T, strict=True)
             },
             "slope": {name: vars(slope) | {"sure": slope.sure} for name, slope in self.slopes.items()},
@@ -226,6 +226,8 @@ def attention(
         means = np.einsum("ws,sb,sr->wbr", weights, member, shares, optimize=True) / size[:, :, None]
     tail = 100 * (1 - _LEVEL) / 2
     low, high = np.nanpercentile(means[1:], [tail, 100 - tail], axis=0)
+    alone = np.array([len(np.unique(state[which == number])) < 2 for number in range(which.max() + 1)])
+    low[alone], high[alone] = np.nan, np.nan
     centres = (member.T @ values) / size[0]
 
     slopes = {name: _slope(_fits(values, shares[:, r], weights)[1]) for r, name in enumerate(names)}
@@ -235,11 +237,15 @@ def attention(
         strength = np.log(np.maximum(shares[:, second], _FLOOR)) - np.log(np.maximum(shares[:, first], _FLOOR))
         ratio = _slope(_fits(values, strength, weights)[1])
         density = strength - np.log(np.maximum(areas[:, second], _FLOOR) / np.maximum(areas[:, first], _FLOOR))
-        crossover = _crossover(values, *_fits(values, density, weights), compared)
+        crossover = _crossover(values, *_fits(values, density, weights), compared, ratio.sure)
     return Attention(
         tuple(names), areas.mean(axis=0), centres, size[0].astype(np.int64), means[0], low, high, slopes,
         compared, ratio, crossover,
     )  # fmt: skip
+
+
+def _known(values: Array) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in values]
 
 
 def _fits(x: Array, y: Array, weights: Array) -> tuple[Array, Array]:
@@ -257,12 +263,14 @@ def _slope(found: Array) -> Slope:
     return Slope(float(found[0]), float(low), float(high))
 
 
-def _crossover(values: Array, constant: Array, slope: Array, compared: tuple[str, str]) -> Crossover:
+def _crossover(values: Array, constant: Array, slope: Array, compared: tuple[str, str], sure: bool) -> Crossover:
     with np.errstate(divide="ignore", invalid="ignore"):
         zero = -constant / slope
     start, end = float(values.min()), float(values.max())
     inside = (zero >= start) & (zero <= end) & (np.sign(slope) == np.sign(slope[0]))
     certainty = float(inside[1:].mean())
+    if not sure:
+        return Crossover(None, None, certainty, "attention does not move measurably")
     if inside[0] and certainty >= _LEVEL:
         low, high = np.percentile(zero[1:][inside[1:]], [100 * (1 - _LEVEL) / 2, 100 * (1 + _LEVEL) / 2])
         return Crossover(float(zero[0]), (float(low), float(high)), certainty, "")

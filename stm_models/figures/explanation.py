@@ -32,7 +32,7 @@ def faithfulness(scores: Sequence[Mapping[str, Any]], *, unit: str) -> Figure:
     """
     figure = Figure(figsize=(8.4, 3.4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    texts = {"deletion": "deletion: distance to the empty image's", "insertion": "insertion: distance to the image's"}
+    texts = {"deletion": "deletion: to the reference's answer", "insertion": "insertion: to the image's answer"}
     for panel, (kind, title) in zip(panels, texts.items(), strict=True):
         for method in scores[0]["methods"]:
             records = [one["methods"][method] for one in scores]

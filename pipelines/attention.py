@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,26 +33,42 @@ _BINS = 8
 _STATES = 3  # in a bin, at least about
 
 
+@dataclass
+class _Gathered:
+    """What a pass over a data set gives: of each method the shares (S, R) of regions and the maps' means per bin."""
+
+    names: list[str]
+    areas: list[list[float]]
+    shares: dict[str, list[list[float]]]
+    means: dict[str, MeanMaps]
+
+
 def by_target(
     session: Session, ways: Sequence[Explainer], samples: Samples, out: Path, seed: int
 ) -> tuple[dict[str, Any], list[str]]:
     """Average maps over bins of the target, and relate what regions get of them to it.
 
-    Writes attention.json, and of each method METHOD_by_target.npz (``edges`` of the bins' values, ``samples``, ``mean``
-    and ``strength``, the mean of the absolute values, (B, C, H, W)), METHOD_by_target.png and METHOD_attention.png.
+    Writes attention.json, and of each method METHOD_by_target.npz (``edges``, the least and largest value in each bin,
+    ``samples``, ``mean``, and ``strength``, the mean of the absolute values, (B, C, H, W)), METHOD_by_target.png and
+    METHOD_attention.png.
 
     Parameters
     ----------
     samples : Samples
-        Sorted as they come; of the model's size.
+        Of the model's size.
     seed : int
         Of the bootstrap over simulated states.
 
     Returns
     -------
     record : dict
-        What attention.json holds, by method.
+        What attention.json holds.
     files : list of str
+
+    Raises
+    ------
+    InputError
+        For images of another size, and for too few states to tell anything.
     """
     about, task = session.metadata, get(session.metadata.task)
     if samples.images.shape[1:] != about.input.shape:
@@ -59,62 +76,30 @@ def by_target(
             f"{samples.path}: its images have shape {samples.images.shape[1:]}, expected the model's own, "
             f"{about.input.shape}, to average their maps"
         )
-    name_of, unit, values = quantity(session, samples)
+    name, unit, values = quantity(session, samples)
     states = len(np.unique(samples.coordinates["group"]))
     bins = max(2, min(_BINS, states // _STATES))
     which = bins_of(values, bins)
-    averages = {way.method: MeanMaps(int(which.max()) + 1, about.input.shape) for way in ways}
-    shares: dict[str, list[list[float]]] = {way.method: [] for way in ways}
-    areas: list[list[float]] = []
-    names: list[str] = []
-    with Progress(len(samples) * len(ways), "maps", "map") as bar:
-        for first in range(0, len(samples), _BATCH):
-            rows = np.arange(first, min(first + _BATCH, len(samples)))
-            part = samples.subset(rows)
-            question = Question(part.images, [f"sample-{row:05d}" for row in rows], source=part)
-            asked = subjects(session, question, session.run(part.images)["prediction"], len(rows))
-            regions = [one.regions(task) for one in asked]
-            names = names or list(regions[0])
-            areas += [[localisation.areas(one).get(name, 0.0) for name in names] for one in regions]
-            for way in ways:
-                maps = way.maps(part.images, None)
-                averages[way.method].add(maps, which[rows])
-                for one, own in zip(regions, maps, strict=True):
-                    share = localisation.shares(own, one)
-                    shares[way.method].append([share.get(name, 0.0) for name in names])
-                bar.update(len(rows), way.method)
+    found = _gather(session, ways, samples, which)
     record: dict[str, Any] = {
         "model": about.sha256, "data": str(samples.path.absolute()), "digest": samples.attributes["digest"],
         "trained_on_this_data": samples.attributes["digest"] == about.data.get("digest"),
-        "samples": len(samples), "states": states,
-        "quantity": name_of, "unit": unit, "seed": seed, "methods": {},
+        "samples": len(samples), "states": states, "quantity": name, "unit": unit, "seed": seed, "methods": {},
     }  # fmt: skip
     files = []
-    axes = task.axes(about.as_dict()["input"])
-    edges = [(float(values[which == b].min()), float(values[which == b].max())) for b in range(which.max() + 1)]
-    suffix = "" if unit == "1" else f" {unit}"
-    titles = [f"{name_of} = {low:.3g}" + (f" to {high:.3g}" if high > low else "") + suffix for low, high in edges]
+    edges = np.array(
+        [(values[which == number].min(), values[which == number].max()) for number in range(which.max() + 1)]
+    )
     for way in ways:
-        mean = averages[way.method]
-        path = out / f"{way.name}_by_target.npz"
-        with atomic_path(path) as part_path, part_path.open("wb") as file:
-            np.savez_compressed(
-                file, edges=np.array(edges), samples=mean.counts, mean=mean.mean.astype(np.float32),
-                strength=mean.strength.astype(np.float32),
+        files += _write_means(session, way, found.means[way.method], edges, (name, unit), out)
+        record["methods"][way.method] = {"statement": "the task knows no regions of these images"}
+        if found.names:
+            shares = attention(
+                values, np.array(found.shares[way.method]), np.array(found.areas), samples.coordinates["group"],
+                found.names, compared=task.compared, bins=bins, seed=seed,
             )  # fmt: skip
-        picture = figures.mean_maps(
-            mean.mean[:, 0], titles, axes=axes, title=f"mean {way.method}",
-            unit=unit_of(way.method, about.targets[about.explained].unit, about.input.unit),
-        )  # fmt: skip
-        files += [path, save(picture, path.with_suffix(".png"))]
-        record["methods"][way.method] = entry = {"statement": "the task knows no regions of these images"}
-        if names:
-            found = attention(
-                values, np.array(shares[way.method]), np.array(areas), samples.coordinates["group"], names,
-                compared=task.compared, bins=bins, seed=seed,
-            )  # fmt: skip
-            entry.update(found.record(), statement=found.statement(name_of, unit))
-            drawn = figures.attention(found, method=way.method, quantity=name_of, unit=unit)
+            record["methods"][way.method] = {"statement": shares.statement(name, unit), **shares.record()}
+            drawn = figures.attention(shares, method=way.method, quantity=name, unit=unit)
             files.append(save(drawn, out / f"{way.name}_attention.png"))
     write_json(out / "attention.json", record)
     return record, [str(path.absolute()) for path in (out / "attention.json", *files)]
@@ -135,3 +120,52 @@ def quantity(session: Session, samples: Samples) -> tuple[str, str, Array]:
         return target.name, target.unit, samples.targets[:, about.explained]
     name = get(about.task).stratify
     return name, described(samples)[name].unit or "1", samples.coordinates[name].astype(np.float64)
+
+
+def _gather(session: Session, ways: Sequence[Explainer], samples: Samples, which: Array) -> _Gathered:
+    task, shape = get(session.metadata.task), session.metadata.input.shape
+    found = _Gathered(
+        [], [], {way.method: [] for way in ways}, {way.method: MeanMaps(int(which.max()) + 1, shape) for way in ways}
+    )
+    with Progress(len(samples) * len(ways), "maps", "map") as bar:
+        for first in range(0, len(samples), _BATCH):
+            rows = np.arange(first, min(first + _BATCH, len(samples)))
+            images = samples.images[rows]
+            question = Question(images, [f"sample-{row:05d}" for row in rows], source=samples, rows=rows)
+            asked = subjects(session, question, session.run(images)["prediction"], len(rows))
+            regions = [one.regions(task) for one in asked]
+            found.names = found.names or list(regions[0])
+            found.areas += [_row(found.names, localisation.areas(one)) for one in regions]
+            for way in ways:
+                maps = way.maps(images, None)
+                found.means[way.method].add(maps, which[rows])
+                found.shares[way.method] += [
+                    _row(found.names, localisation.shares(own, one)) for own, one in zip(maps, regions, strict=True)
+                ]
+                bar.update(len(rows), way.method)
+    return found
+
+
+def _row(names: Sequence[str], values: Mapping[str, float]) -> list[float]:
+    return [values.get(name, 0.0) for name in names]
+
+
+def _write_means(
+    session: Session, way: Explainer, means: MeanMaps, edges: Array, of: tuple[str, str], out: Path
+) -> list[Path]:
+    """Write the mean maps of one method as arrays and as a picture."""
+    about, (name, unit) = session.metadata, of
+    path = out / f"{way.name}_by_target.npz"
+    with atomic_path(path) as part, part.open("wb") as file:
+        np.savez_compressed(
+            file, edges=edges, samples=means.counts, mean=means.mean.astype(np.float32),
+            strength=means.strength.astype(np.float32),
+        )  # fmt: skip
+    suffix = "" if unit == "1" else f" {unit}"
+    picture = figures.mean_maps(
+        means.mean[:, 0],
+        [f"{name} = {low:.3g}" + (f" to {high:.3g}" if high > low else "") + suffix for low, high in edges],
+        axes=get(about.task).axes(about.as_dict()["input"]), title=f"mean {way.method}",
+        unit=unit_of(way.method, about.targets[about.explained].unit, about.input.unit),
+    )  # fmt: skip
+    return [path, save(picture, path.with_suffix(".png"))]

@@ -70,11 +70,10 @@ def subjects(session: Session, question: Question, prediction: Array, count: int
     attributes = {"input": about.as_dict()["input"]} if source is None else source.attributes
     found = []
     for number, (name, image) in enumerate(zip(question.names[:count], question.images, strict=False)):
-        row = {} if source is None else {key: float(v[number]) for key, v in source.coordinates.items()}
+        row = {} if source is None else {k: float(v[question.rows[number]]) for k, v in source.coordinates.items()}
         answer, place = prediction[number], None
         if answer.ndim == 3:
-            image, place = _part(session, image, answer[0])
-            answer = session.run(image[None])["prediction"][0]
+            image, answer, place = _part(session, image, answer)
         found.append(Subject(name, image, answer, place, attributes, row))
     return found
 
@@ -153,13 +152,11 @@ def _scores(
     return {**record, "share": localisation.shares(own, regions)}
 
 
-def _part(session: Session, image: Array, prediction: Array) -> tuple[Array, Array]:
-    """The part of a field around its strongest answer, of the model's size, and y and x of that answer in it."""
-    size = session.metadata.input.shape[1:]
-    pixel = np.array(np.unravel_index(np.argmax(prediction), prediction.shape))
-    if image.shape[1:] == size:
-        return image, pixel
-    (tile,), _ = tiles_around(image, pixel[None], size)
-    # A tile alone is answered a little otherwise near its border: what is explained is its own strongest answer.
-    alone = session.run(tile[None])["prediction"][0, 0]
-    return tile, np.array(np.unravel_index(np.argmax(alone), alone.shape))
+def _part(session: Session, image: Array, answer: Array) -> tuple[Array, Array, Array]:
+    """The part of a field around its strongest answer, the answer to it, and y and x of the strongest there."""
+    if image.shape[1:] != session.metadata.input.shape[1:]:
+        strongest = np.unravel_index(np.argmax(answer[0]), answer.shape[1:])
+        (image,), _ = tiles_around(image, np.array([strongest]), session.metadata.input.shape[1:])
+        # Near its border a part alone is answered a little otherwise: what is explained is its own strongest answer.
+        answer = session.run(image[None])["prediction"][0]
+    return image, answer, np.array(np.unravel_index(np.argmax(answer[0]), answer.shape[1:]))

@@ -41,8 +41,9 @@ def mean_image(
         kept = _kept(runs.download(store, run_id, "bundle"), shape)
         if kept is not None:
             return kept, "mean of the training images"
-    if question.source is not None and len(question.source) > 1 and question.images.shape[1:] == shape:
-        return question.images.mean(axis=0, dtype=np.float64).astype(np.float32), "mean of the samples asked about"
+    if question.source is not None and len(question.source) > 1:
+        mean = question.source.images.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return mean, "mean of the data set that is explained"
     return None, "unknown: a model file alone does not hold it; give --background DATA.zarr, or the model's run"
 
 
@@ -58,7 +59,7 @@ def _kept(folder: Path, shape: tuple[int, int, int]) -> NDArray[np.float32] | No
 
     with safe_open(folder / "weights.safetensors", framework="numpy") as file:
         for name in sorted(file.keys(), reverse=True):
-            if name.endswith(".pixel_mean"):
+            if name.endswith((".baseline", ".pixel_mean")):
                 values = np.asarray(file.get_tensor(name), np.float32)
                 if values.shape == shape and values.any():
                     return values

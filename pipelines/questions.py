@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +61,9 @@ class Question:
     about : mapping
         What decoding needs to know of a measured map, see `stm_models.tasks.base.Prepared`.
     source : Samples or None
-        The rows themselves, where the input is a data set.
+        The whole data set, where the input is one.
+    rows : (S,) int
+        Which of its samples the images are.
     """
 
     images: NDArray[np.float32]
@@ -71,6 +73,7 @@ class Question:
     truth: list[dict[str, Any]] | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     source: Samples | None = None
+    rows: Sequence[int] | NDArray[np.int64] = ()
 
 
 def parse_channel(text: str) -> int | str:
@@ -211,8 +214,8 @@ def _from_data_set(path: Path, session: Session, reading: Reading) -> Question:
         rows = rows[list(reading.samples)]
     task = get(session.metadata.task)
     truth = [task.truth(samples, int(row)) for row in rows]
-    chosen = samples.subset(rows)
-    return Question(chosen.images, [f"sample-{row:05d}" for row in rows], truth=truth, source=chosen)
+    names = [f"sample-{row:05d}" for row in rows]
+    return Question(samples.images[rows], names, truth=truth, source=samples, rows=rows)
 
 
 def _file_name(path: Path, raw: RawMap) -> str:

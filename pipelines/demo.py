@@ -162,7 +162,7 @@ def _train(store: Store, chosen: settings.Settings, config: TrainConfig, parts: 
 def _ask(client: Client, onnx: Path, fresh: Path, out: Path) -> dict[str, Any]:
     """Ask the server about one fresh state, explained; measure how long a plain answer takes."""
     session = Session(onnx)
-    question = questions.read_question(fresh, session, questions.Reading(sample=0))
+    question = questions.read_question(fresh, session, questions.Reading(samples=(0,)))
     explanation = session.metadata.explanations[0]
     outputs = client.infer(question.images, ("prediction", "distance", explanation))
     answers = asking.answer_from(session, question, outputs)

@@ -280,6 +280,8 @@ class Task(ABC):
         Whether images may be larger or smaller than those of the training.
     unlabelled : bool
         Whether measured maps without labels may take part in the training.
+    compared : (str, str) or None
+        Two of `regions` between which attention is said to move.
     """
 
     name: ClassVar[str]
@@ -298,6 +300,7 @@ class Task(ABC):
     any_size: ClassVar[bool] = False
     unlabelled: ClassVar[bool] = False
     simulation: ClassVar[type[Config]]
+    compared: ClassVar[tuple[str, str] | None] = None
 
     @abstractmethod
     def plan(self, config: Any) -> Plan:
@@ -474,6 +477,42 @@ class Task(ABC):
         ``attributes`` are the data set's, ``row`` every coordinate of the sample. By name, the innermost first.
         """
         return {}
+
+    def regions(
+        self, attributes: Mapping[str, Any], row: Mapping[str, float], shape: tuple[int, int], place: Array | None
+    ) -> dict[str, Array]:
+        """Return parts of one image that a map may lie on: (y, x) bool by name, none overlapping another.
+
+        Parameters
+        ----------
+        attributes, row : mapping
+            As for `marks`; of a single file ``attributes`` has ``input`` alone and ``row`` nothing.
+        shape : (height, width)
+        place : (2,), px, or None
+            y and x of what is explained in an answered map.
+        """
+        return {}
+
+    def explained_value(
+        self, answer: Callable[[Array], Array], explained: int, prediction: Array, place: Array | None
+    ) -> Callable[[Array], Array]:
+        """Return images (S, C, y, x) -> (S,), the number that an explanation of one image is about.
+
+        Parameters
+        ----------
+        answer : callable
+            Images in, predictions out.
+        explained : int
+            Index of the target, where the answer is numbers.
+        prediction : (T,) or (1, y, x)
+            The answer to the image.
+        place : (2,), px, or None
+            y and x of what is explained in an answered map.
+        """
+        if place is None:
+            return lambda images: np.asarray(answer(images))[:, explained]
+        y, x = (round(float(part)) for part in place)
+        return lambda images: np.asarray(answer(images))[:, 0, y, x]
 
     def pictures(self, data: OpenDataSet) -> Pictures:
         """Draw what only this task knows about a data set; numbers go beside the figures."""

@@ -157,7 +157,7 @@ def test_judging_without_unseen_values(made):
 def test_answers_of_a_data_set(made):
     folder = made[0]
     session = Session(folder / "model.onnx")
-    question = questions.read_question(folder / "data.zarr", session, questions.Reading(sample=3))
+    question = questions.read_question(folder / "data.zarr", session, questions.Reading(samples=(3,)))
     answers, outputs = asking.answer(session, question, "gradient")
     assert answers[0]["places"] == answers[0]["true"]["places"]
     written = asking.write_answers(folder / "one", session, question, answers, "gradient", outputs)
@@ -224,7 +224,7 @@ def test_a_higher_neighbour_two_pixels_away_is_not_explained_instead(made):
 
 def test_more_places_than_are_explained_are_told(made, tmp_path, monkeypatch):
     session = Session(made[0] / "model.onnx")
-    question = questions.read_question(made[0] / "data.zarr", session, questions.Reading(sample=2))
+    question = questions.read_question(made[0] / "data.zarr", session, questions.Reading(samples=(2,)))
     count = len(asking.answer(session, question)[0][0]["places"])
     assert count == 3
     monkeypatch.setattr(asking, "PLACES_AT_MOST", 2)

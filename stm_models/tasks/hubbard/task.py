@@ -40,6 +40,7 @@ class HubbardTask(RegressionTask):
     )
     default_network: ClassVar[str] = "lattice"
     simulation: ClassVar[type[Config]] = HubbardSimulation
+    compared: ClassVar[tuple[str, str] | None] = ("central moiré peaks", "Bragg peaks")
 
     def plan(self, config: HubbardSimulation) -> Plan:
         """Lay out chains of self-consistent states along U, one structure each."""
@@ -125,6 +126,18 @@ class HubbardTask(RegressionTask):
         from stm_models.tasks.hubbard.pictures import marks
 
         return marks(attributes, row)
+
+    def regions(
+        self,
+        attributes: Mapping[str, Any],
+        row: Mapping[str, float],
+        shape: tuple[int, int],
+        place: NDArray[Any] | None,
+    ) -> dict[str, NDArray[Any]]:
+        """Return central moiré peaks and Bragg peaks, see `stm_models.tasks.hubbard.regions`."""
+        from stm_models.tasks.hubbard.regions import regions
+
+        return regions(attributes, row, shape)
 
     def pictures(self, data: OpenDataSet) -> Pictures:
         """Draw bands, density of states and LDOS, see `stm_models.tasks.hubbard.pictures`."""

@@ -55,6 +55,7 @@ class ImpurityTask(Task):
     any_size: ClassVar[bool] = True
     unlabelled: ClassVar[bool] = True
     simulation: ClassVar[type[Config]] = ImpuritySimulation
+    compared: ClassVar[tuple[str, str] | None] = ("core", "rings")
 
     def plan(self, config: ImpuritySimulation) -> Plan:
         """Lay out independent fields, each a group of its own."""
@@ -190,6 +191,24 @@ class ImpurityTask(Task):
     def channel_names(self, input_spec: Mapping[str, Any]) -> list[str]:
         """Name the channels by their bias."""
         return [f"{1000 * bias:+.4g} mV" for bias in input_spec["biases"]]
+
+    def regions(
+        self, attributes: Mapping[str, Any], row: Mapping[str, float], shape: tuple[int, int], place: Array | None
+    ) -> dict[str, Array]:
+        """Return core and rings of the explained impurity."""
+        from stm_models.tasks.impurity.occlusion import regions
+
+        return {} if place is None else regions(shape, place)
+
+    def explained_value(
+        self, answer: Callable[[Array], Array], explained: int, prediction: Array, place: Array | None
+    ) -> Callable[[Array], Array]:
+        """Return the highest score within 2 px of the explained impurity, on a scale that other scores do not move."""
+        from stm_models.tasks.impurity.occlusion import peak_score
+
+        if place is None:
+            return super().explained_value(answer, explained, prediction, place)
+        return peak_score(answer, prediction, place)
 
     def search_space(self) -> Space:
         """Learning rate and weight decay, whatever the network."""

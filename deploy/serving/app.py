@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from deploy.serving import page
 from deploy.serving.invocations import decode_invocation, encode_predictions
 from deploy.serving.protocol import HEADER, decode_request, encode_response
 from deploy.serving.security import Guard
@@ -53,6 +55,7 @@ def create_app(
     max_rows: int = MAX_ROWS,
     hosts: Collection[str] | None = None,
     token: str | None = None,
+    examples: str | Path | None = None,
 ) -> Starlette:
     """Build the application that serves ``models``.
 
@@ -66,6 +69,8 @@ def create_app(
         Largest request.
     hosts, token
         See `deploy.serving.security.Guard`.
+    examples : path, optional
+        Folder of files that the page offers.
 
     Raises
     ------
@@ -80,7 +85,8 @@ def create_app(
     handlers = _Handlers(dict(models), decode, max_body_bytes, max_rows)
     model = "/v2/models/{model}"
     routes = [
-        Route("/", handlers.index),
+        *page.page_routes(models, examples=examples),
+        Route("/v2/models", handlers.index),
         Route("/ping", handlers.ping),
         Route("/invocations", handlers.invocations, methods=["POST"]),
         Route("/v2", handlers.server),
@@ -96,7 +102,7 @@ def create_app(
         ]
     return Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, hosts=hosts, token=token)],
+        middleware=[Middleware(Guard, hosts=hosts, token=token, open_paths=page.OPEN)],
         exception_handlers={
             InputError: _bad_input,
             HTTPException: _http_error,
@@ -114,10 +120,24 @@ class _Handlers:
         self.pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="stm-infer")
 
     async def index(self, request: Request) -> Response:
-        paths = ["GET /v2", "GET /v2/health/live", "GET /v2/health/ready", "GET /ping", "POST /invocations"]
+        paths = [
+            "GET /",
+            "GET /v2",
+            "GET /v2/models",
+            "GET /v2/health/live",
+            "GET /v2/health/ready",
+            "GET /ping",
+            "POST /invocations",
+        ]
         for name in self.models:
             base = f"/v2/models/{name}"
-            paths += [f"GET {base}", f"GET {base}/ready", f"POST {base}/infer", f"POST {base}/explain"]
+            paths += [
+                f"GET {base}",
+                f"GET {base}/ready",
+                f"POST {base}/infer",
+                f"POST {base}/explain",
+                f"POST {base}/ask",
+            ]
         return JSONResponse({"models": list(self.models), "endpoints": paths})
 
     async def ping(self, request: Request) -> Response:

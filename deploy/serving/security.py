@@ -36,12 +36,21 @@ class Guard:
         Names that the Host header may have, any port; ``None`` for any. A page of another site that
         resolves its own name to this machine is stopped by it.
     token : str or None
-        Bearer token that every path but `OPEN_PATHS` needs.
+        Bearer token that every path but `OPEN_PATHS` and ``open_paths`` needs.
+    open_paths : collection of str
+        Paths that hold nothing that the token guards.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str] | None = None, token: str | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        hosts: Collection[str] | None = None,
+        token: str | None = None,
+        open_paths: Collection[str] = (),
+    ) -> None:
         self.app = app
         self.hosts = None if hosts is None else frozenset(host.lower() for host in hosts)
+        self.open_paths = frozenset((*OPEN_PATHS, *open_paths))
         self.expected = None if token is None else f"Bearer {token}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,7 +75,7 @@ class Guard:
         if self.hosts is not None and (len(hosts) != 1 or _name(hosts[0]) not in self.hosts):
             text = f"the Host header must name one of {', '.join(sorted(self.hosts))}"
             return JSONResponse({"error": text}, 403, headers=close)
-        if self.expected is not None and path not in OPEN_PATHS:
+        if self.expected is not None and path not in self.open_paths:
             given = headers.getlist("authorization")
             if len(given) != 1 or not hmac.compare_digest(given[0].encode("latin-1"), self.expected):
                 text = "a valid token is needed: send 'Authorization: Bearer TOKEN'"

@@ -59,7 +59,7 @@ class Client:
     def model(self) -> str:
         """Name of the model that is asked."""
         if self._model is None:
-            names = self._json("/").get("models")
+            names = self._json("/v2/models").get("models")
             if not isinstance(names, list) or not names:
                 raise InputError(f"{self.url} names no model: give model=NAME")
             self._model = str(names[0])

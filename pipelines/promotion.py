@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.serving.asking import predict_all
 from deploy.serving.session import Session
-from pipelines.asking import predict_all
 from pipelines.fitting import Parts, baseline_scores, load_parts
 from pipelines.publishing import CHAMPION, best_run, model_name, published
 from pipelines.robustness import better_baselines, judged_metric, judged_sets, robust_scores

@@ -49,6 +49,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8080, help="0 picks a free one (default: %(default)s)")
     parser.add_argument("--provider", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="threads of one run (default: every core)")
+    parser.add_argument("--examples", metavar="DIR", help="folder of files that the page offers to try")
     parser.add_argument("--token-file", metavar="F", help="file with the bearer token that requests must carry")
 
 
@@ -68,7 +69,7 @@ def serve_file(path: str | Path, arguments: argparse.Namespace, name: str | None
     if session.provider_note:
         print(session.provider_note, file=sys.stderr)
     chosen: str = arguments.name or name or f"stm-{session.metadata.task}"
-    serve({chosen: session}, arguments.host, arguments.port, token)
+    serve({chosen: session}, arguments.host, arguments.port, token, examples=arguments.examples)
     return chosen
 
 

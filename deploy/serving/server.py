@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from deploy.serving.app import MAX_BODY_BYTES, MAX_ROWS, Decode, create_app, task_answers
@@ -25,6 +26,7 @@ def serve(
     decode: Decode | None = task_answers,
     max_body_bytes: int = MAX_BODY_BYTES,
     max_rows: int = MAX_ROWS,
+    examples: str | Path | None = None,
     ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve ``models`` until SIGINT or SIGTERM; to be called from the main thread.
@@ -39,7 +41,7 @@ def serve(
         0 picks a free one.
     token : str, optional
         Bearer token that requests must carry.
-    decode, max_body_bytes, max_rows
+    decode, max_body_bytes, max_rows, examples
         See `deploy.serving.app.create_app`.
     ready : callable, optional
         Called with the address once requests are answered; by default it is printed on stderr.
@@ -49,7 +51,7 @@ def serve(
     InputError
         When the port is taken or may not be used, or a token is missing.
     """
-    app = _prepared(models, host, token, decode, max_body_bytes, max_rows)
+    app = _prepared(models, host, token, decode, max_body_bytes, max_rows, examples)
     listener, url = listen(host, port)
     with listener:
         until_signal(app, listener, lambda: (ready or _announcer(models))(url))
@@ -65,12 +67,13 @@ def running(
     decode: Decode | None = task_answers,
     max_body_bytes: int = MAX_BODY_BYTES,
     max_rows: int = MAX_ROWS,
+    examples: str | Path | None = None,
 ) -> Iterator[str]:
     """Serve ``models`` from a thread of this process while the block runs; yields the address.
 
     Parameters and errors as in `serve`.
     """
-    app = _prepared(models, host, token, decode, max_body_bytes, max_rows)
+    app = _prepared(models, host, token, decode, max_body_bytes, max_rows, examples)
     listener, url = listen(host, port)
     with listener, beside(app, listener):
         yield url
@@ -83,6 +86,7 @@ def _prepared(
     decode: Decode | None,
     max_body_bytes: int,
     max_rows: int,
+    examples: str | Path | None,
 ) -> Any:
     """Build the application with its models warmed up."""
     app = create_app(
@@ -92,6 +96,7 @@ def _prepared(
         max_rows=max_rows,
         hosts=_hosts(host, token),
         token=token,
+        examples=examples,
     )
     for session in models.values():
         session.warm_up()

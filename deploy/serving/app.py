@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +118,6 @@ def create_app(
     decode: Decode | None = task_answers,
     limits: Limits = Limits(),  # noqa: B008
     schedule: Schedule = Schedule(),  # noqa: B008
-    max_body_bytes: int | None = None,
-    max_rows: int | None = None,
     hosts: Collection[str] | None = None,
     token: str | None = None,
     examples: str | Path | None = None,
@@ -136,8 +133,6 @@ def create_app(
         Makes the answers of ``/explain`` from the outputs and the model's metadata.
     limits, schedule
         What may be asked for, and how it is computed.
-    max_body_bytes, max_rows : int, optional
-        Instead of those in ``limits``.
     hosts, token
         See `deploy.serving.security.Guard`.
     examples : path, optional
@@ -151,10 +146,6 @@ def create_app(
         Without models, or with a name that cannot stand in an address.
     """
     catalog = models if isinstance(models, Catalog) else Catalog.of(models)
-    if max_body_bytes is not None:
-        limits = replace(limits, body_bytes=max_body_bytes)
-    if max_rows is not None:
-        limits = replace(limits, rows=max_rows)
     counters, buckets, row = cells or (None, None, 0)
     metrics = Metrics(list(catalog.models), counters, row)
     compute = Compute(limits, metrics, schedule)

@@ -113,9 +113,7 @@ def _compute(loaded: Loaded, names: tuple[str, ...], jobs: list[_Job]) -> list[O
     return results
 
 
-def _one(
-    loaded: Loaded, names: tuple[str, ...], image: NDArray[np.float32], focus: NDArray[Any] | None
-) -> Outputs:
+def _one(loaded: Loaded, names: tuple[str, ...], image: NDArray[np.float32], focus: NDArray[Any] | None) -> Outputs:
     return loaded.session.run(image, names) if focus is None else loaded.session.run(image, names, focus)
 
 

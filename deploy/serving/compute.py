@@ -63,7 +63,7 @@ class Schedule:
 class Compute:
     """Runs models for requests, and refuses more of them than it may hold."""
 
-    def __init__(self, limits: Limits, metrics: Metrics, schedule: Schedule = Schedule()) -> None:  # noqa: B008
+    def __init__(self, limits: Limits, metrics: Metrics, schedule: Schedule = Schedule()) -> None:
         self._limits, self._metrics, self._schedule = limits, metrics, schedule
         # Two at least: one request is read and written while another one computes.
         self._pool = ThreadPoolExecutor(schedule.threads or max(2, cores()), thread_name_prefix="stm-infer")
@@ -120,10 +120,8 @@ class Compute:
     def _timed(self, loaded: Loaded, key: Any, image: NDArray[np.float32], focus: NDArray[Any] | None) -> Outputs:
         began = time.thread_time()  # other processes' load tells nothing about the model
         names = key[0]
-        if focus is None:
-            outputs = loaded.session.run(image, names)
-        else:
-            outputs = loaded.session.run(image, names, focus)
+        run = loaded.session.run
+        outputs = run(image, names) if focus is None else run(image, names, focus)
         seconds = time.thread_time() - began
         count, mean = loaded.times.get(key, (0, 0.0))
         if count or len(loaded.times) < 256:
@@ -133,4 +131,3 @@ class Compute:
     def _count(self, rows: int) -> None:
         self._rows += rows
         self._metrics.gauge("queue_rows", self._rows)
-

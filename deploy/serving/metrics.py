@@ -104,8 +104,12 @@ class Metrics:
         lines = [*_head("stm_requests_total", "counter", "Answered requests.")]
         for (route, status), place in self._request.items():
             if total[place]:
-                lines.append(_line("stm_requests_total", {"route": route, "status": str(status or "other")}, total[place]))
-        lines += _head("stm_request_seconds", "histogram", "From the first byte of a request to the last of its answer.")
+                lines.append(
+                    _line("stm_requests_total", {"route": route, "status": str(status or "other")}, total[place])
+                )
+        lines += _head(
+            "stm_request_seconds", "histogram", "From the first byte of a request to the last of its answer."
+        )
         for route, first in self._latency.items():
             counts = np.cumsum(total[first : first + len(BUCKETS) + 1])
             if counts[-1]:
@@ -115,7 +119,9 @@ class Metrics:
                 lines.append(_line("stm_request_seconds_count", {"route": route}, counts[-1]))
         for kind, text in _PER_MODEL.items():
             lines += _head(f"stm_{kind}_total", "counter", text)
-            lines += [_line(f"stm_{kind}_total", {"model": name}, total[self._places[kind, name]]) for name in self.models]
+            lines += [
+                _line(f"stm_{kind}_total", {"model": name}, total[self._places[kind, name]]) for name in self.models
+            ]
         for name, (kind, text) in _OF_PROCESS.items():
             full = f"stm_{name}_total" if kind == "counter" else f"stm_{name}"
             lines += [*_head(full, kind, text), _line(full, {}, total[self._places[name,]])]

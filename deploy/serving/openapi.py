@@ -70,7 +70,7 @@ def describe(models: Sequence[str], version: str, needs_token: bool) -> dict[str
         "info": {
             "title": "stm-lab",
             "version": version,
-            "description": "Open Inference Protocol V2 with binary tensors, explanations, and MLflow's scoring protocol.",
+            "description": "Open Inference Protocol V2 with binary tensors, explanations, MLflow's scoring protocol.",
         },
         "paths": paths,
         "components": {"schemas": _schemas()},
@@ -96,9 +96,7 @@ def _text(summary: str, kind: str, *, free: bool = False) -> dict[str, Any]:
     return _with_errors({"summary": summary, "responses": {"200": answer}}, (415, *(() if free else (429,))), free)
 
 
-def _post(
-    summary: str, request: str, answer: str, *, missing: bool = False, binary: bool = True
-) -> dict[str, Any]:
+def _post(summary: str, request: str, answer: str, *, missing: bool = False, binary: bool = True) -> dict[str, Any]:
     given: dict[str, Any] = {"application/json": {"schema": {"$ref": f"#/components/schemas/{request}"}}}
     content: dict[str, Any] = {"application/json": {"schema": {"$ref": f"#/components/schemas/{answer}"}}}
     operation: dict[str, Any] = {"summary": summary}

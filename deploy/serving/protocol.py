@@ -10,7 +10,7 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,7 +117,8 @@ def decode_request(
         tensor = mapping(item, f"inputs[{index}]")
         match tensor.get("name"):
             case "image":
-                kinds, check = FLOATS, lambda shape: check_shape(shape, image, max_rows)
+                kinds: tuple[str, ...] = FLOATS
+                check: Callable[[tuple[int, ...]], None] = lambda shape: check_shape(shape, image, max_rows)  # noqa: E731
             case "focus":
                 kinds, check = INTEGERS, lambda shape: _check_focus(shape, max_rows)
             case name:

@@ -28,7 +28,7 @@ class Refused(HTTPException):
     headers : mapping, optional
     """
 
-    def __init__(self, status: int, message: str, *, close: bool = False, headers: Mapping[str, str] = {}) -> None:  # noqa: B006
+    def __init__(self, status: int, message: str, *, close: bool = False, headers: Mapping[str, str] = {}) -> None:
         super().__init__(status, message, headers={**headers, **({"connection": "close"} if close else {})})
 
 

@@ -19,6 +19,7 @@ from deploy.serving.openapi import describe
 from deploy.serving.process import open_files, processor_seconds, resident_bytes
 from deploy.serving.protocol import HEADER
 from deploy.serving.refusals import Refused, refusal
+from deploy.serving.security import OPEN_PATHS
 from deploy.serving.strict_json import dump_json
 from stm_models.errors import InputError
 
@@ -59,7 +60,7 @@ def build_routes(
 
 def route_label(path: str) -> str:
     """Return what a request to ``path`` is counted as."""
-    if path in ("/ping", "/v2/health/live", "/v2/health/ready") or (path.startswith("/v2/") and path.endswith("/ready")):
+    if path in OPEN_PATHS or (path.startswith("/v2/") and path.endswith("/ready")):
         return "health"
     if path.startswith("/v2/models/"):
         for end in ("infer", "explain"):

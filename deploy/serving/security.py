@@ -68,7 +68,6 @@ class Guard:
         open_paths: Collection[str] = OPEN_PATHS,
     ) -> None:
         self.hosts = None if hosts is None else frozenset(host.lower() for host in hosts)
-        self.open_paths = frozenset((*OPEN_PATHS, *open_paths))
         self.expected = None if token is None else f"Bearer {token}".encode()
         self.rate = rate
         self.open_paths = frozenset(path for path in open_paths if path == "/" or not path.endswith("/"))

@@ -113,7 +113,9 @@ class Session:
         chosen = None if focus is None else self._check_focus(focus, len(batch))
         results: dict[str, NDArray[np.float32]] = {}
         for part, kept, focusable in self._plan(names):
-            feed = {INPUT: batch} if chosen is None or not focusable else {INPUT: batch, FOCUS: chosen}
+            feed: dict[str, NDArray[Any]] = {INPUT: batch}
+            if chosen is not None and focusable:
+                feed[FOCUS] = chosen
             results.update(zip(kept, self._compute(part, kept, feed), strict=True))
         for name, values in results.items():
             if not np.isfinite(values).all():
@@ -134,7 +136,7 @@ class Session:
         self, part: onnxruntime.InferenceSession, names: list[str], feed: dict[str, NDArray[Any]]
     ) -> list[NDArray[np.float32]]:
         if self.provider == "cpu":
-            return part.run(names, feed, self._options)  # type: ignore[no-any-return]
+            return part.run(names, feed, self._options)
         # Bound, the results are copied once, from the device straight to where they are read.
         binding = part.io_binding()
         for name, values in feed.items():
@@ -142,7 +144,7 @@ class Session:
         for name in names:
             binding.bind_output(name, "cpu")
         part.run_with_iobinding(binding, self._options)
-        return binding.copy_outputs_to_cpu()  # type: ignore[no-any-return]
+        return binding.copy_outputs_to_cpu()
 
     def _output_sets(self) -> list[tuple[str, ...]]:
         """Return the sets of outputs that have a graph of their own, the smallest first.

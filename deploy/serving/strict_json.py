@@ -1,4 +1,4 @@
-"""JSON as it may come from anybody: read strictly, and written fast, by pydantic's own parser (no recursion, no NaN)."""
+"""JSON as it may come from anybody: read strictly, and written, by pydantic's own fast parser."""
 
 from __future__ import annotations
 

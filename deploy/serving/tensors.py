@@ -1,4 +1,4 @@
-"""One tensor of the Open Inference Protocol V2: a JSON object, with its numbers in it or as raw bytes after the JSON."""
+"""One tensor of the Open Inference Protocol V2: a JSON object, with its numbers in it or as raw bytes after it."""
 
 from __future__ import annotations
 

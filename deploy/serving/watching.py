@@ -6,10 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from deploy.serving.catalog import Version
+from deploy.serving.catalog import Catalog, Opener, Version
+from deploy.serving.metrics import Metrics
 from deploy.serving.refusals import LOG
 
-__all__ = ["Resolver", "Watcher"]
+__all__ = ["Resolver", "Watcher", "following"]
 
 Resolver = Callable[[str], Version]
 """Says which version an address (``models:/NAME@ALIAS``) names now, and fetches its file."""
@@ -97,3 +98,41 @@ class Watcher:
     def _run(self) -> None:
         while not self._stop.wait(self._seconds):
             self.poll()
+
+
+def following(
+    addresses: Mapping[str, str], catalog: Catalog, opener: Opener, resolve: Resolver | None, seconds: float
+) -> Callable[[Metrics], Watcher]:
+    """Return what makes, from a server's metrics, the watcher that keeps ``catalog`` up to date.
+
+    Parameters
+    ----------
+    addresses : mapping of str to str
+        Address by the name of its model.
+    opener : Opener
+        Loads a version's file.
+    resolve : Resolver, optional
+        Without one nothing is followed.
+    seconds : float
+        Between two polls.
+    """
+    versions = {name: model.current.label for name, model in catalog.models.items()}
+
+    def make(metrics: Metrics) -> Watcher:
+        def offer(name: str, version: Version) -> bool:
+            taken = catalog.models[name].offer(version, opener)
+            metrics.event("swaps" if taken else "refused", name)
+            return taken
+
+        def failed(name: str, reason: str) -> None:
+            catalog.models[name].problem = reason
+            if reason:
+                metrics.event("poll_failures", name)
+
+        return Watcher(addresses if resolve else {}, versions, resolve or _nobody, offer, failed, seconds)
+
+    return make
+
+
+def _nobody(address: str) -> Version:
+    raise LookupError(f"nobody resolves {address}")

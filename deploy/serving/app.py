@@ -16,6 +16,7 @@ from deploy.serving import page
 from deploy.serving.body import Bodies
 from deploy.serving.catalog import Catalog, Model
 from deploy.serving.compute import Compute, Schedule
+from deploy.serving.express import Express
 from deploy.serving.inference import Answer, Decode, Inference, task_answers
 from deploy.serving.limits import Limits
 from deploy.serving.metrics import Metrics
@@ -42,7 +43,8 @@ class Application:
         (label, handler, model) by path, of routes that take POST.
     guard : Guard
     metrics : Metrics
-    compute : Compute
+    express : Express
+        The shortest way, for connections that know it.
     """
 
     def __init__(
@@ -51,9 +53,9 @@ class Application:
         hot: Mapping[str, tuple[str, Any, Model]],
         guard: Guard,
         metrics: Metrics,
-        compute: Compute,
+        express: Express,
     ) -> None:
-        self.cold, self.hot, self.guard, self.metrics, self.compute = cold, dict(hot), guard, metrics, compute
+        self.cold, self.hot, self.guard, self.metrics, self.express = cold, dict(hot), guard, metrics, express
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -162,4 +164,5 @@ def create_app(
         hot[f"/v2/models/{name}/infer"] = ("infer", inference.infer, model)
         hot[f"/v2/models/{name}/explain"] = ("explain", inference.explain, model)
     hot["/invocations"] = ("invocations", inference.invocations, catalog.first)
-    return Application(cold, hot, guard, metrics, compute)
+    paths = {f"/v2/models/{name}/infer".encode(): model for name, model in catalog.models.items()}
+    return Application(cold, hot, guard, metrics, Express(paths, guard, metrics, compute))

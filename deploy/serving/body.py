@@ -35,24 +35,26 @@ class Bodies:
         declared = headers.get(b"content-length")
         if declared is not None and declared.isdigit() and int(declared[:19]) > self.limits.body_bytes:
             raise self._too_large()
+        # A body that does not come at all is the connection's to notice: see `deploy.serving.connection`.
+        message = await receive()
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            body: bytes = message.get("body", b"")
+            self._take(0, len(body))
+            return body
         parts: list[bytes] = []
         size = 0
         try:
             async with asyncio.timeout(self.limits.body_seconds):
                 while True:
-                    message = await receive()
                     if message["type"] == "http.disconnect":
                         raise Refused(400, "the client closed the connection before its body ended", close=True)
                     part = message.get("body", b"")
+                    self._take(size, len(part))
                     size += len(part)
-                    self.held += len(part)
-                    if size > self.limits.body_bytes:
-                        raise self._too_large()
-                    if self.held > self.limits.total_bytes:
-                        raise busy("the bodies of all requests together are too large", close=True)
                     parts.append(part)
                     if not message.get("more_body", False):
-                        return parts[0] if len(parts) == 1 else b"".join(parts)
+                        return b"".join(parts)
+                    message = await receive()
         except TimeoutError:
             self.release(size)
             text = f"the body did not arrive within {self.limits.body_seconds:g} s: send it faster, or less of it"
@@ -64,6 +66,13 @@ class Bodies:
     def release(self, size: int) -> None:
         """Forget ``size`` bytes that were read."""
         self.held -= size
+
+    def _take(self, size: int, more: int) -> None:
+        if size + more > self.limits.body_bytes:
+            raise self._too_large()
+        if self.held + more > self.limits.total_bytes:
+            raise busy("the bodies of all requests together are too large", close=True)
+        self.held += more
 
     def _too_large(self) -> Refused:
         text = f"the body is larger than {self.limits.body_bytes} bytes: send fewer images at a time"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from deploy.serving.contract import INPUT
+from deploy.serving.heads import Heads
 from deploy.serving.process import give_back
 from deploy.serving.refusals import LOG
 from deploy.serving.session import Session
@@ -38,13 +39,14 @@ class Loaded:
 
     Whoever answers a request holds one of these from its first byte to its last, so that nothing is mixed; a version
     that was taken out of service goes when nobody holds it any more. ``times`` are how often and how long in seconds
-    (outputs, rows) were computed.
+    (outputs, rows) were computed, ``heads`` the requests seen.
     """
 
     label: str
     session: Session
     since: str
     times: dict[Any, tuple[int, float]] = field(default_factory=dict)
+    heads: Heads = field(default_factory=Heads)
 
 
 class Model:

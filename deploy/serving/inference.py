@@ -61,9 +61,19 @@ class Inference:
         body = await self.bodies.read(headers, receive)
         try:
             loaded = model.current
+            length = headers.get(_HEADER, b"")
+            offset = int(length) if length.isdigit() and len(length) < 8 else -1
+            head = loaded.heads.find(body, offset) if offset > 0 else None
+            if head is not None:
+                outputs = await self.compute.run(loaded, head.image(body, offset), head.names)
+                self.metrics.rows(model.name, head.rows)
+                text, tensors = head.answer(model.name, loaded.label, outputs)
+                return Answer(b"".join((text, *tensors)), _BINARY, len(text))
             asked = await self._asked(body, headers, loaded)
             names = asked.outputs or loaded.session.output_names
             outputs = await self.compute.run(loaded, asked.image, names, asked.focus)
+            if offset > 0:
+                loaded.heads.remember(body, offset, asked, names)
             self.metrics.rows(model.name, len(asked.image))
             return await self._written(model, loaded, outputs, asked)
         finally:

@@ -159,7 +159,7 @@ def _config(app: object, tls: Tls | None, limits: Limits) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         loop="asyncio" if sys.platform == "win32" else "uvloop",
-        http=connection_class(limits),
+        http=connection_class(limits, getattr(app, "express", None)),
         ws="none",
         lifespan="off",
         log_config=None,

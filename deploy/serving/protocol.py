@@ -11,8 +11,7 @@ References
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +26,7 @@ __all__ = ["HEADER", "InferRequest", "decode_request", "decode_response", "encod
 HEADER = "Inference-Header-Content-Length"
 
 
-@dataclass(frozen=True, slots=True)
-class InferRequest:
+class InferRequest(NamedTuple):
     """A checked request.
 
     Attributes
@@ -204,7 +202,10 @@ def _split(body: bytes, header_length: str | None) -> tuple[dict[str, Any], memo
 def _join(head: Mapping[str, Any], raws: Sequence[memoryview | None]) -> tuple[bytes, int | None]:
     text = dump_json(head)
     binary = [raw for raw in raws if raw is not None]
-    return b"".join((text, *binary)), len(text) if any(binary) else None
+    if not any(binary):
+        return text, None
+    text += b" " * (-len(text) % 16)  # so that the first tensor lies aligned in memory and needs no copy
+    return b"".join((text, *binary)), len(text)
 
 
 def _check_focus(shape: tuple[int, ...], max_rows: int | None) -> None:

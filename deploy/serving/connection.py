@@ -19,7 +19,7 @@ __all__ = ["HEAD_BYTES", "HEAD_SECONDS", "connection_class"]
 HEAD_BYTES = 32 * 1024
 """Of the request line and the header lines together."""
 HEAD_SECONDS = 10.0
-"""For them to arrive."""
+"""For them to arrive, or as long as a body may take, whichever is less."""
 _READ_SECONDS = 30.0
 """For a client to go on reading an answer."""
 _MOST_LINES = 256
@@ -71,7 +71,8 @@ class _Connection(HttpToolsProtocol):
             if self._head > HEAD_BYTES:
                 self._end(431, f"the request line and header lines are longer than {HEAD_BYTES} bytes")
             elif self._patience is None and self.timeout_keep_alive_task is None:
-                self._patience = self.loop.call_later(HEAD_SECONDS, self._late, "header lines", HEAD_SECONDS)
+                seconds = min(HEAD_SECONDS, self.limits.body_seconds)
+                self._patience = self.loop.call_later(seconds, self._late, "header lines", seconds)
         elif self._in_body:
             if self._received > self._most:
                 self._end(413, f"more than {self._most} bytes came with one request: send fewer images at a time")

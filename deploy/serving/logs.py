@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from deploy.serving.refusals import LOG
+from deploy.serving.refusals import LOG, printable
 
 __all__ = ["log_to_stderr"]
 
@@ -13,7 +13,7 @@ class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         first, *rest = super().format(record).splitlines() or [""]
         # No message can start a line of its own, nor send control characters to a terminal.
-        return "\n".join([_printable(first), *(f"  | {_printable(line)}" for line in rest)])
+        return "\n".join([printable(first), *(f"  | {printable(line)}" for line in rest)])
 
 
 def log_to_stderr() -> None:
@@ -24,7 +24,3 @@ def log_to_stderr() -> None:
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
     LOG.addHandler(handler)
     LOG.propagate = False
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -47,6 +47,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--queue-rows", type=int, default=2048, metavar="N",
         help="images that may wait; the next request gets 503 (default: %(default)s)")  # fmt: skip
     add("--timeout", type=float, default=60.0, metavar="S", help="for one answer (default: %(default)g)")
+    add("--body-timeout", type=float, default=20.0, metavar="S", help="for a request to arrive (default: %(default)g)")
 
 
 def plan_from(arguments: argparse.Namespace) -> Plan:
@@ -80,6 +81,7 @@ def plan_from(arguments: argparse.Namespace) -> Plan:
             rows=given.max_rows,
             queue_rows=given.queue_rows,
             request_seconds=given.timeout,
+            body_seconds=given.body_timeout,
             rate=given.rate,
         ),
         schedule=Schedule(batch_rows=given.batch_rows, batch_seconds=given.batch_delay_ms / 1e3),

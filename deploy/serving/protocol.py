@@ -127,7 +127,7 @@ def decode_request(
         found[name], size = decode_tensor(tensor, tail[used:], kinds=kinds, check=check)
         used += size
     if used != len(tail):
-        raise InputError(f"{len(tail) - used} bytes follow the last binary tensor, expected none")
+        raise InputError(f"the body is too long: {len(tail) - used} bytes follow the last binary tensor, expected none")
     if "image" not in found:
         raise InputError("inputs has no tensor named 'image'")
     focus = found.get("focus")

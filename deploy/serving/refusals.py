@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from deploy.serving.strict_json import dump_json
 from stm_models.errors import InputError
 
-__all__ = ["LOG", "Refused", "busy", "refusal"]
+__all__ = ["LOG", "Refused", "busy", "printable", "refusal"]
 
 LOG = logging.getLogger("stm.serving")
 
@@ -37,11 +37,18 @@ def busy(message: str, seconds: int = 1, *, close: bool = False) -> Refused:
     return Refused(503, f"{message}: ask again in {seconds} s", close=close, headers={"retry-after": str(seconds)})
 
 
+def printable(text: str) -> str:
+    """Return ``text`` with every control character escaped, so that it is one line wherever it is shown."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def refusal(error: Exception) -> tuple[int, bytes, Mapping[str, str]]:
     """Return status, JSON body and headers for what a request's handling raised; our own failures go to the log."""
     if isinstance(error, InputError):
-        return 400, dump_json({"error": str(error)}), {}
+        return 400, dump_json({"error": printable(str(error))}), {}
     if isinstance(error, HTTPException):
-        return error.status_code, dump_json({"error": error.detail}), error.headers or {}
+        return error.status_code, dump_json({"error": printable(str(error.detail))}), error.headers or {}
     LOG.error("a request failed", exc_info=error)
     return 500, dump_json({"error": "the server failed on this request; its log says why"}), {}

@@ -52,10 +52,12 @@ def build_routes(
             Route(prefix + "/infer", handlers.infer, methods=["POST"]),
             Route(prefix + "/explain", handlers.explain, methods=["POST"]),
         ]
-    return Starlette(
+    app = Starlette(
         routes=routes,
         exception_handlers={HTTPException: _refuse, InputError: _refuse, ClientDisconnect: _gone, Exception: _refuse},
     )
+    app.router.redirect_slashes = False  # an address is right or wrong; and a redirect would repeat the client's words
+    return app
 
 
 def route_label(path: str) -> str:

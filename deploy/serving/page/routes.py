@@ -17,8 +17,8 @@ from deploy.serving.page import upload
 from deploy.serving.page.answers import describe_answer
 from deploy.serving.page.card import card
 from deploy.serving.page.examples import find_examples
-from deploy.serving.page.reading import FileReader
 from deploy.serving.page.static_files import PATHS, static_routes
+from deploy.serving.reading.process import FileReader
 from deploy.serving.session import Session
 from stm_models.data.readers import READABLE
 from stm_models.errors import InputError
@@ -35,7 +35,7 @@ def page_routes(
     models: Mapping[str, Session],
     *,
     examples: str | Path | None = None,
-    max_upload_bytes: int = upload.MAX_UPLOAD_BYTES,
+    max_upload_bytes: int | None = None,
     reader: FileReader | None = None,
 ) -> list[Route]:
     """Return the routes of the page.
@@ -46,8 +46,8 @@ def page_routes(
         By name, the first one shown first; it may change while the server runs.
     examples : path, optional
         Folder whose readable files the page offers to try.
-    max_upload_bytes : int
-        Largest file.
+    max_upload_bytes : int, optional
+        Largest file; by default `deploy.serving.page.upload.MAX_UPLOAD_BYTES`.
     reader : FileReader, optional
         Reads the files; by default one with its own limits.
 
@@ -56,8 +56,8 @@ def page_routes(
     InputError
         For a folder of examples that has none.
     """
-    found = find_examples(examples, max_upload_bytes)
-    handlers = _Handlers(models, found, max_upload_bytes, reader or FileReader())
+    most = upload.MAX_UPLOAD_BYTES if max_upload_bytes is None else max_upload_bytes
+    handlers = _Handlers(models, find_examples(examples, most), most, reader or FileReader())
     return [
         *static_routes(),
         Route("/page/models", handlers.cards),

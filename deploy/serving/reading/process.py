@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from deploy.serving.metadata import ModelMetadata
-from deploy.serving.page import wire
 from deploy.serving.questions import Question, Reading
+from deploy.serving.reading import wire
 from stm_models.errors import InputError
 
 __all__ = ["FileReader"]
@@ -116,7 +116,7 @@ class FileReader:
 def _start() -> subprocess.Popen[bytes]:
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "deploy.serving.page.reading_worker"],
+        [sys.executable, "-P", "-m", "deploy.serving.reading.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

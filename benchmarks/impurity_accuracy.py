@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.serving.asking import predict_all
 from deploy.serving.session import Session
 from pipelines import publishing, settings
-from pipelines.asking import predict_all
 from pipelines.fitting import fit, load_parts
 from pipelines.simulation import simulate
 from stm_models.data.dataset import Samples, load

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
+import ssl
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +35,10 @@ class Client:
         Bearer token, where the server needs one.
     timeout : float
         Seconds to wait for an answer.
+    retries : int
+        So often a question is asked again when the server is too busy (503), after as many seconds as it says.
+    cafile : path, optional
+        Certificates that an https server's must be signed by, where the system's do not do.
 
     Examples
     --------
@@ -39,7 +46,16 @@ class Client:
     >>> client.infer(images)["prediction"]  # doctest: +SKIP
     """
 
-    def __init__(self, url: str, model: str | None = None, token: str | None = None, timeout: float = 10.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        model: str | None = None,
+        token: str | None = None,
+        timeout: float = 10.0,
+        *,
+        retries: int = 3,
+        cafile: str | Path | None = None,
+    ) -> None:
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
@@ -48,8 +64,8 @@ class Client:
         if host is None or parts.scheme not in ("http", "https"):
             raise InputError(f"url is {url!r}, expected something like http://127.0.0.1:8080")
         self.url = url.rstrip("/")
-        self.timeout = timeout
-        self._kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self.timeout, self.retries = timeout, retries
+        self._tls = _trust(cafile) if parts.scheme == "https" else None
         self._host, self._port, self._prefix = host, port, parts.path.rstrip("/")
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._model = model
@@ -59,7 +75,7 @@ class Client:
     def model(self) -> str:
         """Name of the model that is asked."""
         if self._model is None:
-            names = self._json("/").get("models")
+            names = self._json("/v2/models").get("models")
             if not isinstance(names, list) or not names:
                 raise InputError(f"{self.url} names no model: give model=NAME")
             self._model = str(names[0])
@@ -88,7 +104,7 @@ class Client:
 
     def metadata(self) -> dict[str, Any]:
         """Return inputs and outputs of the model, and in ``parameters`` all that it says about itself."""
-        return self._json(f"/v2/models/{quote(self.model, safe='')}")
+        return self._json(self._address())
 
     def infer(self, images: NDArray[Any], outputs: Sequence[str] = ("prediction",)) -> dict[str, NDArray[np.float32]]:
         """Compute ``outputs`` of ``images``.
@@ -109,6 +125,100 @@ class Client:
         InputError
             With the server's own message, or when no server answers.
         """
+        return self._tensors("infer", images, outputs)[0]
+
+    def explain(
+        self, images: NDArray[Any], method: str | None = None
+    ) -> tuple[dict[str, NDArray[np.float32]], list[dict[str, Any]]]:
+        """Compute an explanation of ``images`` with their predictions.
+
+        Parameters
+        ----------
+        images
+            See `infer`.
+        method : str, optional
+            One of the model's explanations, by default its first.
+
+        Returns
+        -------
+        outputs : dict of str to (batch, ...) float32
+        answers : list of dict
+            One per image, in words and with units; empty where the server does not know the model's task.
+
+        Raises
+        ------
+        InputError
+            As `infer`, and for a model without explanations.
+        """
+        outputs, head = self._tensors("explain", images, [] if method is None else [method])
+        return outputs, list(head.get("parameters", {}).get("answers", []))
+
+    def ask(
+        self,
+        path: str | Path,
+        *,
+        explain: str | None = None,
+        place: int | None = None,
+        size_nm: tuple[float, float] | None = None,
+        key: str | None = None,
+        bias: float | None = None,
+        channel: int | str | None = None,
+    ) -> dict[str, Any]:
+        """Send a measured map, as any file that `stm_models.data.readers.read` knows, and return the answer to it.
+
+        Parameters
+        ----------
+        path : path
+            The server learns its content and its suffix.
+        explain : str, optional
+            An explanation to compute too.
+        place : int, optional
+            Number of the position whose score is explained, where the model answers with positions.
+        size_nm, key, bias, channel
+            What the file does not say, as for the readers: (height, width) in nm, the name of an array, V, and a
+            signal or the number of a map.
+
+        Returns
+        -------
+        dict
+            See `deploy.serving.page.answers.describe_answer`; its arrays have their values as ``array``, float32.
+
+        Raises
+        ------
+        InputError
+            With the server's own message, for a file that cannot be read, or when no server answers.
+        """
+        path = Path(path)
+        size = None if size_nm is None else f"{size_nm[0]!r}x{size_nm[1]!r}"
+        given = {
+            "suffix": path.suffix.lower(), "explain": explain, "place": place, "size_nm": size, "key": key,
+            "bias": bias, "channel": channel,
+        }  # fmt: skip
+        query = urlencode({name: value for name, value in given.items() if value is not None})
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}") from error
+        headers = {"Content-Type": "application/octet-stream"}
+        answer, _ = self._checked("POST", f"{self._address('ask')}?{query}", content, headers)
+        found: dict[str, Any] = json.loads(answer)
+        for values in (found["image"], *found["maps"].values()):
+            values["array"] = np.frombuffer(base64.b64decode(values.pop("base64")), "<f4").reshape(values["shape"])
+        return found
+
+    def close(self) -> None:
+        """Close this thread's connection; the next call opens one again."""
+        connection = getattr(self._local, "connection", None)
+        if connection is not None:
+            connection.close()
+            self._local.connection = None
+
+    def _address(self, *parts: str) -> str:
+        return "/".join(("/v2/models", quote(self.model, safe=""), *parts))
+
+    def _tensors(
+        self, how: str, images: NDArray[Any], outputs: Sequence[str]
+    ) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any]]:
         images = np.asarray(images)
         if images.dtype.kind not in "fiu":
             raise InputError(f"images are {images.dtype}, expected float32 numbers")
@@ -117,16 +227,8 @@ class Client:
         headers = {"Content-Type": "application/octet-stream"}
         if length is not None:
             headers[HEADER] = str(length)
-        path = f"/v2/models/{quote(self.model, safe='')}/infer"
-        answer, back = self._checked("POST", path, body, headers)
-        return decode_response(answer, back.get(HEADER))[0]
-
-    def close(self) -> None:
-        """Close this thread's connection; the next call opens one again."""
-        connection = getattr(self._local, "connection", None)
-        if connection is not None:
-            connection.close()
-            self._local.connection = None
+        answer, back = self._checked("POST", self._address(how), body, headers)
+        return decode_response(answer, back.get(HEADER))
 
     def _json(self, path: str) -> dict[str, Any]:
         try:
@@ -140,7 +242,11 @@ class Client:
     def _checked(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> tuple[bytes, http.client.HTTPMessage]:
-        status, answer, back = self._request(method, path, body, headers)
+        for again in range(self.retries, -1, -1):
+            status, answer, back = self._request(method, path, body, headers)
+            if status != 503 or not again:
+                break
+            time.sleep(_pause(back.get("Retry-After"), self.timeout))
         if status != 200:
             raise InputError(f"{self.url} answered {status}: {_message(answer)}")
         return answer, back
@@ -164,7 +270,9 @@ class Client:
         raise AssertionError("unreachable")
 
     def _connect(self) -> http.client.HTTPConnection:
-        return self._kind(self._host, self._port, timeout=self.timeout)
+        if self._tls is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=self.timeout)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=self.timeout, context=self._tls)
 
     def _no_answer(self, error: Exception) -> InputError:
         if isinstance(error, TimeoutError):
@@ -173,6 +281,18 @@ class Client:
         return InputError(
             f"no answer from {self.url} ({reason}): is the server running? start it with 'stm serve MODEL'"
         )
+
+
+def _trust(cafile: str | Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=cafile)
+    except OSError as error:
+        raise InputError(f"cannot read the certificates {cafile}: {error}") from error
+
+
+def _pause(said: str | None, most: float) -> float:
+    """Return the seconds of a Retry-After, one where it says none, never more than one would wait for an answer."""
+    return min(float(said), most) if said is not None and said.isascii() and said.isdigit() else min(1.0, most)
 
 
 def _message(answer: bytes) -> str:

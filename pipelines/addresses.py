@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from stm_models.errors import InputError
 
 if TYPE_CHECKING:
+    from deploy.serving.catalog import Version
     from tracking.store import Store
 
-__all__ = ["MODEL", "local_file", "run_of"]
+__all__ = ["MODEL", "local_file", "run_of", "served_version"]
 
 MODEL = "models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID or FILE.onnx"
 
@@ -49,3 +50,25 @@ def run_of(store: Store, address: str) -> str:
     raise InputError(
         f"cannot read {address!r}: expected a run's id, runs:/ID, models:/NAME@ALIAS or models:/NAME/VERSION"
     )
+
+
+def served_version(model: str) -> Version:
+    """Return what a server puts into service for ``model``: the file, and the version that the registry gives it.
+
+    The version is asked first and its file by that number, so that an alias that moves meanwhile mixes nothing.
+
+    Raises
+    ------
+    InputError
+        When the store cannot be reached or has no such model.
+    """
+    from deploy.serving.catalog import Version
+
+    registered = re.fullmatch(r"models:/+([^/@]+)[@/]([^/@]+)", model)
+    if registered is None:
+        return Version("1", local_file(model))
+    from tracking.registry import version
+    from tracking.store import connect
+
+    number = str(version(connect(), registered[1], registered[2]).version)
+    return Version(number, local_file(f"models:/{registered[1]}/{number}"))

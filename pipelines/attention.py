@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.serving.questions import Question
 from deploy.serving.session import Session
 from pipelines.explainers import Explainer
 from pipelines.judged_maps import subjects
-from pipelines.questions import Question
 from stm_models.data.dataset import Samples, described
 from stm_models.errors import InputError
 from stm_models.explain import localisation

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from deploy.client import Client
+from deploy.serving import asking, questions
 from deploy.serving.session import Session
-from pipelines import asking, promotion, publishing, questions, settings
+from pipelines import promotion, publishing, settings
 from pipelines.fitting import Parts, fit, load_parts, recipe
 from pipelines.judging import judge
 from pipelines.learning import forget

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.serving.asking import predict_all
+from deploy.serving.questions import load_fitting, parse_channel
 from deploy.serving.session import Session
 from pipelines.addresses import MODEL, local_file
-from pipelines.asking import predict_all
-from pipelines.questions import load_fitting, parse_channel
 from pipelines.reference import describe_measured, evaluate_measured
 from stm_models.data import panel
 from stm_models.data.dataset import Samples

@@ -18,10 +18,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from deploy.serving.questions import Reading, parse_samples
 from pipelines.addresses import MODEL, local_file, run_of
 from pipelines.predict import describe as describe_answers
 from pipelines.predict import reading_arguments, reading_of
-from pipelines.questions import Reading, parse_samples
 from stm_models.errors import InputError
 
 __all__ = ["arguments", "describe", "run"]

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.serving import asking
+from deploy.serving.questions import Question, Reading, load_fitting, read_question
 from deploy.serving.session import Session
-from pipelines import asking, attention
+from pipelines import attention
 from pipelines.explainers import SHAP, Explainer, chosen, explainers, needs_run
 from pipelines.judged_maps import ScoreOptions, Subject, judge_maps, subjects, summary
 from pipelines.mean_image import background_of, mean_image
-from pipelines.questions import Question, Reading, load_fitting, read_question
 from stm_models.errors import InputError
 from stm_models.figures import explanation as figures
 from stm_models.figures.png import save

@@ -25,6 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     parser.add_argument("run", help="id of a training run, or runs:/ID")
     parser.add_argument("--out", required=True, metavar="MODEL.onnx")
+    parser.add_argument("--triton", metavar="DIR", help="also write a model repository for Triton Inference Server")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -36,9 +37,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise InputError(f"run {run_id} ({row.name}) has no model: give the id of a finished training")
     task = get(row.tags["task"])
     report, version = publish(store, task, run_id, Path(args.out))
+    triton: list[Path] = []
+    if args.triton:
+        from deploy.exporting.triton import write_repository  # onnx takes a while to import
+
+        triton = write_repository(report.path, Path(args.triton), model_name(task))
     return {
         "onnx": str(report.path), "sha256": report.sha256, "opset": report.opset, "bytes": report.size_bytes,
         "parity": report.parity, "model": model_name(task), "version": version, "seconds": report.seconds,
+        "triton": [str(path) for path in triton],
     }  # fmt: skip
 
 
@@ -49,4 +56,5 @@ def describe(result: dict[str, Any]) -> str:
         f"{result['onnx']}: {result['bytes'] / 1e6:.1f} MB, opset {result['opset']}, "
         f"agrees with torch to {worst:.1e} (relative)\n"
         f"registered as {result['model']} version {result['version']}, alias challenger"
+        + "".join(f"\nTriton: {path}" for path in result["triton"])
     )

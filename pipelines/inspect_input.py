@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from deploy.serving.questions import parse_channel, parse_size
 from pipelines import inspection
 from pipelines.inspection import Inspection
 from pipelines.inspection_report import describe, write
-from pipelines.questions import parse_channel, parse_size
 from stm_models.data.opened import OpenDataSet
 from stm_models.data.readers import READABLE
 from stm_models.errors import InputError

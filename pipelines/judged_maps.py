@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.serving.fields import tiles_around
+from deploy.serving.questions import Question
 from deploy.serving.session import Session
 from pipelines.explainers import Explainer
-from pipelines.fields import tiles_around
-from pipelines.questions import Question
 from stm_models.explain import localisation
 from stm_models.explain.faithfulness import curves, max_sensitivity, random_orders
 from stm_models.progress import Progress

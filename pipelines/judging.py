@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from deploy.serving.asking import predict_all
 from deploy.serving.session import Session
-from pipelines.asking import predict_all
 from pipelines.evaluate import evaluate
 from pipelines.fitting import Parts, fit_baselines
 from pipelines.settings import Settings

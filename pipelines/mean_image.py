@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.serving.questions import Question, load_fitting
 from deploy.serving.session import Session
-from pipelines.questions import Question, load_fitting
 from stm_models.tasks.registry import get
 from tracking import runs
 from tracking.store import Store

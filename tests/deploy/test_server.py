@@ -87,7 +87,7 @@ def test_health(server, path):
 
 
 def test_it_says_what_it_serves(server, toy):
-    index = json.loads(ask(server, "GET", "/")[1])
+    index = json.loads(ask(server, "GET", "/v2/models")[1])
     assert index["models"] == ["stm-toy"]
     assert f"POST {INFER}" in index["endpoints"]
     assert json.loads(ask(server, "GET", "/v2")[1])["extensions"] == ["binary_tensor_data"]

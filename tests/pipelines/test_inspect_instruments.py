@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deploy.serving.questions import parse_channel
 from pipelines.cli import main
-from pipelines.questions import parse_channel
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 files = importlib.import_module("instrument_files")

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from deploy.serving import asking, fields, questions
 from deploy.serving.session import Session
-from pipelines import asking, contest, fields, promotion, publishing, questions
+from pipelines import contest, promotion, publishing
 from pipelines.demo import describe
 from pipelines.evaluate import evaluate
 from pipelines.fitting import Measured, fit, load_parts

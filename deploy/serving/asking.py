@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.serving.fields import ask_field, explain_places
+from deploy.serving.questions import Question
 from deploy.serving.session import Session
-from pipelines.fields import ask_field, explain_places
-from pipelines.questions import Question
 from stm_models.errors import unknown
 from stm_models.files import atomic_path, output_directory, write_json
 from stm_models.tasks.registry import get

@@ -16,18 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.serving.metadata import ModelMetadata
-from deploy.serving.session import Session
 from stm_models.data import readers
 from stm_models.errors import InputError
 from stm_models.tasks.base import RawMap
 from stm_models.tasks.registry import get
 
 if TYPE_CHECKING:
+    from deploy.serving.session import Session
     from stm_models.data.dataset import Samples
 
 __all__ = [
     "Question", "Reading", "check_fits", "load_fitting", "parse_channel", "parse_samples", "parse_size",
-    "read_question",
+    "read_file", "read_question",
 ]  # fmt: skip
 
 
@@ -118,10 +118,7 @@ def parse_size(text: str) -> tuple[float, float]:
 
 
 def read_question(path: str | Path, session: Session, reading: Reading) -> Question:
-    """Turn a data set, an array or a real-space map into the model's input.
-
-    A bare ``.npy`` (nothing in ``reading``) of exactly the model's shape is an image already made, and a note
-    says so; every other file is a real-space map and goes through the task's own preparation.
+    """Turn a data set, or a file as `read_file` does, into the model's input.
 
     Raises
     ------
@@ -135,11 +132,26 @@ def read_question(path: str | Path, session: Session, reading: Reading) -> Quest
     if reading.samples is not None and path.is_file():
         chosen = ", ".join(map(str, reading.samples))
         raise InputError(f"--sample is {chosen}, but {path} is a file: --sample is for data sets, leave it out")
+    return read_file(path, about, reading)
+
+
+def read_file(path: Path, about: ModelMetadata, reading: Reading) -> Question:
+    """Turn an array or a real-space map into a model's input.
+
+    A bare ``.npy`` (nothing in ``reading``) of exactly the model's shape is an image already made, and a note
+    says so; every other file is a real-space map and goes through the task's own preparation.
+
+    Raises
+    ------
+    InputError
+        For something that cannot be read, does not fit the model, or something in ``reading`` that means
+        nothing for this kind of file.
+    """
     raw = readers.read(path, key=reading.key, bias=reading.bias, channel=reading.channel, size_nm=reading.size_nm)
     if path.suffix.lower() == ".npy" and reading == Reading():
         if raw.values.shape != about.input.shape:
             raise InputError(
-                f"{path}: got an array of shape {raw.values.shape}, the model takes {about.input.shape}; "
+                f"{path.name}: got an array of shape {raw.values.shape}, the model takes {about.input.shape}; "
                 "if it is a real-space map, state its size with --size-nm HEIGHTxWIDTH"
             )
         note = (

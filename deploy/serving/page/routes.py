@@ -1,0 +1,129 @@
+"""The page's addresses: its files, the models' cards, examples, and a question about a file."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from deploy.serving.page import upload
+from deploy.serving.page.answers import describe_answer
+from deploy.serving.page.card import card
+from deploy.serving.page.examples import find_examples
+from deploy.serving.page.static_files import PATHS, static_routes
+from deploy.serving.reading.process import FileReader
+from deploy.serving.session import Session
+from stm_models.data.readers import READABLE
+from stm_models.errors import InputError
+
+__all__ = ["OPEN", "page_routes"]
+
+OPEN = tuple(PATHS)
+"""Paths that hold nothing of the models and need no token: a browser cannot send one with an address."""
+_AT_ONCE = 4
+_Result = TypeVar("_Result")
+
+
+def page_routes(
+    models: Mapping[str, Session],
+    *,
+    examples: str | Path | None = None,
+    max_upload_bytes: int | None = None,
+    reader: FileReader | None = None,
+) -> list[Route]:
+    """Return the routes of the page.
+
+    Parameters
+    ----------
+    models : mapping of str to Session
+        By name, the first one shown first; it may change while the server runs.
+    examples : path, optional
+        Folder whose readable files the page offers to try.
+    max_upload_bytes : int, optional
+        Largest file; by default `deploy.serving.page.upload.MAX_UPLOAD_BYTES`.
+    reader : FileReader, optional
+        Reads the files; by default one with its own limits.
+
+    Raises
+    ------
+    InputError
+        For a folder of examples that has none.
+    """
+    most = upload.MAX_UPLOAD_BYTES if max_upload_bytes is None else max_upload_bytes
+    handlers = _Handlers(models, find_examples(examples, most), most, reader or FileReader())
+    return [
+        *static_routes(),
+        Route("/page/models", handlers.cards),
+        Route("/page/examples/{number:int}", handlers.example),
+        Route("/v2/models/{model}/ask", handlers.ask, methods=["POST"]),
+    ]
+
+
+class _Handlers:
+    def __init__(self, models: Mapping[str, Session], examples: list[Path], most: int, reader: FileReader) -> None:
+        self.models, self.examples, self.most, self.reader = models, examples, most, reader
+        self.pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="stm-page")
+        self.free = _AT_ONCE
+
+    async def cards(self, request: Request) -> Response:
+        # Whoever looks at the page is likely to ask soon.
+        await self._compute(self.reader.prepare)
+        return JSONResponse(
+            {
+                "models": [card(name, session) for name, session in dict(self.models).items()],
+                "readable": READABLE,
+                "max_bytes": self.most,
+                "examples": [{"name": path.name, "bytes": path.stat().st_size} for path in self.examples],
+            }
+        )
+
+    async def example(self, request: Request) -> Response:
+        number = request.path_params["number"]
+        if number >= len(self.examples):
+            raise HTTPException(404, f"there is no example {number}: the server has {len(self.examples)}")
+        return FileResponse(self.examples[number], media_type=upload.CONTENT)
+
+    async def ask(self, request: Request) -> Response:
+        name = request.path_params["model"]
+        session = self.models.get(name)
+        if session is None:
+            raise HTTPException(404, f"unknown model {name[:128]!r}: choose from {', '.join(self.models)}")
+        if self.free == 0:
+            text = f"{_AT_ONCE} files are being answered already: ask again in a few seconds"
+            raise HTTPException(503, text, headers={"retry-after": "5", "connection": "close"})
+        self.free -= 1
+        try:
+            return JSONResponse({"model_name": name, **await self._answer(request, session)})
+        except InputError as error:
+            return JSONResponse({"error": str(error), "fields": upload.fields_of(str(error))}, 400)
+        finally:
+            self.free += 1
+
+    async def _answer(self, request: Request, session: Session) -> dict[str, Any]:
+        values = request.query_params
+        suffix, reading = upload.parse_suffix(values), upload.parse_reading(values)
+        explain, place = values.get("explain") or None, _number(values.get("place"))
+        async with upload.received(request, suffix, self.most, upload.SECONDS) as path:
+            question = await self._compute(lambda: self.reader.read(path, session.metadata, reading))
+        found = await self._compute(lambda: describe_answer(session, question, explain, place))
+        # For the next one; this one need not wait for it.
+        self.pool.submit(self.reader.prepare)
+        return found
+
+    async def _compute(self, work: Callable[[], _Result]) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self.pool, work)
+
+
+def _number(text: str | None) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 6):
+        raise InputError(f"place is {text[:20]!r}: expected the number of a place, from 0")
+    return int(text)

@@ -1,0 +1,202 @@
+// The page's state and what its controls do.
+
+import { ask, example, server, suffixOf, useToken } from "./api.js";
+import { intervalOf, sentence, showAnswer } from "./answer.js";
+import { showCard } from "./card.js";
+import { largest } from "./colours.js";
+import { csvOf, jsonOf, save } from "./download.js";
+import { byId, fillSelect } from "./elements.js";
+import { draw } from "./picture.js";
+
+const FIELDS = ["size_nm", "key", "bias", "channel"];
+const state = { cards: [], about: null, file: null, found: null, asked: 0 };
+
+const card = () => state.cards.find((one) => one.name === byId("model").value) ?? state.cards[0];
+const options = () => Object.fromEntries(FIELDS.map((name) => [name, byId(name).value.trim()]));
+const say = (text) => { byId("status").textContent = text; };
+const mapKey = () => byId("explain").value + (byId("place").value === "" ? "" : ` ${byId("place").value}`);
+
+function complain(error) {
+  say("");
+  byId("error").textContent = error.message;
+  const field = (error.fields ?? []).find((name) => FIELDS.includes(name));
+  for (const name of FIELDS) {
+    const asked = (error.fields ?? []).includes(name);
+    byId(name).setAttribute("aria-invalid", String(asked));
+    if (asked) byId(name).setAttribute("aria-describedby", "error");
+    else byId(name).removeAttribute("aria-describedby");
+  }
+  if (error.status === 401) {
+    byId("token-form").hidden = false;
+    byId("token").focus();
+  } else if (field) {
+    byId("options").open = true;
+    byId(field).focus();
+  }
+}
+
+async function load() {
+  try {
+    state.about = await server();
+  } catch (error) {
+    byId("title").textContent = error.status === 401 ? "This server wants a token." : "No model could be reached.";
+    complain(error);
+    return;
+  }
+  byId("error").textContent = "";
+  byId("token-form").hidden = true;
+  state.cards = state.about.models;
+  fillSelect(byId("model"), state.cards.map((one) => [one.name, one.name]));
+  byId("model-choice").hidden = state.cards.length < 2;
+  byId("file").accept = Object.keys(state.about.readable).join(",");
+  byId("kinds").textContent = `Up to ${Math.round(state.about.max_bytes / 2 ** 20)} MiB: `
+    + Object.entries(state.about.readable).map(([suffix, what]) => `${suffix} ${what}`).join("; ");
+  fillSelect(byId("example"), state.about.examples.map((one, number) => [number, one.name]));
+  byId("example-choice").hidden = state.about.examples.length === 0;
+  chooseModel();
+}
+
+function chooseModel() {
+  byId("title").textContent = card().title;
+  showCard(card());
+  if (state.file) question();
+}
+
+function chooseFile(file) {
+  if (!file) return;
+  state.file = { name: file.name, content: file };
+  byId("again").disabled = false;
+  question();
+}
+
+async function question() {
+  const asked = state.asked += 1;
+  const { explanations } = card().metadata;
+  byId("error").textContent = "";
+  if (!(suffixOf(state.file.name) in state.about.readable)) {
+    complain(new Error(`${state.file.name} is of no kind that can be read: ${Object.keys(state.about.readable).join(", ")}`));
+    return;
+  }
+  if (state.file.content.size > state.about.max_bytes) {
+    complain(new Error(`${state.file.name} is larger than ${state.about.max_bytes / 2 ** 20} MiB: crop it first`));
+    return;
+  }
+  say(`Reading ${state.file.name} and asking ${card().name}…`);
+  byId("result").setAttribute("aria-busy", "true");
+  try {
+    const found = await ask(card().name, state.file, options(), explanations[0], "");
+    if (asked !== state.asked) return; // another question was asked meanwhile
+    state.found = found;
+    present(explanations);
+  } catch (error) {
+    if (asked === state.asked) {
+      byId("result").hidden = true;
+      complain(error);
+    }
+  } finally {
+    byId("result").removeAttribute("aria-busy");
+  }
+}
+
+function present(explanations) {
+  const { found } = state;
+  for (const name of FIELDS) byId(name).setAttribute("aria-invalid", "false");
+  byId("result").hidden = false;
+  showAnswer(found, state.file.name);
+  fillSelect(byId("shown"), found.image.channels.map((name, number) => [number, name]));
+  byId("channel-shown").hidden = found.image.channels.length < 2;
+  fillSelect(byId("explain"), [...explanations.map((name) => [name, name]), ["", "none"]], explanations[0]);
+  for (const id of ["explain-choice", "opacity-choice", "shared-choice"]) byId(id).hidden = explanations.length === 0;
+  fillSelect(byId("place"), [["", "the strongest"], ...Array.from({ length: found.places }, (_, i) => [i, `number ${i}`])]);
+  byId("place-choice").hidden = found.places < 2;
+  byId("markers-choice").hidden = found.markers.length === 0;
+  redraw();
+  say(sentence(found));
+}
+
+// A map that was not asked for yet is computed now; the file is read again, the server keeps nothing.
+async function explanation() {
+  const key = mapKey();
+  const [name, place] = [byId("explain").value, byId("place").value];
+  if (name && !(key in state.found.maps)) {
+    const asked = state.asked += 1;
+    say(`Computing ${name}…`);
+    try {
+      const more = await ask(card().name, state.file, options(), name, place);
+      if (asked !== state.asked) return;
+      state.found.maps[key] = more.maps[name];
+    } catch (error) {
+      if (asked === state.asked) complain(error);
+      return;
+    }
+  }
+  redraw();
+  say(name ? `Showing ${name}.` : "Showing the image alone.");
+}
+
+function mostOf(map) {
+  const alike = byId("shared").checked ? Object.values(state.found.maps).filter((one) => one.unit === map.unit) : [map];
+  return Math.max(...alike.map((one) => (one.most ??= largest(one.values))));
+}
+
+function redraw() {
+  const { found } = state;
+  if (!found || byId("result").hidden) return;
+  const map = byId("explain").value ? found.maps[mapKey()] : undefined;
+  const opacity = Number(byId("opacity").value) / 100;
+  byId("opacity-value").textContent = `${byId("opacity").value} %`;
+  const channel = Number(byId("shown").value) || 0;
+  const markers = byId("markers").checked && found.markers.length ? found.markers : null;
+  draw(byId("picture"), { image: found.image, channel, map, most: map ? mostOf(map) : 0, opacity, markers });
+  byId("explained").textContent = map
+    ? `${byId("explain").value} of ${map.of}: red where more signal raises it, blue where it lowers it (${map.unit}).`
+    : "";
+  byId("picture").setAttribute("aria-label", describe(map, channel));
+}
+
+function describe(map, channel) {
+  const { image, markers, values } = state.found;
+  const [x0, x1, y0, y1] = image.extent.map((value) => Number(value.toPrecision(4)));
+  const parts = [
+    `${image.channels[channel]} of ${state.file.name}: ${image.labels[0]} from ${x0} to ${x1}, ${image.labels[1]} from ${y0} to ${y1}`,
+    map ? `with ${byId("explain").value} on top` : null,
+    markers.length ? `${markers.length} marked positions, listed in the table below` : null,
+    ...values.map((value) => (intervalOf(value) ? `${value.name} between ${intervalOf(value)}` : null)),
+  ];
+  return parts.filter(Boolean).join("; ");
+}
+
+function wire() {
+  const drop = byId("drop");
+  byId("token-form").addEventListener("submit", (event) => { event.preventDefault(); useToken(byId("token").value.trim()); load(); });
+  byId("model").addEventListener("change", chooseModel);
+  byId("file").addEventListener("change", (event) => chooseFile(event.target.files[0]));
+  for (const kind of ["dragover", "dragleave", "drop"]) {
+    drop.addEventListener(kind, (event) => { event.preventDefault(); drop.classList.toggle("over", kind === "dragover"); });
+  }
+  drop.addEventListener("drop", (event) => chooseFile(event.dataTransfer.files[0]));
+  // A file that misses the box must not replace the page.
+  for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) => event.preventDefault());
+  byId("use-example").addEventListener("click", async () => {
+    const number = Number(byId("example").value);
+    try {
+      chooseFile(new File([await example(number)], state.about.examples[number].name));
+    } catch (error) { complain(error); }
+  });
+  byId("again").addEventListener("click", question);
+  for (const name of FIELDS) {
+    byId(name).addEventListener("keydown", (event) => { if (event.key === "Enter" && state.file) question(); });
+  }
+  for (const id of ["explain", "place"]) byId(id).addEventListener("change", explanation);
+  for (const id of ["shown", "shared", "markers"]) byId(id).addEventListener("change", redraw);
+  byId("opacity").addEventListener("input", redraw);
+  window.addEventListener("resize", redraw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  const base = () => state.file.name.replace(/\.[^.]*$/, "");
+  byId("csv").addEventListener("click", () => save(`${base()}_answer.csv`, "text/csv", [csvOf(state.found)]));
+  byId("json").addEventListener("click", () => save(`${base()}_answer.json`, "application/json", [jsonOf(state.found, state.file.name, options())]));
+  byId("png").addEventListener("click", () => byId("picture").toBlob((blob) => save(`${base()}_answer.png`, "image/png", blob)));
+}
+
+wire();
+load();

@@ -1,0 +1,124 @@
+"""Receiving a file: its options checked, its bytes streamed to a private file with a name of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from deploy.serving.questions import Reading, parse_channel, parse_size
+from stm_models.data.readers import READABLE
+from stm_models.errors import InputError, unknown
+
+__all__ = ["MAX_UPLOAD_BYTES", "SECONDS", "fields_of", "parse_reading", "parse_suffix", "received"]
+
+MAX_UPLOAD_BYTES = 256 * 2**20
+SECONDS = 120
+"""In which an upload must have arrived."""
+CONTENT = "application/octet-stream"
+_LONGEST = 200
+# What of a file's options a message speaks of; they bear the names of the command line's.
+_FIELDS = {
+    "size_nm": r"--size-nm|\bsize_nm\b",
+    "key": r"--key|\bkey\b",
+    "bias": r"--bias",
+    "channel": r"--channel",
+    "suffix": r"\bsuffix\b|by its content|expected \.3ds",
+}
+
+
+def fields_of(message: str) -> list[str]:
+    """Return the names of the options that an error message speaks of."""
+    return [name for name, pattern in _FIELDS.items() if re.search(pattern, message)]
+
+
+def parse_suffix(values: Mapping[str, str]) -> str:
+    """Return the kind of file that the client says it sends: one of the readers' own suffixes, never its words."""
+    given = values.get("suffix", "").lower()
+    found = next((suffix for suffix in READABLE if suffix == given), None)
+    if found is None:
+        raise unknown("suffix", given[:_LONGEST], READABLE)
+    return found
+
+
+def parse_reading(values: Mapping[str, str]) -> Reading:
+    """Read the options ``key``, ``bias`` (V), ``channel`` and ``size_nm`` (HEIGHTxWIDTH); empty ones are not given.
+
+    Raises
+    ------
+    InputError
+        Naming the option.
+    """
+    given = {name: values[name].strip() for name in ("key", "bias", "channel", "size_nm") if values.get(name)}
+    for name, text in given.items():
+        if len(text) > _LONGEST or not text.isprintable():
+            raise InputError(f"{name} is longer than {_LONGEST} characters or not printable: give what the file has")
+    size = parse_size(given["size_nm"]) if given.get("size_nm") else None
+    channel = parse_channel(given["channel"]) if given.get("channel") else None
+    return Reading(given.get("key") or None, _bias(given.get("bias")), channel, size)
+
+
+@asynccontextmanager
+async def received(request: Request, suffix: str, most: int, seconds: float) -> AsyncIterator[Path]:
+    """Stream the body to a private file while the block runs; it is gone afterwards.
+
+    Raises
+    ------
+    HTTPException
+        413 for more than ``most`` bytes (before anything is read, where the client says how many they are), 415 for
+        another content type, 408 when it takes longer than ``seconds``.
+    InputError
+        For an empty body.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != CONTENT:
+        # A page of another site cannot send this type without asking first, which is never granted.
+        raise HTTPException(415, f"content-type must be {CONTENT}: send the bytes of the file as they are")
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > most:
+        raise _too_large(most)
+    with tempfile.TemporaryDirectory(prefix="stm-upload-") as folder:
+        path = Path(folder) / f"upload{suffix}"
+        try:
+            async with asyncio.timeout(seconds):
+                size = await _stream(request, path, most)
+        except TimeoutError:
+            text = f"the file did not arrive within {seconds:g} s: send a smaller one"
+            raise HTTPException(408, text, headers={"connection": "close"}) from None
+        if size == 0:
+            raise InputError("the body is empty: send the bytes of the file")
+        yield path
+
+
+async def _stream(request: Request, path: Path, most: int) -> int:
+    size = 0
+    with path.open("xb") as file:
+        async for part in request.stream():
+            size += len(part)
+            if size > most:
+                raise _too_large(most)
+            file.write(part)
+    return size
+
+
+def _too_large(most: int) -> HTTPException:
+    text = f"the file is larger than {most / 2**20:g} MiB: crop it, or ask on the command line with 'stm predict'"
+    return HTTPException(413, text, headers={"connection": "close"})
+
+
+def _bias(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"--bias is {text!r}: expected a voltage in V, e.g. -0.014")
+    return value

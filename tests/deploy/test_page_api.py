@@ -1,0 +1,338 @@
+"""A question about a file over HTTP: what is read, what is refused, and that no file harms the server."""
+
+import base64
+import http.client
+import importlib
+import io
+import json
+import re
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+
+import numpy as np
+import pytest
+
+from deploy.serving.metadata import ModelMetadata
+from deploy.serving.page import routes, static_files, upload
+from deploy.serving.questions import Reading
+from deploy.serving.reading.process import FileReader
+from deploy.serving.server import running
+from deploy.serving.session import Session
+from stm_models.errors import InputError
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+impurity_model = importlib.import_module("impurity_model")
+
+PLACES = [(12, 30), (33, 10), (25, 25)]
+CONTENT = {"Content-Type": "application/octet-stream"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("page")
+
+
+@pytest.fixture(scope="module")
+def models(folder, toy):
+    ft = {"kind": "ft_ldos", "channels": 2, "height": 4, "width": 5, "unit": "1", "kx_max": 1.5, "ky_max": 2.0,
+          "energies": [0.0, 0.1], "energy_tolerance": 0.03, "envelope": 0.4, "radius": 8.0}  # fmt: skip
+    numbers = toy.write(folder / "n.onnx", change={"task": "hubbard", "input": ft})
+    paths = {"numbers": numbers, "places": impurity_model.write(folder / "p.onnx")}
+    return {name: Session(path, provider="cpu", threads=1) for name, path in paths.items()}
+
+
+@pytest.fixture(scope="module")
+def examples(folder):
+    (folder / "examples").mkdir()
+    impurity_model.write_field(folder / "examples" / "field.npz", PLACES)
+    (folder / "examples" / "notes.md").write_text("no map")
+    return folder / "examples"
+
+
+@pytest.fixture(scope="module")
+def url(models, examples):
+    with running(models, examples=examples) as url:
+        yield url
+
+
+def request(url, method, path, body=None, headers=None):
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=120)
+    try:
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        return answer.status, answer.read(), answer.headers
+    finally:
+        connection.close()
+
+
+def ask(url, content, model="numbers", headers=CONTENT, **options):
+    query = urlencode({"suffix": ".npy", **options})
+    status, body, back = request(url, "POST", f"/v2/models/{model}/ask?{query}", content, headers)
+    assert back["content-type"] == "application/json"
+    return status, json.loads(body)
+
+
+def npy(array):
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def array(value):
+    return np.frombuffer(base64.b64decode(value["base64"]), "<f4").reshape(value["shape"])
+
+
+def test_an_image_gets_the_models_numbers(url, toy):
+    images = toy.images(1)
+    expected = toy.expected(images)
+    status, found = ask(url, npy(images[0]), explain="gradient")
+    assert status == 200
+    assert [value["name"] for value in found["values"]] == ["U", "gap"]
+    np.testing.assert_allclose([v["value"] for v in found["values"]], expected["prediction"][0], rtol=1e-4)
+    np.testing.assert_array_equal(array(found["image"]), images[0])
+    np.testing.assert_allclose(array(found["maps"]["gradient"]), expected["gradient"][0], rtol=1e-4, atol=1e-5)
+    assert found["image"]["extent"] == [-1.5, 1.5, -2.0, 2.0]
+    assert found["answer"]["distance"] == pytest.approx(expected["distance"][0], rel=1e-4)
+    assert found["answer"]["verdict"].startswith(("like the training data", "outside the training data"))
+    assert len(found["model"]["sha256"]) == 64
+    assert ask(url, npy(images[0]))[1]["maps"] == {}
+
+
+def test_a_field_gets_positions_and_the_explanation_of_each(url, examples):
+    content = (examples / "field.npz").read_bytes()
+    status, found = ask(url, content, "places", suffix=".npz", explain="gradient")
+    assert status == 200
+    rows = found["answer"]["impurities"]
+    got = np.array([[one["y_px"], one["x_px"]] for one in rows])
+    order = [int(np.hypot(*(got - place).T).argmin()) for place in PLACES]
+    np.testing.assert_allclose(got[order], PLACES, atol=0.1)
+    np.testing.assert_allclose(found["markers"], got, atol=1e-6)
+    side = impurity_model.SIDE * impurity_model.PIXEL
+    assert found["image"]["extent"] == [0, side, 0, side]
+    assert found["image"]["labels"] == ["x (nm)", "y (nm)"]
+    for number in (None, 0, 1, 2):
+        options = {} if number is None else {"place": number}
+        again = ask(url, content, "places", suffix=".npz", explain="gradient", **options)[1]
+        map_ = array(again["maps"]["gradient"])
+        assert map_.shape == (3, impurity_model.SIDE, impurity_model.SIDE)
+        (pixel,) = np.argwhere(map_[0])
+        np.testing.assert_array_equal(pixel, np.rint(got[number or 0]))
+        np.testing.assert_allclose(map_[:, *pixel], 1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message", "fields"),
+    [
+        ({"suffix": ".exe"}, 400, "unknown suffix '.exe': choose from .3ds", ["suffix"]),
+        ({"suffix": "/../../x.npy"}, 400, "unknown suffix", ["suffix"]),
+        ({"suffix": ".npz"}, 400, "by its content it is a NumPy array", ["suffix"]),
+        ({"size_nm": "0x3"}, 400, "--size-nm is '0x3': expected HEIGHTxWIDTH", ["size_nm"]),
+        ({"bias": "nan"}, 400, "--bias is 'nan': expected a voltage in V", ["bias"]),
+        ({"key": "a" * 300}, 400, "key is longer than 200", ["key"]),
+        ({"key": "m"}, 400, "leave the key out", ["key"]),
+        ({"explain": "shap"}, 400, "unknown explanation of this model 'shap': choose from gradient", []),
+        ({"place": "x"}, 400, "place is 'x'", []),
+        ({"explain": "gradient", "place": "0"}, 400, "place is 0: the answer has 0 places", []),
+    ],
+)
+def test_what_is_wrong_is_named(url, toy, options, status, message, fields):
+    got, found = ask(url, npy(toy.images(1)[0]), **options)
+    assert got == status
+    assert message in found["error"]
+    assert found["fields"] == fields
+
+
+def test_what_a_file_does_not_say_is_asked_for(url):
+    status, found = ask(url, npy(np.zeros((30, 30))))
+    assert (status, found["fields"]) == (400, ["size_nm"])
+    assert "upload.npy: got an array of shape" in found["error"]  # a name of ours, and no path
+    status, found = ask(url, b"no number\n" * 20, suffix=".txt")
+    assert status == 400
+    assert "/" not in found["error"].replace("text with columns", "")
+
+
+def test_an_unknown_model(url):
+    status, found = ask(url, b"1", model="absent")
+    assert (status, found["error"]) == (404, "unknown model 'absent': choose from numbers, places")
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data; boundary=x", None])
+def test_no_page_of_another_site_can_send_a_file(url, kind):
+    """Such types need no preflight; ours does, and it is never granted."""
+    status, found = ask(url, b"1", headers={} if kind is None else {"Content-Type": kind})
+    assert (status, found["error"][:12]) == (415, "content-type")
+    status, _, headers = request(url, "OPTIONS", "/v2/models/numbers/ask", headers={"Origin": "https://x.example"})
+    assert status == 405
+    assert not [name for name in headers if name.lower().startswith("access-control")]
+
+
+def test_size_limits(models, toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(upload, "MAX_UPLOAD_BYTES", 2000)
+    with running({"numbers": models["numbers"]}) as url:
+        path = "/v2/models/numbers/ask?suffix=.npy"
+        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+        connection.putrequest("POST", path)
+        connection.putheader("Content-Type", CONTENT["Content-Type"])
+        connection.putheader("Content-Length", str(10**12))
+        connection.endheaders()  # and not one byte of it
+        assert connection.getresponse().status == 413
+        connection.close()
+        status, body, _ = request(url, "POST", path, iter([b"x" * 1500] * 2), CONTENT)  # in chunks, of no said length
+        assert status == 413
+        assert "larger than" in json.loads(body)["error"]
+        assert ask(url, npy(toy.images(1)[0]))[0] == 200
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_slow_upload_ends_and_too_many_are_sent_away(models, toy, monkeypatch):
+    monkeypatch.setattr(upload, "SECONDS", 1.5)
+    monkeypatch.setattr(routes, "_AT_ONCE", 1)
+    with running({"numbers": models["numbers"]}) as url:
+        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+        connection.putrequest("POST", "/v2/models/numbers/ask?suffix=.npy")
+        for name, value in {**CONTENT, "Content-Length": "1000"}.items():
+            connection.putheader(name, value)
+        connection.endheaders(b"slow")
+        time.sleep(0.3)
+        status, body, headers = request(url, "POST", "/v2/models/numbers/ask?suffix=.npy", b"1", CONTENT)
+        assert (status, headers["retry-after"]) == (503, "5")
+        assert "ask again" in json.loads(body)["error"]
+        answer = connection.getresponse()
+        assert answer.status == 408
+        assert "did not arrive within 1.5 s" in json.loads(answer.read())["error"]
+        connection.close()
+        assert ask(url, npy(toy.images(1)[0]))[0] == 200
+
+
+def test_a_reader_in_trouble_is_an_error_and_no_more(models, tmp_path):
+    about = models["numbers"].metadata
+    bomb = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data.npy", npy(np.zeros((40, 1000, 1000))))
+    assert bomb.stat().st_size < 2**20
+    small = FileReader(memory=450 * 2**20)
+    with pytest.raises(InputError, match="memory"):
+        small.read(bomb, about, Reading())
+    long = tmp_path / "long.txt"
+    long.write_text("0.1 0.2 0.3\n" * 2_000_000)
+    quick = FileReader(seconds=1)
+    begun = time.monotonic()
+    with pytest.raises(InputError, match="too much time or memory"):
+        quick.read(long, about, Reading())
+    assert time.monotonic() - begun < 60
+    killed = FileReader()
+    killed.prepare()
+    killed._spare.kill()
+    killed._spare.wait()
+    good = tmp_path / "good.npy"
+    good.write_bytes(npy(np.ones((2, 4, 5))))
+    assert killed.read(good, about, Reading()).images.shape == (1, 2, 4, 5)
+
+
+def test_a_reader_that_says_something_else(models, monkeypatch):
+    reader = FileReader()
+    for said in (b"", b"\x00" * 40, b"\x05\x00\x00\x00\x00\x00\x00\x00{}{}{", b"\x02" + b"\x00" * 7 + b"{}"):
+        monkeypatch.setattr(reader, "_ask", lambda process, line, said=said: said)
+        monkeypatch.setattr("deploy.serving.reading.process._start", lambda: _Nothing())
+        with pytest.raises(InputError, match="could not be read"):
+            reader.read(Path("x.npy"), models["numbers"].metadata, Reading())
+
+
+class _Nothing:
+    stdin = stdout = None
+
+    def kill(self):
+        pass
+
+    def wait(self):
+        pass
+
+    def poll(self):
+        return None
+
+
+def test_a_reader_knows_nothing_of_the_server(monkeypatch):
+    monkeypatch.setenv("A_SECRET_OF_THE_SERVER", "word")
+    reader = FileReader()
+    reader.prepare()
+    process = reader._spare
+    names = {entry.split(b"=")[0] for entry in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")}
+    assert b"A_SECRET_OF_THE_SERVER" not in names
+    reader.prepare()
+    assert reader._spare is process  # one waits, not two
+    reader.close()
+    assert process.poll() is not None
+
+
+def test_many_at_once_get_their_own_answers(url, toy):
+    images = toy.images(4, seed=5)
+    found = {}
+
+    def one(row):
+        found[row] = ask(url, npy(images[row]))[1]
+
+    threads = [threading.Thread(target=one, args=(row,)) for row in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expected = toy.expected(images)["prediction"]
+    for row in range(4):
+        np.testing.assert_allclose([v["value"] for v in found[row]["values"]], expected[row], rtol=1e-4)
+
+
+def test_the_page_and_what_it_may_load(url):
+    status, body, headers = request(url, "GET", "/")
+    assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    html = body.decode()
+    assert not re.search(r"<script(?![^>]*\bsrc=)|\son\w+=|style=|https?://", html)
+    for path in re.findall(r'(?:src|href)="([^"]+)"', html):
+        assert request(url, "GET", path)[0] == 200
+    folder = Path(static_files.__file__).parent / "static"
+    assert {path.name for path in folder.iterdir()} == set(static_files.PATHS.values())
+    for path in folder.glob("*.js"):
+        for name in re.findall(r'from "\./([^"]+)"', path.read_text()):
+            assert name in static_files.PATHS.values()
+        assert not re.search(r"innerHTML|eval\(|document\.write", path.read_text())
+
+
+def test_cards_and_examples(url, models, examples):
+    about = json.loads(request(url, "GET", "/page/models")[1])
+    assert [card["name"] for card in about["models"]] == ["numbers", "places"]
+    card = about["models"][1]
+    assert card["metadata"]["sha256"] == models["places"].metadata.sha256
+    assert card["metadata"]["data"]["digest"] == "d" * 16
+    assert any("farther than 100 " in limit for limit in card["limits"])
+    assert [example["name"] for example in about["examples"]] == ["field.npz"]
+    assert request(url, "GET", "/page/examples/0")[1] == (examples / "field.npz").read_bytes()
+    for path in ("1", "-1", "../../p.onnx", "%2e%2e%2fp.onnx"):
+        assert request(url, "GET", f"/page/examples/{path}")[0] == 404
+
+
+def test_a_folder_without_examples_is_refused(models, tmp_path):
+    for folder, message in ((tmp_path, "no file that can be read"), (tmp_path / "absent", "no folder")):
+        with pytest.raises(InputError, match=message), running(models, examples=folder):
+            pass
+
+
+def test_with_a_token_only_the_page_itself_is_open(models):
+    with running(models, token="word") as url:
+        for path in static_files.PATHS:
+            assert request(url, "GET", path)[0] == 200
+        for method, path in (("GET", "/page/models"), ("GET", "/page/examples/0"), ("POST", "/v2/models/numbers/ask")):
+            assert request(url, method, path)[0] == 401
+        assert request(url, "GET", "/page/models", headers={"Authorization": "Bearer word"})[0] == 200
+
+
+def test_metadata_survive_the_way_to_the_reader(models):
+    for session in models.values():
+        assert ModelMetadata.model_validate(session.metadata.as_dict()).as_dict() == session.metadata.as_dict()

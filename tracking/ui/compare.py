@@ -15,7 +15,7 @@ from tracking.ui.series import Series
 from tracking.ui.site import Site
 from tracking.ui.svg import COLOURS, Plot
 from tracking.ui.text import clip, spread
-from tracking.ui.values import Values
+from tracking.ui.values import Values, direction, task_of
 
 __all__ = ["Asked", "context", "drawn", "legend", "plot_of"]
 
@@ -28,11 +28,11 @@ _SWATCH = Markup(
 
 @dataclass(frozen=True)
 class Asked:
-    """What the address of a comparison says; an empty metric or set is chosen for it."""
+    """What the address of a comparison says; metric, scale and set are chosen for it where they are empty."""
 
     runs: tuple[str, ...] = ()
     metric: str = ""
-    linear: bool = False
+    scale: str = ""
     samples: str = ""
     everything: bool = False
 
@@ -42,13 +42,13 @@ class Asked:
         one = {key: text.strip() for key, text in asked}
         runs = tuple(part for key, text in asked if key == "runs" for part in text.split(",") if part)
         return cls(
-            tuple(dict.fromkeys(runs)), one.get("metric", ""), one.get("scale") == "linear", one.get("set", ""),
+            tuple(dict.fromkeys(runs)), one.get("metric", ""), one.get("scale", ""), one.get("set", ""),
             one.get("all") == "1",
         )  # fmt: skip
 
     def address(self, **more: str) -> str:
         """Return the parameters of this comparison's address."""
-        asked = {"runs": ",".join(self.runs), "metric": self.metric, "scale": "linear" if self.linear else ""}
+        asked = {"runs": ",".join(self.runs), "metric": self.metric, "scale": self.scale}
         asked |= {"set": self.samples, "all": "1" if self.everything else ""} | more
         return urlencode({key: text for key, text in asked.items() if text}, safe=",~")
 
@@ -68,6 +68,7 @@ def context(site: Site, asked: Asked) -> dict[str, Any]:
     return {
         "asked": asked, "series": found, "legend": legend(found), "metrics": metrics, "sets": list(sets),
         "metric": asked.metric or (metrics[0] if metrics else ""), "set": _chosen(asked.samples, list(sets), "set"),
+        "logarithmic": "learning" in plots and plots["learning"].log_y,
         "lines": differences.differences(found, asked.everything) if found else [],
         "scores": _scores(found, site), "address": asked.address(),
         "plots": [
@@ -84,8 +85,10 @@ def drawn(
     plots: dict[str, Plot] = {}
     metric = _chosen(asked.metric, metrics, "metric")
     if metric:
-        plots["learning"] = curves.learning(site, found, metric, not asked.linear)
-        if not asked.linear and plots["learning"].empty:  # nothing positive
+        # What is to become small is better seen on a logarithmic scale.
+        smaller = direction(task_of(found[0].run), metric) is False
+        plots["learning"] = curves.learning(site, found, metric, asked.scale == "log" or (smaller and not asked.scale))
+        if plots["learning"].empty:  # nothing positive
             plots["learning"] = curves.learning(site, found, metric, False)
     samples = _chosen(asked.samples, list(sets), "set")
     if samples:

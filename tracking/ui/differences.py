@@ -53,7 +53,9 @@ def differences(found: Sequence[Series], everything: bool = False) -> list[Diffe
 
 def scores(found: Sequence[Series], values: Values) -> list[Score]:
     """Return every metric of the series, those that their task looks at first."""
-    names = values.ordered(sorted({name for one in found for row in one.members for name in row.metrics}))
+    known = {name for one in found for row in one.members for name in row.metrics}
+    # Those of baselines and perturbation sets after the run's own.
+    names = values.ordered(sorted(known, key=lambda name: ("." in name, name)))
     result = []
     for name in names:
         if name.startswith("system/"):

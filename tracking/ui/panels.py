@@ -239,6 +239,6 @@ def _scale(kind: str, arrays: Sequence[Array], logarithmic: bool) -> Scale:
         return Scale(kind, max(top - _DECADES, -300.0), top, "sequential", True)
     if kind != "input" and low < 0:
         # A few pixels would decide otherwise how all the others look.
-        limit = float(np.quantile(np.abs(values), 0.999)) or max(-low, high) or 1.0
+        limit = float(np.quantile(np.abs(values), 0.995)) or max(-low, high) or 1.0
         return Scale(kind, -limit, limit, "signed", False)
     return Scale(kind, low, high if high > low else low + 1.0, "grey" if kind == "input" else "sequential", False)

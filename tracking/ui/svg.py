@@ -40,7 +40,10 @@ def ticks(low: float, high: float, logarithmic: bool = False, count: int = 5) ->
         every = max(1, math.ceil((last - first) / 8))
         powers = [10.0**power for power in range(first, last + 1, every)]
         inside = [value for value in powers if low * 0.999 <= value <= high * 1.001]
-        return inside if len(inside) > 1 else [low, math.sqrt(low) * math.sqrt(high), high]
+        if len(inside) < 3:
+            fine = [factor * 10.0**power for power in range(first, last + 1) for factor in (1, 2, 5)]
+            inside = [value for value in fine if low * 0.999 <= value <= high * 1.001]
+        return inside if len(inside) > 1 else ticks(low, high, count=count)
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next((factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999), 10 * power)

@@ -156,6 +156,7 @@ def _parallel(search: Search) -> Plot:
     plot.notes += [(float(len(names)), height, text) for height, text in ends]
     ranked = sorted(values, key=lambda trial: values[trial], reverse=search.larger[0])
     good = set(ranked[: max(1, len(ranked) // 5)])
+    plot.xs.append(len(names) + 0.45)  # room for the last axis' words
     for one in sorted(shown, key=lambda one: one.number in good):
         line = [
             (float(place), heights[name][one.number]) for place, name in enumerate(names) if one.number in heights[name]

@@ -83,6 +83,10 @@ class Values:
         return [*OWN, *self.metrics, *prefixed, *self.params, *self.tags]
 
     @cached_property
+    def _by_id(self) -> dict[str, RunRow]:
+        return self.snapshot.by_id
+
+    @cached_property
     def _keys(self) -> set[str]:
         return set(self.keys)
 
@@ -109,7 +113,7 @@ class Values:
         if kind == "tag" and name in row.tags:
             return row.tags[name]
         if key in OWN:
-            return own(row, key)
+            return own(row, key) or (self._evaluated(row) if key == "network" else None)
         if key in row.metrics:
             return self.best(row, key)
         for values in (row.params, row.tags):
@@ -117,6 +121,11 @@ class Values:
                 return values[key]
         ending = f".{key}"
         return next((text for known, text in row.params.items() if known.endswith(ending)), None)
+
+    def _evaluated(self, row: RunRow) -> str | None:
+        """Return the network of the run that an evaluation is of."""
+        run = self._by_id.get(row.tags.get("evaluated.run", ""))
+        return None if run is None else network(run) or None
 
     def best(self, row: RunRow, metric: str) -> float | None:
         """Return the best value that a metric ever had, the last one where no direction is known."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stm_models.data import npz
 from stm_models.errors import InputError
 from stm_models.files import atomic_path
 
@@ -72,10 +72,7 @@ def load(path: str | Path) -> Predictions:
         When it is no such file.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            content = {name: file[name] for name in file.files}
-        if str(content["schema"]) != SCHEMA:
-            raise ValueError(f"schema {content['schema']!s}, expected {SCHEMA}")
+        content = npz.read(path, SCHEMA)
         sets: dict[str, dict[str, NDArray[Any]]] = {str(name): {} for name in content["sets"]}
         names = list(sets)
         for key, values in content.items():
@@ -88,9 +85,7 @@ def load(path: str | Path) -> Predictions:
         for columns in sets.values():
             _check(columns)
         return Predictions(sets, about)
-    except (
-        OSError, ValueError, KeyError, IndexError, AttributeError, TypeError, EOFError, zipfile.BadZipFile,
-    ) as error:  # fmt: skip
+    except (ValueError, KeyError, IndexError, TypeError) as error:
         line = " ".join(str(error).split())[:120]
         raise InputError(f"{path} is no predictions file ({line}): give the {FILE} of a run") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Collection
+from urllib.parse import urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -74,22 +75,23 @@ class Guard:
 
     def _stranger(self, request: Request, headers: Headers) -> Response | None:
         given = request.query_params.get("token")
-        if given is not None and self._right(given):
-            kept = [(key, value) for key, value in request.query_params.multi_items() if key != "token"]
+        if given is not None and self._right(given.encode(errors="replace")):
             # Gone from the address bar and from what is copied from it.
-            answer = RedirectResponse(str(request.url.replace_query_params().include_query_params(**dict(kept))), 303)
+            rest = urlencode([(key, value) for key, value in request.query_params.multi_items() if key != "token"])
+            answer = RedirectResponse(request.url.path + (f"?{rest}" if rest else ""), 303)
             answer.set_cookie(_COOKIE, self.cookie, httponly=True, samesite="strict", path="/")
             return answer
         bearer = headers.get("authorization", "").removeprefix("Bearer ")
-        if self._right(bearer) or hmac.compare_digest(request.cookies.get(_COOKIE, "").encode(), self.cookie.encode()):
+        kept = request.cookies.get(_COOKIE, "").encode(errors="replace")
+        if self._right(bearer.encode("latin-1")) or hmac.compare_digest(kept, self.cookie.encode()):
             return None
         return PlainTextResponse(
             "a token is needed: open the address that `stm compare` has printed, or send 'Authorization: Bearer TOKEN'",
             401, {"www-authenticate": "Bearer"},
         )  # fmt: skip
 
-    def _right(self, given: str) -> bool:
-        return self.token is not None and hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self.token)
+    def _right(self, given: bytes) -> bool:
+        return self.token is not None and hmac.compare_digest(given, self.token)
 
 
 def _name(host: str) -> str:

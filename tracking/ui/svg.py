@@ -107,8 +107,9 @@ class Plot:
 
     def level(self, y: float) -> None:
         """Draw a horizontal line."""
-        self._marks.append(("level", [(0, y)], 0, ""))
-        self.ys.append(y)
+        if _drawable(y, self.log_y):
+            self._marks.append(("level", [(0, y)], 0, ""))
+            self.ys.append(y)
 
     @property
     def empty(self) -> bool:
@@ -118,7 +119,7 @@ class Plot:
     def render(self) -> Markup:
         """Return the plot as an ``<svg>`` element."""
         x_range, y_range = _range(self.xs, self.log_x), _range(self.ys, self.log_y)
-        if self.square:
+        if self.square and self.log_x == self.log_y:
             x_range = y_range = min(x_range[0], y_range[0]), max(x_range[1], y_range[1])
         parts = [
             Markup(

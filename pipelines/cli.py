@@ -33,6 +33,7 @@ COMMANDS = {
     "predict": "ask a model about a data set, an array or a map",
     "serve": "serve a model over HTTP",
     "compare": "browse and compare runs in the browser",
+    "report": "write the comparison of runs as one HTML file",
     "sync": "send the runs that wait for their tracking store",
     "reproduce": "make the results of a task's paper again",
     "demo": "all of the above, in a few minutes",

@@ -18,6 +18,7 @@ from deploy.serving.asking import predict_all
 from deploy.serving.questions import load_fitting, parse_channel
 from deploy.serving.session import Session
 from pipelines.addresses import MODEL, local_file
+from pipelines.points import log_predictions
 from pipelines.reference import describe_measured, evaluate_measured
 from stm_models.data import panel
 from stm_models.data.dataset import Samples
@@ -109,6 +110,7 @@ def evaluate(
 
     chosen = panel.choose(samples, np.arange(len(samples)))
     maps = predict_all(session, samples.images[chosen], ("prediction", "distance", *about.explanations))
+    maps |= task.panel_arrays(maps["prediction"], samples.subset(chosen), about.calibration)
     drawn = task.run_figures(shown, calibration=about.calibration)
     with runs.start(
         store, about.task, "evaluate", tags={"evaluated.run": about.run_id, "model.sha256": about.sha256}
@@ -130,6 +132,7 @@ def evaluate(
             path = Path(folder) / "panel.npz"
             panel.save(path, samples, chosen, maps)
             record.artifact(path)
+            log_predictions(record, task, shown, about.calibration)
         run_id = record.id
     return {
         "run_id": run_id, "data": str(samples.path), "digest": samples.attributes["digest"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ class RunRow:
         The last value of each.
     parent : str or None
         Id of the run that this one is nested in.
+    steps : mapping of str to int
+        At which step each metric has its last value.
     """
 
     id: str
@@ -49,6 +51,7 @@ class RunRow:
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
     parent: str | None
+    steps: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def outcome(self) -> str:
@@ -176,6 +179,7 @@ def _row(run: Any, experiments: Mapping[str, str]) -> RunRow:
         metrics=dict(run.data.metrics),
         tags=tags,
         parent=tags.get("mlflow.parentRunId"),
+        steps={metric.key: metric.step for metric in getattr(run.data, "_metric_objs", [])},
     )
 
 

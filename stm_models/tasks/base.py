@@ -268,6 +268,8 @@ class Task(ABC):
         Whether some values of ``stratify`` are held out whole and scored on their own, as ``unseen_*``.
     metric : str
         Decides which model is better.
+    higher, lower : tuple of str
+        Further metrics of which a larger, or a smaller, value is better.
     columns : tuple of Column
         The table of a model beside its baselines.
     limits : str
@@ -292,6 +294,8 @@ class Task(ABC):
     unseen: ClassVar[bool] = True
     metric: ClassVar[str]
     larger_is_better: ClassVar[bool] = False
+    higher: ClassVar[tuple[str, ...]] = ()
+    lower: ClassVar[tuple[str, ...]] = ()
     columns: ClassVar[tuple[Column, ...]] = ()
     limits: ClassVar[str] = "Answers hold for samples like those of its training data set, and for no others."
     default_network: ClassVar[str]
@@ -384,6 +388,28 @@ class Task(ABC):
         """Draw a training (with its ``history`` and ``examples`` of its data) or an evaluation.
 
         ``sets``: samples with their predictions, by what they are called. Returns matplotlib figures by file name.
+        """
+        return {}
+
+    def direction(self, name: str) -> bool | None:
+        """Tell whether a larger value of the metric ``name`` is better; ``None`` where the task does not say.
+
+        What stands before and after it (``unseen_``, ``mild.``, ``_U``) makes no difference.
+        """
+        own = {self.metric: self.larger_is_better, "loss": False}
+        own |= dict.fromkeys(self.higher, True) | dict.fromkeys(self.lower, False)
+        words = f"_{name.rpartition('.')[2]}_"
+        found = [known for known in own if f"_{known}_" in words]
+        return own[max(found, key=len)] if found else None
+
+    def points(self, prediction: Array, samples: Samples, calibration: Mapping[str, Any]) -> dict[str, Array]:
+        """Return what plots of a set of samples are drawn from: columns, as in `stm_models.data.predictions`."""
+        return {}
+
+    def panel_arrays(self, prediction: Array, samples: Samples, calibration: Mapping[str, Any]) -> dict[str, Array]:
+        """Return what a panel needs beside predictions and maps: places ``positions.NAME`` (P, K, 2 or 3).
+
+        y and x in px, and a confidence where there is one; NaN where a sample has fewer.
         """
         return {}
 

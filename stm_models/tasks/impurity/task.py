@@ -40,6 +40,8 @@ class ImpurityTask(Task):
     unseen: ClassVar[bool] = False
     metric: ClassVar[str] = "f1"
     larger_is_better: ClassVar[bool] = True
+    higher: ClassVar[tuple[str, ...]] = ("precision", "recall", "without_core", "without_rings", "paper_ratio")
+    lower: ClassVar[tuple[str, ...]] = ("error_px", "false_positives")
     columns: ClassVar[tuple[Column, ...]] = (
         Column("F1", "f1", ".3f"), Column("precision", "precision", ".3f"), Column("recall", "recall", ".3f"),
         Column("error (px)", "error_px", ".3f"),
@@ -111,6 +113,14 @@ class ImpurityTask(Task):
         from stm_models.tasks.impurity.baselines import predictors
 
         return predictors(train.attributes["input"])
+
+    def points(self, prediction: Array, samples: Samples, calibration: Mapping[str, Any]) -> dict[str, Array]:
+        """Return confidence of every maximum and whether it is right, and how many impurities there are."""
+        return scoring.points(prediction, samples, calibration)
+
+    def panel_arrays(self, prediction: Array, samples: Samples, calibration: Mapping[str, Any]) -> dict[str, Array]:
+        """Return true and found positions."""
+        return scoring.panel_arrays(prediction, samples, calibration)
 
     def run_figures(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from stm_models.tasks.registry import get
 from stm_models.training.config import TrainConfig
 
 __all__ = [
+    "CalibrateConfig",
     "DemoConfig",
     "EvaluateConfig",
     "Settings",
@@ -98,6 +99,16 @@ class EvaluateConfig(Config):
     seed: int = Field(20260, ge=0, description="together with the simulation's seed")
 
 
+class CalibrateConfig(Config):
+    """The simulated states that intervals and novelty are calibrated on."""
+
+    states: int = Field(
+        300, ge=0, le=100_000, description="simulated for the purpose, at continuous targets; 0: those held out"
+    )
+    level: float = Field(0.9, ge=0.5, le=0.99, description="share of new samples whose truth is to lie inside")
+    seed: int = Field(40_960, ge=0, description="together with the simulation's seed")
+
+
 class DemoConfig(Config):
     """What a demo trains: the tuned network for so many epochs, and others beside it.
 
@@ -125,6 +136,7 @@ class Settings:
     tune: TuneConfig
     evaluate: EvaluateConfig
     demo: DemoConfig
+    calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
 
     def record(self, *sections: str) -> dict[str, Any]:
         """Plain values of some sections, as they are logged."""
@@ -184,7 +196,7 @@ def load(
     values = merge(values, parse_assignments(pairs))
     kinds: dict[str, type[Config]] = {
         "simulate": found.simulation, "split": SplitConfig, "train": TrainConfig, "tune": TuneConfig,
-        "evaluate": EvaluateConfig, "demo": DemoConfig,
+        "evaluate": EvaluateConfig, "demo": DemoConfig, "calibrate": CalibrateConfig,
     }  # fmt: skip
     for section in values:
         if section not in kinds:

@@ -10,8 +10,8 @@ import sys
 from typing import Any
 from urllib.parse import quote
 
-from deploy.serving.cli import read_token
 from deploy.serving.listening import listen, until_signal
+from deploy.serving.options import read_token
 from deploy.serving.security import is_loopback
 from stm_models.errors import InputError
 from tracking.store import connect

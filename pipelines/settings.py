@@ -19,6 +19,7 @@ from stm_models.tasks.registry import get
 from stm_models.training.config import TrainConfig
 
 __all__ = [
+    "CalibrateConfig",
     "DemoConfig",
     "EvaluateConfig",
     "PromoteConfig",
@@ -113,6 +114,16 @@ class PromoteConfig(Config):
     latency_ms: float = Field(2000.0, gt=0, description="longest time for one image on one thread")
 
 
+class CalibrateConfig(Config):
+    """The simulated states that intervals and novelty are calibrated on."""
+
+    states: int = Field(
+        300, ge=0, le=100_000, description="simulated for the purpose, at continuous targets; 0: those held out"
+    )
+    level: float = Field(0.9, ge=0.5, le=0.99, description="share of new samples whose truth is to lie inside")
+    seed: int = Field(40_960, ge=0, description="together with the simulation's seed")
+
+
 class DemoConfig(Config):
     """What a demo trains: the tuned network for so many epochs, and others beside it.
 
@@ -141,6 +152,7 @@ class Settings:
     evaluate: EvaluateConfig
     demo: DemoConfig
     promote: PromoteConfig = field(default_factory=lambda: PromoteConfig.model_validate({}))
+    calibrate: CalibrateConfig = field(default_factory=lambda: CalibrateConfig.model_validate({}))
 
     def record(self, *sections: str) -> dict[str, Any]:
         """Plain values of some sections, as they are logged."""
@@ -200,7 +212,7 @@ def load(
     values = merge(values, parse_assignments(pairs))
     kinds: dict[str, type[Config]] = {
         "simulate": found.simulation, "split": SplitConfig, "train": TrainConfig, "tune": TuneConfig,
-        "evaluate": EvaluateConfig, "demo": DemoConfig, "promote": PromoteConfig,
+        "evaluate": EvaluateConfig, "demo": DemoConfig, "promote": PromoteConfig, "calibrate": CalibrateConfig,
     }  # fmt: skip
     for section in values:
         if section not in kinds:

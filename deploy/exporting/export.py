@@ -60,7 +60,7 @@ def export(bundle_dir: str | Path, out: str | Path, metadata: Mapping[str, Any])
         The ONNX file, ending in ``.onnx``; an older one is replaced only when everything went well.
     metadata : mapping
         task, input, targets, explained, data, run_id, git_commit, metrics and distance; the first five as in
-        the bundle. The exporter adds schema, opset, versions, explanations and created.
+        the bundle. The exporter adds schema, opset, versions, answers, explanations and created.
 
     Raises
     ------
@@ -73,10 +73,10 @@ def export(bundle_dir: str | Path, out: str | Path, metadata: Mapping[str, Any])
     Notes
     -----
     The work is done in a process of its own: tracing autograd can spoil later exports of the same process.
-    The file's input is ``image`` (batch, C, H, W) float32 in physical units; its outputs are ``prediction``
-    (batch, T) or maps (batch, T, H, W), ``gradient`` (batch, C, H, W) of the target ``explained``, and ``distance``
-    (batch,). Of a model that answers with maps a second, optional input ``focus`` (batch or 1) int64 chooses the
-    pixel ``y * W + x`` whose gradient is taken; -1, its value when it is not given, means the strongest one.
+    The file's input is ``image`` (batch, C, H, W) float32 in physical units; its outputs are what `Bundle.answers`
+    gives, ``prediction`` (batch, T) or maps (batch, T, H, W) the first, and ``gradient`` (batch, C, H, W) of the
+    target ``explained``. Of a model that answers with maps a second, optional input ``focus`` (batch or 1) int64
+    chooses the pixel ``y * W + x`` that is explained; -1, its value when it is not given, means the strongest one.
     onnxruntime computes all of them in every run; the part that computes the prediction can be cut out of the
     graph and holds nothing of the rest.
     """

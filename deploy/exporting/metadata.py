@@ -94,19 +94,22 @@ def complete(
     metadata: Mapping[str, Any],
     opset: int,
     versions: Mapping[str, str],
+    answers: list[str],
     explanations: list[str],
     *,
     focusable: bool = False,
 ) -> str:
     """Return the text of the entry: checked ``metadata`` and what the exporter knows, with the time (UTC).
 
-    ``focusable`` says that the pixel which is explained can be chosen.
+    ``answers`` and ``explanations``: names of the outputs. ``focusable`` says that the pixel which is explained can
+    be chosen.
     """
     entry = {
         "schema": SCHEMA,
         **metadata,
         "versions": dict(versions),
         "opset": opset,
+        "answers": answers,
         "explanations": explanations,
         "focusable": focusable,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from deploy.exporting import metadata as about
-from deploy.exporting.graph import FOCUS, INPUT, OPSET, OUTPUTS, build, evaluate
+from deploy.exporting.graph import FOCUS, INPUT, OPSET, build, evaluate
 from deploy.exporting.parity import check, check_focus
+from deploy.exporting.parts import parts_of
 from stm_models.errors import InputError
 from stm_models.files import atomic_path
 from stm_models.networks import bundle as bundles
@@ -41,29 +42,34 @@ def write(bundle_dir: Path, out: Path, metadata: Mapping[str, Any]) -> dict[str,
     about.agree(given, bundle.info, bundle_dir)
     mean, scale = bundle.model.pixel_mean.numpy(), bundle.model.pixel_scale.numpy()
     explained = int(given["explained"])
-    proto = build(bundle.model, bundle.distance, explained, mean.shape)
+    parts = parts_of(bundle, explained)
+    maps = list(parts.maps)
+    proto = build(parts, mean.shape)
+    names = [value.name for value in proto.graph.output]
     focusable = any(value.name == FOCUS for value in proto.graph.input)
     entry = proto.metadata_props.add()
     entry.key = about.KEY
-    entry.value = about.complete(given, OPSET, _versions(), ["gradient"], focusable=focusable)
+    entry.value = about.complete(
+        given, OPSET, _versions(), [name for name in names if name not in maps], maps, focusable=focusable
+    )
     content = proto.SerializeToString()
     onnx.checker.check_model(content, full_check=True)
 
-    fresh = bundles.load(bundle_dir)  # tracing must not have a say in the reference
+    fresh = parts_of(bundles.load(bundle_dir), explained)  # tracing must not have a say in the reference
     session = _session(content)
 
     def run(images: NDArray[Any], focus: NDArray[np.int64] | None = None) -> dict[str, NDArray[Any]]:
         feed = {INPUT: images} if focus is None else {INPUT: images, FOCUS: focus}
-        return dict(zip(OUTPUTS, session.run(list(OUTPUTS), feed), strict=True))
+        return dict(zip(names, session.run(names, feed), strict=True))
 
     def reference(images: NDArray[Any], focus: NDArray[np.int64] | None = None) -> dict[str, NDArray[Any]]:
         pixel = None if focus is None else torch.from_numpy(focus)
-        outputs = evaluate(fresh.model, fresh.distance, explained, torch.from_numpy(images), pixel)
-        return {name: value.numpy() for name, value in zip(OUTPUTS, outputs, strict=True)}
+        found = evaluate(fresh, torch.from_numpy(images), pixel)
+        return {name: value.numpy() for name, value in found.items()}
 
-    parity = check(run, reference, mean, scale)
+    parity = check(run, reference, mean, scale, maps=maps)
     if focusable:
-        parity |= check_focus(run, reference, mean, scale)
+        parity |= check_focus(run, reference, mean, scale, maps=maps)
     try:
         with atomic_path(out) as part:
             part.write_bytes(content)

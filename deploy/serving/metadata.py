@@ -63,6 +63,8 @@ class ModelMetadata(_Part):
         ``quantiles`` of the output ``distance`` on held-out samples.
     calibration : mapping
         What the task turns predictions into answers with.
+    answers : tuple of str
+        Names of the outputs that are no maps, ``prediction`` the first.
     explanations : tuple of str
         Names of the outputs that are explanation maps; the first is the default.
     focusable : bool
@@ -83,6 +85,7 @@ class ModelMetadata(_Part):
     metrics: Mapping[str, Any] = {}
     distance: Distance = Distance()
     calibration: Mapping[str, Any] = {}
+    answers: tuple[str, ...] = ("prediction",)
     explanations: tuple[str, ...] = ()
     focusable: bool = False
     created: str | None = None

@@ -44,6 +44,17 @@ class Bundle:
     novelty: Novelty | None
     info: dict[str, Any]
 
+    def answers(self, x: Tensor) -> dict[str, Tensor]:
+        """Return everything that the model answers to images ``x`` (B, C, H, W), by name, with B rows each.
+
+        ``prediction`` (B, T) or (B, 1, H, W), and ``distance`` (B,) where the bundle holds a novelty. The exporter
+        makes each of them an output of the model file.
+        """
+        found = {"prediction": self.model(x)}
+        if self.novelty is not None:
+            found["distance"] = self.distance(x)
+        return found
+
     def distance(self, x: Tensor) -> Tensor:
         """Return the (B,) distances of images ``x`` (B, C, H, W) to the training data.
 

@@ -324,6 +324,10 @@ class Task(ABC):
         ``unseen``: at continuous targets that no grid holds; else at the targets of ``config``.
         """
 
+    def held_out(self, config: Any, seed: int, states: int) -> Any:
+        """Return a config for about ``states`` new states like those of ``config``, to calibrate a model of it on."""
+        return self.fresh(config, seed, states, unseen=self.unseen)
+
     @abstractmethod
     def prepare(self, raw: RawMap, input_spec: Mapping[str, Any]) -> Prepared:
         """Turn a raw map into the network's input described by the model's ``input_spec``."""

@@ -76,6 +76,10 @@ class ImpurityTask(Task):
             update={"generator": "experiment", "seed": seed, "fields": states, "dense_biases": None}
         )
 
+    def held_out(self, config: ImpuritySimulation, seed: int, states: int) -> ImpuritySimulation:
+        """Return a config for further fields of the same kind."""
+        return config.model_copy(update={"seed": seed, "fields": states})
+
     def prepare(self, raw: RawMap, input_spec: Mapping[str, Any]) -> Prepared:
         """Average over the bias windows, bring pixels to the model's size, remove background; see `measured`."""
         from stm_models.tasks.impurity.measured import prepare

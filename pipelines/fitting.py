@@ -18,6 +18,7 @@ from pipelines.points import log_predictions
 from pipelines.robustness import robust_scores
 from pipelines.settings import Settings
 from stm_models.data.dataset import Samples
+from stm_models.explain.references import references
 from stm_models.files import sha256
 from stm_models.networks import bundle, registry
 from stm_models.networks.model import Model
@@ -264,5 +265,6 @@ def _bundle(
         "metrics": dict(scores), "distance": {"quantiles": quantiles}, "calibration": dict(calibration),
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        path = bundle.save(Path(folder) / "bundle", model, novelty, json.loads(json.dumps(info)))
+        compared = references(parts.train.images, config.seed)
+        path = bundle.save(Path(folder) / "bundle", model, novelty, json.loads(json.dumps(info)), compared)
         run.artifact(path, "bundle")

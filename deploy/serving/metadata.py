@@ -67,6 +67,10 @@ class ModelMetadata(_Part):
         Names of the outputs that are no maps, ``prediction`` the first.
     explanations : tuple of str
         Names of the outputs that are explanation maps; the first is the default.
+    details : mapping
+        Of explanations by name: how many steps or draws, and how well integrated gradients add up.
+    refused : mapping of str to str
+        Why the file does not have an explanation, by its name.
     focusable : bool
         Whether the pixel of an answered map that is explained can be chosen.
     sha256 : str
@@ -87,6 +91,8 @@ class ModelMetadata(_Part):
     calibration: Mapping[str, Any] = {}
     answers: tuple[str, ...] = ("prediction",)
     explanations: tuple[str, ...] = ()
+    details: Mapping[str, Mapping[str, Any]] = {}
+    refused: Mapping[str, str] = {}
     focusable: bool = False
     created: str | None = None
     sha256: str = ""

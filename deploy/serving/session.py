@@ -172,20 +172,13 @@ class Session:
         return plan
 
     def _steps(self, names: tuple[str, ...]) -> list[tuple[tuple[str, ...], list[str]]]:
-        if not names:
-            return []
-        smallest = next(family for family in self._families if set(names) <= set(family))
+        """Return the graphs, by their outputs, and what of each is wanted: several explanations are several runs."""
         costly = [name for name in names if name in self.metadata.explanations]
-        if smallest != self.output_names or len(costly) in (0, 1, len(self.metadata.explanations)):
-            return [(smallest, list(names))]
-        # Some explanations, but not all: one graph each is less than the graph of everything.
         cheap = [name for name in names if name not in costly]
-        steps = []
-        for name in costly:
-            wanted = [*cheap, name]
-            steps.append((next(family for family in self._families if set(wanted) <= set(family)), wanted))
-            cheap = []
-        return steps
+        shares = [[*cheap, *costly[:1]], *([name] for name in costly[1:])] if names else []
+        return [
+            (next(family for family in self._families if set(share) <= set(family)), share) for share in shares
+        ]  # fmt: skip
 
     def _part(self, family: tuple[str, ...]) -> onnxruntime.InferenceSession:
         found = self._parts.get(family)

@@ -15,7 +15,7 @@ from PIL import Image
 from deploy.serving.server import running
 from deploy.serving.session import Session
 
-WIDTH, HEIGHT = 900, 1500
+WIDTH, HEIGHT = 900, 1450
 COLOURS = 64
 
 

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["MODEL", "local_file"]
+from stm_models.errors import InputError
+
+if TYPE_CHECKING:
+    from deploy.serving.catalog import Version
+    from tracking.store import Store
+
+__all__ = ["MODEL", "local_file", "run_of", "served_version"]
 
 MODEL = "models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID or FILE.onnx"
 
@@ -23,3 +31,44 @@ def local_file(model: str) -> Path:
     from tracking.store import connect
 
     return resolve(connect(), model)
+
+
+def run_of(store: Store, address: str) -> str:
+    """Return the id of the run that ``address`` names: itself, or the one that a registered model is of.
+
+    Raises
+    ------
+    InputError
+        For another kind of address, or when there is no such model.
+    """
+    from tracking.models import version
+
+    if match := re.fullmatch(r"models:/+([^/@]+)[@/]([^/@]+)", address):
+        return version(store, match[1], match[2]).run_id
+    if match := re.fullmatch(r"(?:runs:/+)?(\w+)/?", address):
+        return match[1]
+    raise InputError(
+        f"cannot read {address!r}: expected a run's id, runs:/ID, models:/NAME@ALIAS or models:/NAME/VERSION"
+    )
+
+
+def served_version(model: str) -> Version:
+    """Return what a server puts into service for ``model``: the file, and the version that the registry gives it.
+
+    The version is asked first and its file by that number, so that an alias that moves meanwhile mixes nothing.
+
+    Raises
+    ------
+    InputError
+        When the store cannot be reached or has no such model.
+    """
+    from deploy.serving.catalog import Version
+
+    registered = re.fullmatch(r"models:/+([^/@]+)[@/]([^/@]+)", model)
+    if registered is None:
+        return Version("1", local_file(model))
+    from tracking.registry import version
+    from tracking.store import connect
+
+    number = str(version(connect(), registered[1], registered[2]).version)
+    return Version(number, local_file(f"models:/{registered[1]}/{number}"))

@@ -20,14 +20,15 @@ def check_shape(shape: tuple[int, ...], image: tuple[int, int, int], max_rows: i
     InputError
         Naming the shape got and the shape expected.
     """
+    if len(shape) == 4 and shape[1:] == image and shape[0] >= 1 and (max_rows is None or shape[0] <= max_rows):
+        return
     expected = f"(batch, {', '.join(map(str, image))})"
     if len(shape) != 4 or tuple(shape[1:]) != image:
         hint = "; give one image as a batch of one" if tuple(shape) == image else ""
         raise InputError(f"image has shape {_short(shape)}, expected {expected}{hint}")
     if shape[0] < 1:
         raise InputError(f"image has no rows: shape {_short(shape)}, expected {expected} with batch at least 1")
-    if max_rows is not None and shape[0] > max_rows:
-        raise InputError(f"image has {shape[0]} rows, at most {max_rows} in one request: send fewer at a time")
+    raise InputError(f"image has {shape[0]} rows, at most {max_rows} in one request: send fewer at a time")
 
 
 def as_batch(values: NDArray[Any], image: tuple[int, int, int], max_rows: int | None = None) -> NDArray[np.float32]:
@@ -51,8 +52,11 @@ def as_batch(values: NDArray[Any], image: tuple[int, int, int], max_rows: int | 
         kind = values.dtype if isinstance(values, np.ndarray) else type(values).__name__
         raise InputError(f"image is {kind}, expected an array of float32 numbers")
     check_shape(values.shape, image, max_rows)
-    with np.errstate(over="ignore", invalid="ignore"):
-        batch = np.require(values, dtype=np.float32, requirements=["C", "A"])
+    if values.dtype == np.float32:
+        batch = np.require(values, requirements=["C", "A"])
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):
+            batch = np.require(values, dtype=np.float32, requirements=["C", "A"])
     finite = np.isfinite(batch)
     if not finite.all():
         row = int(np.argmin(finite.reshape(len(batch), -1).all(axis=1)))

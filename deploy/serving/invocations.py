@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 from numpy.typing import NDArray
 
 from deploy.serving.image import as_batch
-from deploy.serving.protocol import parse_json
+from deploy.serving.strict_json import dump_json, parse_json
 from stm_models.errors import InputError
 
 __all__ = ["decode_invocation", "encode_predictions"]
@@ -19,7 +17,7 @@ _FORMS = ("inputs", "instances")
 def decode_invocation(body: bytes, *, image: tuple[int, int, int], max_rows: int | None = None) -> NDArray[np.float32]:
     """Read ``{"inputs": rows}`` or ``{"instances": rows}`` into a (batch, C, H, W) float32 array.
 
-    ``inputs`` may also be ``{"image": rows}``.
+    ``inputs`` may also be ``{"image": rows}``, and every one of ``instances`` ``{"image": row}``.
 
     Raises
     ------
@@ -31,20 +29,23 @@ def decode_invocation(body: bytes, *, image: tuple[int, int, int], max_rows: int
     if len(found) != 1:
         got = ", ".join(sorted(request))[:100] or "nothing"
         raise InputError(f"the body has {got}, expected one of {', '.join(_FORMS)}: nested lists (batch, C, H, W)")
-    rows = request[found[0]]
-    if isinstance(rows, dict) and list(rows) == ["image"]:
+    form = found[0]
+    rows = request[form]
+    if form == "inputs" and isinstance(rows, dict) and list(rows) == ["image"]:
         rows = rows["image"]
     if not isinstance(rows, list):
-        raise InputError(f"{found[0]} is {type(rows).__name__}, expected nested lists (batch, C, H, W)")
+        raise InputError(f"{form} is {type(rows).__name__}, expected nested lists (batch, C, H, W)")
     if max_rows is not None and len(rows) > max_rows:
-        raise InputError(f"{found[0]} has {len(rows)} rows, at most {max_rows} in one request")
+        raise InputError(f"{form} has {len(rows)} rows, at most {max_rows} in one request")
+    if form == "instances" and rows and all(isinstance(row, dict) and list(row) == ["image"] for row in rows):
+        rows = [row["image"] for row in rows]
     try:
         values = np.asarray(rows)
     except ValueError as error:
-        raise InputError(f"{found[0]} is ragged, expected nested lists (batch, {image[0]}, ...)") from error
+        raise InputError(f"{form} is ragged, expected nested lists (batch, {image[0]}, ...)") from error
     return as_batch(values, image, max_rows)
 
 
 def encode_predictions(prediction: NDArray[np.float32]) -> bytes:
     """Write (batch, T) predictions as ``{"predictions": [[...], ...]}``."""
-    return json.dumps({"predictions": prediction.tolist()}, allow_nan=False).encode()
+    return dump_json({"predictions": prediction.tolist()})

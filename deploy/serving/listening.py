@@ -5,22 +5,60 @@ from __future__ import annotations
 import errno
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import uvicorn
 
+from deploy.serving.connection import connection_class
+from deploy.serving.limits import Limits
 from stm_models.errors import InputError
 
-__all__ = ["beside", "listen", "until_signal"]
+__all__ = ["Tls", "beside", "listen", "until_signal"]
+
+_DRAIN_SECONDS = 30
 
 
-def until_signal(app: Any, listener: socket.socket, ready: Callable[[], None]) -> None:
-    """Answer requests until SIGINT or SIGTERM; to be called from the main thread.
+@dataclass(frozen=True)
+class Tls:
+    """Certificate chain and private key, as PEM files.
+
+    Raises
+    ------
+    InputError
+        When they cannot be read or do not fit together.
+    """
+
+    certificate: str | Path
+    key: str | Path
+
+    def __post_init__(self) -> None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key, lambda: "")
+        except (OSError, ssl.SSLError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InputError(
+                f"cannot use the certificate {self.certificate} with the key {self.key} ({reason}): give two PEM files "
+                "that belong together, the key without a passphrase"
+            ) from error
+
+
+def until_signal(
+    app: Any,
+    listener: socket.socket,
+    ready: Callable[[], None],
+    *,
+    tls: Tls | None = None,
+    limits: Limits = Limits(),  # noqa: B008
+) -> None:
+    """Answer requests until SIGINT or SIGTERM, and those under way to their end; to be called from the main thread.
 
     Parameters
     ----------
@@ -30,8 +68,12 @@ def until_signal(app: Any, listener: socket.socket, ready: Callable[[], None]) -
         See `listen`.
     ready : callable
         Called once requests are answered.
+    tls : Tls, optional
+        Speak HTTPS.
+    limits : Limits
+        Of connections and bodies.
     """
-    server = _Server(_config(app), ready)
+    server = _Server(_config(app, tls, limits), ready)
 
     def stop(number: int, frame: FrameType | None) -> None:
         server.should_exit = True
@@ -46,10 +88,16 @@ def until_signal(app: Any, listener: socket.socket, ready: Callable[[], None]) -
 
 
 @contextmanager
-def beside(app: Any, listener: socket.socket) -> Iterator[None]:
-    """Answer requests from a thread of this process while the block runs."""
+def beside(
+    app: Any,
+    listener: socket.socket,
+    *,
+    tls: Tls | None = None,
+    limits: Limits = Limits(),  # noqa: B008
+) -> Iterator[None]:
+    """Answer requests from a thread of this process while the block runs; parameters as in `until_signal`."""
     up = threading.Event()
-    server = _Server(_config(app), up.set)
+    server = _Server(_config(app, tls, limits), up.set)
 
     def run() -> None:
         try:
@@ -67,7 +115,7 @@ def beside(app: Any, listener: socket.socket) -> Iterator[None]:
         thread.join()
 
 
-def listen(host: str, port: int) -> tuple[socket.socket, str]:
+def listen(host: str, port: int, tls: Tls | None = None) -> tuple[socket.socket, str]:
     """Open a port (0: any free one) and return the socket and its address as http://HOST:PORT.
 
     Raises
@@ -86,14 +134,15 @@ def listen(host: str, port: int) -> tuple[socket.socket, str]:
         if sys.platform != "win32":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(128)
+        listener.listen(1024)
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise InputError(f"port {port} on {host} is in use; give another with --port") from error
         raise InputError(f"cannot listen on port {port} of {host}: {error.strerror}; give another") from error
     number = listener.getsockname()[1]
-    return listener, f"http://[{host}]:{number}" if ":" in host else f"http://{host}:{number}"
+    scheme = "http" if tls is None else "https"
+    return listener, f"{scheme}://[{host}]:{number}" if ":" in host else f"{scheme}://{host}:{number}"
 
 
 class _Server(uvicorn.Server):
@@ -106,18 +155,22 @@ class _Server(uvicorn.Server):
         self._ready()
 
 
-def _config(app: object) -> uvicorn.Config:
+def _config(app: object, tls: Tls | None, limits: Limits) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         loop="asyncio" if sys.platform == "win32" else "uvloop",
-        http="httptools",
+        http=connection_class(limits, getattr(app, "express", None)),
         ws="none",
         lifespan="off",
         log_config=None,
         log_level="error",
         access_log=False,
         server_header=False,
+        date_header=False,
         proxy_headers=False,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
+        backlog=1024,
+        ssl_certfile=None if tls is None else str(tls.certificate),
+        ssl_keyfile=None if tls is None else str(tls.key),
     )

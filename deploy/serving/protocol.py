@@ -10,39 +10,23 @@ References
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deploy.serving.image import as_batch, check_shape
+from deploy.serving.strict_json import dump_json, mapping, parse_json
+from deploy.serving.tensors import FLOATS, INTEGERS, decode_tensor, encode_tensor
 from stm_models.errors import InputError, unknown
 
-__all__ = [
-    "HEADER",
-    "InferRequest",
-    "datatype",
-    "decode_request",
-    "decode_response",
-    "encode_request",
-    "encode_response",
-    "parse_json",
-]
+__all__ = ["HEADER", "InferRequest", "decode_request", "decode_response", "encode_request", "encode_response"]
 
 HEADER = "Inference-Header-Content-Length"
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "FP32": np.dtype("<f4"),
-    "FP64": np.dtype("<f8"),
-    "FP16": np.dtype("<f2"),
-}
 
 
-@dataclass(frozen=True)
-class InferRequest:
+class InferRequest(NamedTuple):
     """A checked request.
 
     Attributes
@@ -56,6 +40,8 @@ class InferRequest:
         The same for all others.
     id : str or None
         The client's own name for the request, sent back with the answer.
+    focus : (batch,) or (1,) int64 or None
+        Which pixel of an answered map explanations explain.
     """
 
     image: NDArray[np.float32]
@@ -63,31 +49,18 @@ class InferRequest:
     binary: Mapping[str, bool]
     default_binary: bool = False
     id: str | None = None
-
-
-def datatype(dtype: np.dtype[Any]) -> str:
-    """Return the protocol's name of ``dtype``."""
-    for name, known in _DTYPES.items():
-        if known == dtype.newbyteorder("<"):
-            return name
-    raise InputError(f"a tensor of dtype {dtype} cannot be sent: expected one of float16, float32, float64")
-
-
-def parse_json(text: bytes) -> dict[str, Any]:
-    """Read a JSON object; NaN and infinity, which JSON does not have, are refused."""
-    try:
-        value = json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"the body is no valid JSON: {str(error) or 'nested too deeply'}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"the body is a JSON {type(value).__name__}, expected an object")
-    return value
+    focus: NDArray[np.int64] | None = None
 
 
 def encode_request(
-    image: NDArray[Any], outputs: Sequence[str], *, binary: bool = True, request_id: str | None = None
+    image: NDArray[Any],
+    outputs: Sequence[str],
+    *,
+    binary: bool = True,
+    request_id: str | None = None,
+    focus: Sequence[int] | NDArray[Any] | None = None,
 ) -> tuple[bytes, int | None]:
-    """Write a request for ``outputs`` of ``image`` (batch, C, H, W).
+    """Write a request for ``outputs`` of ``image`` (batch, C, H, W), explained at ``focus`` (batch,) or (1,).
 
     Returns
     -------
@@ -96,10 +69,12 @@ def encode_request(
         Value for the header `HEADER`, ``None`` for a request without binary tensors.
     """
     head: dict[str, Any] = {} if request_id is None else {"id": request_id}
-    tensor, raw = _encode_tensor("image", image, binary)
-    head["inputs"] = [tensor]
+    encoded = [encode_tensor("image", image, binary)]
+    if focus is not None:
+        encoded.append(encode_tensor("focus", np.asarray(focus, dtype=np.int64), binary))
+    head["inputs"] = [tensor for tensor, _ in encoded]
     head["outputs"] = [{"name": name, "parameters": {"binary_data": binary}} for name in outputs]
-    return _join(head, [raw])
+    return _join(head, [raw for _, raw in encoded])
 
 
 def decode_request(
@@ -130,26 +105,45 @@ def decode_request(
         For anything that does not fit; a shape is held against the number of bytes before any array is made.
     """
     head, tail = _split(body, header_length)
-    parameters = _mapping(head.get("parameters", {}), "parameters")
+    parameters = mapping(head.get("parameters", {}), "parameters")
     tensors = head.get("inputs")
-    if not isinstance(tensors, list) or len(tensors) != 1:
-        raise InputError("inputs must be a list of exactly one tensor, named 'image'")
-    tensor = _mapping(tensors[0], "inputs[0]")
-    if tensor.get("name") != "image":
-        raise unknown("input", str(tensor.get("name"))[:64], ["image"])
-    values, used = _decode_tensor(tensor, tail, lambda shape: check_shape(shape, image, max_rows))
+    if not isinstance(tensors, list) or not 1 <= len(tensors) <= 2:
+        raise InputError("inputs must be a list of exactly one tensor, named 'image', or of two, 'image' and 'focus'")
+    found: dict[str, NDArray[Any]] = {}
+    used = 0
+    for index, item in enumerate(tensors):
+        tensor = mapping(item, f"inputs[{index}]")
+        match tensor.get("name"):
+            case "image":
+                kinds: tuple[str, ...] = FLOATS
+                check: Callable[[tuple[int, ...]], None] = lambda shape: check_shape(shape, image, max_rows)  # noqa: E731
+            case "focus":
+                kinds, check = INTEGERS, lambda shape: _check_focus(shape, max_rows)
+            case name:
+                raise unknown("input", str(name)[:64], ["image", "focus"])
+        name = tensor["name"]
+        if name in found:
+            raise InputError(f"input {name!r} is given twice")
+        found[name], size = decode_tensor(tensor, tail[used:], kinds=kinds, check=check)
+        used += size
     if used != len(tail):
-        raise InputError(f"{len(tail) - used} bytes follow the last binary tensor, expected none")
+        raise InputError(f"the body is too long: {len(tail) - used} bytes follow the last binary tensor, expected none")
+    if "image" not in found:
+        raise InputError("inputs has no tensor named 'image'")
+    focus = found.get("focus")
+    if focus is not None and len(focus) not in (1, len(found["image"])):
+        raise InputError(f"focus has {len(focus)} pixels for {len(found['image'])} images: give one for each, or one")
     names, binary = _wanted(head.get("outputs"), outputs)
     request_id = head.get("id")
     if request_id is not None and not isinstance(request_id, str):
         raise InputError(f"id is {type(request_id).__name__}, expected a string")
     return InferRequest(
-        image=as_batch(values, image, max_rows),
+        image=as_batch(found["image"], image, max_rows),
         outputs=names,
         binary=binary,
         default_binary=_flag(parameters, "binary_data_output") or False,
         id=request_id,
+        focus=focus,
     )
 
 
@@ -167,7 +161,7 @@ def encode_response(
     if parameters:
         head["parameters"] = dict(parameters)
     encoded = [
-        _encode_tensor(name, values, request.binary.get(name, request.default_binary))
+        encode_tensor(name, values, request.binary.get(name, request.default_binary))
         for name, values in outputs.items()
     ]
     head["outputs"] = [tensor for tensor, _ in encoded]
@@ -188,79 +182,35 @@ def decode_response(body: bytes, header_length: str | None) -> tuple[dict[str, N
         raise InputError("the answer holds no list of outputs")
     result, offset = {}, 0
     for index, item in enumerate(tensors):
-        tensor = _mapping(item, f"outputs[{index}]")
-        values, used = _decode_tensor(tensor, tail[offset:])
+        tensor = mapping(item, f"outputs[{index}]")
+        values, used = decode_tensor(tensor, tail[offset:])
         result[str(tensor.get("name"))] = values
         offset += used
     return result, head
 
 
 def _split(body: bytes, header_length: str | None) -> tuple[dict[str, Any], memoryview]:
-    whole = memoryview(body)
-    length = len(body)
-    if header_length is not None:
-        text = header_length.strip()
-        if not (text.isascii() and text.isdigit() and len(text) < 16) or int(text) > length:
-            raise InputError(f"{HEADER} is {text[:32]!r}, expected a number of bytes up to the body's {length}")
-        length = int(text)
-    return parse_json(bytes(whole[:length])), whole[length:]
+    if header_length is None:
+        return parse_json(body), memoryview(b"")
+    text = header_length.strip()
+    if not (text.isascii() and text.isdigit() and len(text) < 16) or int(text) > len(body):
+        raise InputError(f"{HEADER} is {text[:32]!r}, expected a number of bytes up to the body's {len(body)}")
+    length = int(text)
+    return parse_json(body[:length]), memoryview(body)[length:]
 
 
-def _encode_tensor(name: str, values: NDArray[Any], binary: bool) -> tuple[dict[str, Any], bytes]:
-    kind = datatype(values.dtype)
-    tensor: dict[str, Any] = {"name": name, "datatype": kind, "shape": list(values.shape)}
-    if not binary:
-        return {**tensor, "data": values.ravel().tolist()}, b""
-    raw = np.ascontiguousarray(values, dtype=_DTYPES[kind]).tobytes()
-    return {**tensor, "parameters": {"binary_data_size": len(raw)}}, raw
+def _join(head: Mapping[str, Any], raws: Sequence[memoryview | None]) -> tuple[bytes, int | None]:
+    text = dump_json(head)
+    binary = [raw for raw in raws if raw is not None]
+    if not any(binary):
+        return text, None
+    text += b" " * (-len(text) % 16)  # so that the first tensor lies aligned in memory and needs no copy
+    return b"".join((text, *binary)), len(text)
 
 
-def _join(head: Mapping[str, Any], raws: Sequence[bytes]) -> tuple[bytes, int | None]:
-    text = json.dumps(head, allow_nan=False, separators=(",", ":")).encode()
-    tail = b"".join(raws)
-    return text + tail, len(text) if tail else None
-
-
-def _decode_tensor(
-    tensor: Mapping[str, Any], tail: memoryview, check: Callable[[tuple[int, ...]], None] | None = None
-) -> tuple[NDArray[Any], int]:
-    """Return the tensor and how many bytes of ``tail`` it took."""
-    name, kind, shape = tensor.get("name"), tensor.get("datatype"), tensor.get("shape")
-    if not isinstance(kind, str) or kind not in _DTYPES:
-        raise unknown(f"datatype of {str(name)[:64]}", str(kind)[:64], _DTYPES)
-    if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 2**53 for size in shape):
-        raise InputError(f"shape of {name} is {str(shape)[:64]}, expected a list of sizes")
-    if check is not None:
-        check(tuple(shape))
-    count = math.prod(shape)
-    size = _mapping(tensor.get("parameters", {}), f"parameters of {name}").get("binary_data_size")
-    if size is None:
-        return _from_json(name, tensor.get("data"), shape, count, _DTYPES[kind]), 0
-    needed = count * _DTYPES[kind].itemsize
-    if "data" in tensor:
-        raise InputError(f"{name} has both data and binary_data_size: send one of them")
-    if type(size) is not int or size != needed or needed > len(tail):
-        raise InputError(
-            f"{name} of shape {shape} and datatype {kind} takes {needed} bytes; "
-            f"binary_data_size is {str(size)[:32]}, {len(tail)} bytes follow"
-        )
-    return np.frombuffer(tail[:needed], dtype=_DTYPES[kind]).reshape(shape), needed
-
-
-def _from_json(name: object, data: object, shape: list[int], count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    if not isinstance(data, list):
-        raise InputError(f"{name} has neither data (a list of numbers) nor parameters.binary_data_size")
-    try:
-        values = np.asarray(data)
-    except ValueError as error:
-        raise InputError(f"data of {name} is ragged, expected a flat list of {count} numbers") from error
-    if (count and values.dtype.kind not in "fiu") or values.shape not in ((count,), tuple(shape)):
-        raise InputError(
-            f"data of {name} has shape {str(values.shape)[:64]} of {values.dtype}, expected {count} numbers, "
-            f"flat or nested as {shape}"
-        )
-    with np.errstate(over="ignore"):
-        return values.astype(dtype).reshape(shape)
+def _check_focus(shape: tuple[int, ...], max_rows: int | None) -> None:
+    if len(shape) != 1 or shape[0] < 1 or (max_rows is not None and shape[0] > max_rows):
+        raise InputError(f"focus has shape {str(shape)[:64]}, expected (batch,) or (1,)")
 
 
 def _wanted(listed: object, known: Sequence[str]) -> tuple[tuple[str, ...], dict[str, bool]]:
@@ -269,16 +219,16 @@ def _wanted(listed: object, known: Sequence[str]) -> tuple[tuple[str, ...], dict
     if not isinstance(listed, list):
         raise InputError(f"outputs is {type(listed).__name__}, expected a list of objects with a name")
     binary: dict[str, bool] = {}
-    names = []
+    names: list[str] = []
     for index, item in enumerate(listed):
-        entry = _mapping(item, f"outputs[{index}]")
+        entry = mapping(item, f"outputs[{index}]")
         name = entry.get("name")
         if not isinstance(name, str) or name not in known:
             raise unknown("output", str(name)[:64], known)
         if name in names:
             raise InputError(f"output {name!r} is asked for twice")
         names.append(name)
-        flag = _flag(_mapping(entry.get("parameters", {}), f"parameters of {name}"), "binary_data")
+        flag = _flag(mapping(entry.get("parameters", {}), f"parameters of {name}"), "binary_data")
         if flag is not None:
             binary[name] = flag
     return tuple(names), binary
@@ -289,13 +239,3 @@ def _flag(parameters: Mapping[str, Any], name: str) -> bool | None:
     if value is not None and not isinstance(value, bool):
         raise InputError(f"parameter {name} is {str(value)[:32]!r}, expected true or false")
     return value
-
-
-def _mapping(value: object, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InputError(f"{where} is {type(value).__name__}, expected an object")
-    return value
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no JSON number")

@@ -1,19 +1,37 @@
-"""Who may ask: the Host header, the bearer token, and the headers every answer carries."""
+"""Who may ask: the Host and Origin headers, the bearer token, the rate; and the headers every answer carries."""
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Mapping
+from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
-__all__ = ["LOOPBACK", "OPEN_PATHS", "Guard", "is_loopback"]
+from deploy.serving.rate import RateLimit
+from deploy.serving.refusals import Refused
+
+__all__ = ["LOOPBACK", "OPEN_PATHS", "PAGE_HEADERS", "PLAIN_HEADERS", "Guard", "is_loopback"]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OPEN_PATHS = ("/ping", "/v2/health/live", "/v2/health/ready")
+_UNLIMITED = frozenset(OPEN_PATHS)
+_ONCE = (b"host", b"authorization", b"content-length", b"content-encoding", b"inference-header-content-length")
+
+PLAIN_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+PAGE_HEADERS = (
+    *PLAIN_HEADERS,
+    (
+        b"content-security-policy",
+        b"default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'self'; "
+        b"frame-ancestors 'none'",
+    ),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
 
 
 def is_loopback(host: str) -> bool:
@@ -27,67 +45,94 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """ASGI middleware that answers what must not reach the application.
+    """Refuses what must not reach the application.
 
     Parameters
     ----------
-    app : ASGI application
     hosts : collection of str or None
         Names that the Host header may have, any port; ``None`` for any. A page of another site that
         resolves its own name to this machine is stopped by it.
     token : str or None
-        Bearer token that every path but `OPEN_PATHS` and ``open_paths`` needs.
+        Bearer token that every path but ``open_paths`` needs.
+    rate : RateLimit, optional
+        Of every client address; health is not counted.
     open_paths : collection of str
-        Paths that hold nothing that the token guards.
+        Paths that need no token; one that ends in ``/`` stands for all below it.
     """
 
     def __init__(
         self,
-        app: ASGIApp,
         hosts: Collection[str] | None = None,
         token: str | None = None,
-        open_paths: Collection[str] = (),
+        rate: RateLimit | None = None,
+        open_paths: Collection[str] = OPEN_PATHS,
     ) -> None:
-        self.app = app
         self.hosts = None if hosts is None else frozenset(host.lower() for host in hosts)
-        self.open_paths = frozenset((*OPEN_PATHS, *open_paths))
         self.expected = None if token is None else f"Bearer {token}".encode()
+        self.rate = rate
+        self.open_paths = frozenset(path for path in open_paths if path == "/" or not path.endswith("/"))
+        self.open_below = tuple(path for path in open_paths if path != "/" and path.endswith("/"))
+        self._known: set[bytes] = set()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a refused request; hand every other one on."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+    def check(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+        """Refuse a request that may not be answered.
 
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["x-content-type-options"] = "nosniff"
-                headers["cache-control"] = "no-store"
-            await send(message)
+        Parameters
+        ----------
+        scope
+            Of ASGI.
+        headers : mapping
+            Its headers, of every name the last one.
 
-        refusal = self._refusal(scope["path"], Headers(scope=scope))
-        await (refusal or self.app)(scope, receive, send_with_headers)
-
-    def _refusal(self, path: str, headers: Headers) -> JSONResponse | None:
-        close = {"connection": "close"}
-        hosts = headers.getlist("host")
-        if self.hosts is not None and (len(hosts) != 1 or _name(hosts[0]) not in self.hosts):
-            text = f"the Host header must name one of {', '.join(sorted(self.hosts))}"
-            return JSONResponse({"error": text}, 403, headers=close)
-        if self.expected is not None and path not in self.open_paths:
-            given = headers.getlist("authorization")
-            if len(given) != 1 or not hmac.compare_digest(given[0].encode("latin-1"), self.expected):
+        Raises
+        ------
+        Refused
+            400, 401, 403, 415 or 429.
+        """
+        if len(headers) != len(scope["headers"]):
+            names = [name for name, _ in scope["headers"]]
+            for name in _ONCE:
+                if names.count(name) > 1:
+                    status = {b"host": 403, b"authorization": 401}.get(name, 400)
+                    raise Refused(status, f"the header {name.decode()} is given twice: send one", close=True)
+        self._check_host(headers)
+        path = scope["path"]
+        if self.expected is not None and path not in self.open_paths and not path.startswith(self.open_below or "\0"):
+            given = headers.get(b"authorization", b"")
+            if not hmac.compare_digest(given, self.expected):
                 text = "a valid token is needed: send 'Authorization: Bearer TOKEN'"
-                return JSONResponse({"error": text}, 401, headers={**close, "www-authenticate": "Bearer"})
-        if headers.get("content-encoding", "identity").strip().lower() != "identity":
+                raise Refused(401, text, close=True, headers={"www-authenticate": "Bearer"})
+        if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
             text = "compressed bodies are not taken: send the body without Content-Encoding"
-            return JSONResponse({"error": text}, 415, headers=close)
-        return None
+            raise Refused(415, text, close=True)
+        if self.rate is not None and path not in _UNLIMITED:
+            seconds = self.rate.wait(scope["client"][0] if scope.get("client") else "")
+            if seconds > 0:
+                text = f"more than {self.rate.rate:g} requests per second from this address: ask more slowly"
+                raise Refused(429, text, close=True, headers={"retry-after": str(math.ceil(seconds))})
+
+    def _check_host(self, headers: Mapping[bytes, bytes]) -> None:
+        host = headers.get(b"host", b"")
+        if self.hosts is not None and host not in self._known:
+            if _name(host) not in self.hosts:
+                text = f"the Host header must name one of {', '.join(sorted(self.hosts))}"
+                raise Refused(403, text, close=True)
+            if len(self._known) < 64:
+                self._known.add(host)
+        origin = headers.get(b"origin")
+        if origin is not None and not self._own(origin, host):
+            raise Refused(403, "the Origin header names another site: pages of others may not ask", close=True)
+
+    def _own(self, origin: bytes, host: bytes) -> bool:
+        try:
+            parts = urlsplit(origin.decode("latin-1"))
+        except ValueError:
+            return False
+        return parts.scheme in ("http", "https") and parts.netloc.lower() == host.decode("latin-1").lower()
 
 
-def _name(host: str) -> str:
-    host = host.strip().lower()
+def _name(header: bytes) -> str:
+    host = header.decode("latin-1").strip().lower()
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0]

@@ -2,119 +2,111 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deploy.serving.app import MAX_BODY_BYTES, MAX_ROWS, Decode, create_app, task_answers
-from deploy.serving.listening import beside, listen, until_signal
-from deploy.serving.security import LOOPBACK, is_loopback
+from deploy.serving.access import Access
+from deploy.serving.app import create_app
+from deploy.serving.catalog import Catalog
+from deploy.serving.compute import Schedule
+from deploy.serving.inference import Decode, task_answers
+from deploy.serving.limits import Limits
+from deploy.serving.listening import Tls, beside, listen, until_signal
+from deploy.serving.metrics import Metrics
 from deploy.serving.session import Session
-from stm_models.errors import InputError
 
-__all__ = ["create_app", "running", "serve"]
+__all__ = ["announce", "running", "serve"]
 
 
 def serve(
-    models: Mapping[str, Session],
+    models: Mapping[str, Session] | Catalog,
     host: str = "127.0.0.1",
     port: int = 8080,
     token: str | None = None,
     *,
-    decode: Decode | None = task_answers,
-    max_body_bytes: int = MAX_BODY_BYTES,
-    max_rows: int = MAX_ROWS,
-    examples: str | Path | None = None,
+    access: Access | None = None,
+    limits: Limits = Limits(),  # noqa: B008
+    watched: Callable[[Metrics], AbstractContextManager[Any]] | None = None,
+    listener: socket.socket | None = None,
     ready: Callable[[str], None] | None = None,
+    **options: Any,
 ) -> None:
     """Serve ``models`` until SIGINT or SIGTERM; to be called from the main thread.
 
     Parameters
     ----------
-    models : mapping of str to Session
+    models : Catalog, or mapping of str to Session
         By the name in the address.
-    host : str
-        Address to listen on; another than a loopback one needs a token.
-    port : int
-        0 picks a free one.
-    token : str, optional
-        Bearer token that requests must carry.
-    decode, max_body_bytes, max_rows, examples
-        See `deploy.serving.app.create_app`.
+    host, port, token
+        Short for ``access``: see `Access`.
+    access : Access, optional
+        Where to listen, and for whom.
+    limits : Limits
+        What may be asked for.
+    watched : callable, optional
+        Called with the application's metrics; what it returns is entered while requests are answered.
+    listener : socket, optional
+        Opened already, for a server that shares its port.
     ready : callable, optional
         Called with the address once requests are answered; by default it is printed on stderr.
+    **options
+        ``decode``, ``schedule``, ``examples``, …: see `deploy.serving.app.create_app`.
 
     Raises
     ------
     InputError
-        When the port is taken or may not be used, or a token is missing.
+        When the port is taken or may not be used, or a token or certificate is missing.
     """
-    app = _prepared(models, host, token, decode, max_body_bytes, max_rows, examples)
-    listener, url = listen(host, port)
-    with listener:
-        until_signal(app, listener, lambda: (ready or _announcer(models))(url))
+    access = access or Access(host, port, token)
+    catalog = models if isinstance(models, Catalog) else Catalog.of(models)
+    app = create_app(catalog, limits=limits, hosts=access.hosts, token=access.token, **options)
+    catalog.warm_up()
+    url = ""
+    if listener is None:
+        listener, url = listen(access.host, access.port, access.tls)
+    say = ready or (lambda url: announce(url, list(catalog.models)))
+    with listener, nullcontext() if watched is None else watched(app.metrics):
+        until_signal(app, listener, lambda: say(url), tls=access.tls, limits=limits)
 
 
 @contextmanager
 def running(
-    models: Mapping[str, Session],
+    models: Mapping[str, Session] | Catalog,
     host: str = "127.0.0.1",
     port: int = 0,
     token: str | None = None,
     *,
+    tls: Tls | None = None,
     decode: Decode | None = task_answers,
-    max_body_bytes: int = MAX_BODY_BYTES,
-    max_rows: int = MAX_ROWS,
+    limits: Limits = Limits(),  # noqa: B008
+    schedule: Schedule = Schedule(),  # noqa: B008
+    max_body_bytes: int | None = None,
+    max_rows: int | None = None,
     examples: str | Path | None = None,
 ) -> Iterator[str]:
     """Serve ``models`` from a thread of this process while the block runs; yields the address.
 
-    Parameters and errors as in `serve`.
+    Parameters and errors as in `serve` and `deploy.serving.app.create_app`.
     """
-    app = _prepared(models, host, token, decode, max_body_bytes, max_rows, examples)
-    listener, url = listen(host, port)
-    with listener, beside(app, listener):
+    access = Access(host, port, token, tls)
+    catalog = models if isinstance(models, Catalog) else Catalog.of(models)
+    limits = replace(
+        limits, body_bytes=max_body_bytes or limits.body_bytes, rows=limits.rows if max_rows is None else max_rows
+    )
+    app = create_app(
+        catalog, decode=decode, limits=limits, schedule=schedule, hosts=access.hosts, token=token, examples=examples
+    )
+    catalog.warm_up()
+    listener, url = listen(access.host, access.port, tls)
+    with listener, beside(app, listener, tls=tls, limits=limits):
         yield url
 
 
-def _prepared(
-    models: Mapping[str, Session],
-    host: str,
-    token: str | None,
-    decode: Decode | None,
-    max_body_bytes: int,
-    max_rows: int,
-    examples: str | Path | None,
-) -> Any:
-    """Build the application with its models warmed up."""
-    app = create_app(
-        models,
-        decode=decode,
-        max_body_bytes=max_body_bytes,
-        max_rows=max_rows,
-        hosts=_hosts(host, token),
-        token=token,
-        examples=examples,
-    )
-    for session in models.values():
-        session.warm_up()
-    return app
-
-
-def _hosts(host: str, token: str | None) -> tuple[str, ...] | None:
-    if token is not None and not (token.isascii() and token.isprintable() and token and " " not in token):
-        raise InputError("the token must be of printable ASCII characters without spaces, and not empty")
-    if is_loopback(host):
-        return (*LOOPBACK, host)
-    if token is None:
-        raise InputError(
-            f"host {host} can be reached from other machines and needs a token: "
-            "give --token-file, or use --host 127.0.0.1"
-        )
-    return None
-
-
-def _announcer(models: Mapping[str, Session]) -> Callable[[str], None]:
-    return lambda url: print(f"ready: {url}  model {', '.join(models)}", file=sys.stderr, flush=True)
+def announce(url: str, names: list[str]) -> None:
+    """Say on stderr that requests are answered."""
+    print(f"ready: {url}  model {', '.join(names)}", file=sys.stderr, flush=True)

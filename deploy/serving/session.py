@@ -13,21 +13,13 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from deploy.serving import metadata as about
-from deploy.serving import provider as providers
+from deploy.serving.contract import FOCUS, INPUT, OutputSpec, check_graph, output_specs, takes_focus
 from deploy.serving.image import as_batch
+from deploy.serving.provider import Runtime, open_model, open_part
 from deploy.serving.subgraph import extract
 from stm_models.errors import InputError, unknown
-from stm_models.machine import cores
 
 __all__ = ["FOCUS", "INPUT", "OutputSpec", "Session"]
-
-INPUT = "image"
-FOCUS = "focus"
-_FATAL = 4
-_FLOAT = "tensor(float)"
-
-# (name, shape) of one output; the batch is -1, and so is any other size that is not fixed.
-OutputSpec = tuple[str, tuple[int, ...]]
 
 
 class Session:
@@ -37,14 +29,13 @@ class Session:
     ----------
     path : path
         An ONNX file written by ``stm export``.
-    provider : {"auto", "cpu", "cuda"}
-        ``"auto"`` takes CUDA where it works, else the CPU, and says so in ``provider_note``.
-    threads : int, optional
-        Threads of one run; by default every core that this process may use.
+    provider, threads, allow_cpu, tf32
+        See `deploy.serving.provider.Runtime`.
 
     Attributes
     ----------
     metadata : ModelMetadata
+    outputs : tuple of (name, shape)
     provider : str
         ``"cpu"`` or ``"cuda"``: what is really used.
     provider_note : str
@@ -56,33 +47,35 @@ class Session:
         For a file that is missing, damaged, or not one of ours, and for CUDA asked but not to be had.
     """
 
-    def __init__(self, path: str | Path, *, provider: str = "auto", threads: int | None = None) -> None:
-        if provider not in providers.PROVIDERS:
-            raise unknown("provider", provider, providers.PROVIDERS)
-        if threads is not None and threads < 1:
-            raise InputError(f"threads is {threads}, expected at least 1: leave it out to use every core")
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        provider: str = "auto",
+        threads: int | None = None,
+        allow_cpu: bool = False,
+        tf32: bool = False,
+    ) -> None:
         self.path = Path(path)
-        content = _read(self.path)
-        self._settings = _settings(threads)
-        self.provider, self.provider_note, self._session = _open(self.path, content, provider, self._settings)
+        self._runtime = Runtime(provider, threads, allow_cpu, tf32)
+        self._content = _read(self.path)
+        self.provider, self.provider_note, whole = open_model(self._content, str(self.path), self._runtime)
         self.metadata = about.parse(
-            self._session.get_modelmeta().custom_metadata_map,
-            sha256=hashlib.sha256(content).hexdigest(),
+            whole.get_modelmeta().custom_metadata_map,
+            sha256=hashlib.sha256(self._content).hexdigest(),
             source=str(self.path),
         )
-        self.outputs: tuple[OutputSpec, ...] = tuple(
-            (out.name, _shape(out.shape)) for out in self._session.get_outputs()
-        )
-        self._check_graph()
+        check_graph(whole, self.metadata, str(self.path))
+        self.outputs: tuple[OutputSpec, ...] = output_specs(whole)
+        self.output_names: tuple[str, ...] = tuple(name for name, _ in self.outputs)
+        self._known = frozenset(self.output_names)
+        self._shape = self.metadata.input.shape
         self._families = self._output_sets()
-        self._content = content
-        self._parts: dict[tuple[str, ...], onnxruntime.InferenceSession] = {self.output_names: self._session}
+        self._parts: dict[tuple[str, ...], onnxruntime.InferenceSession] = {self.output_names: whole}
+        self._plans: dict[tuple[str, ...], tuple[tuple[onnxruntime.InferenceSession, list[str], bool], ...]] = {}
         self._lock = threading.Lock()
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """Names of the outputs that can be asked for."""
-        return tuple(name for name, _ in self.outputs)
+        self._options = onnxruntime.RunOptions()
+        self._options.log_severity_level = 4
 
     def run(
         self,
@@ -97,7 +90,7 @@ class Session:
         image : (batch, C, H, W) float32
             In the unit of ``metadata.input``; other real numbers are converted.
         outputs : sequence of str
-            Some of `output_names`.
+            Some of ``output_names``.
         focus : (batch,) or (1,) integers, optional
             Of a model whose metadata say ``focusable``: the pixel ``y * W + x`` of the answered map that
             explanations explain, one for each image or for all; -1, and without it, the strongest one.
@@ -113,20 +106,17 @@ class Session:
             For a wrong dtype or shape, NaN or infinity, an unknown output, a focus that the model does not take or
             that is no pixel of its, or a result that is not finite.
         """
-        batch = as_batch(image, self.metadata.input.shape)
-        names = list(dict.fromkeys(outputs))
-        for name in names:
-            if name not in self.output_names:
-                raise unknown("output", name, self.output_names)
-        if not names:
-            return {}
-        feed = {INPUT: batch} if focus is None else {INPUT: batch, FOCUS: self._check_focus(focus, len(batch))}
-        part = self._part(names)
-        if focus is not None and not _takes_focus(part):
-            feed.pop(FOCUS)  # no explanation was asked for
-        options = onnxruntime.RunOptions()
-        options.log_severity_level = _FATAL
-        results = dict(zip(names, part.run(names, feed, options), strict=True))
+        batch = as_batch(image, self._shape)
+        names = tuple(outputs)
+        if not self._known.issuperset(names):
+            raise unknown("output", next(name for name in names if name not in self._known), self.output_names)
+        chosen = None if focus is None else self._check_focus(focus, len(batch))
+        results: dict[str, NDArray[np.float32]] = {}
+        for part, kept, focusable in self._plan(names):
+            feed: dict[str, NDArray[Any]] = {INPUT: batch}
+            if chosen is not None and focusable:
+                feed[FOCUS] = chosen
+            results.update(zip(kept, self._compute(part, kept, feed), strict=True))
         for name, values in results.items():
             if not np.isfinite(values).all():
                 finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
@@ -134,45 +124,86 @@ class Session:
                     f"{name} of image row {int(np.argmin(finite))} is not a finite number: "
                     f"the values are far from what the model takes ({self.metadata.input.unit})"
                 )
-        return results
+        return {name: results[name] for name in names} if len(names) > 1 else results
 
     def warm_up(self) -> None:
         """Make every graph and run it once, so that the first request is not the slow one."""
-        image = np.random.default_rng(0).random((1, *self.metadata.input.shape), dtype=np.float32)
+        image = np.random.default_rng(0).random((1, *self._shape), dtype=np.float32)
         for names in self._families:
-            self._part(names).run(list(names), {INPUT: image})
+            self._compute(self._part(names), list(names), {INPUT: image})
+
+    def _compute(
+        self, part: onnxruntime.InferenceSession, names: list[str], feed: dict[str, NDArray[Any]]
+    ) -> list[NDArray[np.float32]]:
+        if self.provider == "cpu":
+            return part.run(names, feed, self._options)
+        # Bound, the results are copied once, from the device straight to where they are read.
+        binding = part.io_binding()
+        for name, values in feed.items():
+            binding.bind_cpu_input(name, values)
+        for name in names:
+            binding.bind_output(name, "cpu")
+        part.run_with_iobinding(binding, self._options)
+        return binding.copy_outputs_to_cpu()
 
     def _output_sets(self) -> list[tuple[str, ...]]:
         """Return the sets of outputs that have a graph of their own, the smallest first.
 
         They are few and fixed, so that no sequence of requests can make the process grow: the prediction
-        alone, all that is cheap, that and one explanation, everything.
+        alone, all that is no explanation, that and one explanation. Several explanations are several runs.
         """
         costly = self.metadata.explanations
         cheap = tuple(name for name in self.output_names if name not in costly)
-        sets = [("prediction",), cheap, *((*cheap, name) for name in costly), self.output_names]
+        sets = [("prediction",), cheap, *((*cheap, name) for name in costly)]
         ordered = (tuple(name for name in self.output_names if name in kept) for kept in sets)
         return list(dict.fromkeys(ordered))
 
-    def _part(self, outputs: Sequence[str]) -> onnxruntime.InferenceSession:
-        names = next(family for family in self._families if set(outputs) <= set(family))
-        found = self._parts.get(names)
+    def _plan(self, names: tuple[str, ...]) -> tuple[tuple[onnxruntime.InferenceSession, list[str], bool], ...]:
+        """Return which graphs are run for ``names``, what each gives, and whether it takes a focus."""
+        plan = self._plans.get(names)
+        if plan is None:
+            steps = []
+            for family, kept in self._steps(tuple(dict.fromkeys(names))):
+                part = self._part(family)
+                steps.append((part, kept, takes_focus(part)))
+            plan = tuple(steps)
+            if len(self._plans) < 64:  # so many orders of names may be asked for
+                self._plans[names] = plan
+        return plan
+
+    def _steps(self, names: tuple[str, ...]) -> list[tuple[tuple[str, ...], list[str]]]:
+        if not names:
+            return []
+        smallest = next(family for family in self._families if set(names) <= set(family))
+        costly = [name for name in names if name in self.metadata.explanations]
+        if smallest != self.output_names or len(costly) in (0, 1, len(self.metadata.explanations)):
+            return [(smallest, list(names))]
+        # Some explanations, but not all: one graph each is less than the graph of everything.
+        cheap = [name for name in names if name not in costly]
+        steps = []
+        for name in costly:
+            wanted = [*cheap, name]
+            steps.append((next(family for family in self._families if set(wanted) <= set(family)), wanted))
+            cheap = []
+        return steps
+
+    def _part(self, family: tuple[str, ...]) -> onnxruntime.InferenceSession:
+        found = self._parts.get(family)
         if found is None:
             with self._lock:
-                if names not in self._parts:
-                    part = extract(self._content, names)
-                    self._parts[names] = _session(part, self._settings, self.provider)
-                found = self._parts[names]
+                if family not in self._parts:
+                    self._parts[family] = open_part(extract(self._content, family), self._runtime, self.provider)
+                found = self._parts[family]
         return found
 
     def _check_focus(self, focus: Sequence[int] | NDArray[Any], rows: int) -> NDArray[np.int64]:
         if not self.metadata.focusable:
             raise InputError(
-                f"{self.path}: the pixel that is explained cannot be chosen: leave focus out, or, if the model "
+                f"{self.path.name}: the pixel that is explained cannot be chosen: leave focus out, or, if the model "
                 "answers with maps, write the file anew with 'stm export'"
             )
         values = np.asarray(focus)
-        _, height, width = self.metadata.input.shape
+        _, height, width = self._shape
         if values.dtype.kind not in "iu" or values.shape not in ((rows,), (1,)):
             raise InputError(
                 f"focus is {values.dtype} of shape {values.shape}: expected integers of shape ({rows},), one pixel "
@@ -186,42 +217,6 @@ class Session:
             )
         return values.astype(np.int64)
 
-    def _check_graph(self) -> None:
-        expected = (-1, *self.metadata.input.shape)
-        found = [(i.name, i.type, _shape(i.shape)) for i in self._session.get_inputs()]
-        name, kind, shape = found[0] if len(found) == 1 else ("", "", ())
-        fits = len(shape) == 4 and shape[0] == -1 and all(s in (-1, e) for s, e in zip(shape, expected, strict=True))
-        if name != INPUT or kind != _FLOAT or not fits:
-            raise InputError(
-                f"{self.path}: its inputs are {found}, expected one float input {INPUT!r} "
-                f"of shape {expected}: write the file with 'stm export'"
-            )
-        if self.metadata.focusable and not _takes_focus(self._session):
-            raise InputError(
-                f"{self.path}: its metadata say focusable, but it has no optional int64 input {FOCUS!r}: "
-                "write the file with 'stm export'"
-            )
-        kinds = {out.name: out.type for out in self._session.get_outputs()}
-        for needed in ("prediction", *self.metadata.explanations):
-            if kinds.get(needed) != _FLOAT:
-                raise InputError(
-                    f"{self.path}: it has no float output {needed!r}, only {', '.join(kinds)}: "
-                    "write the file with 'stm export'"
-                )
-        if "distance" in kinds and "0.99" not in self.metadata.distance.quantiles:
-            raise InputError(
-                f"{self.path}: its metadata lacks distance.quantiles['0.99'], without which nobody can judge "
-                "the output 'distance': write the file with 'stm export'"
-            )
-        shape = dict(self.outputs)["prediction"]
-        # Maps (batch, 1, y, x) are the task's to read.
-        width = (*shape, 0)[1]
-        if len(shape) != 4 and width not in (-1, len(self.metadata.targets)):
-            raise InputError(
-                f"{self.path}: its prediction has {width} columns for {len(self.metadata.targets)} targets: "
-                "write the file with 'stm export'"
-            )
-
 
 def _read(path: Path) -> bytes:
     try:
@@ -231,61 +226,3 @@ def _read(path: Path) -> bytes:
     if not content:
         raise InputError(f"the model file {path} is empty: export it again")
     return content
-
-
-def _settings(threads: int | None) -> onnxruntime.SessionOptions:
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = _FATAL
-    # Set outright: on a shared node onnxruntime's own choice is every core of the machine.
-    settings.intra_op_num_threads = threads or cores()
-    return settings
-
-
-def _open(
-    path: Path, content: bytes, provider: str, settings: onnxruntime.SessionOptions
-) -> tuple[str, str, onnxruntime.InferenceSession]:
-    note = ""
-    if provider != "cpu":
-        session, note = _open_cuda(content, settings)
-        if session is not None:
-            return "cuda", "", session
-        if provider == "cuda":
-            raise InputError(f"provider 'cuda' asked for, but {note}: use --provider cpu or mend the CUDA set-up")
-        note = f"running on the CPU: {note}"
-    try:
-        return "cpu", note, _session(content, settings, "cpu")
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{path} is damaged or no ONNX model that this version runs ({reason}): export or copy it again"
-        ) from error
-
-
-def _open_cuda(content: bytes, settings: onnxruntime.SessionOptions) -> tuple[onnxruntime.InferenceSession | None, str]:
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        return None, "the installed onnxruntime has no CUDA (onnxruntime-gpu has)"
-    if not providers.cuda_devices():
-        return None, "no CUDA device was found"
-    complaint = providers.load_cuda_libraries()
-    try:
-        session = _session(content, settings, "cuda")
-    except Exception as error:
-        return None, f"CUDA did not take the model ({' '.join(str(error).split())[:200]})"
-    if session.get_providers()[0] != "CUDAExecutionProvider":
-        return None, f"its libraries did not load ({complaint[:200] or 'install stm-lab[cuda]'})"
-    return session, ""
-
-
-def _session(content: bytes, settings: onnxruntime.SessionOptions, kind: str) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(content, settings, providers=providers.options(kind), enable_fallback=0)
-
-
-def _takes_focus(session: onnxruntime.InferenceSession) -> bool:
-    return any(
-        one.name == FOCUS and one.type == "tensor(int64)" and len(one.shape) == 1
-        for one in session.get_overridable_initializers()
-    )
-
-
-def _shape(shape: Sequence[Any]) -> tuple[int, ...]:
-    return tuple(size if isinstance(size, int) else -1 for size in shape)

@@ -1,0 +1,129 @@
+"""Running the images of several requests together, where that is faster than one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.serving.catalog import Loaded
+from deploy.serving.metrics import Metrics
+from stm_models.errors import InputError
+
+__all__ = ["Batcher"]
+
+Outputs = dict[str, NDArray[np.float32]]
+
+
+@dataclass
+class _Job:
+    image: NDArray[np.float32]
+    focus: NDArray[Any] | None
+    result: asyncio.Future[Outputs]
+
+
+@dataclass
+class _Batch:
+    jobs: list[_Job] = field(default_factory=list)
+    rows: int = 0
+    timer: asyncio.TimerHandle | None = None
+
+
+class Batcher:
+    """Collects requests for the same outputs of the same version of a model.
+
+    A batch is run when it has as many rows as it may, or when its first request has waited ``seconds``. One whose
+    rows do not all give finite results is run again request by request, so that nobody gets another one's error.
+
+    Parameters
+    ----------
+    pool : Executor
+        Runs the batches.
+    seconds : float
+        Longest wait of a request for others.
+    metrics : Metrics
+    """
+
+    def __init__(self, pool: Executor, seconds: float, metrics: Metrics) -> None:
+        self._pool, self._seconds, self._metrics = pool, seconds, metrics
+        self._open: dict[tuple[int, tuple[str, ...], bool], tuple[Loaded, _Batch]] = {}
+
+    def add(
+        self,
+        loaded: Loaded,
+        image: NDArray[np.float32],
+        names: tuple[str, ...],
+        focus: NDArray[Any] | None,
+        most: int,
+    ) -> asyncio.Future[Outputs]:
+        """Let a request wait for others, ``most`` rows together; returns its outputs to come."""
+        loop = asyncio.get_running_loop()
+        key = (id(loaded), names, focus is not None)
+        if key in self._open and self._open[key][1].rows + len(image) > most:
+            self._run(key)
+        if key not in self._open:
+            batch = _Batch()
+            self._open[key] = (loaded, batch)
+            batch.timer = loop.call_later(self._seconds, self._run, key)
+        batch = self._open[key][1]
+        job = _Job(image, focus, loop.create_future())
+        batch.jobs.append(job)
+        batch.rows += len(image)
+        if batch.rows >= most:
+            self._run(key)
+        return job.result
+
+    def _run(self, key: tuple[int, tuple[str, ...], bool]) -> None:
+        loaded, batch = self._open.pop(key)
+        if batch.timer is not None:
+            batch.timer.cancel()
+        jobs = [job for job in batch.jobs if not job.result.done()]
+        if not jobs:
+            return
+        if len(jobs) > 1:
+            self._metrics.batch(sum(len(job.image) for job in jobs))
+        done = asyncio.get_running_loop().run_in_executor(self._pool, _compute, loaded, key[1], jobs)
+        done.add_done_callback(lambda future: _hand_out(jobs, future))
+
+
+def _compute(loaded: Loaded, names: tuple[str, ...], jobs: list[_Job]) -> list[Outputs | Exception]:
+    if len(jobs) > 1:
+        image = np.concatenate([job.image for job in jobs])
+        focus = None
+        if jobs[0].focus is not None:
+            focus = np.concatenate([np.broadcast_to(job.focus, len(job.image)) for job in jobs])  # type: ignore[arg-type]
+        try:
+            outputs = _one(loaded, names, image, focus)
+        except InputError:
+            pass
+        else:
+            ends = np.cumsum([len(job.image) for job in jobs])[:-1]
+            split = {name: np.split(values, ends) for name, values in outputs.items()}
+            return [{name: split[name][index] for name in names} for index in range(len(jobs))]
+    results: list[Outputs | Exception] = []
+    for job in jobs:
+        try:
+            results.append(_one(loaded, names, job.image, job.focus))
+        except Exception as error:  # the others' answers do not suffer
+            results.append(error)
+    return results
+
+
+def _one(loaded: Loaded, names: tuple[str, ...], image: NDArray[np.float32], focus: NDArray[Any] | None) -> Outputs:
+    return loaded.session.run(image, names) if focus is None else loaded.session.run(image, names, focus)
+
+
+def _hand_out(jobs: list[_Job], future: asyncio.Future[list[Outputs | Exception]]) -> None:
+    failure = asyncio.CancelledError() if future.cancelled() else future.exception()
+    results = [failure] * len(jobs) if failure is not None else future.result()
+    for job, result in zip(jobs, results, strict=True):
+        if job.result.done():
+            continue
+        if isinstance(result, BaseException):
+            job.result.set_exception(result)
+        else:
+            job.result.set_result(result)

@@ -1,0 +1,183 @@
+"""Answering the requests that compute: infer, explain, and MLflow's invocations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from starlette.types import Receive
+
+from deploy.serving.body import Bodies
+from deploy.serving.catalog import Loaded, Model
+from deploy.serving.compute import Compute
+from deploy.serving.invocations import decode_invocation, encode_predictions
+from deploy.serving.limits import Limits
+from deploy.serving.metrics import Metrics
+from deploy.serving.protocol import HEADER, InferRequest, decode_request, encode_response
+from deploy.serving.refusals import Refused
+from stm_models.errors import InputError
+
+__all__ = ["Answer", "Decode", "Inference", "task_answers"]
+
+_HEADER = HEADER.lower().encode()
+_JSON, _BINARY = b"application/json", b"application/octet-stream"
+_LARGE = 65536
+_ANSWER_VALUES = 4096
+
+Decode = Callable[[Mapping[str, Any], Mapping[str, Any]], list[dict[str, Any]]]
+"""Makes one answer in words per row, from raw outputs and a model's metadata."""
+
+
+class Answer(NamedTuple):
+    """Body, content type and, for one with binary tensors, the length of the JSON before them."""
+
+    body: bytes
+    kind: bytes
+    header_length: int | None = None
+
+
+class Inference:
+    """Reads a request, computes, and writes the answer, all with one version of a model.
+
+    Parameters
+    ----------
+    compute : Compute
+    bodies : Bodies
+    limits : Limits
+    metrics : Metrics
+    decode : Decode or None
+        Makes the answers in words of explain.
+    """
+
+    def __init__(
+        self, compute: Compute, bodies: Bodies, limits: Limits, metrics: Metrics, decode: Decode | None
+    ) -> None:
+        self.compute, self.bodies, self.limits, self.metrics, self.decode = compute, bodies, limits, metrics, decode
+
+    async def infer(self, model: Model, headers: Mapping[bytes, bytes], receive: Receive) -> Answer:
+        """Answer ``POST /v2/models/M/infer``."""
+        body = await self.bodies.read(headers, receive)
+        try:
+            loaded = model.current
+            length = headers.get(_HEADER, b"")
+            offset = int(length) if length.isdigit() and len(length) < 8 else -1
+            head = loaded.heads.find(body, offset) if offset > 0 else None
+            if head is not None:
+                outputs = await self.compute.run(loaded, head.image(body, offset), head.names)
+                self.metrics.rows(model.name, head.rows)
+                text, tensors = head.answer(model.name, loaded.label, outputs)
+                return Answer(b"".join((text, *tensors)), _BINARY, len(text))
+            asked = await self._asked(body, headers, loaded)
+            names = asked.outputs or loaded.session.output_names
+            outputs = await self.compute.run(loaded, asked.image, names, asked.focus)
+            if offset > 0:
+                loaded.heads.remember(body, offset, asked, names)
+            self.metrics.rows(model.name, len(asked.image))
+            return await self._written(model, loaded, outputs, asked)
+        finally:
+            self.bodies.release(len(body))
+
+    async def explain(self, model: Model, headers: Mapping[bytes, bytes], receive: Receive) -> Answer:
+        """Answer ``POST /v2/models/M/explain``: the asked maps or the default one, all that is cheap, and words."""
+        body = await self.bodies.read(headers, receive)
+        try:
+            loaded = model.current
+            about = loaded.session.metadata
+            if not about.explanations:
+                raise InputError(f"model {model.name!r} holds no explanation: export it with one")
+            asked = await self._asked(body, headers, loaded)
+            maps = [out for out in asked.outputs if out in about.explanations] or [about.explanations[0]]
+            beside = [out for out in loaded.session.output_names if out not in about.explanations]
+            outputs = await self.compute.run(loaded, asked.image, (*beside, *maps), asked.focus)
+            self.metrics.rows(model.name, len(asked.image))
+            parameters: dict[str, Any] = {"explained": about.targets[about.explained].name}
+            if self.decode is not None:
+                decode = self.decode
+                answers = await self.compute.aside(lambda: decode(outputs, about.as_dict()))
+                if answers:
+                    parameters["answers"] = _plain(answers)
+            return await self._written(model, loaded, outputs, asked, parameters)
+        finally:
+            self.bodies.release(len(body))
+
+    async def invocations(self, model: Model, headers: Mapping[bytes, bytes], receive: Receive) -> Answer:
+        """Answer ``POST /invocations``."""
+        body = await self.bodies.read(headers, receive)
+        try:
+            loaded = model.current
+            shape = loaded.session.metadata.input.shape
+            self._check_json(len(body))
+
+            def read() -> Any:
+                return decode_invocation(body, image=shape, max_rows=self.limits.rows)
+
+            image = read() if len(body) < _LARGE else await self.compute.aside(read)
+            outputs = await self.compute.run(loaded, image, ("prediction",))
+            self.metrics.rows(model.name, len(image))
+            return Answer(encode_predictions(outputs["prediction"]), _JSON)
+        finally:
+            self.bodies.release(len(body))
+
+    async def _asked(self, body: bytes, headers: Mapping[bytes, bytes], loaded: Loaded) -> InferRequest:
+        length = headers.get(_HEADER)
+        text = None if length is None else length.decode("latin-1")
+        json_bytes = len(body) if text is None or not text.isdigit() else min(int(text[:15]), len(body))
+        self._check_json(json_bytes)
+        session = loaded.session
+
+        def read() -> InferRequest:
+            return decode_request(
+                body,
+                text,
+                image=session.metadata.input.shape,
+                outputs=session.output_names,
+                max_rows=self.limits.rows,
+            )
+
+        return read() if json_bytes < _LARGE else await self.compute.aside(read)
+
+    async def _written(
+        self,
+        model: Model,
+        loaded: Loaded,
+        outputs: Mapping[str, Any],
+        asked: InferRequest,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> Answer:
+        def write() -> Answer:
+            body, length = encode_response(model.name, loaded.label, outputs, asked, parameters)
+            return Answer(body, _JSON if length is None else _BINARY, length)
+
+        as_text = sum(
+            values.size for name, values in outputs.items() if not asked.binary.get(name, asked.default_binary)
+        )
+        return write() if as_text < _ANSWER_VALUES else await self.compute.aside(write)
+
+    def _check_json(self, size: int) -> None:
+        if size > self.limits.json_bytes:
+            text = f"the JSON is larger than {self.limits.json_bytes} bytes: send binary tensors, or fewer images"
+            raise Refused(413, text)
+
+
+def task_answers(outputs: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Let the model's task make one answer per row of raw outputs; none where the task is not known."""
+    try:
+        from stm_models.tasks import registry
+    except ModuleNotFoundError:
+        return []
+    name = str(metadata["task"])
+    return registry.get(name).decode(outputs, metadata) if name in registry.names() else []
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

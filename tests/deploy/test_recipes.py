@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from deploy.serving import cli
+from deploy.serving.access import Access
 from deploy.serving.security import OPEN_PATHS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,9 +20,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def accepts(arguments):
-    """The server's own command line takes these."""
+    """The server's own command line takes these, and lets such a server listen."""
     parsed = cli._parser().parse_args(arguments)
     assert parsed.port > 1024
+    assert parsed.token_file
+    tls = object() if parsed.tls_cert and parsed.tls_key else None  # their files are not on this machine
+    Access(parsed.host, parsed.port, "a-token", tls, parsed.insecure)
     return parsed
 
 
@@ -61,7 +65,6 @@ def test_the_image_runs_as_nobody_and_starts_the_server(dockerfile):
     entry = yaml.safe_load(said["ENTRYPOINT"])
     assert Path(entry[0]).name in PROJECT["project"]["scripts"]
     parsed = accepts(yaml.safe_load(said["CMD"]))
-    assert parsed.token_file
     assert str(parsed.port) == said["EXPOSE"]
     assert any(f":{parsed.port}{path}'" in said["HEALTHCHECK"] for path in OPEN_PATHS)
     words = [word for word, _ in dockerfile]
@@ -154,10 +157,12 @@ def test_what_the_pods_start_and_how_they_are_asked(objects):
     assert port["containerPort"] == parsed.port
     for probe, path in (("startup", "ready"), ("readiness", "ready"), ("liveness", "live")):
         asked = container[f"{probe}Probe"]["httpGet"]
-        assert asked == {"path": f"/v2/health/{path}", "port": port["name"]}
+        assert asked == {"path": f"/v2/health/{path}", "port": port["name"], "scheme": "HTTPS"}
         assert asked["path"] in OPEN_PATHS  # a probe has no token
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
-    assert {str(Path(parsed.model).parent), str(Path(parsed.token_file).parent)} <= mounts
+    needed = (parsed.model[0], parsed.token_file, parsed.tls_cert, parsed.tls_key)
+    assert {str(Path(path).parent) for path in needed} <= mounts
+    assert not parsed.insecure
     labels = template["metadata"]["labels"]
     for selector in (
         objects["Deployment"]["spec"]["selector"]["matchLabels"],

@@ -148,10 +148,15 @@ function redraw() {
   const channel = Number(byId("shown").value) || 0;
   const markers = byId("markers").checked && found.markers.length ? found.markers : null;
   draw(byId("picture"), { image: found.image, channel, map, most: map ? mostOf(map) : 0, opacity, markers });
-  byId("explained").textContent = map
-    ? `${byId("explain").value} of ${map.of}: red where more signal raises it, blue where it lowers it (${map.unit}).`
-    : "";
+  byId("explained").textContent = map ? meaning(map) : "";
   byId("picture").setAttribute("aria-label", describe(map, channel));
+}
+
+function meaning(map) {
+  const [red, blue] = map.slope
+    ? ["more signal raises it", "more signal lowers it"]
+    : ["the image raises it", "the image lowers it"];
+  return `${byId("explain").value} of ${map.of}: red where ${red}, blue where ${blue} (${map.unit}).`;
 }
 
 function describe(map, channel) {

@@ -135,7 +135,7 @@ class Session:
     def _compute(
         self, part: onnxruntime.InferenceSession, names: list[str], feed: dict[str, NDArray[Any]]
     ) -> list[NDArray[np.float32]]:
-        if self.provider == "cpu":
+        if self.provider == "cpu" or FOCUS in feed:  # an optional input cannot be bound
             return part.run(names, feed, self._options)
         # Bound, the results are copied once, from the device straight to where they are read.
         binding = part.io_binding()

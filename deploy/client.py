@@ -163,6 +163,7 @@ class Client:
         key: str | None = None,
         bias: float | None = None,
         channel: int | str | None = None,
+        timeout: float = 180.0,
     ) -> dict[str, Any]:
         """Send a measured map, as any file that `stm_models.data.readers.read` knows, and return the answer to it.
 
@@ -177,6 +178,8 @@ class Client:
         size_nm, key, bias, channel
             What the file does not say, as for the readers: (height, width) in nm, the name of an array, V, and a
             signal or the number of a map.
+        timeout : float
+            Seconds to wait for the answer; large files take a while to read.
 
         Returns
         -------
@@ -200,7 +203,7 @@ class Client:
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}") from error
         headers = {"Content-Type": "application/octet-stream"}
-        answer, _ = self._checked("POST", f"{self._address('ask')}?{query}", content, headers)
+        answer, _ = self._checked("POST", f"{self._address('ask')}?{query}", content, headers, timeout)
         found: dict[str, Any] = json.loads(answer)
         for values in (found["image"], *found["maps"].values()):
             values["array"] = np.frombuffer(base64.b64decode(values.pop("base64")), "<f4").reshape(values["shape"])
@@ -240,10 +243,15 @@ class Client:
         return value
 
     def _checked(
-        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        timeout: float | None = None,
     ) -> tuple[bytes, http.client.HTTPMessage]:
         for again in range(self.retries, -1, -1):
-            status, answer, back = self._request(method, path, body, headers)
+            status, answer, back = self._request(method, path, body, headers, timeout)
             if status != 503 or not again:
                 break
             time.sleep(_pause(back.get("Retry-After"), self.timeout))
@@ -252,13 +260,22 @@ class Client:
         return answer, back
 
     def _request(
-        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        timeout: float | None = None,
     ) -> tuple[int, bytes, http.client.HTTPMessage]:
         kept = getattr(self._local, "connection", None)
         # A kept connection may have been closed by the server since; a new one gets no second try.
         for connection in [kept, self._connect()] if kept is not None else [self._connect()]:
             self._local.connection = connection
+            seconds = self.timeout if timeout is None else timeout
             try:
+                if connection.sock is None:
+                    connection.connect()
+                connection.sock.settimeout(seconds)
                 connection.request(method, self._prefix + path, body, {**self._headers, **(headers or {})})
                 response = connection.getresponse()
                 return response.status, response.read(), response.headers
@@ -266,7 +283,7 @@ class Client:
                 self.close()
                 if connection is kept and isinstance(error, ConnectionError | http.client.BadStatusLine):
                     continue
-                raise self._no_answer(error) from error
+                raise self._no_answer(error, seconds) from error
         raise AssertionError("unreachable")
 
     def _connect(self) -> http.client.HTTPConnection:
@@ -274,9 +291,9 @@ class Client:
             return http.client.HTTPConnection(self._host, self._port, timeout=self.timeout)
         return http.client.HTTPSConnection(self._host, self._port, timeout=self.timeout, context=self._tls)
 
-    def _no_answer(self, error: Exception) -> InputError:
+    def _no_answer(self, error: Exception, seconds: float) -> InputError:
         if isinstance(error, TimeoutError):
-            return InputError(f"no answer from {self.url} within {self.timeout:g} s: give a longer timeout")
+            return InputError(f"no answer from {self.url} within {seconds:g} s: give a longer timeout")
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return InputError(
             f"no answer from {self.url} ({reason}): is the server running? start it with 'stm serve MODEL'"

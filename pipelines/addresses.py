@@ -6,10 +6,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stm_models.errors import InputError
+
 if TYPE_CHECKING:
     from deploy.serving.catalog import Version
+    from tracking.store import Store
 
-__all__ = ["MODEL", "local_file", "served_version"]
+__all__ = ["MODEL", "local_file", "run_of", "served_version"]
 
 MODEL = "models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID or FILE.onnx"
 
@@ -28,6 +31,25 @@ def local_file(model: str) -> Path:
     from tracking.store import connect
 
     return resolve(connect(), model)
+
+
+def run_of(store: Store, address: str) -> str:
+    """Return the id of the run that ``address`` names: itself, or the one that a registered model is of.
+
+    Raises
+    ------
+    InputError
+        For another kind of address, or when there is no such model.
+    """
+    from tracking.models import version
+
+    if match := re.fullmatch(r"models:/+([^/@]+)[@/]([^/@]+)", address):
+        return version(store, match[1], match[2]).run_id
+    if match := re.fullmatch(r"(?:runs:/+)?(\w+)/?", address):
+        return match[1]
+    raise InputError(
+        f"cannot read {address!r}: expected a run's id, runs:/ID, models:/NAME@ALIAS or models:/NAME/VERSION"
+    )
 
 
 def served_version(model: str) -> Version:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import sys
 from typing import Any
+from urllib.parse import quote
 
 from deploy.serving.listening import listen, until_signal
+from deploy.serving.options import read_token
 from deploy.serving.security import is_loopback
 from stm_models.errors import InputError
 from tracking.store import connect
@@ -22,22 +24,28 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     parser.add_argument("--host", default="127.0.0.1", help="a loopback address")
     parser.add_argument("--port", type=int, default=8081, help="0 picks a free one (default: 8081)")
+    parser.add_argument(
+        "--storage", metavar="URL", help="Optuna storage (default: optuna.db beside the tracking store)"
+    )
+    parser.add_argument("--token-file", metavar="F", help="file with a token that every request must carry")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Serve the page until interrupted."""
     if not is_loopback(args.host):
         raise InputError(
-            f"--host is {args.host!r}: the page has no login, so only 127.0.0.1, ::1 or localhost; "
-            "from another machine use a tunnel, e.g. ssh -L"
+            f"--host is {args.host!r}: expected 127.0.0.1, ::1 or localhost, since whoever reaches the page sees "
+            "every run; from another machine use a tunnel, e.g. ssh -L"
         )
+    token = read_token(args.token_file) if args.token_file else None
     store = connect()
+    app = create_app(store, studies=args.storage or None, token=token)
+    app.state.site.reader.read()  # the first page need not wait for it
     listener, url = listen(args.host, args.port)
+    address = url if token is None else f"{url}/?token={quote(token, safe='')}"
     with listener:
         until_signal(
-            create_app(store),
-            listener,
-            lambda: print(f"ready: {url}  over {store.location}", file=sys.stderr, flush=True),
+            app, listener, lambda: print(f"ready: {address}  over {store.location}", file=sys.stderr, flush=True)
         )
     return {"store": store.location, "stopped": True}
 

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     best = publishing.best_run(store, task, [found["best"]["run_id"], *trained])
     onnx = out / "model.onnx"
     version = publishing.published(store, task, best, onnx)
-    promoted = promotion.promote(store, task, best.id, data.data)
+    promoted = promotion.promote(store, task, best.id, data.data, config=chosen.promote)
 
     _say("5/6 judging the exported file on freshly simulated states")
     scores, beside, fresh = judge(store, chosen, parts, onnx, out, args.workers)
@@ -163,7 +163,7 @@ def _train(store: Store, chosen: settings.Settings, config: TrainConfig, parts: 
 def _ask(client: Client, onnx: Path, fresh: Path, out: Path) -> dict[str, Any]:
     """Ask the server about one fresh state, explained; measure how long a plain answer takes."""
     session = Session(onnx)
-    question = questions.read_question(fresh, session, questions.Reading(sample=0))
+    question = questions.read_question(fresh, session, questions.Reading(samples=(0,)))
     explanation = session.metadata.explanations[0]
     outputs = client.infer(question.images, ("prediction", "distance", explanation))
     answers = asking.answer_from(session, question, outputs)

@@ -18,6 +18,7 @@ from deploy.serving.asking import predict_all
 from deploy.serving.questions import load_fitting, parse_channel
 from deploy.serving.session import Session
 from pipelines.addresses import MODEL, local_file
+from pipelines.points import log_predictions
 from pipelines.reference import describe_measured, evaluate_measured
 from stm_models.data import panel
 from stm_models.data.dataset import Samples
@@ -27,7 +28,7 @@ from stm_models.tasks.perturbation import CLEAN, Perturbation, find
 from stm_models.tasks.registry import get
 from stm_models.training.perturbations import digest, perturbed
 from tracking import datasets, runs
-from tracking.store import Store, connect
+from tracking.store import Store, recording
 
 __all__ = ["arguments", "describe", "evaluate", "run"]
 
@@ -54,7 +55,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Evaluate."""
     if args.perturbation_seed < 0:
         raise InputError(f"--perturbation-seed is {args.perturbation_seed}: expected 0 or above")
-    store, onnx = connect(), local_file(args.model)
+    onnx = local_file(args.model)
+    store = recording()
     if args.reference is not None:
         if args.perturbation is not None:
             raise InputError("--perturbation is for data sets: leave it or --reference out")
@@ -108,6 +110,7 @@ def evaluate(
 
     chosen = panel.choose(samples, np.arange(len(samples)))
     maps = predict_all(session, samples.images[chosen], ("prediction", "distance", *about.explanations))
+    maps |= task.panel_arrays(maps["prediction"], samples.subset(chosen), about.calibration)
     drawn = task.run_figures(shown, calibration=about.calibration)
     with runs.start(
         store, about.task, "evaluate", tags={"evaluated.run": about.run_id, "model.sha256": about.sha256}
@@ -129,6 +132,7 @@ def evaluate(
             path = Path(folder) / "panel.npz"
             panel.save(path, samples, chosen, maps)
             record.artifact(path)
+            log_predictions(record, task, shown, about.calibration)
         run_id = record.id
     return {
         "run_id": run_id, "data": str(samples.path), "digest": samples.attributes["digest"],

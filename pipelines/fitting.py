@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from pipelines.learning import Learnt, Measured, learn
 from pipelines.parts import Parts, load_parts, split_samples
+from pipelines.points import log_predictions
 from pipelines.robustness import robust_scores
 from pipelines.settings import Settings
 from stm_models.data.dataset import Samples
+from stm_models.explain.references import references
 from stm_models.files import sha256
 from stm_models.networks import bundle, registry
 from stm_models.networks.model import Model
@@ -171,10 +173,9 @@ def fit(
         run.tags({"train.batches": "halved, since memory did not suffice"})
     beside = _baselines(run, task, parts, config.seed) if baselines else {}
     names = {"": "validation", "unseen_": "unseen values"}
-    drawn = task.run_figures(
-        {names[prefix]: (part, predictions[prefix]) for prefix, part in parts.scored.items()},
-        calibration=calibration, history=learnt.chosen.history, examples=parts.samples,
-    )  # fmt: skip
+    shown = {names[prefix]: (part, predictions[prefix]) for prefix, part in parts.scored.items()}
+    log_predictions(run, task, shown, calibration)
+    drawn = task.run_figures(shown, calibration=calibration, history=learnt.chosen.history, examples=parts.samples)
     for name, figure in drawn.items():
         run.figure(figure, f"figures/{name}.png")
     _bundle(run, settings, config, parts, learnt.final.model, scores, perturbation, calibration)
@@ -264,5 +265,6 @@ def _bundle(
         "metrics": dict(scores), "distance": {"quantiles": quantiles}, "calibration": dict(calibration),
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        path = bundle.save(Path(folder) / "bundle", model, novelty, json.loads(json.dumps(info)))
+        compared = references(parts.train.images, config.seed)
+        path = bundle.save(Path(folder) / "bundle", model, novelty, json.loads(json.dumps(info)), compared)
         run.artifact(path, "bundle")

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import argparse
 import csv
-import re
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from pipelines import inspection_report
+from pipelines.addresses import run_of
 from pipelines.representation import Trained, look, shown, trained
 from stm_models.errors import InputError
 from stm_models.files import atomic_path
 from stm_models.tasks.perturbation import find
 from tracking import runs
-from tracking.models import version
 from tracking.store import Store, connect
 
 __all__ = ["run"]
@@ -29,7 +28,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.perturbation_seed < 0:
         raise InputError(f"--perturbation-seed is {args.perturbation_seed}: expected 0 or above")
     store = connect()
-    model = trained(store, _run_id(store, args.input))
+    model = trained(store, run_of(store, args.input))
     perturbation = None
     if args.perturbation is not None:
         perturbation = find(model.task.perturbations(), args.perturbation)
@@ -41,16 +40,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     _write_table(table, out / _TABLE)
     _record(store, model, found.report, result)
     return result
-
-
-def _run_id(store: Store, address: str) -> str:
-    if match := re.fullmatch(r"models:/+([^/@]+)[@/]([^/@]+)", address):
-        return version(store, match[1], match[2]).run_id
-    if match := re.fullmatch(r"(?:runs:/+)?(\w+)/?", address):
-        return match[1]
-    raise InputError(
-        f"cannot read {address!r}: expected a run's id, runs:/ID, models:/NAME@ALIAS or models:/NAME/VERSION"
-    )
 
 
 def _write_table(table: dict[str, NDArray[Any]], path: Path) -> None:
@@ -69,4 +58,3 @@ def _record(store: Store, model: Trained, report: dict[str, Any], result: dict[s
     for path in (*result["pictures"].values(), result["table"], result["report"]):
         record.artifact(path, "/".join(about))
     record.metrics({".".join([*about, name]): value for name, value in result["metrics"].items()})
-    record.flush()

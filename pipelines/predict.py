@@ -25,7 +25,7 @@ from pipelines.addresses import MODEL, local_file
 from stm_models.errors import InputError
 from stm_models.tasks.registry import get
 
-__all__ = ["arguments", "ask", "describe", "reading_arguments", "run"]
+__all__ = ["arguments", "ask", "describe", "reading_arguments", "reading_of", "run"]
 
 _SHOWN = 12
 
@@ -54,6 +54,12 @@ def reading_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--provider", default="auto", help="auto, cpu or cuda")
 
 
+def reading_of(args: argparse.Namespace) -> questions.Reading:
+    """Return how these options say that files are read."""
+    size = questions.parse_size(args.size_nm) if args.size_nm is not None else None
+    return questions.Reading(args.key, args.bias, args.channel, size, None if args.sample is None else (args.sample,))
+
+
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Ask."""
     return ask(args, args.explain)
@@ -77,8 +83,7 @@ def ask(args: argparse.Namespace, explain: str | None) -> dict[str, Any]:
         raise InputError(f"--explain {explain} writes maps, but --out is missing: say where with --out DIR")
     path = local_file(args.model)
     session = Session(path, provider=args.provider)
-    size = questions.parse_size(args.size_nm) if args.size_nm is not None else None
-    reading = questions.Reading(args.key, args.bias, args.channel, size, args.sample)
+    reading = reading_of(args)
     answers, written, notes = [], [], []
     for item, folder in zip(args.inputs, _folders(args.inputs), strict=True):
         question = questions.read_question(item, session, reading)

@@ -1,4 +1,8 @@
-"""Make a run's model the champion, if it beats the baselines, and the champion on samples held out.
+"""Make a run's model the champion, if it passes every gate; or go back to the champion before.
+
+The gates: better than the champion on the same held-out states by a paired test, better than the baselines, good on
+every perturbation set, intervals that hold the truth as often as they say, a file that agrees with its torch model,
+answers that are finite and differ, and quick ones. Every verdict is written to the version.
 
 Example: stm promote hubbard
 """
@@ -8,8 +12,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pipelines import promotion
+from pipelines import promotion, settings
+from pipelines.publishing import best_run
+from stm_models.errors import InputError
 from stm_models.tasks.registry import get
+from tracking import runs
 from tracking.store import connect
 
 __all__ = ["arguments", "describe", "run"]
@@ -19,14 +26,37 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     parser.add_argument("task", help="name of the task")
     parser.add_argument("--run", metavar="ID", help="default: the best run on the newest data set")
+    parser.add_argument("--on", metavar="FRESH.zarr", help="judge on states simulated for the purpose")
+    parser.add_argument("--data", metavar="DATA.zarr", help="where the run's data set is now, if not where it was")
+    parser.add_argument("--force", metavar="WHY", help="promote in spite of failed gates; the version keeps the reason")
+    parser.add_argument("--rollback", action="store_true", help="make the champion of before the champion again")
+    parser.add_argument(
+        "--set", dest="assignments", action="append", default=[], metavar="promote.KEY=VALUE",
+        help="what the gates allow, e.g. promote.alpha=0.01",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Promote or say why not."""
-    return promotion.promote(connect(), get(args.task), args.run or None)
+    store, task = connect(), get(args.task)
+    if args.rollback:
+        for option in ("run", "on", "data", "force"):
+            if getattr(args, option):
+                raise InputError(f"--{option} with --rollback: leave it out")
+        return promotion.rollback(store, task)
+    run_id = args.run or best_run(store, task).id
+    preset = runs.get(store, run_id).params.get("preset")
+    known = preset if preset in settings.presets(task.name) else None
+    chosen = settings.load(task.name, *([known] if known else []), assignments=args.assignments)
+    return promotion.promote(
+        store, task, run_id, args.data or None, config=chosen.promote, on=args.on or None, force=args.force or None
+    )
 
 
 def describe(result: dict[str, Any]) -> str:
-    """Give the verdict."""
+    """Give the verdict, gate by gate."""
     verdict = "is the champion now" if result["promoted"] else "was not promoted"
-    return f"{result['model']} version {result['version']} {verdict}: {result['reason']}"
+    lines = [f"{result['model']} version {result['version']} {verdict}: {result['reason']}"]
+    return "\n".join(
+        lines + [f"  {gate['name']:<12}{gate['verdict']:<12}{gate['reason']}" for gate in result.get("gates", [])]
+    )

@@ -1,36 +1,55 @@
-"""Which model is the champion: better than the one before and than simple methods, on samples that neither knows."""
+"""Which model is the champion: one that passes every gate, on samples that neither it nor the one before knows."""
 
 from __future__ import annotations
 
+import getpass
+import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from deploy.serving.asking import predict_all
 from deploy.serving.session import Session
-from pipelines.fitting import Parts, baseline_scores, load_parts
+from pipelines import gates
+from pipelines.contest import Performance, differences, milliseconds, perform
+from pipelines.fitting import baseline_scores
+from pipelines.gates import Gate
+from pipelines.held_out import HeldOut, fresh, held_out, parts_of
+from pipelines.model_card import attach
 from pipelines.publishing import CHAMPION, best_run, model_name, published
-from pipelines.robustness import better_baselines, judged_metric, judged_sets, robust_scores
-from pipelines.settings import SplitConfig
-from stm_models.config import validate
-from stm_models.data.dataset import Samples
+from pipelines.robustness import better_baselines, judged_metric
+from pipelines.settings import PromoteConfig
 from stm_models.errors import InputError
+from stm_models.networks import bundle
 from stm_models.tasks.base import Task
-from stm_models.training.config import TrainConfig
+from stm_models.training.predict import predict
 from tracking import models, runs
+from tracking.lock import exclusive
 from tracking.models import ModelVersionInfo
 from tracking.runs import RunRow
 from tracking.store import Store
 
-__all__ = ["promote"]
+__all__ = ["promote", "rollback"]
+
+_COMPARED = 16  # samples on which file and torch model are compared
+_BEFORE, _SINCE = "champion.before", "champion.since"
 
 
-def promote(store: Store, task: Task, run_id: str | None = None, data: str | Path | None = None) -> dict[str, Any]:
-    """Make a run's model the champion if it beats the baselines, and the champion on samples that neither knows.
+def promote(
+    store: Store,
+    task: Task,
+    run_id: str | None = None,
+    data: str | Path | None = None,
+    *,
+    config: PromoteConfig | None = None,
+    on: str | Path | None = None,
+    force: str | None = None,
+) -> dict[str, Any]:
+    """Make a run's model the champion if it passes every gate.
 
     Parameters
     ----------
@@ -38,151 +57,217 @@ def promote(store: Store, task: Task, run_id: str | None = None, data: str | Pat
         Default: see `best_run`. A run without an exported model is exported first.
     data : path, optional
         Where the run's data set is now, if not where it was.
+    config : PromoteConfig, optional
+        What the gates allow.
+    on : path, optional
+        A data set simulated for the purpose, to judge on instead of what the run held out.
+    force : str, optional
+        Promote all the same, for this reason, which the version keeps.
 
     Returns
     -------
     dict
-        model, version, run_id, promoted, reason, metric, value, champion (version and value before).
+        model, version, run_id, promoted, forced, reason, metric, value, champion (version and value before), gates.
+
+    Raises
+    ------
+    InputError
+        When there is nothing to promote or to judge on, or another model became champion meanwhile.
     """
-    name = model_name(task)
-    row = runs.get(store, run_id) if run_id else best_run(store, task)
-    candidate = _version_of(store, task, row)
-    champion = models.champion(store, name)
-    result: dict[str, Any] = {
-        "model": name, "version": candidate.version, "run_id": row.id, "metric": judged_metric(task, row.metrics),
-        "champion": None if champion is None else {"version": champion.version},
-    }  # fmt: skip
-    if champion is None:
-        result |= {"promoted": True, "reason": "there was no champion"}
-    elif champion.version == candidate.version:
-        result |= _refused("it is the champion already")
-    else:
-        result |= _compare(store, task, row, candidate, champion, data)
-    if result["promoted"]:
-        result |= _beside_baselines(store, task, row, result["metric"], data)
-    if result["promoted"]:
-        models.set_alias(store, name, CHAMPION, candidate.version)
-    gate = {"promoted": result["promoted"], "reason": result["reason"], "metric": result["metric"]}
-    models.tag_version(store, name, candidate.version, {f"gate.{key}": value for key, value in gate.items()})
+    name, config = model_name(task), config or PromoteConfig.model_validate({})
+    with _alone(store, name):
+        row = runs.get(store, run_id) if run_id else best_run(store, task)
+        candidate = _version_of(store, task, row)
+        champion = models.champion(store, name)
+        result: dict[str, Any] = {
+            "model": name, "version": candidate.version, "run_id": row.id, "promoted": False, "forced": False,
+            "metric": judged_metric(task, row.metrics), "gates": [],
+            "champion": None if champion is None else {"version": champion.version},
+        }  # fmt: skip
+        if champion is not None and champion.version == candidate.version:
+            return result | {"reason": "it is the champion already"}
+        result |= _judge(store, task, row, candidate, champion, config, data, on)
+        failed = [gate for gate in result["gates"] if gate["verdict"] == "failed"]
+        if failed and force:
+            result |= {"forced": True, "reason": f"forced ({force}) in spite of: {_reasons(failed)}"}
+        elif failed:
+            result |= {"reason": _reasons(failed)}
+        else:
+            won = [gate["reason"] for gate in result["gates"] if gate["name"] == "champion"]
+            result |= {"reason": won[0] if won else "there was no champion"}
+        result["promoted"] = not failed or bool(force)
+        models.tag_version(store, name, candidate.version, _tags(result, force))
+        if result["promoted"]:
+            _crown(store, name, candidate.version, champion)
+        attach(store, task, models.version(store, name, candidate.version))
     return result
 
 
-def _compare(
+def rollback(store: Store, task: Task) -> dict[str, Any]:
+    """Make the champion of before the champion again.
+
+    Returns
+    -------
+    dict
+        model, version (the champion now), was, promoted, reason.
+
+    Raises
+    ------
+    InputError
+        When there is no champion, or none before it is known.
+    """
+    name = model_name(task)
+    with _alone(store, name):
+        champion = models.champion(store, name)
+        if champion is None:
+            raise InputError(f"{name} has no champion: stm promote {task.name} makes one")
+        before = champion.tags.get(_BEFORE, "")
+        if not before.isdigit():
+            raise InputError(f"no champion before version {champion.version} of {name} is known: nothing to go back to")
+        number = models.version(store, name, int(before)).version
+        models.set_alias(store, name, CHAMPION, number)
+        models.tag_version(store, name, champion.version, {"champion.rolled_back": _now()})
+    return {"model": name, "version": number, "was": champion.version, "promoted": True,
+            "reason": f"version {champion.version} was rolled back"}  # fmt: skip
+
+
+def _judge(
     store: Store,
     task: Task,
     row: RunRow,
     candidate: ModelVersionInfo,
-    champion: ModelVersionInfo,
+    champion: ModelVersionInfo | None,
+    config: PromoteConfig,
     data: str | Path | None,
+    on: str | Path | None,
 ) -> dict[str, Any]:
-    name = model_name(task)
-    ours = Session(models.resolve(store, f"models:/{name}/{candidate.version}"))
-    theirs = Session(models.resolve(store, f"models:/{name}/{champion.version}"))
-    number = f"models:/{name}/{candidate.version}"
+    """Return ``gates``, and where the two were compared ``metric``, ``value`` and ``champion``."""
+    session = _session(store, candidate)
+    found: list[Gate] = []
+    other = None if champion is None else _session(store, champion)
+    if other is not None and champion is not None and (why := _incomparable(session, other, candidate, champion)):
+        return {"gates": [Gate("champion", False, why).record()]}
+    held = fresh(store, task, row, champion, on) if on else held_out(store, task, row, champion, data)
+    if held.problem:
+        found.append(Gate("data", False, held.problem))
+    result: dict[str, Any] = {}
+    metrics = _with_baselines(store, task, row, data)
+    if held.sets:
+        ours = perform(task, session, held.sets)
+        theirs = None if other is None or held.problem else perform(task, other, held.sets)
+        if theirs is not None and champion is not None:
+            than = f"champion version {champion.version}"
+            found.append(gates.better(
+                ours.metric, ours.value, theirs.value, differences(ours, theirs, held.sets),
+                larger=task.larger_is_better, alpha=config.alpha, than=than,
+            ))  # fmt: skip
+            result |= {"metric": ours.metric, "value": ours.value,
+                       "champion": {"version": champion.version, "value": theirs.value}}  # fmt: skip
+        found += _alone_judged(store, task, row, session, held, ours, theirs, config)
+    metric = judged_metric(task, row.metrics)
+    found.append(gates.baselines(metric, metrics[metric], better_baselines(task, metric, metrics)))
+    return {"gates": [gate.record() for gate in found], **result}
+
+
+def _alone_judged(
+    store: Store,
+    task: Task,
+    row: RunRow,
+    session: Session,
+    held: HeldOut,
+    ours: Performance,
+    theirs: Performance | None,
+    config: PromoteConfig,
+) -> list[Gate]:
+    """Return the gates of the candidate's own answers."""
+    name, part = next(iter(held.sets.items()))
+    few = part.subset(np.arange(min(_COMPARED, len(part))))
+    model = bundle.load(runs.download(store, row.id, "bundle")).model
+    single = Session(session.path, provider="cpu", threads=1)
+    found = [
+        gates.robustness(
+            task.metric, ours.by_set, {} if theirs is None else theirs.by_set, config.floors,
+            larger=task.larger_is_better, slack=config.slack,
+        ),
+        gates.parity(ours.answers[name][:_COMPARED], predict(model, few.images), config.parity),
+        gates.sanity(ours.answers[name]),
+        gates.latency(milliseconds(single, few.images[:1]), config.latency_ms),
+    ]  # fmt: skip
+    if ours.hits:
+        found.append(gates.coverage(ours.hits, session.metadata.as_dict()["interval"]["level"]))
+    return found
+
+
+def _incomparable(ours: Session, theirs: Session, candidate: ModelVersionInfo, champion: ModelVersionInfo) -> str:
+    """Say why the two cannot be compared; empty where they can."""
+    end = f"so the two cannot be compared; serve models:/{candidate.name}/{candidate.version} by its number"
     if ours.metadata.input != theirs.metadata.input:
-        return _refused(
-            f"champion version {champion.version} takes other images, so the two cannot be compared; "
-            f"serve {number} by its number"
-        )
+        return f"champion version {champion.version} takes other images, {end}"
     if ours.metadata.targets != theirs.metadata.targets:
-        return _refused(
-            f"champion version {champion.version} predicts {_names(theirs)}, this one {_names(ours)}, so the "
-            f"two cannot be compared; serve {number} by its number"
+        return f"champion version {champion.version} predicts {_names(theirs)}, this one {_names(ours)}, {end}"
+    return ""
+
+
+def _with_baselines(store: Store, task: Task, row: RunRow, data: str | Path | None) -> Mapping[str, float]:
+    """Return the run's metrics, with those of the baselines, fitted now where the run left them out (a trial does)."""
+    name = judged_metric(task, row.metrics)
+    if any(key.endswith(f".{name}") for key in row.metrics):
+        return row.metrics
+    parts, _ = parts_of(store, task, row, data or row.tags.get("data.path", ""))
+    scores = baseline_scores(task, parts, int(row.params["train.seed"]))
+    found = {f"{baseline}.{key}": value for baseline, own in scores.items() for key, value in own.items()}
+    record = runs.existing(store, row.id)
+    record.metrics(found)
+    return {**row.metrics, **found}
+
+
+def _crown(store: Store, name: str, number: int, before: ModelVersionInfo | None) -> None:
+    """Move the alias, unless another model became champion while this one was judged."""
+    now = models.champion(store, name)
+    if (now and now.version) != (before and before.version):
+        raise InputError(
+            f"version {now.version if now else 'none'} of {name} became champion while version {number} was judged: "
+            "run stm promote again"
         )
-    parts, known = _parts(store, task, row, data or row.tags.get("data.path", ""))
-    held = parts.unseen if len(parts.unseen) else parts.validation
-    held = held.subset(~np.isin(held.coordinates["sample"], known))
-    if not len(held):
-        return _refused(
-            f"run {row.id} was fitted to all samples but none of unseen values are held out: "
-            "train without train.refit, or hold out values with --set split.unseen_fraction=0.16"
-        )
-    if champion.digest == candidate.digest:
-        # The champion's split may differ: what it was trained on says nothing about it.
-        _, known = _parts(store, task, runs.get(store, champion.run_id), parts.samples.path)
-        held = held.subset(~np.isin(held.coordinates["sample"], known))
-    if not len(held):
-        return _refused(
-            f"champion version {champion.version} was trained on every sample that this run held out: "
-            "train with the champion's split (--set split.seed=...) to compare them"
-        )
-    # By what the champion was judged: easier sets of the candidate's own choice count for nothing.
-    sets = judged_sets(task, held, _split(runs.configuration(store, champion.run_id)).judged)
-    (metric, first), (_, second) = (_judged(task, session, sets) for session in (ours, theirs))
-    better, where = (first > second, "above") if task.larger_is_better else (first < second, "below")
-    return {
-        "promoted": better,
-        "value": first,
-        "champion": {"version": champion.version, "value": second},
-        "reason": f"{metric} {first:.4g} on {len(held)} held-out samples, "
-        f"{where if better else f'not {where}'} the {second:.4g} of champion version {champion.version}",
-    }
+    models.tag_version(store, name, number, {_BEFORE: str(before.version) if before else "none", _SINCE: _now()})
+    models.set_alias(store, name, CHAMPION, number)
 
 
-def _judged(task: Task, session: Session, sets: Mapping[str, Samples]) -> tuple[str, float]:
-    """Name and value of what decides, on all sets of samples."""
-
-    def predictor(samples: Samples) -> NDArray[Any]:
-        return predict_all(session, samples.images)["prediction"]
-
-    calibration = session.metadata.calibration
-    found = robust_scores(task, predictor, sets, calibration)
-    if not found:
-        (only,) = sets.values()
-        found = task.metrics(predictor(only), only, calibration)
-    name = judged_metric(task, found)
-    return name, found[name]
+def _tags(result: Mapping[str, Any], force: str | None) -> dict[str, Any]:
+    """Return every gate's verdict and numbers as tags of the version."""
+    tags: dict[str, Any] = {f"gate.{key}": result[key] for key in ("promoted", "reason", "metric", "forced")}
+    tags["gate.forced_by"] = f"{getpass.getuser()}: {force}" if result["forced"] else ""
+    tags |= {f"gate.{gate['name']}": f"{gate['verdict']}: {gate['reason']}" for gate in result["gates"]}
+    return tags | {"gates": json.dumps(result["gates"]), "gate.time": _now()}
 
 
-def _beside_baselines(store: Store, task: Task, row: RunRow, name: str, data: str | Path | None) -> dict[str, Any]:
-    """Refuse a model that does not beat the baselines by the metric ``name``; they are fitted where a trial was not."""
-    metrics = dict(row.metrics)
-    if not any(key.endswith(f".{name}") for key in metrics):
-        parts, _ = _parts(store, task, row, data or row.tags.get("data.path", ""))
-        scores = baseline_scores(task, parts, int(row.params["train.seed"]))
-        found = {f"{baseline}.{key}": value for baseline, own in scores.items() for key, value in own.items()}
-        record = runs.existing(store, row.id)
-        record.metrics(found)
-        record.flush()
-        metrics |= found
-    better = better_baselines(task, name, metrics)
-    if not better:
-        return {}
-    beaten = " and ".join(f"{each} ({value:.4g})" for each, value in better.items())
-    return _refused(f"{name} is {metrics[name]:.4g}, that of {beaten} as good or better: expected to beat them")
-
-
-def _refused(reason: str) -> dict[str, Any]:
-    return {"promoted": False, "reason": reason}
+def _reasons(failed: list[dict[str, Any]]) -> str:
+    return "; ".join(str(gate["reason"]) for gate in failed)
 
 
 def _names(session: Session) -> str:
     return " and ".join(target.name for target in session.metadata.targets)
 
 
-def _parts(store: Store, task: Task, row: RunRow, path: str | Path) -> tuple[Parts, NDArray[np.int64]]:
-    """Read the data set of a run, split as the run split it; and the numbers of the samples its model knows."""
-    if not Path(path).is_dir():
-        raise InputError(
-            f"the data set of run {row.id} is not at {path or 'any known place'} any more: "
-            "simulate it there again, it has the same digest, then promote"
-        )
-    recorded = runs.configuration(store, row.id)
-    train = validate(TrainConfig, recorded["train"], "train")
-    parts = load_parts(path, task, _split(recorded), train.targets)
-    if parts.samples.attributes["digest"] != row.tags["data.digest"]:
-        raise InputError(
-            f"{path} has digest {parts.samples.attributes['digest'][:12]}, run {row.id} was trained on "
-            f"{row.tags['data.digest'][:12]}: put the run's data set back, then promote"
-        )
-    return parts, parts.fitted(train.refit).coordinates["sample"]
-
-
-def _split(recorded: Mapping[str, Any]) -> SplitConfig:
-    return validate(SplitConfig, recorded["split"], "split")
+def _session(store: Store, info: ModelVersionInfo) -> Session:
+    return Session(models.resolve(store, f"models:/{info.name}/{info.version}"))
 
 
 def _version_of(store: Store, task: Task, row: RunRow) -> ModelVersionInfo:
     with tempfile.TemporaryDirectory() as folder:
         number = published(store, task, row, Path(folder) / "model.onnx")
     return models.version(store, model_name(task), number)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@contextmanager
+def _alone(store: Store, name: str) -> Iterator[None]:
+    """One promotion of a model at a time, among the users of a local store; on a server `_crown` looks again."""
+    if store.folder is None:
+        yield
+        return
+    with exclusive(store.folder / f".{name}.promotion.lock"):
+        yield

@@ -94,7 +94,6 @@ def publish(store: Store, task: Task, run_id: str, out: Path) -> tuple[ExportRep
     report = export(folder, out, metadata)
     record = runs.existing(store, run_id)
     record.metrics({f"parity.{key}": value for key, value in report.parity.items()})
-    record.flush()
     example = np.zeros((1, *(info["input"][key] for key in ("channels", "height", "width"))), np.float32)
     models.log_onnx(record, report.path, report.sha256, metadata, example)
     version = models.register(store, model_name(task), run_id)

@@ -43,6 +43,7 @@ def repeat(
     checkpoint_of: Callable[[str], Path],
     measured: Measured | None = None,
     resume: str | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train ``count`` times.
 
@@ -55,12 +56,14 @@ def repeat(
         Where the training state of a run is kept.
     resume : str, optional
         The parent run of an interrupted call.
+    about : mapping, optional
+        Further tags of the parent run.
 
     Returns
     -------
     dict
         run_id, network, kind, metrics (mean and std of each), runs (run_id, name and metrics of each), best (the seed
-        with the best validation metric; ``None`` for folds, which have different validation samples), metric.
+        with the best validation metric; ``None`` for folds, which have different validation samples), metric, link.
 
     Raises
     ------
@@ -71,14 +74,15 @@ def repeat(
         raise InputError(f"--{kind} is {count}: expected at least 2, or leave it out")
     task, network = chosen.task, chosen.train.network
     planned = [(name, each, _parts_of(each, parts, kind)) for name, each in _plan(chosen, kind, count)]
-    tags = {"network": network, "task": task.name, _KIND: kind, _COUNT: count}
+    tags = {"network": network, "task": task.name, _KIND: kind, _COUNT: count, **(about or {})}
     with runs.start(store, task.name, f"train {network} {count} {kind}", tags=tags, resume=resume) as parent:
         print(f"run {parent.id}: if interrupted, continue with --resume {parent.id}")
         parent.config(chosen.record("split", "train"))
         attributes = parts.samples.attributes
         datasets.log(parent, {**attributes, "samples": len(parts.samples)}, parts.samples.path)
         parent.environment({"train": chosen.train.seed, "split": chosen.split.seed})
-        children = {row.tags.get("repeat"): row for row in runs.find(store, task.name, parent=parent.id)}
+        before = [] if resume is None else runs.find(store, task.name, parent=parent.id)
+        children = {row.tags.get("repeat"): row for row in before}
         found: dict[str, dict[str, Any]] = {}
         for name, each, own in planned:
             wanted, row = recipe(each, each.train, own, measured), children.get(name)
@@ -102,7 +106,7 @@ def repeat(
         if result["best"]:
             parent.tags({"best": result["best"]["name"], "best.run_id": result["best"]["run_id"]})
         parent.json(result, "repeats.json")
-    return result
+    return {**result, "link": parent.link}
 
 
 def describe(result: Mapping[str, Any]) -> str:

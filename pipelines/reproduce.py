@@ -124,7 +124,7 @@ def reproduce(
         for file in files:
             parent.artifact(file, "figures" if file.suffix == ".png" else None)
     return {
-        "task": task.name, "experiment": experiment, "run_id": parent.id, "link": store.run_link(parent.id),
+        "task": task.name, "experiment": experiment, "run_id": parent.id, "link": parent.link,
         "runs": {f"{one.training.name}, seed {one.training.seed}": one.run_id for one in finished},
         "findings": list(report.get("findings", [])), "files": [str(file) for file in files],
     }  # fmt: skip
@@ -190,7 +190,7 @@ class _Work:
                 on_epoch=lambda epoch, entry: history.append(entry),
                 watch=(lambda model: self._made.watch(self._config, ask_model(model), watched)) if watched else None,
             )  # fmt: skip
-            found = bundle.load(runs.download(self._store, fitted.run_id, "bundle"))
+            found = bundle.load(record.file("bundle"))
             scores = self._made.judge(
                 self._config, training, ask_model(found.model), judged, found.info["calibration"]
             )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +19,10 @@ from stm_models.tasks.registry import get
 from stm_models.training.config import TrainConfig
 
 __all__ = [
+    "CalibrateConfig",
     "DemoConfig",
     "EvaluateConfig",
+    "PromoteConfig",
     "Settings",
     "SplitConfig",
     "TuneConfig",
@@ -98,6 +100,30 @@ class EvaluateConfig(Config):
     seed: int = Field(20260, ge=0, description="together with the simulation's seed")
 
 
+class PromoteConfig(Config):
+    """What a model must show to become champion."""
+
+    alpha: float = Field(0.05, gt=0, lt=1, description="largest p of the paired test against the champion")
+    slack: float = Field(
+        0.25, ge=0, description="so much may one perturbation set be worse, of the champion's mean over all"
+    )
+    floors: dict[str, float] = Field(
+        default_factory=dict, description="worst value of the task's metric allowed, by perturbation set"
+    )
+    parity: float = Field(1e-4, gt=0, lt=1, description="largest relative difference between file and torch model")
+    latency_ms: float = Field(2000.0, gt=0, description="longest time for one image on one thread")
+
+
+class CalibrateConfig(Config):
+    """The simulated states that intervals and novelty are calibrated on."""
+
+    states: int = Field(
+        300, ge=0, le=100_000, description="simulated for the purpose, at continuous targets; 0: those held out"
+    )
+    level: float = Field(0.9, ge=0.5, le=0.99, description="share of new samples whose truth is to lie inside")
+    seed: int = Field(40_960, ge=0, description="together with the simulation's seed")
+
+
 class DemoConfig(Config):
     """What a demo trains: the tuned network for so many epochs, and others beside it.
 
@@ -125,6 +151,8 @@ class Settings:
     tune: TuneConfig
     evaluate: EvaluateConfig
     demo: DemoConfig
+    promote: PromoteConfig = field(default_factory=lambda: PromoteConfig.model_validate({}))
+    calibrate: CalibrateConfig = field(default_factory=lambda: CalibrateConfig.model_validate({}))
 
     def record(self, *sections: str) -> dict[str, Any]:
         """Plain values of some sections, as they are logged."""
@@ -184,7 +212,7 @@ def load(
     values = merge(values, parse_assignments(pairs))
     kinds: dict[str, type[Config]] = {
         "simulate": found.simulation, "split": SplitConfig, "train": TrainConfig, "tune": TuneConfig,
-        "evaluate": EvaluateConfig, "demo": DemoConfig,
+        "evaluate": EvaluateConfig, "demo": DemoConfig, "promote": PromoteConfig, "calibrate": CalibrateConfig,
     }  # fmt: skip
     for section in values:
         if section not in kinds:
@@ -199,7 +227,7 @@ def load(
         values = merge(values, {name: {"seed": seed} for name in ("simulate", "split", "train", "tune")})
     values = merge(values, {name: given for name, given in (recorded or {}).items() if name in kinds})
     made: dict[str, Any] = {name: validate(kind, values.get(name, {}), name) for name, kind in kinds.items()}
-    for name in (made["train"].perturbation, *(made["split"].judged or ())):
+    for name in (made["train"].perturbation, *(made["split"].judged or ()), *made["promote"].floors):
         find(found.perturbations(), name)
     if made["train"].loss not in found.losses:
         raise unknown(f"loss of {task}", made["train"].loss, found.losses)

@@ -26,7 +26,11 @@ from stm_models.files import output_directory
 from stm_models.progress import Progress
 from stm_models.tasks.base import Plan, Task
 
-__all__ = ["SimulationSummary", "simulate"]
+__all__ = ["Busy", "SimulationSummary", "simulate"]
+
+
+class Busy(InputError):
+    """Another process is writing the store."""
 
 
 @dataclass(frozen=True)
@@ -197,9 +201,7 @@ def _only_writer(out: Path) -> Iterator[Lease]:
                 break
         except BlockingIOError:
             os.close(handle)
-            raise InputError(
-                f"another process is writing {out}: wait until it is done, or give another --out"
-            ) from None
+            raise Busy(f"another process is writing {out}: wait until it is done, or give another --out") from None
         os.close(handle)
     lease = Lease(path, uuid.uuid4().hex)
     os.truncate(handle, 0)

@@ -26,9 +26,9 @@ from stm_models.networks import registry
 from stm_models.tasks.base import Task
 from stm_models.training import distributed
 from tracking import runs
-from tracking.store import Store, connect
+from tracking.store import Store, connect, recording
 
-__all__ = ["arguments", "describe", "run"]
+__all__ = ["arguments", "describe", "read_measured", "recorded", "run"]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,8 +56,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Train."""
     chosen = settings.load(args.task, args.preset, config=args.config, assignments=_assignments(args), seed=args.seed)
     again = _kind(args)
-    if args.resume:
-        chosen, again = _resumed(connect(), args.resume)
+    resume = args.resume
+    if resume:
+        chosen, again, resume = _resumed(connect(), resume)
     registry.check(chosen.train.network, chosen.train.options)
     with distributed.joined(chosen.train.device) as world:
         parts = load_parts(args.data, chosen.task, chosen.split, chosen.train.targets)
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         if world.size > 1 and again:
             raise InputError(f"--{again[0]} in processes of torchrun: let these train one run, or start stm alone")
         if world.rank == 0:
-            result = _recorded(connect(), chosen, parts, measured, again, args.resume)
+            result = recorded(recording(), chosen, parts, measured, again, resume)
         else:
             learn(chosen.task, informed(chosen.task, chosen.train, parts), parts, measured=measured)
     if world.rank:
@@ -73,14 +74,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def _recorded(
+def recorded(
     store: Store,
     chosen: settings.Settings,
     parts: Parts,
     measured: Measured,
-    again: tuple[str, int] | None,
-    resume: str | None,
+    again: tuple[str, int] | None = None,
+    resume: str | None = None,
+    tags: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
+    """Train once, or ``again`` and again (see `repeats`), recorded with ``tags``; ``resume`` continues such a run."""
     runs.bury(store, chosen.task.name)
     if again:
         result = repeats.repeat(
@@ -88,19 +91,18 @@ def _recorded(
         )
         for each in result["runs"]:
             forget(checkpoint_of(each["run_id"]))
-        return {**result, "link": store.run_link(result["run_id"])}
+        return result
     if resume:
         _same_maps(store, resume, recipe(chosen, chosen.train, parts, measured), measured)
-    with runs.start(store, chosen.task.name, f"train {chosen.train.network}", resume=resume) as record:
+    with runs.start(store, chosen.task.name, f"train {chosen.train.network}", resume=resume, tags=tags) as record:
         print(f"run {record.id}: if interrupted, continue with --resume {record.id}")
-        link = store.run_link(record.id)
         fitted = fit(record, chosen, chosen.train, parts, checkpoint=checkpoint_of(record.id), measured=measured)
         forget(checkpoint_of(record.id))
     task, beside = chosen.task, fitted.baselines
     judged = judged_metric(task, fitted.metrics)
     named = {f"{name}.{key}": value for name, found in beside.items() for key, value in found.items()}
     better = better_baselines(task, judged, {**fitted.metrics, **named})
-    return {**asdict(fitted), "judged": judged, "better": better, "link": link}
+    return {**asdict(fitted), "judged": judged, "better": better, "link": record.link}
 
 
 def read_measured(task: Task, files: Sequence[str], input_spec: Mapping[str, Any]) -> Measured:
@@ -165,13 +167,16 @@ def _same_maps(store: Store, run_id: str, wanted: str, measured: Measured) -> No
         raise InputError(f"run {run_id} was started with other measured maps: give the same --experiment files")
 
 
-def _resumed(store: Store, run_id: str) -> tuple[settings.Settings, tuple[str, int] | None]:
+def _resumed(store: Store, run_id: str) -> tuple[settings.Settings, tuple[str, int] | None, str]:
+    """Return configuration and kind of a run of the past, and the id that it was started with."""
     row = runs.get(store, run_id)
     again = repeats.repeated(row)
-    if again is None and not checkpoint_of(run_id).is_file():
+    names = [run_id, row.id, f"{runs.PREFIX}{row.tags.get(runs.RUN_TAG, '')}"]
+    begun = [name for name in names if checkpoint_of(name).is_file()]
+    if again is None and not begun:
         raise InputError(
             f"run {run_id} ({row.outcome}) has no checkpoint in {CHECKPOINTS.absolute()}: "
             "resume in the folder where it was started, or train anew without --resume"
         )
     values = runs.configuration(store, run_id)
-    return settings.load(values["task"], values["preset"], recorded=values), again
+    return settings.load(values["task"], values["preset"], recorded=values), again, (*begun, run_id)[0]

@@ -27,7 +27,7 @@ from stm_models.errors import InputError
 from stm_models.machine import cores
 from stm_models.training.config import TrainConfig
 from tracking import datasets, runs, study, trials
-from tracking.store import Store, connect
+from tracking.store import Store, recording
 
 __all__ = ["arguments", "describe", "run", "run_command", "tune"]
 
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         pairs += [f"train.network={networks[0]}", f"tune.networks=[{listed}]"]
     pairs += [f"tune.trials={args.trials}"] if args.trials is not None else []
     chosen = settings.load(args.task, args.preset, config=args.config, assignments=pairs, seed=args.seed)
-    store = connect()
+    store = recording()
     parts = load_parts(args.data, chosen.task, chosen.split, chosen.train.targets)
     search = _Search(store, chosen, parts, args.study, args.storage, worker=args.worker)
     if args.worker_of:
@@ -190,7 +190,7 @@ class _Search:
 
         trials.run_trials(
             self.found,
-            objective(self.store, self.chosen, self.parts, self.space, self.checkpoints, self.found),
+            objective(self.chosen, self.parts, self.space, self.checkpoints, self.found),
             self.chosen.tune.trials,
             store=self.store,
             experiment=self.chosen.task.name,
@@ -223,11 +223,11 @@ class _Search:
         own = self.chosen.train.model_dump(include={"epochs", "seed", "threads"})
         config = validate(TrainConfig, {**result["best"]["train"], **own}, "train")
         found = repeats.repeat(
-            self.store, replace(self.chosen, train=config), self.parts, "seeds", seeds, checkpoint_of=checkpoint_of
-        )
+            self.store, replace(self.chosen, train=config), self.parts, "seeds", seeds, checkpoint_of=checkpoint_of,
+            about={"study": self.name, "study.trial": result["best"]["number"]},
+        )  # fmt: skip
         for each in found["runs"]:
             forget(checkpoint_of(each["run_id"]))
-        runs.existing(self.store, found["run_id"]).tags({"study": self.name, "study.trial": result["best"]["number"]})
         return found
 
 

@@ -15,9 +15,8 @@ from pipelines.tuning_space import SearchSpace
 from stm_models.networks import bundle
 from stm_models.tasks.perturbation import CLEAN
 from stm_models.training.latency import latency
-from tracking import runs, trials
+from tracking import trials
 from tracking.runs import Run
-from tracking.store import Store
 
 __all__ = ["Checkpoints", "objective", "values_of"]
 
@@ -61,7 +60,7 @@ def values_of(chosen: Settings, parts: Parts) -> dict[str, str]:
 
 
 def objective(
-    store: Store, chosen: Settings, parts: Parts, space: SearchSpace, checkpoints: Checkpoints, study: Any
+    chosen: Settings, parts: Parts, space: SearchSpace, checkpoints: Checkpoints, study: Any
 ) -> Callable[[optuna.Trial, Run], tuple[float, ...]]:
     """Return what trains and judges one trial."""
     names, measure = list(values_of(chosen, parts)), f"val_{chosen.task.metric}"
@@ -84,7 +83,7 @@ def objective(
         fitted = fit(record, chosen, config, parts, on_epoch=report, baselines=False, checkpoint=checkpoints.of(known))
         scores = dict(fitted.metrics)
         if "latency_ms" in names:
-            model = bundle.load(runs.download(store, record.id, "bundle")).model
+            model = bundle.load(record.file("bundle")).model
             scores["latency_ms"] = latency(model, parts.samples.images.shape[1:])
             record.metrics({"latency_ms": scores["latency_ms"]})
         return tuple(scores[name] for name in names)

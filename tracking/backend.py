@@ -36,15 +36,15 @@ from mlflow.entities import (
     RunTag,
     ViewType,
 )
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
 from mlflow.models import Model, ModelSignature
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.types import Schema, TensorSpec
 
 __all__ = [
     "Dataset", "DatasetInput", "InputTag", "LoggedModelOutput", "Metric", "MlflowClient", "MlflowException",
-    "Model", "ModelSignature", "Param", "RunTag", "Schema", "TensorSpec", "ViewType", "download_artifacts",
-    "onnx_flavour", "resolve_tags", "selected",
+    "Model", "ModelSignature", "Param", "RestException", "RunTag", "Schema", "TensorSpec", "ViewType",
+    "download_artifacts", "onnx_flavour", "resolve_tags", "selected",
 ]  # fmt: skip
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from stm_models.errors import InputError
-from tracking.backend import Dataset, DatasetInput, InputTag
 from tracking.runs import Run
 
 __all__ = ["log"]
@@ -26,7 +25,7 @@ def log(run: Run, attributes: Mapping[str, Any], path: str | Path, context: str 
         are recorded where they exist.
     context : str
         What it was used for. The one for ``"training"`` gives the run's tags ``data.digest`` and
-        ``data.recipe``, any other ``data.CONTEXT.digest`` and ``data.CONTEXT.recipe``.
+        ``data.recipe`` and ``data.simulator_version``, any other ``data.CONTEXT.digest`` and so on.
 
     Raises
     ------
@@ -38,16 +37,14 @@ def log(run: Run, attributes: Mapping[str, Any], path: str | Path, context: str 
     if not digest:
         raise InputError(f"the data set {path} has no digest: it is not complete; run `stm simulate` again")
     profile = {key: attributes[key] for key in ("task", "recipe", "samples", "groups") if key in attributes}
-    dataset = Dataset(
-        name=path.stem,
-        digest=str(digest)[:_DIGEST_LIMIT],
-        source_type="local",
-        source=json.dumps({"uri": path.as_uri()}),
-        profile=json.dumps(profile | {"digest": digest}, default=str),
-    )
-    run.store.client.log_inputs(
-        run.id, datasets=[DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])]
-    )
+    dataset = {
+        "name": path.stem,
+        "digest": str(digest)[:_DIGEST_LIMIT],
+        "source_type": "local",
+        "source": json.dumps({"uri": path.as_uri()}),
+        "profile": json.dumps(profile | {"digest": digest}, default=str),
+    }
+    run.input(dataset, {"mlflow.data.context": context})
     prefix = "data" if context == "training" else f"data.{context}"
-    identity = {"digest": digest, "recipe": attributes.get("recipe")}
+    identity = {"digest": digest, **{key: attributes.get(key) for key in ("recipe", "simulator_version")}}
     run.tags({f"{prefix}.{key}": value for key, value in identity.items() if value})

@@ -32,6 +32,7 @@ from tracking.backend import (
 from tracking.registry import (
     ModelVersionInfo,
     champion,
+    describe_version,
     logged_model,
     register,
     set_alias,
@@ -43,7 +44,7 @@ from tracking.runs import Run
 from tracking.store import Store, first_line
 
 __all__ = [
-    "ModelVersionInfo", "champion", "log_onnx", "register", "resolve", "set_alias", "sha256_of",
+    "ModelVersionInfo", "champion", "describe_version", "log_onnx", "register", "resolve", "set_alias", "sha256_of",
     "tag_version", "version", "versions",
 ]  # fmt: skip
 

@@ -9,11 +9,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from stm_models.errors import InputError
 
-__all__ = ["database", "http", "sqlite"]
+__all__ = ["database", "http", "sqlite", "within"]
 
+Result = TypeVar("Result")
 PATIENCE = 4.0  # seconds
 _REMEDY = "check MLFLOW_TRACKING_URI, or unset it to use mlflow.db in the working directory"
 
@@ -89,21 +91,38 @@ def sqlite(path: Path, tables: set[str], what: str, way_out: str) -> None:
         raise InputError(f"the {what} {path} belongs to another program (its tables are others); {way_out}")
 
 
-def _limited(ask: Callable[[], None], shown: str) -> None:
-    problem: list[str] = []
+def within(seconds: float, call: Callable[[], Result]) -> Result:
+    """Return what ``call`` returns, or raise what it raises.
+
+    Raises
+    ------
+    TimeoutError
+        When it takes longer; it goes on in a thread that nobody waits for.
+    """
     done = threading.Event()
+    results: list[Result] = []
+    problems: list[BaseException] = []
 
     def work() -> None:
         try:
-            ask()
-        except Exception as error:  # drivers raise their own kinds
-            reason = getattr(error, "reason", None) or getattr(error, "orig", None) or error
-            problem.append((str(reason).strip() or type(error).__name__).splitlines()[0])
+            results.append(call())
+        except BaseException as error:  # drivers raise their own kinds
+            problems.append(error)
         done.set()
 
     # A thread, because no timeout of a socket covers the look-up of a name.
     threading.Thread(target=work, daemon=True).start()
-    if not done.wait(PATIENCE):
-        problem.append(f"no answer in {PATIENCE:g} s")
-    if problem:
-        raise InputError(f"cannot reach the tracking store {shown}: {problem[0]}; {_REMEDY}")
+    if not done.wait(seconds):
+        raise TimeoutError(f"no answer in {seconds:g} s")
+    if problems:
+        raise problems[0]
+    return results[0]
+
+
+def _limited(ask: Callable[[], None], shown: str) -> None:
+    try:
+        within(PATIENCE, ask)
+    except Exception as error:
+        reason = getattr(error, "reason", None) or getattr(error, "orig", None) or error
+        problem = (str(reason).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"cannot reach the tracking store {shown}: {problem}; {_REMEDY}") from error

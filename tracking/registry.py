@@ -13,8 +13,8 @@ from tracking.backend import MlflowException, selected
 from tracking.store import Store, first_line
 
 __all__ = [
-    "ModelVersionInfo", "champion", "logged_model", "register", "set_alias", "tag_version", "version",
-    "versions",
+    "ModelVersionInfo", "champion", "describe_version", "logged_model", "register", "set_alias", "tag_version",
+    "version", "versions",
 ]  # fmt: skip
 
 CHAMPION = "champion"
@@ -89,6 +89,12 @@ def tag_version(store: Store, name: str, number: int, tags: Mapping[str, Any]) -
     version(store, name, number)
     for key, value in tags.items():
         store.client.set_model_version_tag(name, str(number), key, _text(value))
+
+
+def describe_version(store: Store, name: str, number: int, text: str) -> None:
+    """Set the description (Markdown) that people see beside a version."""
+    version(store, name, number)
+    store.client.update_model_version(name, str(number), text)
 
 
 def versions(store: Store, name: str) -> list[ModelVersionInfo]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,13 @@ import yaml
 
 from stm_models.errors import InputError, unknown
 from tracking.backend import MlflowException, download_artifacts
+from tracking.spool import PREFIX
 from tracking.store import Store, first_line
 
-__all__ = ["RunRow", "configuration", "download", "find", "get"]
+__all__ = ["RUN_TAG", "RunRow", "configuration", "download", "find", "get", "located"]
+
+RUN_TAG = "stm.run"
+"""Tag with the identity of a run, which it has before the store gives it an id."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class RunRow:
         The last value of each.
     parent : str or None
         Id of the run that this one is nested in.
+    steps : mapping of str to int
+        At which step each metric has its last value.
     """
 
     id: str
@@ -45,11 +51,22 @@ class RunRow:
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
     parent: str | None
+    steps: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def outcome(self) -> str:
         """How it ended: complete, pruned, failed, killed or running."""
         return self.tags.get("outcome", self.status.lower())
+
+
+def located(store: Store, identity: str) -> list[str]:
+    """Return the ids of the runs whose tag says that they are the run ``identity``, with or without ``spool_``."""
+    experiments = [one.experiment_id for one in store.client.search_experiments()]
+    found = store.client.search_runs(
+        experiments, filter_string=f"tags.`{RUN_TAG}` = '{identity.removeprefix(PREFIX)}'",
+        order_by=["attributes.start_time ASC"],
+    )  # fmt: skip
+    return sorted(run.info.run_id for run in found)
 
 
 def find(
@@ -79,6 +96,10 @@ def find(
     names = store.experiments()
     if experiment is not None:
         names = {key: name for key, name in names.items() if name == experiment}
+    if parent is not None and parent.startswith(PREFIX):
+        if not (made := located(store, parent)):
+            return []
+        parent = made[0]
     wanted = [] if parent is None else [f"tags.`mlflow.parentRunId` = '{parent}'"]
     wanted += [] if status is None else [f"attributes.status = '{status}'"]
     rows: list[RunRow] = []
@@ -99,13 +120,18 @@ def find(
 
 
 def get(store: Store, run_id: str) -> RunRow:
-    """Return one run.
+    """Return one run; ``spool_…`` is one that was recorded while the store was away.
 
     Raises
     ------
     InputError
-        When it does not exist; the newest ones are named.
+        When it does not exist, or was not sent yet; the newest ones are named.
     """
+    if run_id.startswith(PREFIX):
+        made = located(store, run_id)
+        if not made:
+            raise InputError(f"run {run_id} is not in {store.location} yet: send it with stm sync FOLDER")
+        run_id = made[0]
     try:
         run = store.client.get_run(run_id)
     except MlflowException as error:
@@ -126,7 +152,7 @@ def download(store: Store, run_id: str, artifact_path: str, folder: str | Path |
     InputError
         When the run or the file does not exist; the run's files are named.
     """
-    get(store, run_id)
+    run_id = get(store, run_id).id
     try:
         path = download_artifacts(
             run_id=run_id, artifact_path=artifact_path, tracking_uri=store.uri,
@@ -153,6 +179,7 @@ def _row(run: Any, experiments: Mapping[str, str]) -> RunRow:
         metrics=dict(run.data.metrics),
         tags=tags,
         parent=tags.get("mlflow.parentRunId"),
+        steps={metric.key: metric.step for metric in getattr(run.data, "_metric_objs", [])},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,20 @@ from stm_models.errors import InputError
 from tracking import probe
 from tracking.backend import MlflowClient, MlflowException, ViewType
 from tracking.lock import exclusive
+from tracking.spool import root as spool_root
 
-__all__ = ["Store", "connect", "missing"]
+__all__ = ["Store", "connect", "missing", "patience", "recording"]
 
 DEFAULT = "sqlite:///mlflow.db"
 _DATABASES = ("postgresql", "mysql", "mssql")
+_PATIENCE = 10.0  # seconds that whoever records a run waits at its start
 _FORMS = "sqlite:///FILE.db, http(s)://HOST:PORT or postgresql://USER@HOST/NAME"
 _ANOTHER = "give another file with MLFLOW_TRACKING_URI=sqlite:///FILE.db"
 
 
 @dataclass(frozen=True)
 class Store:
-    """A store that answered when it was opened.
+    """A store that answered when it was opened, or is ``away``.
 
     Attributes
     ----------
@@ -32,11 +35,14 @@ class Store:
     client : mlflow.MlflowClient
     artifacts : str or None
         Where a new experiment keeps its files; ``None`` when the server decides.
+    away : str or None
+        Why the store did not answer; it can then only be recorded to.
     """
 
     uri: str
     client: Any
     artifacts: str | None
+    away: str | None = None
 
     @property
     def remote(self) -> bool:
@@ -52,6 +58,21 @@ class Store:
     def folder(self) -> Path | None:
         """Where the SQLite file is; ``None`` for a server or another database."""
         return _sqlite_path(self.uri).parent if self.uri.startswith("sqlite") else None
+
+    def reached(self) -> Store:
+        """Return the store as it is now.
+
+        Raises
+        ------
+        InputError
+            When it does not answer.
+        """
+        if self.away is not None:
+            return connect(self.uri)
+        if self.remote:
+            # Else a call to a server that is gone takes as long as all that mlflow's client does about it.
+            probe.http(self.uri, self.location)
+        return self
 
     def experiment(self, name: str) -> str:
         """Return the id of the experiment ``name``, created when it is new."""
@@ -118,6 +139,40 @@ def connect(uri: str | None = None) -> Store:
     raise InputError(f"the tracking store {redact(uri)!r} has the unknown scheme {scheme!r}: expected {_FORMS}")
 
 
+def recording(uri: str | None = None) -> Store:
+    """Open the store to record runs in it: one that does not answer is returned all the same, ``away``.
+
+    Raises
+    ------
+    InputError
+        For an address that cannot be one, or a file that is no store.
+    """
+    uri, scheme = _address(uri)
+    if scheme not in ("http", "https", *_DATABASES):
+        return connect(uri)
+    try:
+        return probe.within(patience(_PATIENCE), lambda: connect(uri))
+    except (InputError, TimeoutError) as error:
+        reason = first_line(error)
+    print(f"warning: {reason}; runs are kept in {spool_root()} until they can be sent", file=sys.stderr)
+    return Store(uri.rstrip("/"), _Absent(reason), None, away=reason)
+
+
+def patience(seconds: float) -> float:
+    """Return how long to wait for a store that does not answer: STM_SPOOL_WAIT, else ``seconds``.
+
+    Raises
+    ------
+    InputError
+        When the variable is no number.
+    """
+    text = os.environ.get("STM_SPOOL_WAIT", "").strip()
+    try:
+        return float(text) if text else seconds
+    except ValueError:
+        raise InputError(f"STM_SPOOL_WAIT is {text!r}: expected seconds") from None
+
+
 def missing(uri: str | None = None) -> Path | None:
     """Return the SQLite file that `connect` would have to make first; ``None`` when there is none to make.
 
@@ -145,6 +200,16 @@ def redact(uri: str) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+class _Absent:
+    """In place of the client of a store that is away."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def __getattr__(self, name: str) -> Any:
+        raise InputError(self._reason)
 
 
 def _open(uri: str, artifacts: str | None) -> Store:

@@ -244,9 +244,8 @@ def _bury(study: Any, store: Store, buried: set[int]) -> None:
         if trial.number in buried or run_id is None or trial.user_attrs.get(_MARK) != trial.number:
             continue
         buried.add(trial.number)
-        with suppress(MlflowException):
-            if store.client.get_run(run_id).info.status == "RUNNING":
-                runs.kill(store, run_id)
+        with suppress(MlflowException, InputError):
+            runs.kill_left(store, run_id)
 
 
 def _finite(value: float | Sequence[float], number: int) -> Any:

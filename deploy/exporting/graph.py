@@ -1,48 +1,42 @@
-"""One ONNX graph of the prediction, its gradient and the distance to the training data."""
+"""One ONNX graph of everything that a model answers and of the maps that explain it."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._dispatch.python import enable_python_dispatcher
+from torch._functorch.compile_utils import fx_graph_cse
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
-from deploy.exporting.decompositions import table
-from deploy.exporting.errors import ExportError
+from deploy.exporting.decompositions import table, translations
+from deploy.exporting.errors import NoGraphError
+from deploy.exporting.parts import Parts
+from deploy.exporting.paths import PLACE, add_path, drop_output
+from stm_models.explain.scalar import place
 
-__all__ = ["FOCUS", "INPUT", "OPSET", "OUTPUTS", "build", "evaluate", "trace"]
+__all__ = ["FOCUS", "INPUT", "OPSET", "build", "evaluate", "trace"]
 
 INPUT = "image"
 FOCUS = "focus"
-OUTPUTS = ("prediction", "gradient", "distance")
 OPSET = 20
 _BATCH = 3
-Distance = Callable[[Tensor], Tensor]
 
 
-def evaluate(
-    model: nn.Module, novelty: Distance, explained: int, image: Tensor, focus: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
+def evaluate(parts: Parts, image: Tensor, focus: Tensor | None = None) -> dict[str, Tensor]:
     """Return what the graph returns, by autograd.
 
     Parameters
     ----------
-    model : Module
-        (B, C, H, W) to (B, T) or to maps (B, T, H, W), in eval mode.
-    novelty : callable
-        (B, C, H, W) to (B,), in eval mode.
-    explained : int
-        Index of the target whose gradient is taken.
+    parts : Parts
     image : (B, C, H, W) float32, physical units
     focus : (B,) or (1,) int64, optional
         Of a model that answers with maps: the pixel that is explained, ``y * W + x``; -1, and without it, the
@@ -50,41 +44,16 @@ def evaluate(
 
     Returns
     -------
-    prediction : (B, T) or (B, T, H, W) float32, the targets' units
-    gradient : (B, C, H, W) float32, unit of the target per unit of the image
-    distance : (B,) float32
-
-    Notes
-    -----
-    In eval mode no sample acts on another, so the gradient of the batch's sum holds each sample's own one.
+    dict of str to Tensor
+        The answers, then the explanations, B rows each.
     """
-    leaf = image.detach().requires_grad_(True)
-    with torch.enable_grad():
-        prediction = model(leaf)
-        column = torch.arange(prediction.shape[1], device=prediction.device) == explained
-        if prediction.ndim == 4:
-            wanted = column[:, None, None] & _chosen(prediction.detach(), focus)
-        else:
-            wanted = column.expand_as(prediction)
-        (gradient,) = torch.autograd.grad(prediction, leaf, wanted.to(prediction.dtype))
     with torch.no_grad():
-        distance = novelty(image.detach())
-    return prediction.detach(), gradient.detach(), distance
+        found = dict(parts.answers(image.detach()))
+    found |= {name: explain(image, focus=focus) for name, explain in parts.maps.items()}
+    return {name: value.detach() for name, value in found.items()}
 
 
-def _chosen(maps: Tensor, focus: Tensor | None) -> Tensor:
-    """Return (B, T, H, W) bool, true at the pixel of each map (B, T, H, W) that is explained."""
-    place = maps.flatten(2).argmax(dim=2, keepdim=True)
-    if focus is not None:
-        given = focus.unsqueeze(1).unsqueeze(2)
-        place = torch.where(given < 0, place, given)
-    pixels = torch.arange(maps.shape[2] * maps.shape[3], device=maps.device)
-    return (pixels == place).unflatten(2, maps.shape[2:])
-
-
-def trace(
-    model: nn.Module, novelty: Distance, explained: int, shape: tuple[int, int, int], *, focusable: bool = False
-) -> GraphModule:
+def trace(parts: Parts, shape: tuple[int, int, int], *, focusable: bool = False) -> GraphModule:
     """Record `evaluate` as a graph of plain operators for images (B, \\*shape) with any B.
 
     Only the batch is symbolic: sizes that agree by chance must not be taken for one another. The ``focus`` of a
@@ -100,26 +69,31 @@ def trace(
     )
     focus = mode.from_tensor(torch.tensor([-1]), symbolic_context=StatelessSymbolicContext(dynamic_sizes=[everything]))
 
-    def function(x: Tensor, *focus: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return evaluate(model, novelty, explained, x, *focus)
+    def function(x: Tensor, *focus: Tensor) -> tuple[Tensor, ...]:
+        found = evaluate(parts, x, *focus)
+        where = [place(found["prediction"], *focus)[:, parts.explained, 0]] if focusable else []
+        return (*found.values(), *where)
 
     with mode, enable_python_dispatcher():
         inputs = (image, focus) if focusable else (image,)
         graph = make_fx(function, decomposition_table=table(), _allow_non_fake_inputs=True)(*inputs)
+    # Every part ran the network by itself.
+    graph.graph = fx_graph_cse(graph.graph)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
 
 
-def build(model: nn.Module, novelty: Distance, explained: int, shape: tuple[int, int, int]) -> Any:
+def build(parts: Parts, shape: tuple[int, int, int]) -> Any:
     """Return the graph of `evaluate` as an ``onnx.ModelProto`` with a free batch.
 
     Where the model answers with maps, the graph has the optional input ``focus`` besides.
+    Attribution along lines is made of the nodes of ``gradient``, which must be among the maps then.
     Call it in a fresh process: a trace that failed is known to spoil later ones.
 
     Raises
     ------
-    ExportError
+    NoGraphError
         When the model uses an operator that cannot be traced or that ONNX does not have.
     """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -129,8 +103,9 @@ def build(model: nn.Module, novelty: Distance, explained: int, shape: tuple[int,
             warnings.simplefilter("ignore")
             images = torch.zeros(_BATCH, *shape)
             with torch.no_grad():
-                focusable = model(images).ndim == 4
-            graph = trace(model, novelty, explained, shape, focusable=focusable)
+                answers = parts.answers(images)
+            focusable = answers["prediction"].ndim == 4
+            graph = trace(parts, shape, focusable=focusable)
             more = (torch.tensor([-1]),) if focusable else ()
             shapes = ({0: torch.export.Dim("batch", min=1)}, *(None for _ in more))
             with torch.no_grad():
@@ -141,11 +116,18 @@ def build(model: nn.Module, novelty: Distance, explained: int, shape: tuple[int,
                 verbose=False,
                 opset_version=OPSET,
                 input_names=[INPUT, FOCUS][: 1 + len(more)],
-                output_names=list(OUTPUTS),
+                output_names=[*answers, *parts.maps, *([PLACE] if focusable else [])],
+                custom_translation_table=translations(),
             )
-            return _tidy(exported.model_proto)
+            proto = _tidy(exported.model_proto)
     except Exception as error:
-        raise ExportError(f"the model has no ONNX graph: {_root(error)}") from error
+        raise NoGraphError(f"the model has no ONNX graph: {_root(error)}") from error
+    inputs = (INPUT, FOCUS)[: 1 + len(more)]
+    for name, path in parts.paths.items():
+        add_path(proto, name, path, inputs)
+    for name in (*([PLACE] if focusable else []), *parts.hidden):
+        drop_output(proto, name)
+    return proto
 
 
 def _tidy(proto: Any) -> Any:

@@ -94,21 +94,28 @@ def complete(
     metadata: Mapping[str, Any],
     opset: int,
     versions: Mapping[str, str],
+    answers: list[str],
     explanations: list[str],
     *,
     focusable: bool = False,
+    details: Mapping[str, Any] | None = None,
+    refused: Mapping[str, str] | None = None,
 ) -> str:
     """Return the text of the entry: checked ``metadata`` and what the exporter knows, with the time (UTC).
 
-    ``focusable`` says that the pixel which is explained can be chosen.
+    ``answers`` and ``explanations``: names of the outputs. ``focusable`` says that the pixel which is explained can
+    be chosen. ``details``: what else there is to tell of an explanation; ``refused``: why others are not there.
     """
     entry = {
         "schema": SCHEMA,
         **metadata,
         "versions": dict(versions),
         "opset": opset,
+        "answers": answers,
         "explanations": explanations,
         "focusable": focusable,
+        "details": dict(details or {}),
+        "refused": dict(refused or {}),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return json.dumps(entry, allow_nan=False)

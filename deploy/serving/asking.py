@@ -16,7 +16,7 @@ from stm_models.errors import unknown
 from stm_models.files import atomic_path, output_directory, write_json
 from stm_models.tasks.registry import get
 
-__all__ = ["MAPS_AT_MOST", "PLACES_AT_MOST", "answer", "answer_from", "predict_all", "write_answers"]
+__all__ = ["MAPS_AT_MOST", "PLACES_AT_MOST", "answer", "answer_from", "predict_all", "write_answers", "write_maps"]
 
 _BATCH = 64
 MAPS_AT_MOST = 16
@@ -115,7 +115,7 @@ def write_answers(
     """
     out = output_directory(out)
     about = session.metadata
-    task, described = get(about.task), about.as_dict()
+    task = get(about.task)
     write_json(
         out / "prediction.json",
         {"model": {"sha256": about.sha256, "run_id": about.run_id, "task": about.task, "data": dict(about.data)},
@@ -134,22 +134,40 @@ def write_answers(
             written.append(str(path.absolute()))
         more = task.answer_files(out, entry, image, explained, question.about)
         written += [str(path.absolute()) for path in more]
-    if explain is None:
-        return written
-    from stm_models.explain.render import overlay_png
+    if explain is not None:
+        written += write_maps(out, session, question, answers, explain, outputs[explain])
+    return written
 
-    target, maps = about.targets[about.explained], outputs[explain]
+
+def write_maps(
+    out: Path,
+    session: Session,
+    question: Question,
+    answers: list[dict[str, Any]],
+    method: str,
+    maps: NDArray[Any],
+) -> list[str]:
+    """Write the maps (M, C, H, W) of the first M answers as NAME_METHOD.npy, and as .png on one scale of colours."""
+    from stm_models.explain.render import overlay_png
+    from stm_models.explain.units import unit_of
+
+    about = session.metadata
+    task, described = get(about.task), about.as_dict()
     height, width = question.images.shape[2:]
     axes = task.axes({**described["input"], "height": height, "width": width})
-    for row, entry in enumerate(answers[: min(len(maps), MAPS_AT_MOST)]):
-        array, picture = (out / f"{entry['name']}_{explain}.{suffix}" for suffix in ("npy", "png"))
+    shown = maps[:MAPS_AT_MOST, 0]
+    if question.known is not None:
+        shown = np.where(question.known, shown, np.nan)
+    limit = float(np.nanmax(np.abs(shown), initial=0.0))
+    written = []
+    for row, entry in enumerate(answers[: len(shown)]):
+        array, picture = (out / f"{entry['name']}_{method}.{suffix}" for suffix in ("npy", "png"))
         with atomic_path(array) as part, part.open("wb") as file:
             np.save(file, maps[row])
-        shown = maps[row, 0] if question.known is None else np.where(question.known, maps[row, 0], np.nan)
         overlay_png(
-            picture, question.images[row, 0], shown, extent=axes.extent, labels=axes.labels,
-            title=f"{explain} of {task.explained(entry, described)}",
-            unit=f"{target.unit} per {about.input.unit}", image_label=about.input.unit,
+            picture, question.images[row, 0], shown[row], extent=axes.extent, labels=axes.labels,
+            title=f"{method} of {task.explained(entry, described)}", limit=limit,
+            unit=unit_of(method, about.targets[about.explained].unit, about.input.unit), image_label=about.input.unit,
         )  # fmt: skip
         written += [str(path.absolute()) for path in (array, picture)]
     return written

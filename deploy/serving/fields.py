@@ -12,7 +12,7 @@ from deploy.serving.session import Session
 from stm_models.signal.tiling import filled_up, whole_field
 from stm_models.tasks.base import PlaceMaps
 
-__all__ = ["ask_field", "explain_places"]
+__all__ = ["ask_field", "explain_places", "tiles_around"]
 
 Array = NDArray[Any]
 
@@ -77,16 +77,28 @@ def explain_places(
     """
     size, field = session.metadata.input.shape[1:], image.shape[1:]
     before, after = filled_up(field, size)
-    padded = np.pad(image, ((0, 0), *zip(before, after, strict=True)), mode="reflect")
     pixels = np.array([_highest(prediction, place) for place in places], np.int64).reshape(-1, 2)
-    middle = pixels + before
-    corners = np.clip(middle - np.array(size) // 2, 0, np.array(padded.shape[1:]) - size)
-    tiles = np.stack([padded[:, y : y + size[0], x : x + size[1]] for y, x in corners])
-    y, x = (middle - corners).T
+    tiles, corners = tiles_around(image, pixels, size)
+    y, x = (pixels + before - corners).T
     maps = session.run(tiles, (method,), y * size[1] + x)[method]
     for axis in range(2):
         maps = _unmirrored(maps, 2 + axis, field[axis], before[axis], after[axis])
     return PlaceMaps(method, np.asarray(places, np.float64), pixels, corners, maps)
+
+
+def tiles_around(image: NDArray[np.float32], pixels: Array, size: tuple[int, int]) -> tuple[Array, Array]:
+    """Cut a tile of ``size`` around each of ``pixels`` (K, 2) out of an image, mirrored where it is smaller.
+
+    Returns
+    -------
+    tiles : (K, C, h, w) float32
+    corners : (K, 2) int64
+        y and x of each tile's first pixel in the image, mirrored rows and columns before it counted.
+    """
+    before, after = filled_up(image.shape[1:], size)
+    padded = np.pad(image, ((0, 0), *zip(before, after, strict=True)), mode="reflect")
+    corners = np.clip(pixels + before - np.array(size) // 2, 0, np.array(padded.shape[1:]) - size)
+    return np.stack([padded[:, y : y + size[0], x : x + size[1]] for y, x in corners]), corners
 
 
 def _explained(session: Session, image: NDArray[np.float32], prediction: Array, method: str) -> Array:

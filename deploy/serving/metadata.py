@@ -63,8 +63,14 @@ class ModelMetadata(_Part):
         ``quantiles`` of the output ``distance`` on held-out samples.
     calibration : mapping
         What the task turns predictions into answers with.
+    answers : tuple of str
+        Names of the outputs that are no maps, ``prediction`` the first.
     explanations : tuple of str
         Names of the outputs that are explanation maps; the first is the default.
+    details : mapping
+        Of explanations by name: how many steps or draws, and how well integrated gradients add up.
+    refused : mapping of str to str
+        Why the file does not have an explanation, by its name.
     focusable : bool
         Whether the pixel of an answered map that is explained can be chosen.
     sha256 : str
@@ -83,7 +89,10 @@ class ModelMetadata(_Part):
     metrics: Mapping[str, Any] = {}
     distance: Distance = Distance()
     calibration: Mapping[str, Any] = {}
+    answers: tuple[str, ...] = ("prediction",)
     explanations: tuple[str, ...] = ()
+    details: Mapping[str, Mapping[str, Any]] = {}
+    refused: Mapping[str, str] = {}
     focusable: bool = False
     created: str | None = None
     sha256: str = ""

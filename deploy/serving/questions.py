@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,26 +26,20 @@ if TYPE_CHECKING:
     from stm_models.data.dataset import Samples
 
 __all__ = [
-    "Question",
-    "Reading",
-    "check_fits",
-    "load_fitting",
-    "parse_channel",
-    "parse_size",
-    "read_file",
-    "read_question",
-]
+    "Question", "Reading", "check_fits", "load_fitting", "parse_channel", "parse_samples", "parse_size",
+    "read_file", "read_question",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How to read an input: ``key``, ``bias`` (V), ``channel`` and ``size_nm`` of a file, ``sample`` of a data set."""
+    """How to read an input: ``key``, ``bias`` (V), ``channel`` and ``size_nm`` of a file, rows of a data set."""
 
     key: str | None = None
     bias: float | None = None
     channel: int | str | None = None
     size_nm: tuple[float, float] | None = None
-    sample: int | None = None
+    samples: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +60,10 @@ class Question:
         What the task knows of each image, where the input is a data set.
     about : mapping
         What decoding needs to know of a measured map, see `stm_models.tasks.base.Prepared`.
+    source : Samples or None
+        The whole data set, where the input is one.
+    rows : (S,) int
+        Which of its samples the images are.
     """
 
     images: NDArray[np.float32]
@@ -74,11 +72,31 @@ class Question:
     notes: tuple[str, ...] = ()
     truth: list[dict[str, Any]] | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    source: Samples | None = None
+    rows: Sequence[int] | NDArray[np.int64] = ()
 
 
 def parse_channel(text: str) -> int | str:
     """Read a signal's name, or the number of a map."""
     return int(text) if re.fullmatch(r"[+-]?[0-9]{1,9}", text) else text
+
+
+def parse_samples(text: str) -> tuple[int, ...] | None:
+    """Read rows of a data set: ``3``, ``3,5,9`` or ``0:16`` (the end left out); nothing stands for no choice.
+
+    Raises
+    ------
+    InputError
+        When it is something else, or a range is empty.
+    """
+    found: list[int] = []
+    for part in text.split(",") if text.strip() else ():
+        match = re.fullmatch(r"\s*([0-9]{1,9})(?::([0-9]{1,9}))?\s*", part)
+        end = None if match is None else int(match[2] or int(match[1]) + 1)
+        if match is None or end is None or end <= int(match[1]):
+            raise InputError(f"--samples is {text!r}: expected rows such as 3, 3,5,9 or 0:16")
+        found += range(int(match[1]), end)
+    return tuple(dict.fromkeys(found)) or None
 
 
 def parse_size(text: str) -> tuple[float, float]:
@@ -111,8 +129,9 @@ def read_question(path: str | Path, session: Session, reading: Reading) -> Quest
     path, about = Path(path), session.metadata
     if path.is_dir():
         return _from_data_set(path, session, reading)
-    if reading.sample is not None and path.is_file():
-        raise InputError(f"--sample is {reading.sample}, but {path} is a file: --sample is for data sets, leave it out")
+    if reading.samples is not None and path.is_file():
+        chosen = ", ".join(map(str, reading.samples))
+        raise InputError(f"--sample is {chosen}, but {path} is a file: --sample is for data sets, leave it out")
     return read_file(path, about, reading)
 
 
@@ -199,15 +218,16 @@ def _from_data_set(path: Path, session: Session, reading: Reading) -> Question:
                 "(--sample chooses a row)"
             )
     samples = load_fitting(path, session.metadata, include_unconverged=True)
-    sample = reading.sample
     rows = np.arange(len(samples))
-    if sample is not None:
-        if not 0 <= sample < len(samples):
-            raise InputError(f"--sample is {sample}: {path} has samples 0 to {len(samples) - 1}")
-        rows = rows[sample : sample + 1]
+    if reading.samples is not None:
+        for sample in reading.samples:
+            if not 0 <= sample < len(samples):
+                raise InputError(f"--sample is {sample}: {path} has samples 0 to {len(samples) - 1}")
+        rows = rows[list(reading.samples)]
     task = get(session.metadata.task)
     truth = [task.truth(samples, int(row)) for row in rows]
-    return Question(samples.images[rows], [f"sample-{row:05d}" for row in rows], truth=truth)
+    names = [f"sample-{row:05d}" for row in rows]
+    return Question(samples.images[rows], names, truth=truth, source=samples, rows=rows)
 
 
 def _file_name(path: Path, raw: RawMap) -> str:

@@ -150,11 +150,11 @@ class Session:
         """Return the sets of outputs that have a graph of their own, the smallest first.
 
         They are few and fixed, so that no sequence of requests can make the process grow: the prediction
-        alone, all that is cheap, that and one explanation, everything.
+        alone, all that is no explanation, that and one explanation. Several explanations are several runs.
         """
         costly = self.metadata.explanations
         cheap = tuple(name for name in self.output_names if name not in costly)
-        sets = [("prediction",), cheap, *((*cheap, name) for name in costly), self.output_names]
+        sets = [("prediction",), cheap, *((*cheap, name) for name in costly)]
         ordered = (tuple(name for name in self.output_names if name in kept) for kept in sets)
         return list(dict.fromkeys(ordered))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stm_models.data import npz
 from stm_models.data.dataset import Samples
 from stm_models.errors import InputError
 from stm_models.files import atomic_path
@@ -125,10 +125,7 @@ def load(path: str | Path) -> Panel:
         When it is no panel file.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            content = {name: file[name] for name in file.files}
-        if str(content["schema"]) != SCHEMA:
-            raise ValueError(f"schema {content['schema']!s}, expected {SCHEMA}")
+        content = npz.read(path, SCHEMA)
         return Panel(
             names=content["names"],
             rows=content["rows"],
@@ -138,6 +135,6 @@ def load(path: str | Path) -> Panel:
             digest=str(content["digest"]),
             arrays={n.removeprefix(PREFIX): v for n, v in content.items() if n.startswith(PREFIX)},
         )
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         line = " ".join(str(error).split())[:120]
         raise InputError(f"{path} is no panel file ({line}): give the panel.npz of a run") from error

@@ -7,14 +7,31 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from stm_models.errors import InputError
-from stm_models.networks.map_network import strongest
+from stm_models.explain.scalar import chosen
 from stm_models.networks.model import Model
 
-__all__ = ["gradient"]
+__all__ = ["gradient", "slope"]
 
 _BATCH = 64
+
+
+def slope(model: nn.Module, image: Tensor, focus: Tensor | None = None, *, target: int = 0) -> Tensor:
+    """Return the derivative of the answer that `scalar.chosen` chooses: (B, C, H, W) for ``image`` (B, C, H, W).
+
+    In the target's unit per the image's unit.
+
+    Notes
+    -----
+    In eval mode no sample acts on another, so the gradient of the batch's sum holds each sample's own one.
+    """
+    leaf = image.detach().requires_grad_(True)
+    with torch.enable_grad():
+        prediction = model(leaf)
+        (gradient,) = torch.autograd.grad(prediction, leaf, chosen(prediction, target, focus))
+    return gradient
 
 
 def gradient(model: Model, images: NDArray[Any], target: int = 0) -> NDArray[np.float32]:
@@ -50,10 +67,8 @@ def gradient(model: Model, images: NDArray[Any], target: int = 0) -> NDArray[np.
     result = np.empty(images.shape, dtype=np.float32)
     try:
         for start in range(0, len(images), _BATCH):
-            x = torch.tensor(images[start : start + _BATCH]).to(model.pixel_mean).requires_grad_(True)
-            with torch.enable_grad():
-                (slope,) = torch.autograd.grad(strongest(model(x))[:, target].sum(), x)
-            result[start : start + _BATCH] = slope.cpu().numpy()
+            x = torch.tensor(images[start : start + _BATCH]).to(model.pixel_mean)
+            result[start : start + _BATCH] = slope(model, x, target=target).cpu().numpy()
     finally:
         model.train(was_training)
     return result

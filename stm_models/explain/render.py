@@ -31,6 +31,7 @@ def overlay_png(
     title: str,
     unit: str,
     image_label: str = "image",
+    limit: float | None = None,
 ) -> None:
     """Draw a signed map over its image and write it as PNG, atomically.
 
@@ -50,6 +51,9 @@ def overlay_png(
         Of the map, e.g. ``"eV"``.
     image_label : str
         What the grey values are, with their unit.
+    limit : float, optional
+        Colours go from minus to plus this value, so that several pictures share a scale; by default the map's own
+        largest.
 
     Raises
     ------
@@ -64,7 +68,7 @@ def overlay_png(
     axes = figure.add_subplot()
     norm, scale = _norm(image)
     grey = axes.imshow(image, cmap="gray", norm=norm, extent=extent, origin="lower", aspect="auto")
-    largest = float(np.nanmax(np.abs(map), initial=0.0)) or 1.0
+    largest = limit or float(np.nanmax(np.abs(map), initial=0.0)) or 1.0
     opacity = np.nan_to_num(np.clip(np.abs(map) / largest, 0.0, 1.0)) ** 0.5
     colours = Normalize(-largest, largest)
     axes.imshow(

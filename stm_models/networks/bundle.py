@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -38,11 +41,35 @@ class Bundle:
         Of what ``model.describe`` gives.
     info : dict
         network, options, input, targets, task, data, explained; start, where the training started from given weights.
+    baseline : (C, H, W) float32 or None
+        Mean of the training images, and
+    background : (K, C, H, W) float32 or None
+        some of them: what explanations compare with. Older bundles have none.
     """
 
     model: Model
     novelty: Novelty | None
     info: dict[str, Any]
+    baseline: Tensor | None = None
+    background: Tensor | None = None
+
+    def answers(self, x: Tensor) -> dict[str, Tensor]:
+        """Return everything that the model answers to images ``x`` (B, C, H, W), by name, with B rows each.
+
+        ``prediction`` (B, T) or (B, 1, H, W), and ``distance`` (B,) where the bundle holds a novelty. The exporter
+        makes each of them an output of the model file.
+        """
+        found = {"prediction": self.model(x)}
+        if self.novelty is not None:
+            found["distance"] = self.distance(x)
+        return found
+
+    def double(self) -> Bundle:
+        """Return the bundle in float64, made of its own modules: what rounding errors are measured against."""
+        self.model.double()
+        if self.novelty is not None:
+            self.novelty.double()
+        return self
 
     def distance(self, x: Tensor) -> Tensor:
         """Return the (B,) distances of images ``x`` (B, C, H, W) to the training data.
@@ -58,13 +85,21 @@ class Bundle:
         return distances
 
 
-def save(bundle_dir: str | Path, model: Model, novelty: Novelty | None, info: Mapping[str, Any]) -> Path:
+def save(
+    bundle_dir: str | Path,
+    model: Model,
+    novelty: Novelty | None,
+    info: Mapping[str, Any],
+    references: Mapping[str, NDArray[np.float32]] | None = None,
+) -> Path:
     """Write the folder ``bundle_dir`` as a whole; an older bundle there is replaced.
 
     Parameters
     ----------
     info : mapping
         Needs network (name), options, input, targets, task, data and explained; JSON values.
+    references : mapping, optional
+        ``baseline`` and ``background``, see `Bundle`.
 
     Raises
     ------
@@ -78,6 +113,7 @@ def save(bundle_dir: str | Path, model: Model, novelty: Novelty | None, info: Ma
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     if novelty is not None:
         tensors |= {f"novelty.{key}": value for key, value in novelty.state_dict().items()}
+    tensors |= {f"references.{key}": torch.from_numpy(value) for key, value in (references or {}).items()}
     try:
         bundle_dir.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{bundle_dir.name}.", dir=bundle_dir.parent))
@@ -134,7 +170,7 @@ def load(bundle_dir: str | Path) -> Bundle:
             novelty.eval()
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise _damaged(bundle_dir / _WEIGHTS, f"its tensors do not fit network {info['network']!r}") from error
-    return Bundle(model.eval().requires_grad_(False), novelty, info)
+    return Bundle(model.eval().requires_grad_(False), novelty, info, **_part(tensors, "references."))
 
 
 def _swap(new: Path, target: Path) -> None:

@@ -268,8 +268,12 @@ class Task(ABC):
         Whether some values of ``stratify`` are held out whole and scored on their own, as ``unseen_*``.
     metric : str
         Decides which model is better.
+    higher, lower : tuple of str
+        Further metrics of which a larger, or a smaller, value is better.
     columns : tuple of Column
         The table of a model beside its baselines.
+    limits : str
+        What its models are not for, in words for a model card.
     losses : tuple of str
         What the task's networks may be trained with, the default first.
     standardise : bool
@@ -278,6 +282,8 @@ class Task(ABC):
         Whether images may be larger or smaller than those of the training.
     unlabelled : bool
         Whether measured maps without labels may take part in the training.
+    compared : (str, str) or None
+        Two of `regions` between which attention is said to move.
     """
 
     name: ClassVar[str]
@@ -288,13 +294,17 @@ class Task(ABC):
     unseen: ClassVar[bool] = True
     metric: ClassVar[str]
     larger_is_better: ClassVar[bool] = False
+    higher: ClassVar[tuple[str, ...]] = ()
+    lower: ClassVar[tuple[str, ...]] = ()
     columns: ClassVar[tuple[Column, ...]] = ()
+    limits: ClassVar[str] = "Answers hold for samples like those of its training data set, and for no others."
     default_network: ClassVar[str]
     losses: ClassVar[tuple[str, ...]]
     standardise: ClassVar[bool] = True
     any_size: ClassVar[bool] = False
     unlabelled: ClassVar[bool] = False
     simulation: ClassVar[type[Config]]
+    compared: ClassVar[tuple[str, str] | None] = None
 
     @abstractmethod
     def plan(self, config: Any) -> Plan:
@@ -313,6 +323,10 @@ class Task(ABC):
 
         ``unseen``: at continuous targets that no grid holds; else at the targets of ``config``.
         """
+
+    def held_out(self, config: Any, seed: int, states: int) -> Any:
+        """Return a config for about ``states`` new states like those of ``config``, to calibrate a model of it on."""
+        return self.fresh(config, seed, states, unseen=self.unseen)
 
     @abstractmethod
     def prepare(self, raw: RawMap, input_spec: Mapping[str, Any]) -> Prepared:
@@ -378,6 +392,28 @@ class Task(ABC):
         """Draw a training (with its ``history`` and ``examples`` of its data) or an evaluation.
 
         ``sets``: samples with their predictions, by what they are called. Returns matplotlib figures by file name.
+        """
+        return {}
+
+    def direction(self, name: str) -> bool | None:
+        """Tell whether a larger value of the metric ``name`` is better; ``None`` where the task does not say.
+
+        What stands before and after it (``unseen_``, ``mild.``, ``_U``) makes no difference.
+        """
+        own = {self.metric: self.larger_is_better, "loss": False}
+        own |= dict.fromkeys(self.higher, True) | dict.fromkeys(self.lower, False)
+        words = f"_{name.rpartition('.')[2]}_"
+        found = [known for known in own if f"_{known}_" in words]
+        return own[max(found, key=len)] if found else None
+
+    def points(self, prediction: Array, samples: Samples, calibration: Mapping[str, Any]) -> dict[str, Array]:
+        """Return what plots of a set of samples are drawn from: columns, as in `stm_models.data.predictions`."""
+        return {}
+
+    def panel_arrays(self, prediction: Array, samples: Samples, calibration: Mapping[str, Any]) -> dict[str, Array]:
+        """Return what a panel needs beside predictions and maps: places ``positions.NAME`` (P, K, 2 or 3).
+
+        y and x in px, and a confidence where there is one; NaN where a sample has fewer.
         """
         return {}
 
@@ -471,6 +507,42 @@ class Task(ABC):
         ``attributes`` are the data set's, ``row`` every coordinate of the sample. By name, the innermost first.
         """
         return {}
+
+    def regions(
+        self, attributes: Mapping[str, Any], row: Mapping[str, float], shape: tuple[int, int], place: Array | None
+    ) -> dict[str, Array]:
+        """Return parts of one image that a map may lie on: (y, x) bool by name, none overlapping another.
+
+        Parameters
+        ----------
+        attributes, row : mapping
+            As for `marks`; of a single file ``attributes`` has ``input`` alone and ``row`` nothing.
+        shape : (height, width)
+        place : (2,), px, or None
+            y and x of what is explained in an answered map.
+        """
+        return {}
+
+    def explained_value(
+        self, answer: Callable[[Array], Array], explained: int, prediction: Array, place: Array | None
+    ) -> Callable[[Array], Array]:
+        """Return images (S, C, y, x) -> (S,), the number that an explanation of one image is about.
+
+        Parameters
+        ----------
+        answer : callable
+            Images in, predictions out.
+        explained : int
+            Index of the target, where the answer is numbers.
+        prediction : (T,) or (1, y, x)
+            The answer to the image.
+        place : (2,), px, or None
+            y and x of what is explained in an answered map.
+        """
+        if place is None:
+            return lambda images: np.asarray(answer(images))[:, explained]
+        y, x = (round(float(part)) for part in place)
+        return lambda images: np.asarray(answer(images))[:, 0, y, x]
 
     def pictures(self, data: OpenDataSet) -> Pictures:
         """Draw what only this task knows about a data set; numbers go beside the figures."""

@@ -25,6 +25,8 @@ class RegressionTask(Task):
     """Numbers with units: errors, parity pictures, regressions on principal components beside it."""
 
     metric: ClassVar[str] = "mae"
+    higher: ClassVar[tuple[str, ...]] = ("r2",)
+    lower: ClassVar[tuple[str, ...]] = ("rmse",)
     columns: ClassVar[tuple[Column, ...]] = (
         Column("MAE", "mae"), Column("MAE unseen", "unseen_mae"), Column("R² unseen", "unseen_r2", ".5f"),
     )  # fmt: skip
@@ -55,6 +57,14 @@ class RegressionTask(Task):
 
         found = fit_baselines(BASELINES, train.images, train.targets, train.coordinates["group"], seed)
         return {name: predictor(fitted) for name, fitted in found.items()}
+
+    def points(self, prediction: Array, samples: Samples, calibration: Mapping[str, Any]) -> dict[str, Array]:
+        """Return true and predicted values of every target, ``true:U`` and ``predicted:U``."""
+        columns = {}
+        for column, target in enumerate(samples.attributes["targets"]):
+            columns[f"true:{target['name']}"] = samples.targets[:, column]
+            columns[f"predicted:{target['name']}"] = np.asarray(prediction, np.float64)[:, column]
+        return columns
 
     def run_figures(
         self,

@@ -68,6 +68,74 @@ def test_errors_are_the_servers_own(url, toy):
     assert client.infer(toy.images(1))["prediction"].shape == (1, 2)
 
 
+def test_explanations(url, toy):
+    images = toy.images(2)
+    outputs, answers = Client(url).explain(images, "gradient")
+    for name, values in toy.expected(images).items():
+        np.testing.assert_allclose(outputs[name], values, rtol=1e-4, atol=1e-4)
+    assert answers == []  # the server knows no task of that name
+    with pytest.raises(InputError, match="unknown output 'shap'"):
+        Client(url).explain(images, "shap")
+
+
+def test_a_file(tmp_path, toy):
+    about = {"kind": "map", "channels": 2, "height": 4, "width": 5, "unit": "1", "kx_max": 1.5, "ky_max": 1.5}
+    change = {"task": "hubbard", "input": about}
+    session = Session(toy.write(tmp_path / "h.onnx", change=change), provider="cpu", threads=1)
+    images = toy.images(1)
+    np.save(tmp_path / "image.npy", images[0])
+    with running({"m": session}) as url:
+        client = Client(url)
+        found = client.ask(tmp_path / "image.npy", explain="gradient")
+        expected = toy.expected(images)
+        np.testing.assert_allclose([v["value"] for v in found["values"]], expected["prediction"][0], rtol=1e-4)
+        np.testing.assert_allclose(found["maps"]["gradient"]["array"], expected["gradient"][0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(found["image"]["array"], images[0])
+        with pytest.raises(InputError, match=r"answered 400: .*8-bit pictures"):
+            client.ask(tmp_path / "image.npy", size_nm=(3, 4))
+        with pytest.raises(InputError, match="cannot read"):
+            client.ask(tmp_path / "absent.npy")
+
+
+@pytest.mark.parametrize(("retries", "said", "asked"), [(3, "0", 3), (1, "0", 2), (0, None, 1)])
+def test_a_busy_server_is_asked_again(retries, said, asked):
+    """Busy twice, then ready; as often as it may be asked, and no oftener."""
+    heard = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def talk():
+            connection, _ = listener.accept()
+            with connection:
+                while data := connection.recv(10_000):
+                    heard.append(data)
+                    busy = len(heard) < 3
+                    body = b'{"error": "busy"}' if busy else b'{"name": "m"}'
+                    status = b"503 Service Unavailable" if busy else b"200 OK"
+                    again = b"" if said is None else b"Retry-After: " + said.encode() + b"\r\n"
+                    length = str(len(body)).encode()
+                    head = b"HTTP/1.1 " + status + b"\r\n" + again + b"Content-Length: " + length + b"\r\n\r\n"
+                    connection.sendall(head + body)
+
+        thread = threading.Thread(target=talk)
+        thread.start()
+        client = Client(f"http://127.0.0.1:{listener.getsockname()[1]}", "m", retries=retries)
+        if asked == 3:
+            assert client.metadata() == {"name": "m"}
+        else:
+            with pytest.raises(InputError, match="answered 503: busy"):
+                client.metadata()
+        client.close()
+        thread.join()
+    assert len(heard) == asked
+
+
+def test_certificates_that_cannot_be_read(tmp_path):
+    (tmp_path / "ca.pem").write_text("no certificate")
+    for path in (tmp_path / "absent.pem", tmp_path / "ca.pem"):
+        with pytest.raises(InputError, match="cannot read the certificates"):
+            Client("https://127.0.0.1:1", "m", cafile=path)
+
+
 def test_one_client_serves_many_threads(url, toy):
     client = Client(url)
 

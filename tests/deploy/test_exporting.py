@@ -20,6 +20,7 @@ from deploy.exporting import graph
 from deploy.exporting import metadata as about
 from deploy.exporting import write as writing
 from deploy.exporting.export import ExportError, export
+from deploy.exporting.parts import Parts
 from deploy.serving.subgraph import extract
 from stm_models.errors import InputError
 from stm_models.networks import bundle as bundles
@@ -97,7 +98,8 @@ def exported(request, exports):
 
 
 def _run(session, images):
-    return dict(zip(graph.OUTPUTS, session.run(list(graph.OUTPUTS), {"image": images}), strict=True))
+    names = [out.name for out in session.get_outputs()]
+    return dict(zip(names, session.run(names, {"image": images}), strict=True))
 
 
 def test_file_is_whole_small_and_described_by_its_report(exported):
@@ -125,8 +127,8 @@ def test_names_types_and_shapes_are_the_contract(exported):
     assert describe(exported.session.get_inputs()) == [("image", "tensor(float)", ["batch", *shape])]
     assert describe(exported.session.get_outputs()) == [
         ("prediction", "tensor(float)", ["batch", targets]),
-        ("gradient", "tensor(float)", ["batch", *shape]),
         ("distance", "tensor(float)", ["batch"]),
+        ("gradient", "tensor(float)", ["batch", *shape]),
     ]
 
 
@@ -184,6 +186,7 @@ def test_metadata_are_complete_and_hold_no_paths(exported):
         assert entry[key] == value
     assert entry["schema"] == 1
     assert entry["opset"] == exported.report.opset
+    assert entry["answers"] == ["prediction", "distance"]
     assert entry["explanations"] == ["gradient"]
     assert entry["versions"]["torch"] == torch.__version__
     assert {"stm-lab", "python", "numpy", "onnx", "onnxruntime", "onnxscript"} < set(entry["versions"])
@@ -191,7 +194,7 @@ def test_metadata_are_complete_and_hold_no_paths(exported):
     assert timedelta(0) <= age + timedelta(seconds=1) < timedelta(hours=1)
     assert entry["calibration"] == {}, "numbers need none"
     assert entry["focusable"] is False, "numbers have no pixels"
-    own = {"schema", "opset", "versions", "explanations", "focusable", "calibration", "created"}
+    own = {"schema", "opset", "versions", "answers", "explanations", "focusable", "calibration", "created"}
     assert set(entry) == {*exported.metadata, *own}
     assert b"/site-packages/" not in exported.content
     assert str(exported.bundle).encode() not in exported.content
@@ -224,7 +227,7 @@ def test_operator_without_counterpart_is_an_export_error():
             return torch.linalg.eigvalsh(x[:, 0] + x[:, 0].mT)
 
     with pytest.raises(ExportError, match=r"no ONNX graph: .*eigh"):
-        graph.build(Odd(), Odd(), 0, (1, 4, 4))
+        graph.build(Parts(lambda x: {"prediction": Odd()(x)}, {}), (1, 4, 4))
 
 
 def test_worker_tells_a_users_mistake_in_one_line(exports):

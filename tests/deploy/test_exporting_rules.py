@@ -1,5 +1,7 @@
 """The rules that make gradients exportable, against autograd; no file is exported here."""
 
+from functools import partial
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -9,6 +11,8 @@ from torch.nn import functional
 
 from deploy.exporting import decompositions as rules
 from deploy.exporting import graph
+from deploy.exporting.parts import Parts
+from stm_models.explain.gradient import slope
 
 
 def _tied(*shape, seed=0):
@@ -189,7 +193,11 @@ class _Norm(nn.Module):
 def test_graph_of_every_rule_agrees_with_autograd_on_tied_images_of_any_batch():
     shape = (3, 33, 38)  # the trace's batch is 3 as well: equal sizes must not be mixed up
     network = _Everything().eval().requires_grad_(False)
-    model = graph.build(network, _Norm(), 2, shape)
+    norm = _Norm()
+    parts = Parts(
+        lambda x: {"prediction": network(x), "distance": norm(x)}, {"gradient": partial(slope, network, target=2)}
+    )
+    model = graph.build(parts, shape)
     assert [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim] == [
         "batch",
         *shape,
@@ -197,8 +205,8 @@ def test_graph_of_every_rule_agrees_with_autograd_on_tied_images_of_any_batch():
     assert b"/tests/" not in model.SerializeToString()
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     for images in (_tied(1, *shape), _tied(5, *shape, seed=4), torch.ones(2, *shape)):
-        got = session.run(list(graph.OUTPUTS), {graph.INPUT: images.numpy()})
-        want = graph.evaluate(network, _Norm(), 2, images)
-        for found, right in zip(got, want, strict=True):
+        want = graph.evaluate(parts, images)
+        got = session.run(list(want), {graph.INPUT: images.numpy()})
+        for found, right in zip(got, want.values(), strict=True):
             assert found.shape == tuple(right.shape)
             np.testing.assert_allclose(found, right.numpy(), rtol=1e-4, atol=2e-6 * float(right.abs().max()))

@@ -184,7 +184,12 @@ def test_output_that_cannot_be_written(command, demo, tmp_path):
 
 def test_tracking_store_that_does_not_answer(command, demo, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    refused(command("train", "hubbard", "--data", str(demo.data)), "http://127.0.0.1:9")
+    for words in (
+        ("promote", "hubbard"),
+        ("evaluate", demo.model, "--data", str(demo.data)),
+        ("compare", "--port", "0"),
+    ):
+        refused(command(*words), "http://127.0.0.1:9")
 
 
 def test_port_in_use(command, demo):

@@ -224,7 +224,8 @@ def test_impurities_by_an_example(page):
 def test_a_file_that_does_not_say_its_size(page, tmp_path):
     np.save(tmp_path / "map.npy", np.random.default_rng(0).random((40, 40)))
     page.set_input_files("#file", tmp_path / "map.npy")
-    page.locator("#error", has_text="--size-nm").wait_for()
+    page.locator("#error", has_text="map.npy: got an array of shape").wait_for()
+    assert "“Size of the field, height x width (nm)”" in page.inner_text("#error")
     assert page.evaluate("document.activeElement.id") == "size_nm"
     assert page.get_attribute("#size_nm", "aria-invalid") == "true"
     assert page.is_visible("#size_nm")
@@ -257,7 +258,7 @@ def test_by_keyboard_alone(page, image):
         raise AssertionError(f"Tab never reached {name}")
 
     choosers = []
-    page.on("filechooser", choosers.append)
+    page.on("filechooser", lambda chooser: choosers.append(chooser))  # it refuses a built-in
     tab_to("model")
     tab_to("file")
     page.keyboard.press("Enter")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from pipelines import fitting, promotion
+from pipelines import fitting, held_out
 from pipelines.publishing import best_run
 from stm_models.tasks.registry import get
 from stm_models.training import learner
@@ -124,7 +123,7 @@ def test_folds_are_by_state_and_none_becomes_champion(train, demo):
     assert best_run(store, get("hubbard")).id not in {each["run_id"] for each in found["runs"]}
 
 
-def test_fitted_again_is_judged_on_what_it_does_not_know(train, demo, monkeypatch):
+def test_fitted_again_is_judged_on_what_it_does_not_know(train, demo):
     alone = answer(train(*SMALL, "--json"))
     again = answer(train(*SMALL[:3], SMALL[3] + ";train.refit=true", "--json"))
     same = {key: value == alone["metrics"][key] for key, value in again["metrics"].items()}
@@ -136,19 +135,18 @@ def test_fitted_again_is_judged_on_what_it_does_not_know(train, demo, monkeypatc
     assert "refit_train_loss" in row.metrics
     assert not list(Path("checkpoints").glob(f"{row.id}*"))
 
-    # Promotion, without exporting: the champion's file stands for the candidate's.
+    # What promotion judges on, without exporting.
     champion = models.champion(store, "stm-hubbard")
-    monkeypatch.setattr(promotion, "_version_of", lambda *_: replace(champion, version=champion.version + 1))
-    monkeypatch.setattr(promotion.models, "resolve", lambda *_: demo.onnx)
-    monkeypatch.setattr(promotion.models, "tag_version", lambda *_: None)
-    known = promotion._parts(store, task, row, demo.data)[1]
-    assert len(known) == 108 - len(promotion._parts(store, task, row, demo.data)[0].unseen)
-    assert f"on {108 - len(known)} held-out samples" in promotion.promote(store, task, row.id)["reason"]
+    parts, known = held_out.parts_of(store, task, row, demo.data)
+    assert len(known) == 108 - len(parts.unseen)
+    held = held_out.held_out(store, task, row, champion, demo.data)
+    assert {len(part) for part in held.sets.values()} == {108 - len(known)}
+    assert not held.problem
     everything = SMALL[3] + ";train.refit=true;split.unseen_fraction=0"
     row = runs.get(store, answer(train(*SMALL[:3], everything, "--json"))["run_id"])
-    said = promotion.promote(store, task, row.id)
-    assert said["promoted"] is False
-    assert "fitted to all samples" in said["reason"]
+    held = held_out.held_out(store, task, row, champion, demo.data)
+    assert not held.sets
+    assert "fitted to all samples" in held.problem
 
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch has no gloo here")

@@ -13,7 +13,7 @@ import torch
 
 from deploy.serving import asking, fields, questions
 from deploy.serving.session import Session
-from pipelines import promotion, publishing
+from pipelines import contest, promotion, publishing
 from pipelines.demo import describe
 from pipelines.evaluate import evaluate
 from pipelines.fitting import Measured, fit, load_parts
@@ -21,7 +21,7 @@ from pipelines.judging import judge
 from pipelines.predict import describe as say
 from pipelines.reference import evaluate_measured
 from pipelines.representation import look, shown, trained
-from pipelines.settings import DemoConfig, EvaluateConfig, Settings, SplitConfig, TuneConfig
+from pipelines.settings import DemoConfig, EvaluateConfig, PromoteConfig, Settings, SplitConfig, TuneConfig
 from pipelines.simulation import simulate
 from pipelines.train import read_measured
 from stm_models.data import panel
@@ -118,18 +118,25 @@ def test_promotion_needs_a_larger_score(made, monkeypatch):
     assert refused["reason"] == "hits is 1, that of brightest (1) as good or better: expected to beat them"
     models.set_alias(store, "stm-toy-map", "champion", refused["version"])
     champion, row = models.champion(store, "stm-toy-map"), runs.get(store, fitted.run_id)
+    config = PromoteConfig.model_validate({})
 
-    def against_itself():
-        return promotion._compare(store, TASK, row, champion, replace(champion, digest="other"), parts.samples.path)
+    def against(other):
+        return promotion._judge(store, TASK, row, champion, other, config, parts.samples.path, None)
 
-    result = against_itself()
-    assert not result["promoted"]
-    assert "not above the" in result["reason"]
-    answers = iter([parts.validation.targets[:, 1:], np.zeros_like(parts.validation.targets[:, 1:])])
-    monkeypatch.setattr(promotion, "predict_all", lambda session, images: {"prediction": next(answers)})
-    result = against_itself()
-    assert result["promoted"]
+    def gate(result, name):
+        return next(each for each in result["gates"] if each["name"] == name)
+
+    itself = against(champion)
+    assert gate(itself, "champion")["verdict"] == "failed"
+    assert "not above the" in gate(itself, "champion")["reason"]
+    assert "trained on other data" in gate(against(replace(champion, digest="other")), "data")["reason"]
+    truth = parts.validation.targets[:, 1:]
+    answers = iter([truth, np.zeros_like(truth)])
+    monkeypatch.setattr(contest, "predict_all", lambda *_: {"prediction": next(answers)})
+    result = against(champion)
+    assert gate(result, "champion")["verdict"] == "passed"
     assert (result["value"], result["champion"]["value"]) == (1, 0)
+    assert gate(result, "parity")["verdict"] == "failed"  # such answers are not the torch model's
 
 
 def test_judging_without_unseen_values(made):
@@ -151,7 +158,7 @@ def test_judging_without_unseen_values(made):
 def test_answers_of_a_data_set(made):
     folder = made[0]
     session = Session(folder / "model.onnx")
-    question = questions.read_question(folder / "data.zarr", session, questions.Reading(sample=3))
+    question = questions.read_question(folder / "data.zarr", session, questions.Reading(samples=(3,)))
     answers, outputs = asking.answer(session, question, "gradient")
     assert answers[0]["places"] == answers[0]["true"]["places"]
     written = asking.write_answers(folder / "one", session, question, answers, "gradient", outputs)
@@ -218,7 +225,7 @@ def test_a_higher_neighbour_two_pixels_away_is_not_explained_instead(made):
 
 def test_more_places_than_are_explained_are_told(made, tmp_path, monkeypatch):
     session = Session(made[0] / "model.onnx")
-    question = questions.read_question(made[0] / "data.zarr", session, questions.Reading(sample=2))
+    question = questions.read_question(made[0] / "data.zarr", session, questions.Reading(samples=(2,)))
     count = len(asking.answer(session, question)[0][0]["places"])
     assert count == 3
     monkeypatch.setattr(asking, "PLACES_AT_MOST", 2)

@@ -1,159 +1,152 @@
-"""The experiment-comparison page: read-only, rendered here, no scripts."""
+"""The comparison page: read-only, made here, with nothing from elsewhere."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from stm_models.errors import InputError, unknown
-from tracking import registry, rows
+from stm_models.errors import InputError
+from stm_models.figures import tiles
+from tracking import rows
 from tracking.store import Store
-from tracking.ui import files, pages, table
+from tracking.ui import compare, files, models_page, panels_page, render, run_page, svg, table_page, tuning
+from tracking.ui.compare import Asked
+from tracking.ui.security import HEADERS, INERT, LOOPBACK, Guard
+from tracking.ui.site import Site
+from tracking.ui.table import View
 
 __all__ = ["create_app"]
 
-_HOSTS = ["127.0.0.1", "localhost", "::1", "[::1]"]
-_COLUMNS = {
-    "name": "run", "experiment": "experiment", "outcome": "outcome", "network": "network", "digest": "data",
-    "seconds": "duration",
-}  # fmt: skip
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
+_ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="none" stroke="#0072b2" stroke-width="2" '
+    'd="M1 14L6 6L10 10L15 2"/></svg>'
+)
+_KEPT = HEADERS | {"cache-control": "private, max-age=300"}
 
 
-def create_app(store: Store) -> Starlette:
-    """Return the ASGI application over ``store``; it answers only under a loopback name."""
+def create_app(
+    store: Store, *, studies: str | None = None, token: str | None = None,
+    hosts: tuple[str, ...] | None = LOOPBACK,
+) -> Starlette:  # fmt: skip
+    """Return the ASGI application over ``store``.
 
-    def index(request: Request) -> Response:
-        return HTMLResponse(_index(store, request))
+    Parameters
+    ----------
+    store : Store
+    studies : str, optional
+        Address of the Optuna storage, where it is not beside the store.
+    token : str, optional
+        What every request must carry.
+    hosts : tuple of str or None
+        Names under which it answers; ``None`` for any.
+    """
+    site = Site(store, studies)
 
-    def run(request: Request) -> Response:
-        return HTMLResponse(_run(store, request.path_params["id"]))
+    def shown(name: str, context: Callable[[Request], dict[str, Any]]) -> Callable[[Request], Response]:
+        def answer(request: Request) -> Response:
+            values = context(request)
+            return HTMLResponse(render.page(name, base=_base(request), **values))
+
+        return answer
+
+    def csv(request: Request) -> Response:
+        return _download(table_page.csv(site, View.of(_asked(request))).encode(), "text/csv; charset=utf-8", "runs.csv")
+
+    def plot(request: Request) -> Response:
+        name = request.query_params.get("plot", "")
+        return _svg(str(compare.plot_of(site, Asked.of(_asked(request)), name).render()), "comparison")
+
+    def trials(request: Request) -> Response:
+        found, name = tuning.plots(tuning.read(site, request.path_params["id"])), request.path_params["name"]
+        if name not in found:
+            raise InputError(f"this search has no plot {name[:60]!r}: it has {', '.join(found) or 'none'}")
+        return _svg(str(found[name]), name)
+
+    def tile(request: Request) -> Response:
+        return Response(panels_page.tile(site, _asked(request)), media_type="image/png", headers=_KEPT)
+
+    def bar(request: Request) -> Response:
+        if request.path_params["colours"] not in tiles.MAPS:
+            raise InputError("there are no such colours")
+        return Response(tiles.bar(request.path_params["colours"]), media_type="image/png", headers=_KEPT)
 
     def file(request: Request) -> Response:
         row = rows.get(store, request.path_params["id"])
-        found = files.picture(store, row.id, request.path_params["path"])
+        whole = request.query_params.get("download") == "1"
+        found = files.fetch(store, row.id, request.path_params["path"], whole=whole)
         if found is None:
-            raise InputError("this run has no such picture")
-        return Response(found[0], media_type=found[1])
+            raise InputError(
+                "this run has no such picture" if not whole else "this run has no such file, or it is too large"
+            )
+        content, media = found
+        if whole:
+            return _download(content, "application/octet-stream", request.path_params["path"].rpartition("/")[2])
+        return Response(content, media_type=media, headers=INERT)
 
-    def style(request: Request) -> Response:
-        return Response(pages.STYLE, media_type="text/css")
+    def own(text: Callable[[], str], media: str) -> Callable[[Request], Response]:
+        return lambda request: Response(text(), media_type=media, headers=HEADERS | {"cache-control": "no-cache"})
 
-    def missing(request: Request, error: Exception) -> Response:
+    def problem(request: Request, error: Exception) -> Response:
         message = str(error) if isinstance(error, InputError) else "There is no such page."
-        return HTMLResponse(pages.render("problem", title="Not found", message=message), 404)
+        return HTMLResponse(render.page("problem", base=_base(request), title="Not found", message=message), 404)
 
-    return Starlette(
+    def searched(request: Request) -> dict[str, Any]:
+        search = tuning.read(site, request.path_params["id"])
+        return {"search": search, "plots": tuning.plots(search)}
+
+    def pictures(request: Request) -> dict[str, Any]:
+        asked = _asked(request)
+        return panels_page.context(site, Asked.of(asked).runs, panels_page.choice_of(asked))
+
+    def model(request: Request) -> dict[str, Any]:
+        return models_page.context(site, request.path_params["name"], _base(request))
+
+    app = Starlette(
         routes=[
-            Route("/", index),
-            Route("/style.css", style),
-            Route("/runs/{id}", run),
+            Route("/", shown("table", lambda request: table_page.context(site, View.of(_asked(request))))),
+            Route("/table.csv", csv),
+            Route("/compare", shown("compare", lambda request: compare.context(site, Asked.of(_asked(request))))),
+            Route("/compare/plot.svg", plot),
+            Route("/panels", shown("panels", pictures)),
+            Route("/panels/tile.png", tile),
+            Route("/panels/bar-{colours}.png", bar),
+            Route("/tuning", shown("tuning", lambda request: {"search": None, "searches": tuning.searches(site)})),
+            Route("/tuning/{id}", shown("tuning", searched)),
+            Route("/tuning/{id}/{name}.svg", trials),
+            Route("/models", shown("models", lambda request: {"models": models_page.listing(site)})),
+            Route("/models/{name:path}", shown("model", model)),
+            Route("/runs/{id}", shown("run", lambda request: run_page.context(site, request.path_params["id"]))),
             Route("/runs/{id}/files/{path:path}", file),
+            Route("/style.css", own(render.style, "text/css")),
+            Route("/live.js", own(render.script, "text/javascript")),
+            Route("/icon.svg", own(lambda: _ICON, "image/svg+xml")),
         ],
-        middleware=[
-            Middleware(BaseHTTPMiddleware, dispatch=_secure),
-            Middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS, www_redirect=False),
-        ],
-        exception_handlers={InputError: missing, 404: missing},
+        middleware=[Middleware(Guard, hosts=hosts, token=token)],
+        exception_handlers={InputError: problem, 404: problem},
     )
+    app.state.site = site
+    return app
 
 
-async def _secure(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-    response = await answer(request)
-    response.headers.update(_HEADERS)
-    return response
+def _asked(request: Request) -> list[tuple[str, str]]:
+    return request.query_params.multi_items()
 
 
-def _index(store: Store, request: Request) -> str:
-    given = {key: request.query_params.get(key, "").strip() for key in ("experiment", "q", "sort", "desc")}
-    experiments = sorted(store.experiments().values())
-    if given["experiment"] and given["experiment"] not in experiments:
-        raise unknown("experiment", given["experiment"], experiments)
-    found = rows.find(store, given["experiment"] or None)
-    shown = table.build(found, given["q"], given["sort"], given["desc"] == "1")
-    badges = _badges(store)
-    heads = [_head(key, title, given) for key, title in _COLUMNS.items()]
-    heads += [_head(name, name, given) for name in shown.metrics]
-    lines = [
-        {
-            "id": line.run.id, "name": line.run.name, "depth": line.depth,
-            "badges": badges.get(line.run.id, []), "experiment": line.run.experiment,
-            "status": line.run.status, "outcome": line.run.outcome, "network": table.network(line.run),
-            "digest": line.run.tags.get("data.digest", "")[:12],
-            "seconds": _duration(line.run.seconds),
-            "metrics": [_number(line.run.metrics.get(name)) for name in shown.metrics],
-        }
-        for line in shown.lines
-    ]  # fmt: skip
-    return pages.render(
-        "index", location=store.location, experiments=experiments, chosen=given["experiment"],
-        query=given["q"], heads=heads, lines=lines,
-    )  # fmt: skip
+def _base(request: Request) -> str:
+    return str(request.scope.get("root_path", ""))
 
 
-def _run(store: Store, run_id: str) -> str:
-    row = rows.get(store, run_id)
-    found = files.listing(store, row.id)
-    images = [path for path, _ in found if any(path.lower().endswith(suffix) for suffix in files.MEDIA)]
-    tags = {key: text for key, text in row.tags.items() if not key.startswith("mlflow.")}
-    sections = [
-        ("Metrics", [(key, _number(value)) for key, value in sorted(row.metrics.items())]),
-        ("Parameters", sorted(row.params.items())),
-        ("Tags", sorted(tags.items())),
-        ("Files", [(path, f"{size:,} bytes") for path, size in found]),
-    ]
-    return pages.render(
-        "run", run=row, badges=_badges(store).get(row.id, []), seconds=_duration(row.seconds), images=images,
-        sections=sections,
-    )  # fmt: skip
+def _svg(text: str, name: str) -> Response:
+    return _download(svg.standalone(text).encode(), "image/svg+xml", f"{name}.svg")
 
 
-def _badges(store: Store) -> dict[str, list[str]]:
-    badges: dict[str, list[str]] = {}
-    for model in store.client.search_registered_models():
-        for info in registry.versions(store, model.name) if model.aliases else []:
-            for alias in info.aliases:
-                badges.setdefault(info.run_id, []).append(f"{alias} · {info.name} {info.version}")
-    return badges
-
-
-def _head(key: str, title: str, given: dict[str, str]) -> dict[str, Any]:
-    current = given["sort"] == key
-    down = given["desc"] == "1"
-    query = {name: given[name] for name in ("experiment", "q") if given[name]} | {"sort": key}
-    if current and not down:
-        query["desc"] = "1"
-    order = ("descending" if down else "ascending") if current else ""
-    return {"title": title, "link": f"/?{urlencode(query)}", "order": order}
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if math.isfinite(value) else str(value)
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "running"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+def _download(content: bytes, media: str, name: str) -> Response:
+    disposition = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
+    return Response(content, media_type=media, headers=INERT | {"content-disposition": disposition})

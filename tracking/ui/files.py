@@ -1,4 +1,4 @@
-"""A run's files, as far as the page shows them."""
+"""A run's files, as far as the page shows them or hands them out."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ from tracking.backend import MlflowException
 from tracking.rows import download
 from tracking.store import Store
 
-__all__ = ["MEDIA", "listing", "picture"]
+__all__ = ["fetch", "is_picture", "listing"]
 
-MEDIA = {
+_MEDIA = {
     ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif",
     ".webp": "image/webp",
 }  # fmt: skip
 _MOST = 500  # files listed
 _LARGEST = 20 * 2**20  # bytes of a picture
+_DOWNLOADED = 200 * 2**20  # bytes of a file
+
+
+def is_picture(path: str) -> bool:
+    """Tell whether a file is shown; SVG is not, since it may hold scripts."""
+    return PurePosixPath(path).suffix.lower() in _MEDIA
 
 
 def listing(store: Store, run_id: str) -> list[tuple[str, int]]:
@@ -32,10 +38,16 @@ def listing(store: Store, run_id: str) -> list[tuple[str, int]]:
     return sorted(files)[:_MOST]
 
 
-def picture(store: Store, run_id: str, name: str) -> tuple[bytes, str] | None:
-    """Return a picture of a run and its media type; ``None`` unless mlflow lists exactly this name."""
+def fetch(store: Store, run_id: str, name: str, *, whole: bool = False) -> tuple[bytes, str] | None:
+    """Return a file of a run and its media type; ``None`` unless mlflow lists exactly this name.
+
+    Parameters
+    ----------
+    whole : bool
+        Whether any file may be asked for, to be downloaded; else pictures alone.
+    """
     path = PurePosixPath(name)
-    media = MEDIA.get(path.suffix.lower())
+    media = "application/octet-stream" if whole else _MEDIA.get(path.suffix.lower())
     if media is None or path.is_absolute() or str(path) != name or not {"..", "."}.isdisjoint(path.parts):
         return None
     parent = str(path.parent) if path.parent.name else None
@@ -44,7 +56,7 @@ def picture(store: Store, run_id: str, name: str) -> tuple[bytes, str] | None:
     except MlflowException:
         return None
     entry = entries.get(name)
-    if entry is None or entry.is_dir or int(entry.file_size or 0) > _LARGEST:
+    if entry is None or entry.is_dir or int(entry.file_size or 0) > (_DOWNLOADED if whole else _LARGEST):
         return None
     with tempfile.TemporaryDirectory() as folder:
         return Path(download(store, run_id, name, folder)).read_bytes(), media

@@ -14,6 +14,7 @@ from deploy.serving.fields import explain_places
 from deploy.serving.questions import Question
 from deploy.serving.session import Session
 from stm_models.errors import InputError, unknown
+from stm_models.explain.units import SLOPES, unit_of
 from stm_models.tasks.registry import get
 
 __all__ = ["MOST_VALUES", "describe_answer"]
@@ -71,7 +72,8 @@ def describe_answer(
             shown = np.where(question.known, shown, np.nan)
         maps[explain] = {
             **_array(shown),
-            "unit": f"{target.unit} per {about.input.unit}",
+            "unit": unit_of(explain, target.unit, about.input.unit),
+            "slope": explain in SLOPES,
             "of": f"place {place}" if place is not None else task.explained(entry, described),
         }
     return {

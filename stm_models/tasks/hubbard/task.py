@@ -33,8 +33,14 @@ class HubbardTask(RegressionTask):
     title: ClassVar[str] = "Hubbard U of twisted bilayer graphene from FT-LDOS images"
     targets: ClassVar[tuple[Variable, ...]] = (Variable("U", "eV", "Hubbard interaction"),)
     stratify: ClassVar[str] = "U"
+    limits: ClassVar[str] = (
+        "U is inferred within one simulated model (Hartree-Fock) of the structures of its data set. An image of "
+        "another material, twist angle, pressure or noise is answered too, with a distance that says how far outside "
+        "it lies: such a value is not to be trusted."
+    )
     default_network: ClassVar[str] = "lattice"
     simulation: ClassVar[type[Config]] = HubbardSimulation
+    compared: ClassVar[tuple[str, str] | None] = ("central moiré peaks", "Bragg peaks")
 
     def plan(self, config: HubbardSimulation) -> Plan:
         """Lay out chains of self-consistent states along U, one structure each."""
@@ -62,6 +68,10 @@ class HubbardTask(RegressionTask):
                 "interaction_count": count, "interaction_sampling": sampling,
             }
         )  # fmt: skip
+
+    def held_out(self, config: HubbardSimulation, seed: int, states: int) -> HubbardSimulation:
+        """Return a config for new states at continuous random U, with as many images of each as ``config`` has."""
+        return self.fresh(config, seed, states, unseen=True).model_copy(update={"draws": config.draws})
 
     def prepare(self, raw: RawMap, input_spec: Mapping[str, Any]) -> Prepared:
         """Fourier-transform a real-space map, or one per energy, onto the model's k grid.
@@ -120,6 +130,18 @@ class HubbardTask(RegressionTask):
         from stm_models.tasks.hubbard.pictures import marks
 
         return marks(attributes, row)
+
+    def regions(
+        self,
+        attributes: Mapping[str, Any],
+        row: Mapping[str, float],
+        shape: tuple[int, int],
+        place: NDArray[Any] | None,
+    ) -> dict[str, NDArray[Any]]:
+        """Return central moiré peaks and Bragg peaks, see `stm_models.tasks.hubbard.regions`."""
+        from stm_models.tasks.hubbard.regions import regions
+
+        return regions(attributes, row, shape)
 
     def pictures(self, data: OpenDataSet) -> Pictures:
         """Draw bands, density of states and LDOS, see `stm_models.tasks.hubbard.pictures`."""

@@ -16,7 +16,7 @@ from stm_models.files import atomic_path
 from stm_models.tasks.base import PlaceMaps
 from stm_models.tasks.impurity import drawing
 from stm_models.tasks.impurity.answers import positions, write_positions
-from stm_models.tasks.impurity.occlusion import CORE, RINGS
+from stm_models.tasks.impurity.occlusion import regions
 
 __all__ = ["voltage_shares", "write"]
 
@@ -56,13 +56,11 @@ def voltage_shares(maps: Array, found: Array) -> Array:
     found : (K, 2), px
         y, x of each impurity in the pixels of its maps.
     """
-    y, x = np.mgrid[: maps.shape[2], : maps.shape[3]]
     result = np.zeros((*maps.shape[:2], 2))
-    for one, own, (row, column) in zip(result, maps, found, strict=True):
+    for one, own, place in zip(result, maps, found, strict=True):
         strength = np.abs(np.asarray(own, np.float64))
-        distance = np.hypot(y - row, x - column)
-        one[:, 0] = strength[:, distance < CORE].sum(axis=1)
-        one[:, 1] = strength[:, (distance >= CORE) & (distance <= RINGS)].sum(axis=1)
+        for number, mask in enumerate(regions((maps.shape[2], maps.shape[3]), place).values()):
+            one[:, number] = strength[:, mask].sum(axis=1)
         one /= max(float(one.sum()), 1e-300)
     return result
 

@@ -13,9 +13,9 @@ from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
 from stm_models.signal.calibration import Calibration, reliability
-from stm_models.signal.matching import match, match_by_height
+from stm_models.signal.matching import match
 from stm_models.tasks.impurity.occlusion import CORE, RINGS
-from stm_models.tasks.impurity.scoring import TOLERANCE, calibration_of, maxima, truths
+from stm_models.tasks.impurity.scoring import TOLERANCE, calibration_of, judged, maxima, truths
 
 if TYPE_CHECKING:
     from stm_models.data.dataset import Samples
@@ -74,7 +74,7 @@ def precision_recall(sets: Sets, record: Mapping[str, Any]) -> Figure:
     panel = figure.subplots()
     threshold = calibration_of(record).threshold
     for name, (samples, prediction) in sets.items():
-        height, right, total = _judged(samples, prediction)
+        height, right, total = judged(prediction, samples)
         order = np.argsort(-height, kind="stable")
         hits = np.cumsum(right[order])
         precision, recall = hits / np.arange(1, len(hits) + 1), hits / max(total, 1)
@@ -94,7 +94,7 @@ def reliability_diagram(sets: Sets, record: Mapping[str, Any]) -> Figure:
     panel.plot([0, 1], [0, 1], "k--", lw=0.8)
     calibration: Calibration = calibration_of(record)
     for name, (samples, prediction) in sets.items():
-        height, right, _ = _judged(samples, prediction)
+        height, right, _ = judged(prediction, samples)
         if len(height):
             bins = reliability(calibration.apply(height), right)
             panel.plot(bins["confidence"], bins["frequency"], "o-", ms=4, lw=1, label=f"{name}: ECE {bins['ece']:.3f}")
@@ -155,12 +155,3 @@ def _map(panel: Any, values: Array, extent: tuple[float, float, float, float] | 
     low, high = np.percentile(values, [1, 99])
     panel.imshow(values, origin="lower", cmap="gray", vmin=low, vmax=max(high, low + 1e-9), extent=extent)
     panel.tick_params(labelsize=7)
-
-
-def _judged(samples: Samples, prediction: Array) -> tuple[Array, NDArray[np.bool_], int]:
-    """Heights of all maxima, whether each is right, and the number of impurities."""
-    truth = truths(samples)
-    peaks = [maxima(one[0]) for one in prediction]
-    height = np.concatenate([one.height for one in peaks])
-    error = [match_by_height(one.positions, true, TOLERANCE) for one, true in zip(peaks, truth, strict=True)]
-    return height, np.isfinite(np.concatenate(error)), sum(len(true) for true in truth)

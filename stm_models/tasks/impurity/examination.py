@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stm_models.signal.matching import paper_ratio
 from stm_models.tasks.impurity import scoring
 from stm_models.tasks.impurity.ceiling import BOUND_STATE, ceiling, references
-from stm_models.tasks.impurity.occlusion import absolute, occlusion
+from stm_models.tasks.impurity.occlusion import absolute, is_relative, occlusion
 
 if TYPE_CHECKING:
     from stm_models.data.dataset import Samples
@@ -44,10 +44,8 @@ def examine(
     """
     from stm_models.data.dataset import holds
 
-    # Only a map that was divided by its maximum has one of exactly 1.
-    relative = bool(np.all(np.asarray(prediction).max(axis=(1, 2, 3)) == 1))
     right = scoring.right_positions(prediction, samples, calibration)
-    found = occlusion(absolute(answer, relative), samples.images, right).record()
+    found = occlusion(absolute(answer, is_relative(prediction)), samples.images, right).record()
     if not holds(samples, BOUND_STATE):
         return found
     known = references(samples)

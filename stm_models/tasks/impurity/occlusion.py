@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CORE", "GOAL_CORE", "GOAL_RINGS", "RINGS", "Occlusion", "absolute", "occlusion"]
+__all__ = [
+    "CORE", "GOAL_CORE", "GOAL_RINGS", "RINGS", "Occlusion", "absolute", "is_relative", "occlusion", "peak_score",
+    "regions",
+]  # fmt: skip
 
 Array = NDArray[Any]
 Score = Callable[[Array], Array]
@@ -101,12 +104,42 @@ def absolute(answer: Score, relative: bool) -> Score:
     return score
 
 
+def is_relative(prediction: Array) -> bool:
+    """Tell whether score maps (..., H, W) were divided by their maxima: only then each has one of exactly 1."""
+    return bool(np.all(np.asarray(prediction).max(axis=(-2, -1)) == 1))
+
+
+def peak_score(answer: Score, prediction: Array, place: Array) -> Score:
+    """Make (B, C, H, W) -> (B,): the highest score within 2 px of ``place`` (y, x).
+
+    Parameters
+    ----------
+    answer : callable
+        (B, C, H, W) -> (B, 1, H, W).
+    prediction : (1, H, W)
+        The answer to the image that is explained.
+    """
+    score = absolute(answer, is_relative(prediction))
+    near = _distance((prediction.shape[-2], prediction.shape[-1]), place) < _NEAR
+    return lambda images: np.asarray(score(images))[:, near].max(axis=1)
+
+
+def regions(shape: tuple[int, int], place: Array) -> dict[str, Array]:
+    """Return core and rings around ``place`` (y, x), px, in a map: (H, W) bool each."""
+    distance = _distance(shape, place)
+    return {"core": distance < CORE, "rings": (distance >= CORE) & (distance <= RINGS)}
+
+
+def _distance(shape: tuple[int, int], place: Array) -> Array:
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    return np.hypot(y - place[0], x - place[1])
+
+
 def _kept(score: Score, image: Array, place: Array, window: int) -> tuple[float, float]:
     shape = np.array(image.shape[1:])
     first = np.clip(np.rint(place).astype(int) - window // 2, 0, np.maximum(shape - window, 0))
     crop = image[:, first[0] : first[0] + window, first[1] : first[1] + window]
-    y, x = np.mgrid[: crop.shape[1], : crop.shape[2]]
-    distance = np.hypot(y - (place[0] - first[0]), x - (place[1] - first[1]))
+    distance = _distance((crop.shape[1], crop.shape[2]), place - first)
     whole = np.stack([crop, crop, crop])
     whole[1][:, distance < CORE] = 0
     whole[2][:, (distance >= CORE) & (distance < RINGS)] = 0

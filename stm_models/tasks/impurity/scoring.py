@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stm_models.errors import InputError
 from stm_models.signal import calibration as calibrating
 from stm_models.signal.calibration import Calibration
-from stm_models.signal.matching import detection_scores, match
+from stm_models.signal.matching import detection_scores, match, match_by_height
 from stm_models.signal.peaks import Peaks, find_peaks
 from stm_models.tasks.impurity.labels import unpadded
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from stm_models.data.dataset import Samples
 
 __all__ = [
-    "TOLERANCE", "calibrate", "calibration_of", "maxima", "metrics", "positions_of", "right_positions", "scores",
-    "truths",
+    "TOLERANCE", "calibrate", "calibration_of", "judged", "maxima", "metrics", "panel_arrays", "points",
+    "positions_of", "right_positions", "scores", "truths",
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]
@@ -101,4 +101,34 @@ def scores(found: Sequence[Floats], truth: Sequence[Floats], shape: tuple[int, i
     result = {name: float(all_scores[name]) for name in _KEPT}
     if not np.isfinite(result["error_px"]):
         result["error_px"] = TOLERANCE
+    return result
+
+
+def judged(prediction: NDArray[Any], samples: Samples) -> tuple[Floats, NDArray[np.bool_], int]:
+    """Heights of all maxima, whether each is right, and the number of impurities."""
+    truth = truths(samples)
+    peaks = [maxima(one[0]) for one in prediction]
+    height = np.concatenate([one.height for one in peaks])
+    error = [match_by_height(one.positions, true, TOLERANCE) for one, true in zip(peaks, truth, strict=True)]
+    return height, np.isfinite(np.concatenate(error)), sum(len(true) for true in truth)
+
+
+def points(prediction: NDArray[Any], samples: Samples, record: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Confidence of every maximum (N,), whether each is ``right`` (N,), and the number of ``impurities`` (1,)."""
+    height, right, total = judged(prediction, samples)
+    return {"confidence": calibration_of(record).apply(height), "right": right, "impurities": np.array([total])}
+
+
+def panel_arrays(prediction: NDArray[Any], samples: Samples, record: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """True positions (S, K, 2) y, x in px, and found ones (S, L, 3) with confidence; NaN where there are fewer."""
+    calibration = calibration_of(record)
+    found = [maxima(one[0]).above(calibration.threshold) for one in prediction]
+    rows = [np.column_stack([one.positions, calibration.apply(one.height)]) for one in found]
+    return {"positions.true": _padded(truths(samples), 2), "positions.found": _padded(rows, 3)}
+
+
+def _padded(lists: Sequence[Floats], width: int) -> Floats:
+    result = np.full((len(lists), max(map(len, lists), default=0), width), np.nan)
+    for row, one in zip(result, lists, strict=True):
+        row[: len(one)] = one
     return result

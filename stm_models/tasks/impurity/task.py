@@ -40,16 +40,24 @@ class ImpurityTask(Task):
     unseen: ClassVar[bool] = False
     metric: ClassVar[str] = "f1"
     larger_is_better: ClassVar[bool] = True
+    higher: ClassVar[tuple[str, ...]] = ("precision", "recall", "without_core", "without_rings", "paper_ratio")
+    lower: ClassVar[tuple[str, ...]] = ("error_px", "false_positives")
     columns: ClassVar[tuple[Column, ...]] = (
         Column("F1", "f1", ".3f"), Column("precision", "precision", ".3f"), Column("recall", "recall", ".3f"),
         Column("error (px)", "error_px", ".3f"),
     )  # fmt: skip
+    limits: ClassVar[str] = (
+        "It was trained on simulated fields of one surface at given biases. Confidences and position errors hold for "
+        "fields like these; where the distance says that a field lies outside, check positions by hand. Defects "
+        "without Friedel oscillations (steps, adsorbates above the surface state) are not looked for."
+    )
     default_network: ClassVar[str] = "fieldnet"
     losses: ClassVar[tuple[str, ...]] = ("focal_heat", "pixel_entropy")
     standardise: ClassVar[bool] = False
     any_size: ClassVar[bool] = True
     unlabelled: ClassVar[bool] = True
     simulation: ClassVar[type[Config]] = ImpuritySimulation
+    compared: ClassVar[tuple[str, str] | None] = ("core", "rings")
 
     def plan(self, config: ImpuritySimulation) -> Plan:
         """Lay out independent fields, each a group of its own."""
@@ -67,6 +75,10 @@ class ImpurityTask(Task):
         return config.model_copy(
             update={"generator": "experiment", "seed": seed, "fields": states, "dense_biases": None}
         )
+
+    def held_out(self, config: ImpuritySimulation, seed: int, states: int) -> ImpuritySimulation:
+        """Return a config for further fields of the same kind."""
+        return config.model_copy(update={"seed": seed, "fields": states})
 
     def prepare(self, raw: RawMap, input_spec: Mapping[str, Any]) -> Prepared:
         """Average over the bias windows, bring pixels to the model's size, remove background; see `measured`."""
@@ -105,6 +117,14 @@ class ImpurityTask(Task):
         from stm_models.tasks.impurity.baselines import predictors
 
         return predictors(train.attributes["input"])
+
+    def points(self, prediction: Array, samples: Samples, calibration: Mapping[str, Any]) -> dict[str, Array]:
+        """Return confidence of every maximum and whether it is right, and how many impurities there are."""
+        return scoring.points(prediction, samples, calibration)
+
+    def panel_arrays(self, prediction: Array, samples: Samples, calibration: Mapping[str, Any]) -> dict[str, Array]:
+        """Return true and found positions."""
+        return scoring.panel_arrays(prediction, samples, calibration)
 
     def run_figures(
         self,
@@ -185,6 +205,24 @@ class ImpurityTask(Task):
     def channel_names(self, input_spec: Mapping[str, Any]) -> list[str]:
         """Name the channels by their bias."""
         return [f"{1000 * bias:+.4g} mV" for bias in input_spec["biases"]]
+
+    def regions(
+        self, attributes: Mapping[str, Any], row: Mapping[str, float], shape: tuple[int, int], place: Array | None
+    ) -> dict[str, Array]:
+        """Return core and rings of the explained impurity."""
+        from stm_models.tasks.impurity.occlusion import regions
+
+        return {} if place is None else regions(shape, place)
+
+    def explained_value(
+        self, answer: Callable[[Array], Array], explained: int, prediction: Array, place: Array | None
+    ) -> Callable[[Array], Array]:
+        """Return the highest score within 2 px of the explained impurity, on a scale that other scores do not move."""
+        from stm_models.tasks.impurity.occlusion import peak_score
+
+        if place is None:
+            return super().explained_value(answer, explained, prediction, place)
+        return peak_score(answer, prediction, place)
 
     def search_space(self) -> Space:
         """Learning rate and weight decay, whatever the network."""

@@ -1,6 +1,6 @@
 // An answer in words, numbers and tables, whatever the model predicts.
 
-import { byId, make, shown, table } from "./elements.js";
+import { byId, make, onPage, shown, table } from "./elements.js";
 
 export function showAnswer(found, name) {
   const { answer } = found;
@@ -9,7 +9,7 @@ export function showAnswer(found, name) {
   const verdict = byId("verdict");
   verdict.textContent = verdictOf(answer);
   verdict.className = `verdict ${answer.inside === false ? "outside" : "inside"}`;
-  byId("notes").replaceChildren(...(answer.notes ?? []).map((note) => make("li", {}, note)));
+  byId("notes").replaceChildren(...(answer.notes ?? []).map((note) => make("li", {}, onPage(note, name))));
   byId("tables").replaceChildren(...tablesOf(answer).map(([title, columns, rows]) => table(title, columns, rows)));
 }
 

@@ -16,6 +16,7 @@ export function showCard(card) {
     ["Targets", about.targets.map((one) => `${one.name} (${one.unit})${one.description ? ", " + one.description : ""}`).join("; ")],
     ["Outputs", card.outputs.map((one) => one.name).join(", ")],
     ["Explanations", about.explanations.join(", ") || "none"],
+    ["Cannot be explained by", Object.entries(about.refused ?? {}).map(([name, why]) => `${name}: ${why}`).join("; ") || null],
     ["Computed on", card.provider],
   ].filter(([, value]) => value !== null && value !== undefined);
   const list = make("table", {}, make("caption", {}, card.name),

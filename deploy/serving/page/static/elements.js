@@ -30,3 +30,12 @@ export function table(caption, columns, rows) {
     make("table", {}, make("caption", {}, caption), make("thead", {}, head), make("tbody", {}, ...body)),
   );
 }
+
+// Messages name options as the command line does and files as the server called them: here are this page's names.
+const OPTIONS = { "--size-nm": "size_nm", "--key": "key", "--bias": "bias", "--channel": "channel" };
+
+export function onPage(message, file) {
+  let text = file ? message.replaceAll(/\bupload\.[a-z0-9]{1,5}\b/g, () => file) : message;
+  for (const [option, id] of Object.entries(OPTIONS)) text = text.replaceAll(option, `“${document.querySelector(`label[for=${id}]`).textContent}”`);
+  return text;
+}

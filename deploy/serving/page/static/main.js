@@ -5,7 +5,7 @@ import { intervalOf, sentence, showAnswer } from "./answer.js";
 import { showCard } from "./card.js";
 import { largest } from "./colours.js";
 import { csvOf, jsonOf, save } from "./download.js";
-import { byId, fillSelect } from "./elements.js";
+import { byId, fillSelect, make, onPage } from "./elements.js";
 import { draw } from "./picture.js";
 
 const FIELDS = ["size_nm", "key", "bias", "channel"];
@@ -18,7 +18,7 @@ const mapKey = () => byId("explain").value + (byId("place").value === "" ? "" : 
 
 function complain(error) {
   say("");
-  byId("error").textContent = error.message;
+  byId("error").textContent = onPage(error.message, state.file?.name);
   const field = (error.fields ?? []).find((name) => FIELDS.includes(name));
   for (const name of FIELDS) {
     const asked = (error.fields ?? []).includes(name);
@@ -49,8 +49,8 @@ async function load() {
   fillSelect(byId("model"), state.cards.map((one) => [one.name, one.name]));
   byId("model-choice").hidden = state.cards.length < 2;
   byId("file").accept = Object.keys(state.about.readable).join(",");
-  byId("kinds").textContent = `Up to ${Math.round(state.about.max_bytes / 2 ** 20)} MiB: `
-    + Object.entries(state.about.readable).map(([suffix, what]) => `${suffix} ${what}`).join("; ");
+  byId("kinds").textContent = `${Object.keys(state.about.readable).join(" ")}, up to ${Math.round(state.about.max_bytes / 2 ** 20)} MiB`;
+  byId("kinds-more").replaceChildren(...Object.entries(state.about.readable).map(([suffix, what]) => make("li", {}, `${suffix} ${what}`)));
   fillSelect(byId("example"), state.about.examples.map((one, number) => [number, one.name]));
   byId("example-choice").hidden = state.about.examples.length === 0;
   chooseModel();
@@ -148,10 +148,15 @@ function redraw() {
   const channel = Number(byId("shown").value) || 0;
   const markers = byId("markers").checked && found.markers.length ? found.markers : null;
   draw(byId("picture"), { image: found.image, channel, map, most: map ? mostOf(map) : 0, opacity, markers });
-  byId("explained").textContent = map
-    ? `${byId("explain").value} of ${map.of}: red where more signal raises it, blue where it lowers it (${map.unit}).`
-    : "";
+  byId("explained").textContent = map ? meaning(map) : "";
   byId("picture").setAttribute("aria-label", describe(map, channel));
+}
+
+function meaning(map) {
+  const [red, blue] = map.slope
+    ? ["more signal raises it", "more signal lowers it"]
+    : ["the image raises it", "the image lowers it"];
+  return `${byId("explain").value} of ${map.of}: red where ${red}, blue where ${blue} (${map.unit}).`;
 }
 
 function describe(map, channel) {

@@ -1,0 +1,171 @@
+"""Where attention goes over a data set: mean maps, and shares of regions, against the target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.serving.questions import Question
+from deploy.serving.session import Session
+from pipelines.explainers import Explainer
+from pipelines.judged_maps import subjects
+from stm_models.data.dataset import Samples, described
+from stm_models.errors import InputError
+from stm_models.explain import localisation
+from stm_models.explain.attention import MeanMaps, attention, bins_of
+from stm_models.explain.units import unit_of
+from stm_models.figures import explanation as figures
+from stm_models.figures.png import save
+from stm_models.files import atomic_path, write_json
+from stm_models.progress import Progress
+from stm_models.tasks.registry import get
+
+__all__ = ["by_target", "evenly", "quantity"]
+
+Array = NDArray[Any]
+_BATCH = 16
+_BINS = 8
+_STATES = 3  # in a bin, at least about
+
+
+@dataclass
+class _Gathered:
+    """What a pass over a data set gives: of each method the shares (S, R) of regions and the maps' means per bin."""
+
+    names: list[str]
+    areas: list[list[float]]
+    shares: dict[str, list[list[float]]]
+    means: dict[str, MeanMaps]
+
+
+def by_target(
+    session: Session, ways: Sequence[Explainer], samples: Samples, out: Path, seed: int
+) -> tuple[dict[str, Any], list[str]]:
+    """Average maps over bins of the target, and relate what regions get of them to it.
+
+    Writes attention.json, and of each method METHOD_by_target.npz (``edges``, the least and largest value in each bin,
+    ``samples``, ``mean``, and ``strength``, the mean of the absolute values, (B, C, H, W)), METHOD_by_target.png and
+    METHOD_attention.png.
+
+    Parameters
+    ----------
+    samples : Samples
+        Of the model's size.
+    seed : int
+        Of the bootstrap over simulated states.
+
+    Returns
+    -------
+    record : dict
+        What attention.json holds.
+    files : list of str
+
+    Raises
+    ------
+    InputError
+        For images of another size, and for too few states to tell anything.
+    """
+    about, task = session.metadata, get(session.metadata.task)
+    if samples.images.shape[1:] != about.input.shape:
+        raise InputError(
+            f"{samples.path}: its images have shape {samples.images.shape[1:]}, expected the model's own, "
+            f"{about.input.shape}, to average their maps"
+        )
+    name, unit, values = quantity(session, samples)
+    states = len(np.unique(samples.coordinates["group"]))
+    bins = max(2, min(_BINS, states // _STATES))
+    which = bins_of(values, bins)
+    found = _gather(session, ways, samples, which)
+    record: dict[str, Any] = {
+        "model": about.sha256, "data": str(samples.path.absolute()), "digest": samples.attributes["digest"],
+        "trained_on_this_data": samples.attributes["digest"] == about.data.get("digest"),
+        "samples": len(samples), "states": states, "quantity": name, "unit": unit, "seed": seed, "methods": {},
+    }  # fmt: skip
+    files = []
+    edges = np.array(
+        [(values[which == number].min(), values[which == number].max()) for number in range(which.max() + 1)]
+    )
+    for way in ways:
+        files += _write_means(session, way, found.means[way.method], edges, (name, unit), out)
+        record["methods"][way.method] = {"statement": "the task knows no regions of these images"}
+        if found.names:
+            shares = attention(
+                values, np.array(found.shares[way.method]), np.array(found.areas), samples.coordinates["group"],
+                found.names, compared=task.compared, bins=bins, seed=seed,
+            )  # fmt: skip
+            record["methods"][way.method] = {"statement": shares.statement(name, unit), **shares.record()}
+            drawn = figures.attention(shares, method=way.method, quantity=name, unit=unit)
+            files.append(save(drawn, out / f"{way.name}_attention.png"))
+    write_json(out / "attention.json", record)
+    return record, [str(path.absolute()) for path in (out / "attention.json", *files)]
+
+
+def evenly(samples: Samples, values: Array, most: int) -> Samples:
+    """Return at most ``most`` samples, evenly spread over sorted ``values``."""
+    ranked = np.argsort(values, kind="stable")
+    kept = ranked[np.unique(np.linspace(0, len(ranked) - 1, min(most, len(ranked))).round().astype(int))]
+    return samples.subset(np.sort(kept))
+
+
+def quantity(session: Session, samples: Samples) -> tuple[str, str, Array]:
+    """Return name, unit and values (S,) of the explained target; for target maps, of the task's ``stratify``."""
+    about = session.metadata
+    if samples.targets.ndim == 2:
+        target = about.targets[about.explained]
+        return target.name, target.unit, samples.targets[:, about.explained]
+    name = get(about.task).stratify
+    return name, described(samples)[name].unit or "1", samples.coordinates[name].astype(np.float64)
+
+
+def _gather(session: Session, ways: Sequence[Explainer], samples: Samples, which: Array) -> _Gathered:
+    task, shape = get(session.metadata.task), session.metadata.input.shape
+    found = _Gathered(
+        [], [], {way.method: [] for way in ways}, {way.method: MeanMaps(int(which.max()) + 1, shape) for way in ways}
+    )
+    with Progress(len(samples) * len(ways), "maps", "map") as bar:
+        for first in range(0, len(samples), _BATCH):
+            rows = np.arange(first, min(first + _BATCH, len(samples)))
+            images = samples.images[rows]
+            question = Question(images, [f"sample-{row:05d}" for row in rows], source=samples, rows=rows)
+            asked = subjects(session, question, session.run(images)["prediction"], len(rows))
+            regions = [one.regions(task) for one in asked]
+            found.names = found.names or list(regions[0])
+            found.areas += [_row(found.names, localisation.areas(one)) for one in regions]
+            for way in ways:
+                maps = way.maps(images, None)
+                found.means[way.method].add(maps, which[rows])
+                found.shares[way.method] += [
+                    _row(found.names, localisation.shares(own, one)) for own, one in zip(maps, regions, strict=True)
+                ]
+                bar.update(len(rows), way.method)
+    return found
+
+
+def _row(names: Sequence[str], values: Mapping[str, float]) -> list[float]:
+    return [values.get(name, 0.0) for name in names]
+
+
+def _write_means(
+    session: Session, way: Explainer, means: MeanMaps, edges: Array, of: tuple[str, str], out: Path
+) -> list[Path]:
+    """Write the mean maps of one method as arrays and as a picture."""
+    about, (name, unit) = session.metadata, of
+    path = out / f"{way.name}_by_target.npz"
+    with atomic_path(path) as part, part.open("wb") as file:
+        np.savez_compressed(
+            file, edges=edges, samples=means.counts, mean=means.mean.astype(np.float32),
+            strength=means.strength.astype(np.float32),
+        )  # fmt: skip
+    suffix = "" if unit == "1" else f" {unit}"
+    picture = figures.mean_maps(
+        means.mean[:, 0],
+        [f"{name} = {low:.3g}" + (f" to {high:.3g}" if high > low else "") + suffix for low, high in edges],
+        axes=get(about.task).axes(about.as_dict()["input"]), title=f"mean {way.method}",
+        unit=unit_of(way.method, about.targets[about.explained].unit, about.input.unit),
+    )  # fmt: skip
+    return [path, save(picture, path.with_suffix(".png"))]

@@ -1,0 +1,186 @@
+"""The gates that a model passes before it becomes champion: each says what was measured, what is allowed, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+__all__ = ["Gate", "baselines", "better", "coverage", "latency", "parity", "robustness", "sanity"]
+
+Array = NDArray[Any]
+
+_RARE = 1e-3  # so seldom may a model of the right coverage be refused by chance, over all sets together
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One gate's verdict.
+
+    Attributes
+    ----------
+    name : str
+    passed : bool or None
+        ``None``: nothing could be judged, which stops nobody.
+    reason : str
+        In words, with the numbers.
+    value, limit : float or None
+        What was measured, and what it is held against.
+    """
+
+    name: str
+    passed: bool | None
+    reason: str
+    value: float | None = None
+    limit: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """``passed``, ``failed`` or ``not judged``."""
+        return {True: "passed", False: "failed", None: "not judged"}[self.passed]
+
+    def record(self) -> dict[str, Any]:
+        """Return it as JSON-able values."""
+        return {"name": self.name, "verdict": self.verdict, "reason": self.reason, "value": self.value,
+                "limit": self.limit}  # fmt: skip
+
+
+def better(
+    metric: str, ours: float, theirs: float, differences: Array, *, larger: bool, alpha: float, than: str
+) -> Gate:
+    """Is the candidate better than the champion, by more than chance?
+
+    Parameters
+    ----------
+    metric : str
+    ours, theirs : float
+        Its value for candidate and champion, on the same samples.
+    differences : (G,) float
+        The candidate's error less the champion's, of every simulated state.
+    larger : bool
+        Whether a larger ``metric`` is the better one.
+    alpha : float
+        Largest probability of such differences between models that are equally good.
+    than : str
+        Who the champion is.
+
+    Notes
+    -----
+    Wilcoxon's signed-rank test, one-sided: states differ in how hard they are, so they are compared each with itself.
+    """
+    ahead, where = (ours > theirs, "above") if larger else (ours < theirs, "below")
+    words = f"{metric} {ours:.4g} on {len(differences)} held-out states"
+    if not ahead:
+        return Gate("champion", False, f"{words}, not {where} the {theirs:.4g} of {than}", ours, theirs)
+    chance = float(stats.wilcoxon(differences, alternative="less").pvalue) if np.any(differences) else 1.0
+    if chance > alpha:
+        return Gate(
+            "champion", False, f"{words}, {where} the {theirs:.4g} of {than}, but chance alone does that with "
+            f"probability {chance:.2g}, more than {alpha:g}: train longer, or hold out more states", ours, theirs,
+        )  # fmt: skip
+    return Gate("champion", True, f"{words}, {where} the {theirs:.4g} of {than} (p = {chance:.1g})", ours, theirs)
+
+
+def baselines(metric: str, value: float, ahead: Mapping[str, float]) -> Gate:
+    """Refuse a model when baselines (``ahead``, with their values) are as good or better by ``metric``."""
+    if not ahead:
+        return Gate("baselines", True, f"{metric} {value:.4g} beats every baseline", value)
+    names = " and ".join(f"{name} ({found:.4g})" for name, found in ahead.items())
+    return Gate(
+        "baselines", False, f"{metric} is {value:.4g}, that of {names} as good or better: expected to beat them",
+        value, next(iter(ahead.values())),
+    )  # fmt: skip
+
+
+def robustness(
+    metric: str,
+    ours: Mapping[str, float],
+    theirs: Mapping[str, float],
+    floors: Mapping[str, float],
+    *,
+    larger: bool,
+    slack: float,
+) -> Gate:
+    """Refuse a model that gives up one perturbation set for the others.
+
+    Parameters
+    ----------
+    ours, theirs : mapping of str to float
+        ``metric`` on every set; ``theirs`` is empty where there is no champion.
+    floors : mapping of str to float
+        The worst value allowed on a set, by its name.
+    slack : float
+        So much may a set be worse than the champion's, of the champion's mean over the sets.
+    """
+    sign = -1 if larger else 1
+    allowed = slack * abs(float(np.mean(list(theirs.values())))) if theirs else 0.0
+    lost = [
+        f"{name}: {value:.4g}, allowed {floors[name]:.4g}"
+        for name, value in ours.items() if name in floors and sign * value > sign * floors[name]
+    ] + [
+        f"{name}: {value:.4g}, the champion {theirs[name]:.4g}"
+        for name, value in ours.items() if name in theirs and sign * (value - theirs[name]) > allowed
+    ]  # fmt: skip
+    worst = (min if larger else max)(ours.values())
+    if lost:
+        return Gate("robustness", False, f"{metric} is too bad on single sets ({'; '.join(lost)})", worst)
+    return Gate("robustness", True, f"{metric} holds on {', '.join(ours)}; the worst is {worst:.4g}", worst)
+
+
+def coverage(hits: Mapping[str, Array], level: float) -> Gate:
+    """Refuse intervals that hold the truth clearly more or less often than they say.
+
+    Parameters
+    ----------
+    hits : mapping of str to (G,) bool
+        For every set, one entry a simulated state: whether its interval holds the truth.
+    level : float
+        What the intervals promise, 0 to 1.
+
+    Notes
+    -----
+    Exact binomial test on each set; by chance one good model in a thousand is refused.
+    """
+    shares = {name: float(np.mean(found)) for name, found in hits.items()}
+    off = [
+        name for name, found in hits.items()
+        if stats.binomtest(int(np.sum(found)), len(found), level).pvalue < _RARE / len(hits)
+    ]  # fmt: skip
+    worst = max(shares.values(), key=lambda share: abs(share - level))
+    words = ", ".join(f"{name} {share:.1%} of {len(hits[name])}" for name, share in shares.items())
+    if off:
+        words = f"intervals hold the truth in {words}: expected {level:.0%} on {' and '.join(off)}"
+        return Gate("coverage", False, words, worst, level)
+    return Gate("coverage", True, f"intervals of {level:.0%} hold the truth in {words}", worst, level)
+
+
+def parity(file: Array, model: Array, tolerance: float) -> Gate:
+    """Refuse a file that does not answer as the run's own torch model; both answers (S, ...) to the same images."""
+    size = max(float(np.abs(model).max()), float(np.finfo(np.float32).tiny))
+    error = float(np.abs(np.asarray(file, np.float64) - model).max()) / size
+    passed = bool(error <= tolerance)  # NaN does not pass
+    words = f"file and torch model differ by {error:.1e} (relative)"
+    return Gate("parity", passed, words if passed else f"{words}: expected at most {tolerance:g}, export it again",
+                error, tolerance)  # fmt: skip
+
+
+def sanity(answers: Array) -> Gate:
+    """Refuse a model whose answers (S, ...), S > 1, are not finite, or the same whatever it sees."""
+    if not np.isfinite(answers).all():
+        return Gate("sanity", False, "answers hold NaN or infinity")
+    spread = float(np.ptp(np.asarray(answers, np.float64), axis=0).max())
+    if not spread > 0:
+        return Gate("sanity", False, f"the answer is the same for all {len(answers)} samples", spread)
+    return Gate("sanity", True, f"answers to {len(answers)} samples are finite and differ", spread)
+
+
+def latency(milliseconds: float, limit: float) -> Gate:
+    """Refuse a model that answers one image more slowly than ``limit`` ms."""
+    words = f"one image takes {milliseconds:.3g} ms on one thread"
+    if milliseconds > limit:
+        return Gate("latency", False, f"{words}: at most {limit:g} allowed", milliseconds, limit)
+    return Gate("latency", True, words, milliseconds, limit)

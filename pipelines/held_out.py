@@ -1,0 +1,153 @@
+"""Samples on which a candidate and a champion can be judged: those that neither was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.parts import Parts, load_parts
+from pipelines.robustness import judged_sets
+from pipelines.settings import SplitConfig
+from stm_models.config import validate
+from stm_models.data.dataset import Samples, load
+from stm_models.errors import InputError
+from stm_models.tasks.base import Task
+from stm_models.training.config import TrainConfig
+from tracking import runs
+from tracking.models import ModelVersionInfo
+from tracking.runs import RunRow
+from tracking.store import Store
+
+__all__ = ["HeldOut", "fresh", "held_out", "parts_of"]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a candidate is judged on.
+
+    Attributes
+    ----------
+    sets : mapping of str to Samples
+        The held-out samples, by perturbation set; empty where there are none.
+    problem : str
+        Why candidate and champion cannot be compared on them; empty where they can.
+    """
+
+    sets: Mapping[str, Samples]
+    problem: str = ""
+
+
+def held_out(
+    store: Store, task: Task, row: RunRow, champion: ModelVersionInfo | None, data: str | Path | None
+) -> HeldOut:
+    """Return the samples of the candidate's data set that neither knows, of values held out whole where there are any.
+
+    Parameters
+    ----------
+    row : RunRow
+        The candidate's run.
+    data : path, optional
+        Where the run's data set is now, if not where it was.
+
+    Raises
+    ------
+    InputError
+        When the data set is gone, or another one lies in its place.
+    """
+    parts, known = parts_of(store, task, row, data or row.tags.get("data.path", ""))
+    held = parts.unseen if len(parts.unseen) else parts.validation
+    held = held.subset(~np.isin(held.coordinates["sample"], known))
+    problem = ""
+    if not len(held):
+        problem = (
+            f"run {row.id} was fitted to all samples but none of unseen values are held out: "
+            "train without train.refit, or hold out values with --set split.unseen_fraction=0.16"
+        )
+    elif champion is not None and champion.digest != row.tags["data.digest"]:
+        problem = (
+            f"champion version {champion.version} was trained on other data (digest {(champion.digest or '?')[:12]}, "
+            f"this one on {row.tags['data.digest'][:12]}), so nobody can tell which of these samples it knows: "
+            "simulate states for the purpose and judge both on them with --on FRESH.zarr"
+        )
+    elif champion is not None:
+        # The champion's split may differ: what it was trained on says nothing about it.
+        _, theirs = parts_of(store, task, runs.get(store, champion.run_id), parts.samples.path)
+        held = held.subset(~np.isin(held.coordinates["sample"], theirs))
+        if not len(held):
+            problem = (
+                f"champion version {champion.version} was trained on every sample that this run held out: "
+                "train with the champion's split (--set split.seed=...) to compare them"
+            )
+    return HeldOut(_sets(store, task, row, champion, held), problem)
+
+
+def fresh(store: Store, task: Task, row: RunRow, champion: ModelVersionInfo | None, path: str | Path) -> HeldOut:
+    """Return the samples of a data set simulated for the purpose.
+
+    Raises
+    ------
+    InputError
+        When it cannot be read or is of another task.
+    """
+    targets = list(runs.configuration(store, row.id)["train"].get("targets") or ()) or None
+    samples = load(path, verify=True, targets=targets, arrays=task.arrays)
+    attributes = samples.attributes
+    if attributes["task"] != task.name:
+        raise InputError(f"{path} is a data set of task {attributes['task']!r}: expected {task.name!r}")
+    problem = ""
+    trained = {row.tags["data.digest"]: "this model"}
+    if champion is not None:
+        trained[champion.digest or ""] = f"champion version {champion.version}"
+    read = [
+        each for each in runs.find(store, task.name)
+        if each.tags.get("data.evaluation.digest") == attributes["digest"] and each.tags.get("evaluated.run") == row.id
+    ]  # fmt: skip
+    if attributes["digest"] in trained:
+        problem = f"{trained[attributes['digest']]} was trained on {path}: simulate others with another --seed"
+    elif read:
+        problem = (
+            f"run {read[-1].id} has scored this model on {path} already, so it may have been chosen by it: "
+            "test data are read once; simulate others with another --seed"
+        )
+    return HeldOut(_sets(store, task, row, champion, samples), problem)
+
+
+def parts_of(store: Store, task: Task, row: RunRow, path: str | Path) -> tuple[Parts, NDArray[np.int64]]:
+    """Read the data set of a run, split as the run split it; and the numbers of the samples its model knows.
+
+    Raises
+    ------
+    InputError
+        When it is gone, or another one lies in its place.
+    """
+    if not Path(path).is_dir():
+        raise InputError(
+            f"the data set of run {row.id} is not at {path or 'any known place'} any more: "
+            "simulate it there again, it has the same digest, then promote"
+        )
+    recorded = runs.configuration(store, row.id)
+    train = validate(TrainConfig, recorded["train"], "train")
+    parts = load_parts(path, task, _split(recorded), train.targets)
+    if parts.samples.attributes["digest"] != row.tags["data.digest"]:
+        raise InputError(
+            f"{path} has digest {parts.samples.attributes['digest'][:12]}, run {row.id} was trained on "
+            f"{row.tags['data.digest'][:12]}: put the run's data set back, then promote"
+        )
+    return parts, parts.fitted(train.refit).coordinates["sample"]
+
+
+def _sets(
+    store: Store, task: Task, row: RunRow, champion: ModelVersionInfo | None, held: Samples
+) -> dict[str, Samples]:
+    """Judge by what the champion was judged by: easier sets of the candidate's own choice count for nothing."""
+    judge = row.id if champion is None else champion.run_id
+    return judged_sets(task, held, _split(runs.configuration(store, judge)).judged) if len(held) else {}
+
+
+def _split(recorded: Mapping[str, Any]) -> SplitConfig:
+    return validate(SplitConfig, recorded["split"], "split")

@@ -1,0 +1,66 @@
+"""What an absent pixel looks like: the mean image of the training data, or the best that is known of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.serving.questions import Question, load_fitting
+from deploy.serving.session import Session
+from stm_models.tasks.registry import get
+from tracking import runs
+from tracking.store import Store
+
+__all__ = ["background_of", "mean_image"]
+
+Array = NDArray[Any]
+
+
+def mean_image(
+    session: Session, store: Store | None, run_id: str | None, question: Question, background: Array | None
+) -> tuple[NDArray[np.float32] | None, str]:
+    """Return the image (C, H, W) that removed pixels are taken from, and where it comes from.
+
+    Zeros where the task's images have no background left; else the mean of ``background``, of the run's training
+    data as its model keeps it, or of the data set that is asked about. ``None`` where nothing of this is known.
+
+    Parameters
+    ----------
+    background : (N, C, H, W), optional
+        Chosen by the user.
+    """
+    shape = session.metadata.input.shape
+    if background is not None:
+        return background.mean(axis=0, dtype=np.float64).astype(np.float32), "mean of the images of --background"
+    if not get(session.metadata.task).standardise:
+        return np.zeros(shape, np.float32), "zero: images are prepared without background"
+    if store is not None and run_id is not None:
+        kept = _kept(runs.download(store, run_id, "bundle"), shape)
+        if kept is not None:
+            return kept, "mean of the training images"
+    if question.source is not None and len(question.source) > 1:
+        mean = question.source.images.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return mean, "mean of the data set that is explained"
+    return None, "unknown: a model file alone does not hold it; give --background DATA.zarr, or the model's run"
+
+
+def background_of(path: str | Path, session: Session, count: int, seed: int) -> NDArray[np.float32]:
+    """Draw ``count`` images of a data set that fits the model."""
+    images = load_fitting(path, session.metadata).images
+    return images[np.sort(np.random.default_rng([seed, 5]).permutation(len(images))[:count])]
+
+
+def _kept(folder: Path, shape: tuple[int, int, int]) -> NDArray[np.float32] | None:
+    """The mean of the training images in a model bundle; a network that takes images as they are keeps none itself."""
+    from safetensors import safe_open
+
+    with safe_open(folder / "weights.safetensors", framework="numpy") as file:
+        for name in sorted(file.keys(), reverse=True):
+            if name.endswith((".baseline", ".pixel_mean")):
+                values = np.asarray(file.get_tensor(name), np.float32)
+                if values.shape == shape and values.any():
+                    return values
+    return None

@@ -1,0 +1,260 @@
+"""What a model must show to become champion, what is written down of it, and the way back."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tracking import models, runs
+from tracking.store import connect
+
+NAME = "stm-hubbard"
+
+
+def answer(said):
+    code, out, err = said
+    assert code == 0, err
+    return json.loads(out)
+
+
+def verdicts(result):
+    return {gate["name"]: gate["verdict"] for gate in result["gates"]}
+
+
+@pytest.fixture
+def trained(command, demo):
+    """Train a network of few seconds; its run."""
+
+    def train(*values, model="mlp"):
+        values = ";".join(("train.epochs=1", *values))
+        start = ("train", "hubbard", "--data", str(demo.data), "--preset", "test", "--model", model)
+        return answer(command(*start, "--set", values, "--json"))
+
+    return train
+
+
+@pytest.fixture
+def as_before(command, demo):
+    """Leave the champion that the demo made."""
+    store = connect()
+    before = models.champion(store, NAME)
+    yield before
+    models.set_alias(store, NAME, "champion", before.version)
+
+
+def test_only_a_better_model_becomes_champion(command, demo, trained, as_before):
+    worse = trained()["run_id"]
+    refused = answer(command("promote", "hubbard", "--run", worse, "--json"))
+    assert refused["promoted"] is False
+    assert verdicts(refused)["champion"] == "failed"
+    assert "not below" in refused["reason"]
+    assert refused["value"] > refused["champion"]["value"]
+    store = connect()
+    assert models.champion(store, NAME).run_id == demo.result["best_run"]
+    recorded = models.version(store, NAME, refused["version"])
+    assert recorded.tags["gate.reason"] == refused["reason"]
+    assert json.loads(recorded.tags["gates"]) == refused["gates"]
+    assert recorded.tags["gate.parity"].startswith("passed: ")
+
+    code, out, _ = command("promote", "hubbard", "--run", worse, "--force", "the better one is lost")
+    assert code == 0
+    assert "is the champion now: forced (the better one is lost) in spite of: " in out
+    recorded = models.champion(store, NAME)
+    assert recorded.version == refused["version"]
+    assert recorded.tags["gate.forced"] == "true"
+    assert recorded.tags["gate.forced_by"].endswith(": the better one is lost")
+    card = runs.download(store, worse, f"card/model_card_{recorded.version}.md").read_text()
+    assert "| champion | failed: " in card
+    assert "the better one is lost" in card
+
+    again = answer(command("promote", "hubbard", "--run", demo.result["best_run"], "--json"))
+    assert again["promoted"] is True, again
+    assert set(verdicts(again).values()) == {"passed"}
+    assert models.champion(store, NAME).run_id == demo.result["best_run"]
+    assert "already" in command("promote", "hubbard", "--run", demo.result["best_run"])[1]
+
+    back = answer(command("promote", "hubbard", "--rollback", "--json"))
+    assert (back["version"], back["was"]) == (refused["version"], again["version"])
+    assert models.champion(store, NAME).run_id == worse
+    assert "champion.rolled_back" in models.version(store, NAME, again["version"]).tags
+    code, _, err = command("promote", "hubbard", "--rollback", "--run", worse)
+    assert code == 2
+    assert "leave it out" in err
+
+
+def test_a_candidate_does_not_choose_what_it_is_judged_by(command, demo, trained):
+    """A clean specialist that was judged on clean images alone meets the champion on all that this was judged by."""
+    found = trained("train.perturbation=clean", "split.judged=[clean]", "train.epochs=60", "train.patience=60")
+    assert "unseen_robust_mae" not in found["metrics"]
+    refused = answer(command("promote", "hubbard", "--run", found["run_id"], "--json"))
+    assert refused["reason"].startswith("robust_mae ")
+    assert refused["champion"]["value"] == pytest.approx(
+        runs.get(connect(), demo.result["best_run"]).metrics["unseen_robust_mae"], rel=1e-3
+    )
+    assert refused["promoted"] is False
+    assert refused["value"] > found["metrics"]["unseen_mae"]
+
+
+def test_a_model_that_does_not_beat_the_baselines_is_told_so_and_not_promoted(command, demo, as_before):
+    arguments = ("train", "hubbard", "--data", str(demo.data), "--preset", "test", "--model", "linear")
+    code, out, err = command(*arguments, "--set", "train.epochs=2;train.perturbation=clean;split.judged=[clean]")
+    assert code == 0, err
+    assert re.search("unseen_mae of (.* and )?kernel_ridge is as good or better: .* cannot be promoted", out)
+    store = connect()
+    run_id = runs.find(store, "hubbard")[0].id
+    store.client.delete_registered_model_alias(NAME, "champion")  # it has no other rival
+    refused = answer(command("promote", "hubbard", "--run", run_id, "--json"))
+    assert refused["promoted"] is False
+    assert verdicts(refused)["baselines"] == "failed"
+    assert "champion" not in verdicts(refused)
+    metrics = runs.get(store, run_id).metrics
+    assert f"kernel_ridge ({metrics['kernel_ridge.unseen_mae']:.4g})" in refused["reason"]
+    assert models.version(store, NAME, refused["version"]).tags["gate.promoted"] == "false"
+
+
+def test_a_file_that_is_not_the_runs_model_fails_the_gate_of_parity(command, demo, trained, as_before):
+    """The champion's own file, registered for another run: as good as it gets, but not what the run trained."""
+    store, run_id = connect(), trained()["run_id"]
+    metadata = {"task": "hubbard", "metrics": {}, "data": {"digest": demo.result["digest"]}}
+    models.log_onnx(runs.existing(store, run_id), demo.onnx, models.sha256_of(demo.onnx), metadata)
+    models.register(store, NAME, run_id)
+    refused = answer(command("promote", "hubbard", "--run", run_id, "--json"))
+    assert refused["promoted"] is False
+    assert verdicts(refused)["parity"] == "failed"
+    assert "file and torch model differ" in refused["reason"]
+
+
+def test_data_for_judging_are_new_to_both(command, demo, trained, as_before, tmp_path):
+    """States that the champion was trained on, or that were looked at before, are refused; new ones are taken."""
+    store, best = connect(), demo.result["best_run"]
+    worse = trained()["run_id"]
+    known = answer(command("promote", "hubbard", "--run", worse, "--on", str(demo.data), "--json"))
+    assert verdicts(known)["data"] == "failed"
+    assert "was trained on" in known["reason"]
+    looked = answer(command("promote", "hubbard", "--run", best, "--on", "demo-output/fresh-unseen.zarr", "--json"))
+    assert "already" in looked["reason"]  # it is the champion
+
+    models.set_alias(store, NAME, "champion", known["version"])
+    looked = answer(command("promote", "hubbard", "--run", best, "--on", "demo-output/fresh-unseen.zarr", "--json"))
+    assert verdicts(looked)["data"] == "failed"
+    assert "test data are read once" in looked["reason"]
+    fresh = tmp_path / "fresh.zarr"
+    made = ("simulate", "hubbard", "--preset", "test", "--seed", "77", "--out", str(fresh))
+    values = "simulate.interaction_sampling=uniform;simulate.replicates=2;simulate.draws=1"
+    assert command(*made, "--set", values)[0] == 0
+    taken = answer(command("promote", "hubbard", "--run", best, "--on", str(fresh), "--json"))
+    assert taken["promoted"] is True, taken
+    assert "on 18 held-out states" in taken["reason"]
+
+
+def test_two_promotions_at_once_leave_one_champion(command, demo, trained, clean, as_before):
+    first, second = trained()["run_id"], trained("train.seed=5")["run_id"]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "pipelines", "promote", "hubbard", "--run", run_id, "--force", "a race", "--json"],
+            cwd=demo.folder, env=clean, stdout=subprocess.PIPE, text=True,
+        )
+        for run_id in (first, second)
+    ]  # fmt: skip
+    results = [json.loads(process.communicate(timeout=500)[0]) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    order = sorted(results, key=lambda each: each["champion"]["version"] == as_before.version, reverse=True)
+    assert order[0]["champion"]["version"] == as_before.version
+    assert order[1]["champion"]["version"] == order[0]["version"]  # it met the first, not the one before
+    assert models.champion(connect(), NAME).version == order[1]["version"]
+
+
+def test_lineage_goes_both_ways(command, demo, tmp_path):
+    store, best = connect(), demo.result["best_run"]
+    found = answer(command("lineage", f"models:/{NAME}@champion", "--json"))
+    row = runs.get(store, best)
+    assert found["kind"] == "version"
+    expected = {
+        "run": best, "data.digest": demo.result["digest"], "data.recipe": row.tags["data.recipe"],
+        "git.commit": row.tags.get("git.commit"), "sha256": models.sha256_of(demo.onnx),
+    }  # fmt: skip
+    assert expected.items() <= {"git.commit": None, **found["origin"]}.items()
+    assert found["origin"]["data.simulator_version"]
+    for what in (str(demo.data), demo.result["digest"][:12]):
+        made = answer(command("lineage", what, "--json"))
+        assert made["origin"]["data.digest"] == demo.result["digest"]
+        each = next(one for one in made["descendants"] if one["run"] == best)
+        assert {"model": NAME, "version": found["origin"]["version"]}.items() <= each["versions"][0].items()
+        assert len(each["evaluations"]) >= 2
+    assert answer(command("lineage", str(demo.onnx), "--json"))["origin"]["run"] == best
+    assert answer(command("lineage", f"runs:/{best}", "--json"))["kind"] == "run"
+    assert "@champion" in command("lineage", best)[1]
+    (tmp_path / "other.onnx").write_bytes(b"x")
+    for wrong, said in (
+        ("0" * 12, "unknown digest"), (str(tmp_path / "other.onnx"), "made elsewhere"), ("nonsense", "cannot trace"),
+        (str(tmp_path), "no finished data set"),
+    ):  # fmt: skip
+        code, _, err = command("lineage", wrong)
+        assert code == 2
+        assert said in err
+
+
+def test_a_run_repeated_comes_out_the_same_or_says_what_differs(command, demo, trained, tmp_path):
+    first = trained("train.seed=3")
+    again = answer(command("rerun", first["run_id"], "--json"))
+    assert again["same"] is True
+    assert again["metrics"] == first["metrics"]
+    store = connect()
+    assert runs.get(store, again["run_id"]).tags["rerun.of"] == first["run_id"]
+    store.client.log_metric(first["run_id"], "mae", first["metrics"]["mae"] + 1)
+    code, out, _ = command("rerun", f"runs:/{first['run_id']}", "--data", str(demo.data))
+    assert code == 0
+    assert f"1 of {len(first['metrics'])} metrics differ" in out
+    for arguments, said in (
+        ((first["run_id"], "--data", str(tmp_path / "gone.zarr")), "simulate it again"),
+        ((first["run_id"], "--data", "demo-output/fresh.zarr"), "was trained on"),
+        ((demo.result["runs"][0],), "no finished training"),
+    ):
+        code, _, err = command("rerun", *arguments)
+        assert code == 2
+        assert said in err
+
+
+def test_the_card_says_what_it_is_for_and_lets_no_text_act(command, demo):
+    store = connect()
+    version = models.champion(store, NAME)
+    described = store.client.get_model_version(NAME, str(version.version)).description
+    assert demo.result["digest"] in described
+    assert "not to be trusted" in described
+    page = runs.download(store, version.run_id, f"card/model_card_{version.version}.html").read_text()
+    assert "<h2>Gates</h2>" in page
+
+    from pipelines.model_card import Card, Section, html, markdown
+
+    hostile = '<script>alert(1)</script> | "x"'
+    card = Card(hostile, (Section(hostile, hostile, ((hostile, hostile),)),))
+    assert "<script" not in html(card)
+    assert "<script" not in markdown(card)
+    row = next(line for line in markdown(card).splitlines() if line.startswith("| &lt;"))
+    assert len(re.findall(r"(?<!\\)\|", row)) == 3
+
+
+def test_held_out_numbers_are_those_of_the_files(command, demo, trained):
+    """What the gates compare is what anyone gets by asking the file about the run's unseen samples."""
+    from deploy.serving.session import Session
+    from pipelines import contest, held_out
+    from stm_models.tasks.registry import get
+
+    store, task = connect(), get("hubbard")
+    champion = models.champion(store, NAME)
+    row = runs.get(store, trained()["run_id"])
+    held = held_out.held_out(store, task, row, champion, None)
+    session = Session(demo.onnx)
+    found = contest.perform(task, session, held.sets)
+    part = held.sets["clean"]
+    wanted = np.abs(session.run(part.images)["prediction"].astype(float) - part.targets)[:, 0]
+    np.testing.assert_allclose(found.errors["clean"], wanted, rtol=1e-6)
+    assert found.by_set["clean"] == pytest.approx(wanted.mean())
+    none = contest.differences(found, found, held.sets)
+    assert len(none) == len(np.unique(part.coordinates["group"]))
+    assert not none.any()

@@ -1,0 +1,75 @@
+"""A map that ignores the model is told from one that does not."""
+
+import numpy as np
+import pytest
+import torch
+
+from stm_models.explain.gradient import gradient
+from stm_models.explain.randomisation import cascade, randomisation, rank_correlation
+from stm_models.networks import registry
+from stm_models.networks.model import Model
+
+SHAPE = (1, 16, 16)
+
+
+def _model(name="conv", **data):
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(12, *SHAPE)).astype(np.float32) * data.get("spread", 1.0)
+    network = registry.create(name, SHAPE, 1, data.get("options", {}), seed=1)
+    return Model.for_data(network, images, rng.normal(size=(12, 1))).eval()
+
+
+def edges(model, images):
+    """An edge detector: it looks like an explanation."""
+    return np.abs(np.gradient(images, axis=2)) + np.abs(np.gradient(images, axis=3))
+
+
+def test_a_gradient_falls_and_an_edge_detector_does_not():
+    model = _model()
+    images = np.random.default_rng(2).normal(size=(3, *SHAPE)).astype(np.float32)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    slope = randomisation(gradient, model, images, seed=0, stages=4)
+    assert slope["passes"]
+    assert abs(slope["final"]) < 0.3
+    assert len(slope["stages"]) == 5
+    assert slope["stages"][-1]["layer"] == "standardisation"
+    same = randomisation(edges, model, images, seed=0, stages=4)
+    assert not same["passes"]
+    assert [one["correlation"] for one in same["stages"]] == pytest.approx([1.0] * 5)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert slope == randomisation(gradient, model, images, seed=0, stages=4)
+    assert slope != randomisation(gradient, model, images, seed=1, stages=4)
+
+
+def test_what_the_standardisation_draws_is_told_from_what_the_network_does():
+    """Slopes of pixels with a small spread are large whatever the network: only the last stage takes that away."""
+    spread = np.logspace(-3, 0, 256).reshape(SHAPE).astype(np.float32)
+    found = randomisation(
+        gradient, _model("mlp", spread=spread), spread * np.random.default_rng(3).normal(size=(2, *SHAPE)), seed=0
+    )
+    assert found["network"] > 0.7
+    assert abs(found["final"]) < 0.3
+
+
+def test_every_layer_is_reached_from_the_output_down():
+    model = _model()
+    seen = []
+    for name, changed in cascade(model, seed=0, stages=100):
+        now = changed.state_dict()
+        weights = [key for key, value in model.state_dict().items() if not torch.equal(value, now[key])]
+        seen.append((name, len(weights)))
+    assert [name for name, _ in seen][:2] == ["head", "hidden.0"]
+    assert [count for _, count in seen] == sorted(count for _, count in seen)
+    # A constant, such as the scale of an untrained batch norm, is drawn from no spread.
+    assert {name for name, values in model.named_parameters() if values.std() > 0} <= {*weights}
+
+
+def test_rank_correlation_is_spearmans():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 50))
+    b[:10] = 0.5  # ties
+    from scipy.stats import spearmanr
+
+    assert rank_correlation(a, b) == pytest.approx(spearmanr(a, b).statistic)
+    assert rank_correlation(a, np.exp(3 * a)) == pytest.approx(1)
+    assert rank_correlation(a, np.zeros(50)) == 0

@@ -1,0 +1,124 @@
+"""The benchmark of servers counts what it should: answers compared byte by byte, CPU time of every process, ratios."""
+
+from __future__ import annotations
+
+import importlib
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def modules():
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        yield {name: importlib.import_module(name) for name in ("_load", "_peers", "serving")}
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.fixture
+def echo():
+    """A server that sends a request's body back: whole, in chunks where asked to, with 500 where asked to."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    over = threading.Event()
+
+    def answer(connection):
+        with connection:
+            stream = connection.makefile("rb")
+            while head := stream.readline():
+                length, how = 0, head.split()[1]
+                while (line := stream.readline()) != b"\r\n":
+                    if line.lower().startswith(b"content-length:"):
+                        length = int(line.split(b":")[1])
+                body = stream.read(length)
+                if how == b"/chunks":
+                    parts = b"".join(b"%x\r\n%s\r\n" % (len(p), p) for p in (body[:3], body[3:]) if p)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + parts + b"0\r\n\r\n")
+                else:
+                    status = b"500 No" if how == b"/fail" else b"200 OK"
+                    connection.sendall(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
+
+    def accept():
+        listener.settimeout(0.1)
+        while not over.is_set():
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                continue
+            connection.settimeout(None)
+            threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    yield listener.getsockname()[1]
+    over.set()
+    thread.join()
+    listener.close()
+
+
+def request(path, body):
+    return b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (path, len(body), body)
+
+
+@pytest.mark.parametrize("path", [b"/", b"/chunks"])
+@pytest.mark.parametrize("size", [10, 3_000_000])
+def test_right_answers_of_any_size(modules, echo, path, size):
+    pairs = [(request(path, body), body) for body in (b"a" * size, b"b" * (size + 1))]
+    found = modules["_load"].run(echo, 4, 0.3, pairs)
+    assert found["wrong"] == 0
+    assert found["requests"] >= 4
+    assert 0 < found["p50_ms"] <= found["p99_ms"]
+
+
+def test_wrong_answers_are_counted(modules, echo):
+    pairs = [(request(b"/", b"right"), b"right"), (request(b"/", b"right"), b"wrong"), (request(b"/fail", b"x"), b"x")]
+    found = modules["_load"].run(echo, 1, 0.3, pairs)
+    assert found["requests"] / 2 < found["wrong"] + 2 < found["requests"] + 2
+    assert found["wrong"] >= 2
+
+
+def test_processor_time_is_of_all_processes(modules):
+    code = "import subprocess, sys\nc = 'while 1: pass'\nsubprocess.run([sys.executable, '-c', c])"
+    started = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    try:
+        tree = modules["_peers"].Tree(started.pid)
+        end = time.monotonic() + 60
+        while tree.cpu_seconds() < 0.5 and time.monotonic() < end:
+            time.sleep(0.05)
+        own = tree.root.cpu_times()
+        assert tree.cpu_seconds() >= 0.5 > own.user + own.system
+    finally:
+        for process in [*tree.root.children(recursive=True), tree.root]:
+            process.kill()
+        started.wait()
+
+
+def test_ratios(modules):
+    def at(cpu):
+        return {8: {"cpu_ms": cpu, "per_s": 1.0}}
+
+    rounds = [
+        {"raw": [{"cpu_ms": 1.0}, {"cpu_ms": 1.0}], "ours_binary": at(1.2), "mlflow": at(24.0)},
+        {"raw": [{"cpu_ms": 2.0}, {"cpu_ms": 2.0}], "ours_binary": at(2.8), "mlflow": at(28.0)},
+    ]
+    found = modules["serving"].summary(rounds)
+    assert found["ratios"] == pytest.approx({"over_raw": 1.3, "mlflow": 15.0})  # within each round, then the median
+    assert "bentoml" not in found["ratios"]  # what is missing is not made up
+
+
+def test_a_peer_that_cannot_be_installed_is_missing(modules, monkeypatch, tmp_path):
+    peers = modules["_peers"]
+    (tmp_path / "peers").mkdir()
+    (tmp_path / "peers" / "none.txt").write_text("no-such-file.whl\n")
+    monkeypatch.setattr(peers, "PEERS", tmp_path / "peers")
+    monkeypatch.setattr(peers, "ROOT", tmp_path)
+    with pytest.raises(peers.Missing, match="none could not be installed"):
+        peers.environment("none")

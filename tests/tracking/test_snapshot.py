@@ -1,0 +1,95 @@
+"""Rows by SQL against those that mlflow's own search gives, as a store changes; of a server the same."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from tracking import rows, runs
+from tracking.backend import Metric
+from tracking.snapshot import Reader
+from tracking.store import connect
+
+
+@pytest.fixture
+def store(tmp_path):
+    return connect(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def curve(store, run, name, values, first=0):
+    metrics = [Metric(name, value, 1000 + step, step) for step, value in enumerate(values, first)]
+    store.client.log_batch(run.id, metrics=metrics)
+
+
+def same(store, reader, experiment=None):
+    found, expected = reader.read(experiment).rows, rows.find(store, experiment, limit=10_000)
+    assert sorted(map(repr, found)) == sorted(map(repr, expected))  # NaN is not equal to itself
+    return reader.read(experiment)
+
+
+def test_rows_are_those_of_the_search_after_every_change(store):
+    reader = Reader(store)
+    assert reader.read().rows == []
+    assert reader.experiments() == []
+    with runs.start(store, "hubbard", "first", tags={"network": "conv"}) as first:
+        first.params({"a": {"b": 1}})
+        curve(store, first, "mae", [0.5, 0.1, float("nan"), 0.3])
+        assert same(store, reader).extremes[first.id] == {"mae": (0.1, 0.5)}
+        before = reader.read()
+        assert reader.read().rows is before.rows  # nothing changed, nothing read
+        # Older than what is known already: the last value stays, the best does not.
+        curve(store, first, "mae", [0.01], first=1)
+        assert same(store, reader).extremes[first.id] == {"mae": (0.01, 0.5)}
+        first.tags({"outcome": "killed"})
+        same(store, reader)
+        first.tags({"outcome": "pruned"})  # as long as before
+        same(store, reader)
+        first.params({"c": 2})
+        same(store, reader)
+    with runs.start(store, "impurity", "second", parent=first.id) as second:
+        second.metrics({"f1": np.inf, "zero": float("nan")})
+    assert {row.name for row in same(store, reader).rows} == {"first", "second"}
+    assert [row.name for row in same(store, reader, "impurity").rows] == ["second"]
+    assert reader.experiments() == ["hubbard", "impurity"]
+    assert reader.history([first.id, second.id], "mae")[first.id][0] == (0, 0.5)
+    store.client.delete_run(first.id)
+    assert [row.name for row in same(store, reader).rows] == ["second"]
+    store.client.delete_experiment(store.client.get_experiment_by_name("impurity").experiment_id)
+    assert reader.read().rows == []
+
+
+def test_a_server_gives_the_same(remote):
+    with runs.start(remote, "snapshots", "run") as run:
+        curve(remote, run, "val_mae", [0.5, 0.1, 0.3])
+        run.metrics({"mae": 2.0})
+    found = Reader(remote).read("snapshots", ["val_mae", "mae", "other"])
+    (row,) = found.rows
+    assert row.metrics == {"val_mae": 0.3, "mae": 2.0}
+    assert row.steps == {"val_mae": 2, "mae": 0}
+    assert found.extremes == {run.id: {"val_mae": (0.1, 0.5)}}
+    assert Reader(remote).history([run.id], "val_mae") == {run.id: [(0, 0.5), (1, 0.1), (2, 0.3)]}
+
+
+def test_many_threads_read_while_another_writes(store):
+    reader, wrong = Reader(store), []
+    with runs.start(store, "busy", "run") as run:
+
+        def read():
+            for _ in range(15):
+                try:
+                    values = [row.metrics.get("x", 0.0) for row in reader.read("busy").rows]
+                    wrong.extend(value for value in values if value != value)
+                except Exception as error:
+                    wrong.append(error)
+
+        threads = [threading.Thread(target=read) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for step in range(15):
+            store.client.log_metric(run.id, "x", step, step=step)
+        for thread in threads:
+            thread.join()
+    assert not wrong
+    assert reader.read("busy").rows[0].metrics["x"] == 14

@@ -1,0 +1,284 @@
+"""What was recorded while the store was away arrives once, whoever sends it and however often."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from pipelines import sync as command
+from stm_models.errors import InputError
+from tracking import datasets, liveness, rows, runs, sender, spool, store, syncing
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+delivered = importlib.import_module("delivered")
+
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.fixture(autouse=True)
+def _keep(monkeypatch):
+    monkeypatch.setenv("STM_SPOOL_KEEP", "1")
+    yield
+    # What this process has locked would stay so to its end.
+    for one in sender._senders.values():
+        if one.store.uri == NOWHERE:
+            for parcel in one.left():
+                parcel.done = True
+
+
+def record(tmp_path, away, name="away", parent=None, steps=300):
+    """Record a run with something of each kind in it and leave it to others."""
+    with runs.start(away, "spooled", name, parent=parent, tags={"a": "b"}) as run:
+        run.config({"train": {"epochs": 3, "rate": 1e-5}, "long": "x" * 9000})
+        datasets.log(run, {"digest": "d" * 64, "recipe": "r" * 64, "samples": 5}, tmp_path / "train.zarr")
+        for step in range(steps):
+            run.metrics({"loss": 1 / (step + 1), "nan": float("nan")}, step)
+        run.json({"some": [1, 2]}, "panel/index.json")
+        (tmp_path / "folder" / "sub").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / "sub" / "data.bin").write_bytes(bytes(range(256)) * 500)
+        run.artifact(tmp_path / "folder", "bundle")
+        assert (run.file("bundle") / "sub" / "data.bin").stat().st_size == 128_000
+        run.json({"some": "newer"}, "panel/index.json")
+    return run
+
+
+def leave(run):
+    """Give the spool of a run free, as the end of its process does."""
+    (one,) = [each for each in sender._senders.values() if each.store.uri == NOWHERE]
+    for parcel in one.left():
+        if run.id.endswith(parcel.id):
+            parcel.release()
+            parcel.done = True
+
+
+def send(*folders, to):
+    return list(syncing.sync([Path(folder) for folder in folders], to))
+
+
+def test_a_run_that_never_saw_its_store_arrives_whole(tmp_path, local, capsys):
+    away = store.recording(NOWHERE)
+    assert "warning: cannot reach" in capsys.readouterr().err
+    assert away.away
+    began = time.monotonic()
+    run = record(tmp_path, away)
+    assert time.monotonic() - began < 30
+    assert run.id.startswith("spool_")
+    assert run.link == f"stm sync {spool.root()}"
+    with pytest.raises(InputError, match="cannot reach"):
+        runs.get(away, run.id)
+    with pytest.raises(InputError, match=r"not in .* yet: send it"):
+        runs.get(local, run.id)
+    leave(run)
+    (sent,) = send(spool.root(), to=local.uri)
+    assert (sent.state, sent.refused) == ("sent", [])
+    (path,) = delivered.kept(spool.root()).values()
+    assert delivered.check(path, local) >= Counter(metrics=600, params=3, files=3, inputs=1)
+    # Its first id goes on to name it.
+    assert runs.get(local, run.id).id == sent.run_id
+    assert json.loads(runs.download(local, run.id, "panel/index.json").read_text()) == {"some": "newer"}
+    runs.existing(local, run.id).tags({"later": "yes"})
+    assert runs.get(local, sent.run_id).tags["later"] == "yes"
+    assert send(spool.root(), to=local.uri) == []
+
+
+def test_nested_runs_find_their_parent_in_any_order(tmp_path, local):
+    away = store.recording(NOWHERE)
+    with runs.start(away, "nested", "parent") as parent:
+        child = record(tmp_path, away, "child", parent.id, steps=2)
+    leave(child)
+    (waiting,) = send(spool.root() / child.id.removeprefix("spool_"), to=local.uri)
+    assert waiting.state == "waits"
+    assert waiting.run_id is None
+    leave(parent)
+    found = {sent.name: sent for sent in send(spool.root(), to=local.uri)}
+    assert {sent.state for sent in found.values()} == {"sent"}
+    assert runs.get(local, child.id).parent == found["parent"].run_id
+    assert [row.id for row in runs.find(local, parent=parent.id)] == [found["child"].run_id]
+    for path in delivered.kept(spool.root()).values():
+        delivered.check(path, local)
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 4])
+def test_whatever_was_acknowledged_or_not_it_arrives_once(tmp_path, local, monkeypatch, after):
+    """The reply of one call after the other is lost, and with it this process's knowledge."""
+    run = record(tmp_path, store.recording(NOWHERE), steps=5)
+    leave(run)
+    folder = spool.root() / run.id.removeprefix("spool_")
+    write, calls = spool.write_state, []
+
+    def lost(*arguments):
+        calls.append(arguments)
+        if len(calls) == after + 1:
+            raise KeyboardInterrupt
+        write(*arguments)
+
+    monkeypatch.setattr(spool, "write_state", lost)
+    with pytest.raises(KeyboardInterrupt):
+        send(folder, to=local.uri)
+    monkeypatch.setattr(spool, "write_state", write)
+    (sent,) = send(folder, to=local.uri)
+    assert sent.state == "sent"
+    delivered.check(delivered.kept(spool.root())[folder.name], local)
+    assert len(rows.located(local, folder.name)) == 1
+
+
+def test_killed_and_concurrent_senders(tmp_path, local, start_script):
+    away = store.recording(NOWHERE)
+    for number in range(3):
+        leave(record(tmp_path, away, f"run {number}", steps=1500))
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom tracking.syncing import sync\n"
+        "assert {sent.state for sent in sync([Path(sys.argv[1])], sys.argv[2])} <= {'sent'}"
+    )
+    words = (str(spool.root()), local.uri)
+    first = start_script(code, *words, folder=tmp_path)
+    deadline = time.monotonic() + 60
+    while not list(spool.root().glob("*/state.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert len(list(spool.root().glob("[0-9a-f]*"))) >= 1, "it was killed too late"
+    second = start_script(code, *words, folder=tmp_path)
+    seen = {"sent"}
+    while second.poll() is None:
+        seen |= {sent.state for sent in send(spool.root(), to=local.uri)}
+        time.sleep(0.05)
+    assert second.returncode == 0, second.communicate()
+    assert seen == {"sent"}
+    kept = delivered.kept(spool.root())
+    assert len(kept) == 3
+    for path in kept.values():
+        assert delivered.check(path, local)["metrics"] == 3000
+
+
+def test_a_copy_of_a_run_in_progress_is_sent_as_far_as_it_is(tmp_path, local):
+    away = store.recording(NOWHERE)
+    with runs.start(away, "copied", "long") as run:
+        run.metrics({"a": 1.0}, 0)
+        own = spool.root() / run.id.removeprefix("spool_")
+        copy = tmp_path / "copy" / own.name
+        shutil.copytree(own, copy)
+        (early,) = send(copy, to=local.uri)
+        assert early.state == "running"
+        assert runs.get(local, early.run_id).status == "RUNNING"
+        run.metrics({"a": 2.0}, 1)
+    leave(run)
+    shutil.copytree(own, copy, dirs_exist_ok=True)  # as rsync does: the copy's own notes stay
+    (late,) = send(copy.parent, to=local.uri)
+    assert (late.state, late.run_id) == ("sent", early.run_id)
+    delivered.check(copy.parent / "sent" / own.name, local)
+
+
+def test_a_killed_client_is_closed_from_its_spool(tmp_path, local, start_script):
+    code = (
+        "import os, sys\nfrom tracking import runs, store\n"
+        "with runs.start(store.recording(sys.argv[1]), 'killed', 'client') as run:\n"
+        "    for step in range(100): run.metrics({'a': step / 7}, step)\n"
+        "    print(run.id, flush=True); os.kill(os.getpid(), 9)"
+    )
+    process = start_script(code, NOWHERE, folder=tmp_path)
+    run_id = process.stdout.readline().strip()
+    process.wait()
+    (sent,) = send(tmp_path / ".stm-spool", to=local.uri)
+    assert sent.state == "sent"
+    row = runs.get(local, run_id)
+    assert (row.status, row.outcome, row.metrics["a"]) == ("KILLED", "killed", 99 / 7)
+    delivered.check(delivered.kept(tmp_path / ".stm-spool")[run_id.removeprefix("spool_")], local)
+
+
+def test_the_next_command_sends_and_closes_what_a_killed_one_left(tmp_path, local, start_script, monkeypatch):
+    code = (
+        "import os, sys\nfrom tracking import runs, store\n"
+        "opened = store.connect(sys.argv[1])\n"
+        "with runs.start(opened, 'killed', 'client') as run:\n"
+        "    opened.client.log_batch = None\n"
+        "    for step in range(100): run.metrics({'a': step / 7}, step)\n"
+        "    run.json({'a': 1}, 'late.json')\n"
+        "    print(run.id, flush=True); os.kill(os.getpid(), 9)"
+    )
+    process = start_script(code, local.uri, folder=tmp_path)
+    run_id = process.stdout.readline().strip()
+    process.wait()
+    assert runs.get(local, run_id).status == "RUNNING"
+    runs.bury(local, "killed")
+    row = runs.get(local, run_id)
+    assert (row.status, row.outcome) == ("KILLED", "killed")
+    assert len(local.client.get_metric_history(run_id, "a")) == 100
+    assert json.loads(runs.download(local, run_id, "late.json").read_text()) == {"a": 1}
+    assert not list(tmp_path.glob(".stm-spool/[0-9a-f]*"))
+
+
+def test_a_run_taken_up_by_another_is_not_closed_by_what_the_first_left(local):
+    gone = liveness.identity().rpartition("/")[0] + "/0"
+    with runs.start(local, "taken", "first") as first:
+        pass
+    made = spool.Spool(
+        {"time": 1, "store": local.location, "experiment": "taken", "name": "x", "parent": None, "attach": first.id,
+         "owner": gone, "tags": {"process": gone}}
+    )  # fmt: skip
+    made.append({"kind": "metrics", "time": 2, "step": 0, "values": {"late": 1.0}})
+    spool.write_state(made.folder, {"offset": made.size // 2, "run": first.id, "store": local.location})
+    (_, begun), *_ = spool.read(made.folder, limit=1)
+    spool.write_state(made.folder, {"offset": begun, "run": first.id, "store": local.location})
+    os.close(made.lock)
+    with runs.start(local, "taken", "", resume=first.id):
+        (sent,) = send(made.folder, to=None)
+        assert sent.state == "sent"
+        row = runs.get(local, first.id)
+        assert (row.status, row.metrics) == ("RUNNING", {"late": 1.0})
+    assert runs.get(local, first.id).outcome == "complete"
+
+
+def test_what_the_store_refuses_is_kept_and_told(tmp_path, local, capsys):
+    with runs.start(local, "refused", "x") as run:
+        run.params({"a": 1})
+        run.metrics({"fine": 1.0}, 0)
+        run.params({"a": 2, "b": 3})
+        run._sink.append({"kind": "metrics", "time": 1, "step": 0, "values": {"not*allowed": 1.0, "also": 2.0}})
+    assert "refuses metric not*allowed" in capsys.readouterr().err
+    row = runs.get(local, run.id)
+    assert (row.status, row.params, row.metrics) == ("FINISHED", {"a": "1", "b": "3"}, {"fine": 1.0, "also": 2.0})
+    (kept,) = (spool.root() / "refused").iterdir()
+    assert "not*allowed" in (kept / "refused.txt").read_text()
+
+
+def test_a_deleted_experiment_is_refused_at_the_start(local):
+    local.client.delete_experiment(local.experiment("deleted one"))
+    with pytest.raises(InputError, match="is deleted; restore"), runs.start(local, "deleted one", "x"):
+        pass
+    assert not list(spool.root().glob("*"))
+
+
+def test_addresses(tmp_path, local, monkeypatch):
+    run = record(tmp_path, store.recording("http://me:secret@127.0.0.1:9"), steps=1)
+    for one in sender._senders.values():
+        for parcel in one.left():
+            if run.id.endswith(parcel.id):
+                parcel.release()
+                parcel.done = True
+    folder = spool.root() / run.id.removeprefix("spool_")
+    assert "secret" not in (folder / "log.jsonl").read_text()
+    with pytest.raises(InputError, match="MLFLOW_TRACKING_URI to it with its password"):
+        send(folder, to=None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
+    with pytest.raises(InputError, match=r"cannot reach .* http://me:\*\*\*@127"):
+        send(folder, to=None)
+    (path,) = spool.read(folder, limit=1)
+    spool.write_state(folder, {"offset": path[1], "run": "x", "store": "http://elsewhere"})
+    with pytest.raises(InputError, match="is in http://elsewhere already"):
+        send(folder, to=local.uri)
+    with pytest.raises(InputError, match="no folder"):
+        command.run(type("Args", (), {"folder": [str(tmp_path / "none")], "to": None}))
+
+
+def test_a_slow_store_is_asked_less_often():
+    assert [sender.pause(spent) for spent in (0.002, 0.02, 1.0)] == [2.0, 8.0, 10.0]

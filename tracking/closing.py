@@ -1,0 +1,53 @@
+"""Closing the runs whose process is gone, so that none says for ever that it is running."""
+
+from __future__ import annotations
+
+from tracking import leftovers, liveness, spool
+from tracking.parcel import Parcel
+from tracking.rows import find, get
+from tracking.sender import Sender
+from tracking.store import Store
+
+__all__ = ["bury", "kill", "kill_left"]
+
+_PATIENCE = 15.0  # seconds without progress of what was left
+
+
+def bury(store: Store, experiment: str) -> None:
+    """Close the runs that say they are running although their process, of this machine, is gone.
+
+    What they left in their spools is sent first, as far as the store takes it.
+    """
+    sender = Sender.to(store)
+    if sender.trouble:
+        return
+    taken = []
+    for parcel in leftovers.take(spool.root()):
+        if parcel.start["store"] == store.location and leftovers.close_abandoned(parcel):
+            sender.add(parcel)
+            taken.append(parcel)
+        else:
+            parcel.release()
+    for parcel in taken:
+        sender.wait(parcel, Parcel.is_done, _PATIENCE)
+        if sender.trouble:
+            return
+    for row in find(store, experiment, status="RUNNING", limit=1_000_000):
+        # It may have closed the run since it was found.
+        if liveness.gone(row.tags.get("process", "")) and get(store, row.id).status == "RUNNING":
+            kill(store, row.id)
+
+
+def kill(store: Store, run_id: str) -> None:
+    """Close a run whose process did not."""
+    store.client.set_tag(run_id, "outcome", "killed")
+    store.client.set_terminated(run_id, status="KILLED")
+
+
+def kill_left(store: Store, run_id: str) -> None:
+    """Close a run that was left open, unless the store is away: `bury` does it then, some day."""
+    if Sender.to(store).trouble:
+        return
+    row = get(store, run_id)
+    if row.status == "RUNNING":
+        kill(store, row.id)

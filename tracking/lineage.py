@@ -1,0 +1,132 @@
+"""Where a model comes from, and what was made from a data set."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from stm_models.errors import InputError, unknown
+from tracking import models, rows
+from tracking.registry import ModelVersionInfo
+from tracking.rows import RunRow
+from tracking.store import Store
+
+__all__ = ["descendants", "origin", "trace"]
+
+_EVERY = 1_000_000
+_FORMS = "models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID, a run's id, FILE.onnx, DATA.zarr or a data set's digest"
+_SHORTEST = 8  # digits of a digest
+
+
+def trace(store: Store, what: str) -> dict[str, Any]:
+    """Follow a model, a run or a data set both ways.
+
+    Parameters
+    ----------
+    what : str
+        ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, ``runs:/ID`` or the id alone, an ``.onnx`` file (by its
+        SHA-256), a data set, or eight digits or more of a data set's digest.
+
+    Returns
+    -------
+    dict
+        ``kind`` (version, run or data); ``origin``: what it was made from, see `origin` (of a data set its digest);
+        ``descendants``: see `descendants`, of a data set; of a run or version the versions and evaluations of the run.
+
+    Raises
+    ------
+    InputError
+        When it names nothing that the store knows.
+    """
+    path = Path(what)
+    if what.endswith(".onnx"):
+        return _version(store, _by_sha256(store, path))
+    if match := re.fullmatch(r"models:/+([^/@]+)[@/]([^/@]+)", what):
+        return _version(store, models.version(store, match[1], match[2]))
+    if path.is_dir():
+        return _data(store, _digest_of(path))
+    name = re.sub(r"^runs:/+", "", what)
+    if re.fullmatch(r"[0-9a-f]{32}", name) and any(row.id == name for row in rows.find(store, limit=_EVERY)):
+        row = rows.get(store, name)
+        return {"kind": "run", "origin": _of_run(row), "descendants": _made(store, [row])}
+    if re.fullmatch(rf"[0-9a-f]{{{_SHORTEST},64}}", name):
+        known = {row.tags["data.digest"] for row in rows.find(store, limit=_EVERY) if "data.digest" in row.tags}
+        fitting = sorted(digest for digest in known if digest.startswith(name))
+        if len(fitting) == 1:
+            return _data(store, fitting[0])
+        raise unknown("digest of a data set that a run used", name, fitting or sorted(known))
+    raise InputError(f"cannot trace {what!r}: expected {_FORMS}")
+
+
+def origin(store: Store, version: ModelVersionInfo) -> dict[str, Any]:
+    """Return what a version was made from: aliases, run, network, code, data set and simulator."""
+    return {
+        "model": version.name, "version": version.version, "aliases": list(version.aliases),
+        "sha256": version.sha256, **_of_run(rows.get(store, version.run_id)),
+    }  # fmt: skip
+
+
+def descendants(store: Store, digest: str) -> list[dict[str, Any]]:
+    """Return every run that was trained on the data set with a digest, with its versions and evaluations."""
+    used = [row for row in rows.find(store, limit=_EVERY) if row.tags.get("data.digest") == digest]
+    return _made(store, [row for row in used if "network" in row.tags])
+
+
+def _data(store: Store, digest: str) -> dict[str, Any]:
+    return {"kind": "data", "origin": {"data.digest": digest}, "descendants": descendants(store, digest)}
+
+
+def _version(store: Store, version: ModelVersionInfo) -> dict[str, Any]:
+    row = rows.get(store, version.run_id)
+    return {"kind": "version", "origin": origin(store, version), "descendants": _made(store, [row])}
+
+
+def _of_run(row: RunRow) -> dict[str, Any]:
+    tags = {
+        "network": "network", "git.commit": "git.commit", "git.dirty": "git.dirty", "data.digest": "data.digest",
+        "data.recipe": "data.recipe", "data.simulator_version": "data.simulator_version", "data.path": "data.path",
+        "training.recipe": "training.recipe",
+    }  # fmt: skip
+    seeds = {key: value for key, value in row.tags.items() if key.startswith("seed.")}
+    found = {key: row.tags[tag] for key, tag in tags.items() if tag in row.tags}
+    return {"run": row.id, "name": row.name, "outcome": row.outcome, "started": row.start.isoformat(), **found, **seeds}
+
+
+def _made(store: Store, made: list[RunRow]) -> list[dict[str, Any]]:
+    """Return runs with the versions registered from them and the evaluations of their models."""
+    evaluations: dict[str, list[str]] = {}
+    for row in rows.find(store, limit=_EVERY) if made else ():
+        evaluations.setdefault(row.tags.get("evaluated.run", ""), []).append(row.id)
+    versions: dict[str, list[dict[str, Any]]] = {}
+    for one in _versions(store):
+        described = {"model": one.name, "version": one.version, "aliases": list(one.aliases)}
+        versions.setdefault(one.run_id, []).append(described)
+    return [
+        {"run": row.id, "name": row.name, "network": row.tags.get("network"), "outcome": row.outcome,
+         "versions": versions.get(row.id, []), "evaluations": evaluations.get(row.id, [])}
+        for row in made
+    ]  # fmt: skip
+
+
+def _versions(store: Store) -> list[ModelVersionInfo]:
+    return [one for model in store.client.search_registered_models() for one in models.versions(store, model.name)]
+
+
+def _by_sha256(store: Store, path: Path) -> ModelVersionInfo:
+    if not path.is_file():
+        raise InputError(f"the model file {path} does not exist: expected {_FORMS}")
+    wanted = models.sha256_of(path)
+    found = [version for version in _versions(store) if version.sha256 == wanted]
+    if found:
+        return min(found, key=lambda version: version.version)  # the first that was registered with it
+    raise InputError(f"no registered version has the file {path} (SHA-256 {wanted[:12]}): it was made elsewhere")
+
+
+def _digest_of(path: Path) -> str:
+    try:
+        attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+        return str(attributes["digest"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no finished data set: give one made by stm simulate") from error

@@ -1,0 +1,166 @@
+"""Sending spools in the background: whoever records a run waits for no network.
+
+One thread for each store sends what is recorded every few seconds, all of a run at its end. A store that does not
+answer is tried again after a pause that doubles from half a second to half a minute, give or take a half.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import random
+import shlex
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from stm_models.errors import InputError
+from tracking import delivery
+from tracking.parcel import Parcel
+from tracking.store import Store, first_line
+
+__all__ = ["Sender", "pause"]
+
+_INTERVAL = 2.0  # seconds between calls, at least
+_LONGEST = 10.0  # and at most
+_SHARE = 0.0025  # of the time that calls may take
+_FIRST, _LAST = 0.5, 30.0  # seconds before a store that failed is asked again
+_LEAVE = 2.0  # seconds that the end of the process waits
+
+_senders: dict[tuple[int, str], Sender] = {}
+
+
+def pause(spent: float) -> float:
+    """Return how long to wait after a call that took ``spent`` seconds: a slow store is asked less often."""
+    return min(max(_INTERVAL, spent / _SHARE), _LONGEST)
+
+
+class Sender:
+    """The thread that sends to one store; made by `to`.
+
+    Attributes
+    ----------
+    trouble : str
+        Why the last call failed; empty when it did not.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.trouble = store.away or ""
+        self._parcels: list[Parcel] = []
+        self._urgent: set[str] = set()
+        self._changed = threading.Condition()
+        self._failures = 0
+        self._reached = time.monotonic()
+        self._tried = 0  # rounds that ended
+        self._due = 0.0
+        threading.Thread(target=self._work, daemon=True, name="spool").start()
+
+    @classmethod
+    def to(cls, store: Store) -> Sender:
+        """Return this process's sender to a store."""
+        key = (os.getpid(), store.uri)  # a fork has no threads of its own
+        if key not in _senders:
+            _senders[key] = cls(store)
+        elif store.away is None:
+            _senders[key].store, _senders[key].trouble = store, ""
+        return _senders[key]
+
+    def add(self, parcel: Parcel) -> None:
+        """Send a spool, and what will be appended to it."""
+        with self._changed:
+            self._parcels.append(parcel)
+            self._urgent.add(parcel.id)
+            self._changed.notify_all()
+
+    def wait(self, parcel: Parcel, until: Callable[[Parcel], bool], patience: float) -> bool:
+        """Wait while the spool makes progress; return whether ``until`` came true.
+
+        A store that failed last is asked once more, one that hangs is waited for ``patience`` seconds.
+        """
+        with self._changed:
+            self._urgent.add(parcel.id)
+            self._due = 0.0
+            tried, first = self._tried, time.monotonic()
+            self._changed.notify_all()
+            last, since = parcel.offset, first
+            while not until(parcel):
+                now = time.monotonic()
+                if parcel.offset != last:
+                    last, since = parcel.offset, now
+                failing = self.trouble and (self._tried > tried or now - first > _LEAVE)
+                if failing or parcel.blocked or now - since > patience:
+                    return False
+                self._changed.wait(0.5)
+        return True
+
+    def left(self) -> list[Parcel]:
+        """Return the spools that are not delivered."""
+        with self._changed:
+            return [parcel for parcel in self._parcels if not parcel.done]
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._parcels or (not self._urgent and time.monotonic() < self._due):
+                    self._changed.wait(max(0.05, self._due - time.monotonic()) if self._parcels else None)
+                self._urgent.clear()
+                parcels = list(self._parcels)
+            begun = time.monotonic()
+            failed = self._round(parcels)
+            with self._changed:
+                self._parcels = [parcel for parcel in self._parcels if not parcel.done]
+                if failed:
+                    wait = min(_FIRST * 2**self._failures, _LAST) * random.uniform(0.5, 1.5)  # noqa: S311
+                else:
+                    wait = pause(time.monotonic() - begun)
+                self._failures = self._failures + 1 if failed else 0
+                self.trouble, self._due = failed, time.monotonic() + wait
+                self._tried += 1
+                self._changed.notify_all()
+
+    def _round(self, parcels: list[Parcel]) -> str:
+        """Send what waits; return why the store cannot be used, or nothing."""
+        waiting = [parcel for parcel in parcels if parcel.waiting and not parcel.blocked]
+        if not waiting:
+            return self.trouble
+        try:
+            if self.store.away or self.trouble or time.monotonic() - self._reached > _LONGEST:
+                self.store = self.store.reached()
+            for parcel in waiting:
+                self._all_of(parcel)
+                self._reached = time.monotonic()
+        except Exception as error:  # clients, drivers and file systems raise their own kinds
+            return first_line(error)
+        return ""
+
+    def _all_of(self, parcel: Parcel) -> None:
+        try:
+            while parcel.step(self.store):
+                with self._changed:
+                    self._changed.notify_all()
+        except delivery.Deferred:
+            pass  # the run that it belongs to comes later
+        except Exception as error:
+            if isinstance(error, InputError) or delivery.permanent(error, self.store):
+                parcel.blocked = error
+            else:
+                raise
+
+
+@atexit.register
+def _leave() -> None:
+    """Wait a moment for what is on its way, and say what is left."""
+    own = [sender for (process, _), sender in _senders.items() if process == os.getpid()]
+    left = [(parcel, sender) for sender in own for parcel in sender.left()]
+    end = time.monotonic() + _LEAVE
+    for parcel, sender in left:
+        sender.wait(parcel, Parcel.is_done, max(0.0, end - time.monotonic()))
+    left = [(parcel, sender) for parcel, sender in left if not parcel.done]
+    if left:
+        parcel, sender = left[0]
+        why = (first_line(parcel.blocked) if parcel.blocked else sender.trouble or "it takes long").partition(";")[0]
+        what = "1 run is" if len(left) == 1 else f"{len(left)} runs are"
+        folders = " ".join(dict.fromkeys(shlex.quote(str(parcel.folder.parent)) for parcel, _ in left))
+        print(f"{what} not in {sender.store.location} yet ({why}): send with: stm sync {folders}", file=sys.stderr)

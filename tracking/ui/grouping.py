@@ -1,0 +1,63 @@
+"""Which runs of the table belong together: nested ones, repetitions of one training, runs that differ by seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tracking.rows import RunRow
+from tracking.ui.values import network
+
+__all__ = ["REPEATS", "Group", "alike", "nested"]
+
+REPEATS = "repeats.kind"
+"""Tag of a run whose nested runs are one training repeated, with other seeds or on other folds."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one training, each with its own seed.
+
+    Attributes
+    ----------
+    run : RunRow
+        What stands for them: their parent, or the newest.
+    members : sequence of RunRow
+    """
+
+    run: RunRow
+    members: Sequence[RunRow]
+
+    @property
+    def key(self) -> str:
+        """The members' ids, as addresses have them."""
+        return "~".join(row.id for row in self.members)
+
+
+def nested(rows: Iterable[RunRow]) -> dict[str | None, list[RunRow]]:
+    """Return the runs below each run; below ``None`` those whose parent is not among ``rows``."""
+    rows = list(rows)
+    known = {row.id for row in rows}
+    children: dict[str | None, list[RunRow]] = {}
+    for row in rows:
+        children.setdefault(row.parent if row.parent in known else None, []).append(row)
+    return children
+
+
+def alike(rows: Sequence[RunRow]) -> list[Group | RunRow]:
+    """Put runs together that have network, data and every parameter but seeds in common, in the order of the first."""
+    found: dict[object, list[RunRow]] = {}
+    for row in rows:
+        found.setdefault(_recipe(row), []).append(row)
+    return [Group(members[0], members) if len(members) > 1 else members[0] for members in found.values()]
+
+
+def _recipe(row: RunRow) -> object:
+    params = _without_seeds(row.params)
+    if not params:
+        return row.id
+    return row.experiment, network(row), row.tags.get("data.digest"), frozenset(params.items())
+
+
+def _without_seeds(params: Mapping[str, str]) -> dict[str, str]:
+    return {key: text for key, text in params.items() if key.rpartition(".")[2] not in ("seed", "random_state")}

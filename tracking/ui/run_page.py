@@ -1,0 +1,38 @@
+"""The page of one run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tracking import rows
+from tracking.ui import files
+from tracking.ui.site import Site
+from tracking.ui.text import number
+from tracking.ui.values import Values
+
+__all__ = ["context"]
+
+
+def context(site: Site, run_id: str) -> dict[str, Any]:
+    """Return what the template needs.
+
+    Raises
+    ------
+    InputError
+        When there is no such run.
+    """
+    row = rows.get(site.store, run_id)
+    found = files.listing(site.store, row.id)
+    values = Values(site.reader.read(row.experiment))
+    tags = {key: text for key, text in row.tags.items() if not key.startswith("mlflow.")}
+    metrics = []
+    for key, last in sorted(row.metrics.items()):
+        best = values.best(row, key)
+        metrics.append((key, number(last) if best in (last, None) else f"{number(last)} (best {number(best)})"))
+    return {
+        "run": row, "badges": site.badges().get(row.id, []), "search": "study" in row.tags and "trial" not in row.tags,
+        "images": [path for path, _ in found if files.is_picture(path)],
+        "panel": any(path == "panel.npz" for path, _ in found),
+        "sections": [("Metrics", metrics), ("Parameters", sorted(row.params.items())), ("Tags", sorted(tags.items()))],
+        "files": [(path, f"{size:,} bytes") for path, size in found],
+    }  # fmt: skip

@@ -283,8 +283,8 @@ def test_bound_inputs_and_outputs_give_the_same_numbers(model_file, map_file, to
     """CUDA's way of a run, made on the CPU."""
     for path, focus in ((model_file, None), (map_file, [3])):
         plain, bound = (Session(path, provider="cpu", threads=1) for _ in range(2))
+        bound.warm_up()
         bound.provider = "cuda"
-        bound._parts = {family: plain._part(family) for family in bound._families}
         images = toy.images(3)
         found = bound.run(images, bound.output_names, focus)
         for name, values in plain.run(images, plain.output_names, focus).items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -234,13 +233,11 @@ def _randomisation(
 ) -> dict[str, Any]:
     """Compare the maps of every method that the torch model has with those of randomised ones."""
     from stm_models.explain.randomisation import randomisation
-    from stm_models.explain.torch_maps import MAPS
+    from stm_models.explain.torch_maps import torch_maps
 
-    known = [way.method for way in ways if way.method in MAPS]
-    if not known:
-        raise InputError(f"--randomise knows {', '.join(MAPS)}: choose one of them with --method")
-    images, target = np.stack([one.image for one in asked]), session.metadata.explained
-    return {
-        method: randomisation(partial(MAPS[method], target=target), model.bundle.model, images, seed=seed)
-        for method in known
-    }
+    known = torch_maps(model.bundle, session.metadata.explained)
+    chosen_ones = [way.method for way in ways if way.method in known]
+    if not chosen_ones:
+        raise InputError(f"--randomise knows {', '.join(known)}: choose one of them with --method")
+    images = np.stack([one.image for one in asked])
+    return {name: randomisation(known[name], model.bundle.model, images, seed=seed) for name in chosen_ones}

@@ -71,11 +71,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         result = explain(session, source, args.input, reading, Path(args.out), options)
     about = session.metadata
     result = {"model": str(path), "sha256": about.sha256, "task": about.task, **result}
-    if source.store is None:
-        return {**result, "run_id": None}
-    from pipelines.explained_run import record
+    run_id = None
+    if source.store is not None:
+        from pipelines.explained_run import record
 
-    return {**result, "run_id": record(source.store, source, about, args.input, result, options)}
+        run_id = record(source.store, source, about, args.input, result, options)
+    return {key: value for key, value in result.items() if key != "record"} | {"run_id": run_id}
 
 
 def describe(result: dict[str, Any]) -> str:
@@ -101,6 +102,8 @@ def _reading(args: argparse.Namespace) -> Reading:
     samples = parse_samples(args.samples)
     if samples is not None and args.sample is not None:
         raise InputError(f"--sample is {args.sample} and --samples {args.samples}: give one of them")
+    if args.by_target and args.randomise:
+        raise InputError("--randomise is for the maps of some samples: leave it or --by-target out")
     if args.by_target and (samples is not None or args.sample is not None):
         raise InputError("--by-target takes the whole data set: leave --sample and --samples out, --most limits it")
     reading = reading_of(args)

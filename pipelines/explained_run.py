@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from deploy.serving.metadata import ModelMetadata
+from pipelines.explainers import SHAP
 from pipelines.explaining import ExplainOptions, Source
 from tracking import runs
 from tracking.store import Store
@@ -38,8 +39,10 @@ def record(
         for file in result["files"]:
             made.artifact(file, "explanations")
         run_id = made.id
-    if result.get("pictures_of_shap") and source.run_id is not None:
+    names = [method.replace(":", "_") for method in result["methods"] if method in SHAP]
+    pictures = [file for file in result["files"] if file.endswith(tuple(f"_{name}.png" for name in names))]
+    if names and source.run_id is not None:
         trained = runs.existing(store, source.run_id)
-        for file in result["pictures_of_shap"]:
+        for file in pictures:
             trained.artifact(file, "explanations")
     return run_id

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,22 +111,14 @@ def explain(
             f"{len(question.names)} samples were asked about: expected at most {asking.MAPS_AT_MOST}; --by-target "
             "averages over more"
         )
-    output_directory(out)
     first = next((method for method in methods if method not in SHAP), None)
     answers, outputs = asking.answer(session, question, first)
-    files = asking.write_answers(out, session, question, answers, first, outputs)
     asked = subjects(session, question, outputs["prediction"], len(question.names))
-    shap_pictures: list[str] = []
-    for way in ways:
-        if way.method == first:
-            continue
-        if way.method in SHAP:
-            maps = np.concatenate([way.maps(question.images[i : i + 1], one.place) for i, one in enumerate(asked)])
-        else:
-            maps = asking.predict_all(session, question.images, [way.method])[way.method]
-        written = asking.write_maps(out, session, question, answers, way.name, maps)
-        files += written
-        shap_pictures += [file for file in written if way.method in SHAP and file.endswith(".png")]
+    maps = {way.name: _maps(session, way, question, asked) for way in ways if way.method != first}
+    # What can be refused is done: from here on files are written.
+    files = asking.write_answers(output_directory(out), session, question, answers, first, outputs)
+    for name, found in maps.items():
+        files += asking.write_maps(out, session, question, answers, name, found)
     notes: list[str] = []
     record: dict[str, Any] = {}
     if options.scored:
@@ -141,7 +132,7 @@ def explain(
         files.append(str((out / "scores.json").absolute()))
     return {
         "answers": answers, "methods": methods, "files": files, "scores": record.get("summary", {}),
-        "randomisation": record.get("randomisation", {}), "notes": notes, "pictures_of_shap": shap_pictures,
+        "randomisation": record.get("randomisation", {}), "notes": notes,
     }  # fmt: skip
 
 
@@ -168,6 +159,12 @@ def explain_data_set(session: Session, source: Source, path: str, out: Path, opt
         "methods": methods, "files": files, "samples": len(samples), "notes": notes,
         "attention": {method: found["statement"] for method, found in record["methods"].items()}, "record": record,
     }  # fmt: skip
+
+
+def _maps(session: Session, way: Explainer, question: Question, asked: Sequence[Subject]) -> Array:
+    if way.method not in SHAP:
+        return asking.predict_all(session, question.images, [way.method])[way.method]
+    return np.concatenate([way.maps(question.images[i : i + 1], one.place) for i, one in enumerate(asked)])
 
 
 def _ways(
@@ -235,13 +232,11 @@ def _randomisation(
 ) -> dict[str, Any]:
     """Compare the maps of every method that the torch model has with those of randomised ones."""
     from stm_models.explain.randomisation import randomisation
-    from stm_models.explain.torch_maps import MAPS
+    from stm_models.explain.torch_maps import torch_maps
 
-    known = [way.method for way in ways if way.method in MAPS]
-    if not known:
-        raise InputError(f"--randomise knows {', '.join(MAPS)}: choose one of them with --method")
-    images, target = np.stack([one.image for one in asked]), session.metadata.explained
-    return {
-        method: randomisation(partial(MAPS[method], target=target), model.bundle.model, images, seed=seed)
-        for method in known
-    }
+    known = torch_maps(model.bundle, session.metadata.explained)
+    judged = [way.method for way in ways if way.method in known]
+    if not judged:
+        raise InputError(f"--randomise knows {', '.join(known)}: choose one of them with --method")
+    images = np.stack([one.image for one in asked])
+    return {name: randomisation(known[name], model.bundle.model, images, seed=seed) for name in judged}

@@ -233,6 +233,17 @@ def test_an_explanation_names_the_voltages(made):
         own = [row for row in rows if int(row["impurity"]) == one]
         assert [float(row["bias_V"]) for row in own] == pytest.approx(made.bias)
         assert sum(float(row["core"]) + float(row["rings"]) for row in own) == pytest.approx(1, abs=1e-3)
+    record = json.loads(Path("why/scores.json").read_text())
+    (one,) = record["images"]
+    assert record["reference"].startswith("zero")
+    assert list(one["regions"]) == ["core", "rings", "elsewhere"]
+    assert sum(one["methods"]["gradient"]["share"].values()) == pytest.approx(1)
+    # The strongest impurity's score falls without its surroundings; what is far away hardly matters.
+    lost = {name: -region["effect"] for name, region in one["regions"].items()}
+    assert max(lost["core"], lost["rings"]) > max(
+        3 * abs(lost["elsewhere"]), 0.1 * one["methods"]["gradient"]["answer"]
+    )
+    assert found["scores"]["gradient"]["deletion_beaten"] == 1
 
 
 def table(folder):

@@ -122,7 +122,7 @@ async def read_answer(reader):
 
 
 def soak(folder, minutes, moves=20, bad=5, connections=16, workers=1, report=None):
-    """Keep a server busy for ``minutes`` while its alias moves ``moves`` times to good and ``bad`` times to bad versions.
+    """Keep a server busy for ``minutes``; meanwhile its alias moves to ``moves`` good and ``bad`` bad versions.
 
     Returns
     -------

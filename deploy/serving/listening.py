@@ -23,7 +23,7 @@ from stm_models.errors import InputError
 
 __all__ = ["Tls", "beside", "listen", "until_signal"]
 
-_DRAIN_SECONDS = 30
+_DRAIN_SECONDS = 15
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,10 @@ class Session:
         self._known = frozenset(self.output_names)
         self._shape = self.metadata.input.shape
         self._families = self._output_sets()
-        self._parts: dict[tuple[str, ...], onnxruntime.InferenceSession] = {self.output_names: whole}
+        # The graph of everything is one of them only where there is one explanation; else it is let go.
+        self._parts: dict[tuple[str, ...], onnxruntime.InferenceSession] = (
+            {self.output_names: whole} if self.output_names in self._families else {}
+        )
         self._plans: dict[tuple[str, ...], tuple[tuple[onnxruntime.InferenceSession, list[str], bool], ...]] = {}
         self._lock = threading.Lock()
         self._options = onnxruntime.RunOptions()
@@ -135,7 +138,7 @@ class Session:
     def _compute(
         self, part: onnxruntime.InferenceSession, names: list[str], feed: dict[str, NDArray[Any]]
     ) -> list[NDArray[np.float32]]:
-        if self.provider == "cpu":
+        if self.provider == "cpu" or FOCUS in feed:  # an optional input cannot be bound
             return part.run(names, feed, self._options)
         # Bound, the results are copied once, from the device straight to where they are read.
         binding = part.io_binding()
@@ -172,20 +175,14 @@ class Session:
         return plan
 
     def _steps(self, names: tuple[str, ...]) -> list[tuple[tuple[str, ...], list[str]]]:
-        if not names:
-            return []
-        smallest = next(family for family in self._families if set(names) <= set(family))
+        """Return one run for each explanation asked for, the first with all else."""
         costly = [name for name in names if name in self.metadata.explanations]
-        if smallest != self.output_names or len(costly) in (0, 1, len(self.metadata.explanations)):
-            return [(smallest, list(names))]
-        # Some explanations, but not all: one graph each is less than the graph of everything.
-        cheap = [name for name in names if name not in costly]
-        steps = []
-        for name in costly:
-            wanted = [*cheap, name]
-            steps.append((next(family for family in self._families if set(wanted) <= set(family)), wanted))
-            cheap = []
-        return steps
+        first = [name for name in names if name not in costly or name in costly[:1]]
+        return [
+            (next(family for family in self._families if set(wanted) <= set(family)), wanted)
+            for wanted in [first, *([name] for name in costly[1:])]
+            if wanted
+        ]
 
     def _part(self, family: tuple[str, ...]) -> onnxruntime.InferenceSession:
         found = self._parts.get(family)

@@ -244,6 +244,65 @@ def test_cuda_that_did_not_load_is_not_passed_off_as_cuda(model_file, monkeypatc
     assert Session(model_file, provider="auto", threads=1).provider == "cpu"
 
 
+def test_cuda_may_be_given_up_where_that_is_allowed(model_file, monkeypatch, toy):
+    monkeypatch.setattr(provider, "cuda_devices", lambda: 0)
+    session = Session(model_file, provider="cuda", allow_cpu=True, threads=1)
+    assert session.provider == "cpu"
+    assert session.provider_note.startswith("running on the CPU: ")
+    images = toy.images(2)
+    np.testing.assert_allclose(
+        session.run(images)["prediction"], toy.expected(images)["prediction"], rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_tf32_is_off_unless_asked_for(model_file, monkeypatch, tf32):
+    """What onnxruntime is told, where CUDA is there; the session itself is the CPU's."""
+    told, real = [], provider.onnxruntime.InferenceSession
+
+    def record(content, settings, providers, **options):
+        told.append((providers, settings.intra_op_num_threads, options))
+        found = real(content, settings, providers=["CPUExecutionProvider"], **options)
+        return found
+
+    monkeypatch.setattr(provider, "cuda_devices", lambda: 1)
+    monkeypatch.setattr(provider, "load_cuda_libraries", lambda: "")
+    monkeypatch.setattr(provider.onnxruntime, "InferenceSession", record)
+    monkeypatch.setattr(
+        "onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    session = Session(model_file, provider="auto", threads=2, tf32=tf32)
+    assert session.provider == "cpu"  # it was loaded, but its first provider is not CUDA
+    providers, threads, options = told[0]
+    assert providers[0] == ("CUDAExecutionProvider", {"use_tf32": int(tf32)})
+    assert threads == 2
+    assert options == {"enable_fallback": 0}
+
+
+def test_bound_inputs_and_outputs_give_the_same_numbers(model_file, map_file, toy):
+    """CUDA's way of a run, made on the CPU."""
+    for path, focus in ((model_file, None), (map_file, [3])):
+        plain, bound = (Session(path, provider="cpu", threads=1) for _ in range(2))
+        bound.warm_up()
+        bound.provider = "cuda"
+        images = toy.images(3)
+        found = bound.run(images, bound.output_names, focus)
+        for name, values in plain.run(images, plain.output_names, focus).items():
+            np.testing.assert_array_equal(found[name], values)
+            assert found[name].flags.owndata or found[name].base is not None
+
+
+def test_some_explanations_do_not_cost_all_of_them(tmp_path, toy):
+    """Two maps of three: the third one, which always fails, is not computed."""
+    change = {"explanations": ["gradient", "trap", "distance"], "distance": {"quantiles": {"0.99": 1.0}}}
+    session = Session(toy.write(tmp_path / "trap.onnx", trap=True, change=change), provider="cpu", threads=1)
+    images = toy.images(2)
+    found = session.run(images, ["distance", "prediction", "gradient"])
+    assert list(found) == ["distance", "prediction", "gradient"]
+    for name, values in toy.expected(images).items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.gpu
 def test_cuda_gives_the_numbers_of_the_cpu(model_file, toy):
     if not provider.cuda_devices():

@@ -1,0 +1,44 @@
+"""The campaigns of ``make campaign`` against the server, in a minute."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+campaign = importlib.import_module("campaign_serving")
+
+
+def test_a_busy_server_changes_its_model_without_a_wrong_answer(tmp_path):
+    found = campaign.soak(tmp_path, minutes=0.5, moves=4, bad=5, connections=8)
+    campaign.check_soak(found)
+
+
+def test_a_thousand_malformed_requests_are_answered_and_change_nothing(tmp_path):
+    found = campaign.fuzz(tmp_path, 1000)
+    assert found["requests"] >= 1000
+    assert found["400"] > 300
+    assert "500" not in found
+
+
+@pytest.mark.parametrize(
+    ("change", "matters"),
+    [
+        ({"wrong": 1}, True),
+        ({"failed": 1}, True),
+        ({"memory_growth": 0.06}, True),
+        ({"descriptors_after": 8}, True),
+        ({}, False),
+    ],
+)
+def test_the_soak_is_held_against_its_promise(change, matters):
+    found = {
+        "answers": 10_000, "seconds": 30, "failed": 0, "wrong": 0, "versions_unseen": [], "memory_growth": 0.01,
+        "descriptors_before": 7, "descriptors_after": 7, **change,
+    }  # fmt: skip
+    if matters:
+        with pytest.raises(AssertionError):
+            campaign.check_soak(found)
+    else:
+        campaign.check_soak(found)

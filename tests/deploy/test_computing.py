@@ -1,0 +1,206 @@
+"""The ways of a run: on the event loop, in threads, in batches; and the pixel that an explanation is of."""
+
+import http.client
+import importlib
+import json
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+
+from deploy.serving.compute import Schedule
+from deploy.serving.protocol import HEADER, decode_response, encode_request
+from deploy.serving.server import running
+from deploy.serving.session import Session
+from stm_models.errors import InputError
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+asking = importlib.import_module("http_asking")
+ask = asking.ask
+INFER = "/v2/models/m/infer"
+
+
+@pytest.fixture(scope="module")
+def session(model_file):
+    return Session(model_file, provider="cpu", threads=1)
+
+
+class Client:
+    """One connection, kept open."""
+
+    def __init__(self, url):
+        self.connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+
+    def infer(self, images, outputs, path=INFER, **options):
+        body, length = encode_request(images, outputs, **options)
+        self.connection.request("POST", path, body, {} if length is None else {HEADER: str(length)})
+        response = self.connection.getresponse()
+        answer = response.read()
+        assert response.status == 200, answer
+        return decode_response(answer, response.headers[HEADER])
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_the_hundredth_request_is_answered_like_the_first(session, toy, inline):
+    """Known heads and short runs take a shorter way, which nobody may notice."""
+    with running({"m": session}, schedule=Schedule(inline=inline)) as url:
+        client = Client(url)
+        for turn in range(100):
+            images = toy.images(1 + turn % 3, turn)
+            names = [("prediction",), ("gradient", "prediction"), ("distance",)][turn % 3]
+            got, head = client.infer(images, names, request_id=None if turn % 5 else str(turn))
+            assert tuple(got) == names
+            assert head.get("id") == (None if turn % 5 else str(turn))
+            assert (head["model_name"], head["model_version"]) == ("m", "1")
+            for name, values in got.items():
+                np.testing.assert_allclose(values, toy.expected(images)[name], rtol=1e-3, atol=1e-3)
+        wrong = toy.images(1)
+        wrong[0, 1, 2, 3] = np.nan
+        body, length = encode_request(wrong, ["prediction"])
+        for _ in range(3):
+            status, answer, _ = ask(url, "POST", INFER, body, {HEADER: str(length)})
+            assert status == 400
+            assert b"row 0 has 1 values that are NaN" in answer
+        for cut in (body[:-1], body + b"x"):
+            assert ask(url, "POST", INFER, cut, {HEADER: str(length)})[0] == 400
+        assert asking.counted(url, "stm_rows_total", model="m") == sum(1 + turn % 3 for turn in range(100))
+        assert asking.counted(url, "stm_requests_total", route="infer", status="200") == 100
+        assert asking.counted(url, "stm_requests_total", route="infer", status="400") == 5
+
+
+def test_a_long_run_is_not_made_on_the_event_loop(model_file):
+    entered, leave = threading.Event(), threading.Event()
+    leave.set()
+
+    class Slow(Session):
+        def run(self, image, outputs=("prediction",)):
+            entered.set()
+            leave.wait(60)
+            for _ in range(200 if leave.is_set() else 1):  # more than a millisecond
+                found = super().run(image, outputs)
+            return found
+
+    body, length = encode_request(np.ones((1, 2, 4, 5), np.float32), ["prediction"])
+    slow = Slow(model_file, provider="cpu", threads=1)
+    with running({"m": slow}) as url, ThreadPoolExecutor(1) as pool:
+        for _ in range(12):
+            assert ask(url, "POST", INFER, body, {HEADER: str(length)})[0] == 200
+        entered.clear()
+        leave.clear()
+        future = pool.submit(ask, url, "POST", INFER, body, {HEADER: str(length)})
+        assert entered.wait(20)
+        assert ask(url, "GET", "/v2/health/live")[0] == 200
+        assert not future.done()
+        leave.set()
+        assert future.result()[0] == 200
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_batches_give_everybody_their_own_rows(session, toy, rows):
+    """Eight clients at once, up to twelve images together: every answer is that of its own images."""
+    with running({"m": session}, schedule=Schedule(batch_rows=12, batch_seconds=0.05)) as url:
+
+        def one(seed):
+            client = Client(url)
+            images = toy.images(rows, seed)
+            names = ("prediction", "gradient") if seed % 2 else ("prediction",)
+            got, _ = client.infer(images, names)
+            expected = toy.expected(images)
+            return tuple(got) == names and all(
+                np.allclose(got[name], expected[name], rtol=1e-3, atol=1e-3) for name in names
+            )
+
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(one, range(48)))
+        batches, together = (asking.counted(url, f"stm_{name}_total") for name in ("batches", "batched_rows"))
+        assert batches >= 1
+        assert 2 * rows * batches <= together <= 12 * batches
+
+
+def test_one_bad_image_in_a_batch_harms_nobody_else(session, toy):
+    huge = np.full((1, 2, 4, 5), 1e30, np.float32)  # whose prediction overflows
+    with running({"m": session}, schedule=Schedule(batch_rows=64, batch_seconds=0.2)) as url:
+
+        def one(seed):
+            images = huge if seed == 3 else toy.images(1, seed)
+            body, length = encode_request(images, ["prediction"])
+            return seed, images, ask(url, "POST", INFER, body, {HEADER: str(length)})
+
+        with ThreadPoolExecutor(8) as pool:
+            for seed, images, (status, answer, headers) in pool.map(one, range(8)):
+                if seed == 3:
+                    assert status == 400
+                    assert b"prediction of image row 0 is not a finite number" in answer
+                else:
+                    got, _ = decode_response(answer, headers[HEADER])
+                    np.testing.assert_allclose(
+                        got["prediction"], toy.expected(images)["prediction"], rtol=1e-3, atol=1e-3
+                    )
+        assert asking.counted(url, "stm_batches_total") >= 1
+
+
+def test_a_request_as_large_as_a_batch_goes_by_itself(session, toy):
+    with running({"m": session}, schedule=Schedule(batch_rows=2, batch_seconds=1.0)) as url:
+        client = Client(url)
+        images = toy.images(5)
+        got, _ = client.infer(images, ["prediction"])
+        np.testing.assert_allclose(got["prediction"], toy.expected(images)["prediction"], rtol=1e-3, atol=1e-3)
+        assert asking.counted(url, "stm_batches_total") == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"batch_rows": 0}, "batch-rows is 0"), ({"batch_seconds": 2}, "2000 ms"), ({"threads": -1}, "threads is -1")],
+)
+def test_schedules_that_cannot_be_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        Schedule(**options)
+
+
+@pytest.mark.parametrize("batch", [None, 8])
+@pytest.mark.parametrize("binary", [True, False])
+def test_the_pixel_to_explain_is_a_second_tensor(map_toy, map_file, toy, binary, batch):
+    images = toy.images(3)
+    session = Session(map_file, provider="cpu", threads=1)
+    with running({"m": session}, schedule=Schedule(batch_rows=batch)) as url:
+        client = Client(url)
+        about = json.loads(ask(url, "GET", "/v2/models/m")[1])
+        assert about["inputs"][1] == {"name": "focus", "datatype": "INT64", "shape": [-1]}
+        for focus in ([0, 19, 7], [5], None):
+            for _ in range(12):
+                got, _ = client.infer(images, ["gradient", "prediction"], focus=focus, binary=binary)
+                want = map_toy.expected(images, np.broadcast_to([-1] if focus is None else focus, 3))
+                np.testing.assert_allclose(got["gradient"], want, rtol=1e-5)
+        explained, _ = client.infer(images, ["gradient"], "/v2/models/m/explain", focus=[2], binary=binary)
+        np.testing.assert_allclose(explained["gradient"], map_toy.expected(images, [2, 2, 2]), rtol=1e-5)
+        for focus, message in (([20], "from 0 to 19"), ([1, 2], "2 pixels for 3 images"), ([-2], "focus is -2")):
+            body, length = encode_request(images, ["gradient"], focus=focus, binary=binary)
+            status, answer, _ = ask(url, "POST", INFER, body, {HEADER: str(length)} if length else {})
+            assert status == 400
+            assert message in json.loads(answer)["error"]
+
+
+def test_a_third_party_client_sends_the_pixel_too(map_toy, map_file, toy):
+    images = toy.images(2)
+    with running({"m": Session(map_file, provider="cpu", threads=1)}) as url:
+        client = triton.InferenceServerClient(urlsplit(url).netloc)
+        image = triton.InferInput("image", list(images.shape), "FP32")
+        image.set_data_from_numpy(images)
+        focus = triton.InferInput("focus", [2], "INT64")
+        focus.set_data_from_numpy(np.array([3, 11], np.int64))
+        answer = client.infer("m", [image, focus], outputs=[triton.InferRequestedOutput("gradient")])
+        np.testing.assert_allclose(answer.as_numpy("gradient"), map_toy.expected(images, [3, 11]), rtol=1e-5)
+        client.close()
+
+
+def test_a_model_without_a_choice_of_pixels_says_so(session, toy):
+    body, length = encode_request(toy.images(1), ["gradient"], focus=[0])
+    with running({"m": session}) as url:
+        status, answer, _ = ask(url, "POST", INFER, body, {HEADER: str(length)})
+    assert status == 400
+    assert b"leave focus out" in answer

@@ -1,0 +1,350 @@
+"""Who may ask, how much, how fast, and in what time."""
+
+import datetime
+import importlib
+import ipaddress
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from deploy.serving.access import Access
+from deploy.serving.cli import main
+from deploy.serving.connection import HEAD_BYTES
+from deploy.serving.limits import Limits
+from deploy.serving.listening import Tls
+from deploy.serving.protocol import HEADER, encode_request
+from deploy.serving.rate import RateLimit
+from deploy.serving.server import running
+from deploy.serving.session import Session
+from stm_models.errors import InputError
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+asking = importlib.import_module("http_asking")
+ask, raw, error_of = asking.ask, asking.raw, asking.error_of
+
+BODY, LENGTH = encode_request(np.ones((1, 2, 4, 5), np.float32), ["prediction"])
+POST = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@pytest.fixture(scope="module")
+def session(model_file):
+    return Session(model_file, provider="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory):
+    """A certificate of our own for 127.0.0.1."""
+    folder = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(1).not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return Tls(folder / "cert.pem", folder / "key.pem")
+
+
+def test_https_with_a_certificate_that_is_checked(session, tls, toy):
+    images = toy.images(2)
+    with running({"m": session}, tls=tls, token="secret-word") as url:
+        assert url.startswith("https://")
+        trusting = ssl.create_default_context(cafile=str(tls.certificate))
+        assert ask(url, "GET", "/v2", context=trusting)[0] == 401
+        client = triton.InferenceServerClient(
+            urlsplit(url).netloc, ssl=True, ssl_context_factory=lambda: trusting, insecure=False
+        )
+        value = triton.InferInput("image", list(images.shape), "FP32")
+        value.set_data_from_numpy(images)
+        answer = client.infer("m", [value], headers={"Authorization": "Bearer secret-word"})
+        np.testing.assert_allclose(
+            answer.as_numpy("prediction"), toy.expected(images)["prediction"], rtol=1e-4, atol=1e-4
+        )
+        client.close()
+        assert b"HTTP" not in raw(url, b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+
+def test_a_certificate_and_a_key_must_belong_together(tls, tmp_path):
+    other = tmp_path / "other.pem"
+    other.write_bytes(
+        ec.generate_private_key(ec.SECP256R1()).private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")
+        )
+    )
+    with pytest.raises(InputError, match=r"two PEM files that belong together"):
+        Tls(tls.certificate, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "a token and TLS"),
+        ({"token": "t"}, "needs TLS"),
+        ({"tls": True}, "needs a token"),
+    ],
+)
+def test_an_address_for_others_needs_token_and_tls(tls, options, message):
+    given = {**options, **({"tls": tls} if "tls" in options else {})}
+    with pytest.raises(InputError, match=message):
+        Access("0.0.0.0", **given)
+    assert Access("0.0.0.0", insecure=True, **given).hosts is None
+    assert Access("0.0.0.0", token="t", tls=tls, names=["stm.example"]).hosts[-1] == "stm.example"
+    assert Access("127.0.0.1").hosts == ("127.0.0.1", "localhost", "::1", "127.0.0.1")
+
+
+def test_every_answer_carries_the_security_headers(session):
+    with running({"m": session}) as url:
+        for method, path, body in (("GET", "/v2", None), ("GET", "/nowhere", None), ("POST", "/invocations", b"{")):
+            _, _, headers = ask(url, method, path, body)
+            assert headers["content-security-policy"].startswith("default-src 'self'")
+            assert headers["x-frame-options"] == "DENY"
+            assert headers["referrer-policy"] == "no-referrer"
+            assert headers["x-content-type-options"] == "nosniff"
+            assert "access-control-allow-origin" not in headers
+            assert "server" not in headers
+        _, _, headers = ask(url, "POST", "/v2/models/m/infer", BODY, {HEADER: str(LENGTH)})
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_pages_of_other_sites_may_not_ask(session):
+    with running({"m": session}) as url:
+        netloc = urlsplit(url).netloc
+        good = {HEADER: str(LENGTH), "Origin": f"http://{netloc}"}
+        for _ in range(12):  # the short way too
+            assert ask(url, "POST", "/v2/models/m/infer", BODY, good)[0] == 200
+            for origin in ("http://evil.example", "null", f"http://{netloc}.evil.example", "http://127.0.0.1:1"):
+                status, answer, _ = ask(url, "POST", "/v2/models/m/infer", BODY, {**good, "Origin": origin})
+                assert status == 403, origin
+                assert b"Origin" in answer
+
+
+def test_a_bucket_holds_so_many_and_fills_so_fast():
+    now = [100.0]
+    rate = RateLimit(2.0, 3.0, clock=lambda: now[0])
+    assert [rate.wait("a") for _ in range(3)] == [0.0] * 3
+    assert rate.wait("a") == pytest.approx(0.5)
+    assert rate.wait("b") == 0.0
+    now[0] += 0.5
+    assert rate.wait("a") == 0.0
+    assert rate.wait("a") > 0.0
+    now[0] += 1000
+    assert [rate.wait("a") for _ in range(3)] == [0.0] * 3
+    assert rate.wait("a") > 0.0
+
+
+def test_a_client_that_asks_too_fast_is_told_when_to_come_again(session):
+    with running({"m": session}, limits=Limits(rate=0.2, burst=12)) as url:
+        statuses = []
+        for _ in range(16):
+            status, answer, headers = ask(url, "POST", "/v2/models/m/infer", BODY, {HEADER: str(LENGTH)})
+            statuses.append(status)
+        assert statuses[:12] == [200] * 12
+        assert statuses[-1] == 429
+        assert 1 <= int(headers["retry-after"]) <= 5
+        assert b"0.2 requests per second" in answer
+        assert ask(url, "GET", "/v2/health/ready")[0] == 200
+
+
+SLOW = Limits(body_seconds=0.5, body_bytes=2**20)
+
+
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        (POST[:17], "the header lines did not arrive within 0.5 s"),
+        (POST, "the header lines did not arrive"),
+        (POST + b"Content-Length: 100\r\n\r\n", "the body did not arrive within 0.5 s"),
+        (POST + b"Content-Length: 100\r\n\r\n{", "the body did not arrive"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{", "the body did not arrive"),
+        (POST.replace(b"/v2/models/m/infer", b"/invocations") + b"Content-Length: 100\r\n\r\n{", "the body did not"),
+    ],
+)
+def test_who_sends_slowly_is_told_and_let_go(session, first, message):
+    with running({"m": session}, limits=SLOW) as url:
+        status, error = error_of(raw(url, first))
+        assert status == 408
+        assert message in error
+        # A byte now and then does not help.
+        status, _ = error_of(raw(url, first, b"X", b"X", b"X", pause=0.1))
+        assert status in (400, 408)
+        assert ask(url, "GET", "/ping")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "message"),
+    [
+        (POST + b"X: " + b"a" * (HEAD_BYTES + 1000), 431, "longer than 32768 bytes"),
+        (b"GET /" + b"a" * (HEAD_BYTES + 1000), 431, "longer than 32768 bytes"),
+        (POST + b"A: b\r\n" * 300 + b"Content-Length: 2\r\n\r\n{}", 400, "no valid HTTP request"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"A: b\r\n" * 300, 400, "no valid HTTP request"),
+        (POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n", 400, "no valid HTTP request"),
+        (b"\x16\x03\x01\x02\x00\x01\x00", 400, "no valid HTTP request"),
+    ],
+)
+def test_what_is_no_proper_http_is_told_in_json(session, data, status, message):
+    with running({"m": session}, limits=SLOW) as url:
+        got, error = error_of(raw(url, data))
+        assert (got, message in error) == (status, True), error
+
+
+def test_there_are_only_so_many_connections(session):
+    with running({"m": session}, limits=Limits(connections=3)) as url:
+        address = (urlsplit(url).hostname, urlsplit(url).port)
+        held = [socket.create_connection(address, timeout=20) for _ in range(3)]
+        for one in held:
+            one.sendall(b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert one.recv(15) == b"HTTP/1.1 200 OK"
+        with socket.create_connection(address, timeout=20) as late:
+            status, error = error_of(late.recv(65536) + late.recv(65536))
+        assert status == 503
+        assert "3 connections are open" in error
+        for one in held:
+            one.close()
+        for _ in range(100):
+            time.sleep(0.02)
+            try:
+                if ask(url, "GET", "/ping")[0] == 200:
+                    return
+            except OSError:
+                continue
+        raise AssertionError("the closed connections still count")
+
+
+def test_what_waits_is_bounded_and_the_next_is_told_to_come_again(model_file):
+    entered, leave = threading.Semaphore(0), threading.Event()
+
+    class Slow(Session):
+        def run(self, image, outputs=("prediction",)):
+            entered.release()
+            assert leave.wait(60)
+            return super().run(image, outputs)
+
+    body, length = encode_request(np.ones((4, 2, 4, 5), np.float32), ["prediction"])
+    headers = {HEADER: str(length)}
+    slow = Slow(model_file, provider="cpu", threads=1)
+    with running({"m": slow}, limits=Limits(queue_rows=8)) as url, ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(ask, url, "POST", "/v2/models/m/infer", body, headers) for _ in range(2)]
+        assert all(entered.acquire(timeout=20) for _ in waiting)
+        assert asking.counted(url, "stm_queue_rows") == 8
+        status, answer, back = ask(url, "POST", "/v2/models/m/infer", body, headers)
+        assert status == 503
+        assert back["retry-after"] == "1"
+        assert b"8 images wait" in answer
+        assert ask(url, "GET", "/v2/health/ready")[0] == 200
+        leave.set()
+        assert [one.result()[0] for one in waiting] == [200, 200]
+        assert ask(url, "POST", "/v2/models/m/infer", body, headers)[0] == 200
+        assert asking.counted(url, "stm_queue_rows") == 0
+
+
+def test_an_answer_that_takes_too_long_is_given_up(model_file):
+    leave = threading.Event()
+
+    class Slow(Session):
+        def run(self, image, outputs=("prediction",)):
+            leave.wait(60)
+            return super().run(image, outputs)
+
+    slow = Slow(model_file, provider="cpu", threads=1)
+    with running({"m": slow}, limits=Limits(request_seconds=0.3)) as url:
+        status, answer, headers = ask(url, "POST", "/v2/models/m/infer", BODY, {HEADER: str(LENGTH)})
+        assert status == 503
+        assert "retry-after" in headers
+        assert b"more than 0.3 s" in answer
+        leave.set()
+        for _ in range(100):
+            if ask(url, "POST", "/v2/models/m/infer", BODY, {HEADER: str(LENGTH)})[0] == 200:
+                return
+        raise AssertionError("it did not recover")
+
+
+def test_bodies_together_are_bounded(session):
+    with running({"m": session}, limits=Limits(total_bytes=2**21, body_bytes=2**21, json_bytes=1000)) as url:
+        address = (urlsplit(url).hostname, urlsplit(url).port)
+        with socket.create_connection(address, timeout=20) as held:
+            held.sendall(POST + b"Content-Length: 2000000\r\n\r\n" + b"x" * 1_900_000)
+            for _ in range(200):
+                if asking.counted(url, "stm_body_bytes") > 1_800_000:
+                    break
+                time.sleep(0.02)
+            status, answer, _ = ask(url, "POST", "/invocations", b"x" * 400_000)
+            assert status == 503
+            assert b"bodies of all requests together" in answer
+        for _ in range(200):
+            if asking.counted(url, "stm_body_bytes") == 0:
+                break
+            time.sleep(0.02)
+        status, answer, _ = ask(url, "POST", "/invocations", b'{"inputs": [' + b" " * 2000 + b"]}")
+        assert status == 413
+        assert b"JSON is larger than 1000 bytes" in answer
+
+
+def test_a_clients_words_do_not_write_the_log(model_file, capfd):
+    class Broken(Session):
+        def run(self, image, outputs=("prediction",)):
+            raise RuntimeError("first line\nERROR forged line \x1b[31m")
+
+    from deploy.serving.logs import log_to_stderr
+
+    log_to_stderr()
+    with running({"m": Broken(model_file, provider="cpu", threads=1)}) as url:
+        assert ask(url, "POST", "/v2/models/m/infer", BODY, {HEADER: str(LENGTH)})[0] == 500
+    said = capfd.readouterr().err
+    assert "\nERROR forged" not in said
+    assert "\x1b" not in said
+
+
+def test_the_server_needs_no_right_to_write_where_its_models_are(model_file, tmp_path):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "m.onnx").write_bytes(model_file.read_bytes())
+    folder.chmod(0o555)
+    (folder / "m.onnx").chmod(0o444)
+    try:
+        with running({"m": Session(folder / "m.onnx", provider="cpu", threads=1)}) as url:
+            assert ask(url, "POST", "/v2/models/m/infer", BODY, {HEADER: str(LENGTH)})[0] == 200
+        assert [path.name for path in folder.iterdir()] == ["m.onnx"]
+    finally:
+        folder.chmod(0o755)
+
+
+def test_options_reach_the_server(model_file, tmp_path):
+    """``--max-rows``, ``--max-body-mb``, ``--rate`` and ``--allow-host``, in a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deploy.serving.cli", f"m={model_file}", "--port", "0", "--provider", "cpu",
+         "--max-rows", "2", "--max-body-mb", "0.01", "--rate", "100", "--allow-host", "stm.example"],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        url = next(line for line in process.stderr if line.startswith("ready:")).split()[1]
+        body, length = encode_request(np.ones((3, 2, 4, 5), np.float32), ["prediction"])
+        assert b"at most 2" in ask(url, "POST", "/v2/models/m/infer", body, {HEADER: str(length)})[1]
+        assert ask(url, "POST", "/v2/models/m/infer", b"x" * 20_000)[0] == 413
+        assert ask(url, "GET", "/v2", headers={"Host": "stm.example"})[0] == 200
+        assert ask(url, "GET", "/v2", headers={"Host": "other.example"})[0] == 403
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert main([str(model_file), "--max-body-mb", "0"]) == 2

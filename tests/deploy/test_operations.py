@@ -1,0 +1,247 @@
+"""What whoever runs a server needs: metrics, a description, several processes, an end without losses."""
+
+import contextlib
+import importlib
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from deploy.serving.metrics import Metrics
+from deploy.serving.openapi import describe
+from deploy.serving.protocol import HEADER, decode_response, encode_request
+from deploy.serving.server import running
+from deploy.serving.session import Session
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+asking = importlib.import_module("http_asking")
+versions = importlib.import_module("serving_versions")
+ask, counted = asking.ask, asking.counted
+
+SAMPLE = re.compile(r'([a-z_]+)(\{([a-z0-9]+="[^"\\\n]*",?)+\})? -?[0-9.e+-]+|[a-z_]+(\{.*\})? \+?Inf')
+
+
+@pytest.fixture(scope="module")
+def url(model_file):
+    session = Session(model_file, provider="cpu", threads=1)
+    with running({"m": session, "n": session}) as url:
+        yield url
+
+
+def test_metrics_count_what_was_asked(url, toy):
+    before = {s: counted(url, "stm_requests_total", route="infer", status=s) for s in ("200", "400")}
+    rows = counted(url, "stm_rows_total", model="n")
+    body, length = encode_request(toy.images(3), ["prediction"])
+    for _ in range(20):
+        assert ask(url, "POST", "/v2/models/n/infer", body, {HEADER: str(length)})[0] == 200
+    for _ in range(4):
+        assert ask(url, "POST", "/v2/models/n/infer", b"{")[0] == 400
+    ask(url, "GET", "/nowhere")
+    assert counted(url, "stm_requests_total", route="infer", status="200") == before["200"] + 20
+    assert counted(url, "stm_requests_total", route="infer", status="400") == before["400"] + 4
+    assert counted(url, "stm_requests_total", route="other", status="404") >= 1
+    assert counted(url, "stm_rows_total", model="n") == rows + 60
+    assert counted(url, "stm_request_seconds_count", route="infer") >= 24
+    assert counted(url, "stm_request_seconds_bucket", route="infer", le="+Inf") == counted(
+        url, "stm_request_seconds_count", route="infer"
+    )
+    assert counted(url, "process_resident_memory_bytes") == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
+    assert counted(url, "process_cpu_seconds_total") > 0
+    assert counted(url, "stm_workers") == 1
+
+
+def test_metrics_are_the_text_that_prometheus_reads(url):
+    status, text, headers = ask(url, "GET", "/metrics")
+    assert status == 200
+    assert headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    kinds, seen = {}, set()
+    for line in text.decode().splitlines():
+        if line.startswith("# TYPE"):
+            _, _, name, kind = line.split()
+            assert name not in kinds
+            kinds[name] = kind
+        elif not line.startswith("#"):
+            assert SAMPLE.fullmatch(line), line
+            assert line not in seen
+            seen.add(line)
+            name = re.match("[a-z_]+", line)[0]
+            assert name in kinds or re.sub("_(bucket|sum|count)$", "", name) in kinds, line
+    assert "stm_model_info" in kinds
+    assert 'sha256="' in text.decode()
+
+
+def test_the_histogram_is_of_what_was_put_in():
+    metrics = Metrics(["a"])
+    for seconds in (0.0001, 0.0005, 0.3, 99.0):
+        metrics.request("infer", 200, seconds)
+    metrics.request("explain", 418, 0.1)
+    text = metrics.text()
+    found = dict(re.findall(r'stm_request_seconds_bucket\{route="infer",le="([^"]+)"\} (\S+)', text))
+    assert {le: float(found[le]) for le in ("0.0005", "0.25", "0.5", "10.0", "+Inf")} == {
+        "0.0005": 2, "0.25": 2, "0.5": 3, "10.0": 3, "+Inf": 4
+    }  # fmt: skip
+    assert 'stm_request_seconds_sum{route="infer"} 99.3' in text
+    assert 'stm_requests_total{route="explain",status="other"} 1' in text
+
+
+def test_workers_count_in_one_place():
+    cells = np.zeros((2, Metrics.width(["a"])))
+    one, two = Metrics(["a"], cells, 0), Metrics(["a"], cells, 1)
+    one.rows("a", 3)
+    two.rows("a", 4)
+    assert one.count("rows", "a") == two.count("rows", "a") == 7
+    assert one.processes() == [os.getpid()] * 2
+
+
+def test_the_description_names_every_route(url):
+    about = json.loads(ask(url, "GET", "/openapi.json")[1])
+    assert about["openapi"] == "3.1.0"
+    described = set()
+    for path, operations in about["paths"].items():
+        for method in {"get", "post"} & operations.keys():
+            described.add((method.upper(), path))
+            assert {"200", "400", "403", "405", "500"} <= operations[method]["responses"].keys()
+    for endpoint in json.loads(ask(url, "GET", "/v2/models")[1])["endpoints"]:
+        method, path = endpoint.split()
+        if path in ("/",) or path.endswith("/ask"):
+            continue  # the page's
+        assert (method, re.sub("/models/[mn](?=/|$)", "/models/{model}", path)) in described, endpoint
+    names = about["paths"]["/v2/models/{model}"]["parameters"][0]["schema"]["enum"]
+    assert names == ["m", "n"]
+    assert "security" not in about
+    guarded = describe(["m"], "1", True)
+    assert guarded["security"] == [{"token": []}]
+    assert guarded["paths"]["/ping"]["get"]["security"] == []
+
+
+def test_version_and_server_metadata(url):
+    version = json.loads(ask(url, "GET", "/version")[1])
+    assert version["name"] == "stm-lab"
+    server = json.loads(ask(url, "GET", "/v2")[1])
+    assert server["version"] == version["version"]
+    assert server["models"] == ["m", "n"]
+
+
+@pytest.fixture(scope="module")
+def crew(tmp_path_factory):
+    """Two workers that follow an alias: the process, its address, folder, and version 1's arithmetic."""
+    folder = tmp_path_factory.mktemp("crew")
+    toy = versions.write_good(folder, 1)
+    versions.point(folder, 1)
+    with versions.serving(folder, "--workers", "2", "--poll-seconds", "0.1") as (process, url, log):
+        yield process, url, folder, toy, log
+    assert process.returncode == 0
+    assert "Traceback" not in log.read_text()
+
+
+def _infer(url, images):
+    body, length = encode_request(images, ["prediction"])
+    status, answer, headers = ask(url, "POST", "/v2/models/toy/infer", body, {HEADER: str(length)})
+    assert status == 200, answer
+    return decode_response(answer, headers[HEADER])
+
+
+def _soon(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def _workers(process):
+    found = []
+    for one in psutil.Process(process.pid).children():
+        with contextlib.suppress(psutil.Error):  # one that ends meanwhile
+            found += [one] if "spawn_main" in " ".join(one.cmdline()) else []
+    return found
+
+
+def test_workers_share_a_port_and_their_counters(crew):
+    _, url, _, toy, _ = crew
+    images = toy.images(2)
+    before = counted(url, "stm_rows_total", model="toy")
+
+    def one(seed):
+        got, _ = _infer(url, images)
+        return np.allclose(got["prediction"], toy.expected(images)["prediction"], rtol=1e-3, atol=1e-3)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(one, range(64)))
+    assert counted(url, "stm_rows_total", model="toy") == before + 128
+    assert counted(url, "stm_workers") == 2
+
+
+def test_all_workers_take_a_new_version_or_none_does(crew):
+    _, url, folder, _, _ = crew
+    two = versions.write_good(folder, 2)
+    images = two.images(2)
+    versions.point(folder, 2)
+    _soon(lambda: counted(url, "stm_swaps_total", model="toy") == 2)
+    for _ in range(12):
+        got, head = _infer(url, images)
+        assert head["model_version"] == "2"
+        np.testing.assert_allclose(got["prediction"], two.expected(images)["prediction"], rtol=1e-3, atol=1e-3)
+    versions.write_bad(folder, 3, "damaged")
+    versions.point(folder, 3)
+    _soon(lambda: counted(url, "stm_refused_total", model="toy") == 2)
+    assert {_infer(url, images)[1]["model_version"] for _ in range(12)} == {"2"}
+    assert json.loads(ask(url, "GET", "/v2/models/toy/ready")[1])["refused"]["version"] == "3"
+    versions.point(folder, 2)
+
+
+def test_a_worker_that_dies_is_replaced_with_the_version_that_is_served(crew):
+    process, url, _, toy, log = crew
+    images = toy.images(1)
+    served = _infer(url, images)[1]["model_version"]
+    _soon(lambda: len(_workers(process)) == 2)
+    time.sleep(5.5)  # it is not replaced twice in five seconds
+    victim = _workers(process)[0]
+    victim.kill()
+    _soon(lambda: len(alive := _workers(process)) == 2 and victim.pid not in {one.pid for one in alive})
+    assert "another one takes its place" in log.read_text()
+    # While it starts, the other one answers; and so it does afterwards.
+    for _ in range(30):
+        assert _infer(url, images)[1]["model_version"] == served
+        time.sleep(0.02)
+
+
+def test_workers_answer_what_they_began_before_they_end(tmp_path):
+    toy = versions.write_good(tmp_path, 1)
+    versions.point(tmp_path, 1)
+    stop, answers, broken = threading.Event(), [], []
+    images = toy.images(256)
+    body, length = encode_request(images, ["prediction", "gradient"])
+    with versions.serving(tmp_path, "--workers", "2") as (process, url, _):
+
+        def client(_):
+            while not stop.is_set():
+                try:
+                    status, answer, headers = ask(url, "POST", "/v2/models/toy/infer", body, {HEADER: str(length)})
+                except ConnectionRefusedError:
+                    return  # it has gone
+                except OSError as error:
+                    broken.append(error)  # accepted by nobody, or half an answer
+                    return
+                got, _ = decode_response(answer, headers[HEADER])
+                answers.append(status == 200 and len(got["gradient"]) == 256)
+
+        with ThreadPoolExecutor(4) as pool:
+            clients = [pool.submit(client, n) for n in range(4)]
+            _soon(lambda: len(answers) > 20)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(40) == 0
+            stop.set()
+            for one in clients:
+                one.result(30)
+    assert all(answers)
+    # A connection that nobody had accepted when the port was closed may be reset; an answer under way may not.
+    assert not [error for error in broken if "IncompleteRead" in repr(error)]

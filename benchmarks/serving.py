@@ -72,7 +72,7 @@ class Bench:
         """Ask about every image, compare with ``expected``, and write what the load generator sends and expects."""
         folder = Path(tempfile.mkdtemp(prefix=f"{name}_", dir=self.folder))
         for row, image in enumerate(images):
-            request, answer, values = _peers.ask(port, dialect, image[None], 120)
+            request, answer, values = _peers.ask(port, dialect, image[None], 600)
             if expected is not None:
                 error = np.abs(values.reshape(-1) - expected[row]).max() / np.abs(expected[row]).max()
                 self.wrong += int(not error <= TOLERANCE)

@@ -57,14 +57,11 @@ def test_nothing_heavy_is_there_and_imports_are_quick(host, record_property):
     code = f"import importlib.util as u; print([n for n in {MUST_NOT!r} if u.find_spec(n)])"
     assert run("venv/bin/python", "-c", code, cwd=host).strip() == "[]"
     size = sum(path.lstat().st_size for path in (host / "venv").rglob("*") if path.is_file())
-    said = subprocess.run(
-        ["venv/bin/python", "-X", "importtime", "-c", "import deploy.serving.server"], cwd=host, capture_output=True,
-        text=True, check=True,
-    ).stderr  # fmt: skip
-    seconds = int(re.findall(r"\|\s*(\d+) \| deploy\.serving\.server", said)[0]) / 1e6
+    timed = "import time, deploy.serving.server; print(time.process_time())"
+    seconds = min(float(run("venv/bin/python", "-c", timed, cwd=host)) for _ in range(3))
     record_property("bytes", size)
     record_property("import_seconds", seconds)
-    print(f"serving extra: {size / 1e9:.2f} GB, imported in {seconds:.2f} s")
+    print(f"serving extra: {size / 1e9:.2f} GB, imported in {seconds:.2f} s of processor time")
     assert size < MOST_BYTES
 
 

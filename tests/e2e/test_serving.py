@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -26,7 +25,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "serving.md"
 @pytest.fixture(scope="module")
 def url(demo, clean):
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines", "serve", demo.model, "--port", "0", "--poll-seconds", "0.3"],
+        [sys.executable, "-m", "pipelines", "serve", demo.model, "--port", "0"],
         cwd=demo.folder, env=clean, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     said = []
@@ -117,24 +116,3 @@ def test_the_examples_of_the_documents_run_in_their_order(url, demo, clean, imag
     sizes = [output["parameters"]["binary_data_size"] for output in head["outputs"]]
     got, _ = decode_response(body, str(len(body) - sum(sizes)))
     np.testing.assert_allclose(got["prediction"], want, rtol=1e-4)
-
-
-def test_the_server_follows_the_alias(url, demo, monkeypatch):
-    """The last test of this file: it registers the champion's model again and moves the alias to it."""
-    from tracking import models
-    from tracking.store import connect
-
-    monkeypatch.chdir(demo.folder)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    store = connect()
-    champion = models.champion(store, "stm-hubbard")
-    assert get(f"{url}/v2/models/stm-hubbard")[1]["versions"] == [str(champion.version)]
-    number = models.register(store, "stm-hubbard", champion.run_id)
-    models.set_alias(store, "stm-hubbard", "champion", number)
-    try:
-        end = time.monotonic() + 60
-        while get(f"{url}/v2/models/stm-hubbard")[1]["versions"] != [str(number)]:
-            assert time.monotonic() < end
-            time.sleep(0.2)
-    finally:
-        models.set_alias(store, "stm-hubbard", "champion", champion.version)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import _project  # noqa: F401
 import numpy as np
 
 __all__ = ["Measured", "measure", "start"]

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import _project  # noqa: F401
+
 __all__ = ["arguments", "machine", "paired", "report"]
 
 

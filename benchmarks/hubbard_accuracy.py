@@ -28,6 +28,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import _project  # noqa: F401
 import numpy as np
 
 from pipelines import settings

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import _project  # noqa: F401
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,12 +1,12 @@
 """Our server against onnxruntime alone and against other people's: CPU milliseconds per request, requests per second.
 
 All serve one ONNX file (network ``conv`` on images averaged over 4 x 4 pixels, the prediction alone), with one thread
-and one worker, and are asked about the same eight images by the same load generator, whose CPU time is not counted. Ours
-is asked with binary tensors and with JSON; MLflow, BentoML and LitServe in their usual JSON; bare FastAPI with the image's
-bytes. Each answer is compared, with the session's own beforehand and byte by byte under load. ``bentoml``, ``litserve``
-and ``fastapi`` live in environments that are made from ``benchmarks/peers``; one that cannot be had is said to be
-missing. A ratio is of CPU time per request at eight connections, the median over rounds; ``grad_cam_rate`` is the
-share of the plain rate that is left with an explanation in every answer, at eight connections too.
+and one worker, and are asked about the same eight images by the same load generator, whose CPU time is not counted.
+Ours is asked with binary tensors and with JSON; MLflow, BentoML and LitServe in their usual JSON; bare FastAPI with the
+image's bytes. Each answer is compared, with the session's own beforehand and byte by byte under load. ``bentoml``,
+``litserve`` and ``fastapi`` live in environments that are made from ``benchmarks/peers`` (with uv, or pip); one that
+cannot be had is said to be missing. A ratio is of CPU time per request at eight connections, the median over rounds;
+``grad_cam_rate`` is the share of the plain rate that is left with Grad-CAM in every answer, at eight connections too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 import _peers
 import numpy as np
 from _peers import DIALECTS, Dialect, Missing
-from _served import write_models
+from _served import METHOD, write_models
 from _timing import arguments, report
 from numpy.typing import NDArray
 
@@ -182,13 +182,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         bench = Bench(Path(temporary), quick=options.quick)
         for side in bench.sides:
-            plain, full, method = write_models(bench.folder, side)
+            plain, full = write_models(bench.folder, side)
             found = measure(bench, side, plain)
             ratios |= {f"{name}_{side}": value for name, value in found.pop("ratios").items()}
             if side == 64:
                 images = np.random.default_rng(1).random((IMAGES, 1, side, side), np.float32)
-                explained = bench.explained(full, images, method)
-                ratios[f"{method}_rate_{side}"] = explained["ratio"]
+                explained = bench.explained(full, images, METHOD)
+                ratios[f"{METHOD}_rate_{side}"] = explained["ratio"]
                 found["explained"] = explained
             eight = found["ours_binary"]["8"]
             found["p99_over_p50"] = eight["p99_ms"] / eight["p50_ms"]

@@ -25,7 +25,7 @@ COMMANDS = {
     "train": "train one network on a data set",
     "tune": "search training parameters with Optuna",
     "evaluate": "score a model on a data set",
-    "explain": "show what a prediction depends on",
+    "explain": "show what a prediction depends on, and judge the maps",
     "export": "turn a run's model into one ONNX file and register it",
     "promote": "make a run's model the champion, if it earns it",
     "lineage": "tell where a model comes from, or what was made from data",

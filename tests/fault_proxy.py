@@ -27,6 +27,8 @@ class FaultProxy:
         ``late`` (answered after ``delay`` s).
     """
 
+    authorised = None  # header that every request must have
+
     def __init__(self, upstream, choose, delay=0.5):
         self.choose, self.delay, self.counts = choose, delay, Counter()
         place, proxy = urlsplit(upstream), self
@@ -45,6 +47,8 @@ class FaultProxy:
                     body = self._chunks()
                 else:
                     body = self.rfile.read(length // 2 if fault == "reset upload" else length)
+                if proxy.authorised not in (None, self.headers.get("Authorization")):
+                    return self._answer(401, b"You are not authenticated.", "text/plain")
                 if fault == "refuse":
                     return self._answer(500, b'{"error_code": "INTERNAL_ERROR", "message": "refused on purpose"}')
                 if fault == "late":

@@ -20,7 +20,7 @@ _DEFAULTS = {
 for _name, _value in _DEFAULTS.items():
     os.environ.setdefault(_name, _value)
 os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-for _name in ("alembic", "mlflow.utils.environment"):
+for _name in ("alembic", "mlflow.utils.environment", "urllib3.connectionpool"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 import mlflow.onnx as onnx_flavour

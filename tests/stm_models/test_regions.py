@@ -20,8 +20,9 @@ def test_hubbard_regions_hold_the_peaks_and_nothing_twice(strain):
     moire, graphene = task.marks({}, row).values()
 
     def pixels(points):
-        step = 2 * np.array([SPEC["kx_max"], SPEC["ky_max"]]) / 128
-        x, y = np.round((points + [SPEC["kx_max"], SPEC["ky_max"]]) / step).astype(int).T
+        limits = np.array([SPEC["kx_max"], SPEC["ky_max"]])
+        step = 2 * limits / 128
+        x, y = np.round((points + limits) / step).astype(int).T
         inside = (x >= 0) & (x < 129) & (y >= 0) & (y < 129)
         return y[inside], x[inside]
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +17,8 @@ from onnx import TensorProto, helper
 from tracking.store import Store, connect
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+mlflow_server = importlib.import_module("mlflow_server")
 
 
 @pytest.fixture(autouse=True)
@@ -37,31 +36,11 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="session")
 def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-    command += ["--backend-store-uri", "sqlite:///mlflow.db"]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "OMP_NUM_THREADS": "1"}
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
-        try:
-            yield connect(_ready(f"http://127.0.0.1:{port}", server, folder / "log"))
-        finally:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
+    server = mlflow_server.Server(tmp_path_factory.mktemp("server"))
+    try:
+        yield connect(server.start().uri)
+    finally:
+        server.kill()
 
 
 @pytest.fixture(scope="session", params=["local", "remote"])
@@ -115,14 +94,3 @@ def start_script() -> Iterator[object]:
     for process in started:
         process.kill()
         process.communicate()
-
-
-def _ready(uri: str, server: subprocess.Popen[bytes], log: Path) -> str:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{uri}/health", timeout=1):
-                return uri
-        except OSError:
-            time.sleep(0.2)
-    raise RuntimeError(f"the server did not start: {log.read_text()[-2000:]}")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.metadata
 import re
 
 import pytest
@@ -166,3 +167,18 @@ def test_only_listed_pictures_are_served(page, filled, name):
     else:
         assert answer.status_code == 404
     assert b"secret" not in answer.content
+
+
+def test_it_can_be_a_part_of_mlflows_server(filled, monkeypatch):
+    monkeypatch.setenv("_MLFLOW_SERVER_FILE_STORE", filled[0].uri)
+    (entry,) = importlib.metadata.entry_points(group="mlflow.app", name="stm-compare")
+    server = TestClient(entry.load()(), base_url="http://127.0.0.1:5000")
+    text = server.get("/compare/").text
+    assert 'href="/compare/style.css"' in text
+    assert 'action="/compare/compare"' in text
+    assert server.get("/compare/live.js").headers["content-type"].startswith("text/javascript")
+    assert server.get(f"/compare/runs/{filled[1]['best']}").status_code == 200
+    assert server.get(f"/compare/compare?runs={filled[1]['best']}").status_code == 200
+    assert server.get("/compare/nowhere").status_code == 404
+    assert server.get("/health").text == "OK"
+    assert server.get("/compare/", headers={"Host": "evil.example"}).status_code == 403

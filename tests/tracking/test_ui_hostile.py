@@ -100,7 +100,8 @@ def panels(path, name, seed):
         images=rng.normal(size=(2, 1, 4, 4)).astype(np.float32) * 1e30, targets=np.array([[np.nan], [1e308]]),
         target_names=np.array([name]), digest=np.array(name),
         **{
-            f"array:{name[:30].replace('/', '_')}": np.full((2, 4, 4), np.inf), "array:prediction": np.full((2, 1), np.nan),
+            f"array:{name[:30].replace('/', '_')}": np.full((2, 4, 4), np.inf),
+            "array:prediction": np.full((2, 1), np.nan),
             "array:positions.true": np.full((2, 3, 2), 1e300), "array:gradient": np.zeros((2, 1, 4, 4)),
         },
     )  # fmt: skip

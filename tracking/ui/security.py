@@ -78,7 +78,7 @@ class Guard:
         if given is not None and self._right(given.encode(errors="replace")):
             # Gone from the address bar and from what is copied from it.
             rest = urlencode([(key, value) for key, value in request.query_params.multi_items() if key != "token"])
-            answer = RedirectResponse(request.url.path + (f"?{rest}" if rest else ""), 303)
+            answer = RedirectResponse(f"/{request.url.path.lstrip('/')}" + (f"?{rest}" if rest else ""), 303)
             answer.set_cookie(_COOKIE, self.cookie, httponly=True, samesite="strict", path="/")
             return answer
         bearer = headers.get("authorization", "").removeprefix("Bearer ")

@@ -27,7 +27,7 @@ __all__ = ["OPEN", "page_routes"]
 
 OPEN = tuple(PATHS)
 """Paths that hold nothing of the models and need no token: a browser cannot send one with an address."""
-_AT_ONCE = 4
+_AT_ONCE = 2  # each may take what `FileReader` allows; the recipes give a process 6 GiB
 _Result = TypeVar("_Result")
 
 

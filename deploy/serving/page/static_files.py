@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 
 from starlette.requests import Request
@@ -36,7 +37,7 @@ def static_routes() -> list[Route]:
     return [Route(path, _sender((folder / name).read_bytes(), name.rpartition(".")[2])) for path, name in PATHS.items()]
 
 
-def _sender(content: bytes, kind: str):  # type: ignore[no-untyped-def]
+def _sender(content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:
     async def send(request: Request) -> Response:
         return Response(content, media_type=_TYPES[kind], headers=_HEADERS)
 

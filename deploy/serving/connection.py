@@ -185,6 +185,9 @@ class _Connection(HttpToolsProtocol):
                 return
             self.cycle.disconnected = True  # the application has nobody to answer any more
             self.cycle.message_event.set()
+        counters = getattr(self.app, "metrics", None)
+        if counters is not None:
+            counters.request("other", status, 0.0)
         body = dump_json({"error": message})
         lines = [STATUS_LINE[status], b"content-type: application/json\r\n", b"content-length: %d\r\n" % len(body)]
         lines += [b"%s: %s\r\n" % pair for pair in (*PAGE_HEADERS, *more, (b"connection", b"close"))]

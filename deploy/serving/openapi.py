@@ -65,6 +65,7 @@ def describe(models: Sequence[str], version: str, needs_token: bool) -> dict[str
             ("/explain", "post", _post("Compute, explain, and say it in words.", "Request", "Answer", missing=True)),
         ):
             paths[prefix + path] = {"parameters": parameters, method: operation}
+    paths["/v2/models/{model}/ask"] = {"parameters": [name], "post": _ask()}
     description: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -118,6 +119,32 @@ def _post(summary: str, request: str, answer: str, *, missing: bool = False, bin
     return _with_errors(operation, (*((404,) if missing else ()), *_BODY_STATUSES), False)
 
 
+def _ask() -> dict[str, Any]:
+    kinds = {
+        "suffix": "Kind of file, e.g. .npy.",
+        "size_nm": "HEIGHTxWIDTH in nm.",
+        "key": "Name of the array.",
+        "bias": "In V.",
+        "channel": "Signal of the file.",
+        "explain": "Explanation to compute too.",
+        "place": "Position that it explains.",
+    }
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/FileAnswer"}}}
+    operation: dict[str, Any] = {
+        "summary": "Answer about a file that stm predict reads.",
+        "parameters": [
+            {"name": key, "in": "query", "required": key == "suffix", "description": text, "schema": _TEXT}
+            for key, text in kinds.items()
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        },
+        "responses": {"200": {"description": "The answer.", "content": content}},
+    }
+    return _with_errors(operation, (404, *_BODY_STATUSES), False)
+
+
 def _with_errors(operation: dict[str, Any], statuses: Sequence[int], free: bool) -> dict[str, Any]:
     if free:
         operation["security"] = []
@@ -151,7 +178,10 @@ def _schemas() -> dict[str, Any]:
     result = _object(["name", "datatype", "shape"], **tensor, data=nested, parameters={"type": "object"})
     rows = {"type": "array", "items": {"type": "array"}}
     return {
-        "Error": _object(["error"], error=_TEXT),
+        "Error": _object(["error"], error=_TEXT, fields=_NAMES),
+        "FileAnswer": _object(
+            ["model_name", "answer", "words"], model_name=_TEXT, answer={"type": "object"}, words=_TEXT
+        ),
         "Version": _object(["name", "version"], name=_TEXT, version=_TEXT),
         "Description": _object(["openapi", "paths"], openapi=_TEXT, paths={"type": "object"}),
         "Live": _object(["live"], live=_FLAG),

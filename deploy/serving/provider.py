@@ -58,8 +58,6 @@ class Runtime:
         settings.log_severity_level = _FATAL
         # Set outright: on a shared node onnxruntime's own choice is every core of the machine.
         settings.intra_op_num_threads = self.threads or cores()
-        # Threads that wait for the next run must not keep a core busy meanwhile.
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return settings
 
 

@@ -103,7 +103,7 @@ def test_a_long_run_is_not_made_on_the_event_loop(model_file):
 @pytest.mark.parametrize("rows", [1, 2, 3])
 def test_batches_give_everybody_their_own_rows(session, toy, rows):
     """Eight clients at once, up to twelve images together: every answer is that of its own images."""
-    with running({"m": session}, schedule=Schedule(batch_rows=12, batch_seconds=0.05)) as url:
+    with running({"m": session}, schedule=Schedule(batch_rows=12, batch_seconds=0.2)) as url:
 
         def one(seed):
             client = Client(url)
@@ -124,7 +124,7 @@ def test_batches_give_everybody_their_own_rows(session, toy, rows):
 
 def test_one_bad_image_in_a_batch_harms_nobody_else(session, toy):
     huge = np.full((1, 2, 4, 5), 1e30, np.float32)  # whose prediction overflows
-    with running({"m": session}, schedule=Schedule(batch_rows=64, batch_seconds=0.2)) as url:
+    with running({"m": session}, schedule=Schedule(batch_rows=64, batch_seconds=0.5)) as url:
 
         def one(seed):
             images = huge if seed == 3 else toy.images(1, seed)

@@ -154,15 +154,15 @@ def test_a_bucket_holds_so_many_and_fills_so_fast():
 
 
 def test_a_client_that_asks_too_fast_is_told_when_to_come_again(session):
-    with running({"m": session}, limits=Limits(rate=0.2, burst=12)) as url:
+    with running({"m": session}, limits=Limits(rate=0.01, burst=12)) as url:
         statuses = []
         for _ in range(16):
             status, answer, headers = ask(url, "POST", "/v2/models/m/infer", BODY, {HEADER: str(LENGTH)})
             statuses.append(status)
         assert statuses[:12] == [200] * 12
         assert statuses[-1] == 429
-        assert 1 <= int(headers["retry-after"]) <= 5
-        assert b"0.2 requests per second" in answer
+        assert 1 <= int(headers["retry-after"]) <= 100
+        assert b"0.01 requests per second" in answer
         assert ask(url, "GET", "/v2/health/ready")[0] == 200
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,10 @@ import tritonclient.http as triton
 import xarray
 
 from deploy.client import Client
+from deploy.serving.protocol import decode_response
 from deploy.serving.session import Session
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "serving.md"
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +96,23 @@ def test_our_own_client(url, demo, images):
     found = client.infer(images, ("prediction", "distance"))
     np.testing.assert_allclose(found["prediction"], Session(demo.onnx).run(images)["prediction"], rtol=1e-4)
     client.close()
+
+
+def test_the_examples_of_the_documents_run_in_their_order(url, demo, clean, images):
+    blocks = re.findall(r"```(bash|python)\n(.*?)```", DOCS.read_text(), re.S)
+    assert [kind for kind, _ in blocks] == ["bash", "python", "bash"]
+    for kind, code in blocks:
+        command = ["bash", "-euo", "pipefail", "-c", code] if kind == "bash" else [sys.executable, "-c", code]
+        command[-1] = command[-1].replace("http://127.0.0.1:8080", url)
+        done = subprocess.run(command, cwd=demo.folder, env=clean, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, (code, done.stderr)
+    want = Session(demo.onnx, provider="cpu").run(images[:2])["prediction"]
+    answer, _ = decode_response((demo.folder / "answer.json").read_bytes(), None)
+    np.testing.assert_allclose(answer["prediction"], want, rtol=1e-4)
+    explained = json.loads((demo.folder / "explained.json").read_text())
+    assert "gradient" in {output["name"] for output in explained["outputs"]}
+    body = (demo.folder / "answer.bin").read_bytes()
+    head = json.JSONDecoder().raw_decode(body[:4096].decode("latin-1"))[0]
+    sizes = [output["parameters"]["binary_data_size"] for output in head["outputs"]]
+    got, _ = decode_response(body, str(len(body) - sum(sizes)))
+    np.testing.assert_allclose(got["prediction"], want, rtol=1e-4)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from stm_models.data import panel
 from stm_models.data.dataset import Samples
 from stm_models.errors import InputError
 from stm_models.tasks.base import Task
-from stm_models.tasks.perturbation import CLEAN, Perturbation, find
+from stm_models.tasks.perturbation import CLEAN, Perturbation, find, scaled
 from stm_models.tasks.registry import get
 from stm_models.training.perturbations import digest, perturbed
 from tracking import datasets, runs
@@ -48,6 +49,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--perturbation", metavar="NAME[,NAME]", help="also score the task's perturbation sets of these names, or all"
     )
+    parser.add_argument(
+        "--strength", metavar="X[,X]", help="of these sets also such that are X times as strong, as NAME:X"
+    )
     parser.add_argument("--perturbation-seed", type=int, default=0, metavar="N", help="decides their random numbers")
 
 
@@ -58,7 +62,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     onnx = local_file(args.model)
     store = recording()
     if args.reference is not None:
-        if args.perturbation is not None:
+        if args.perturbation is not None or args.strength is not None:
             raise InputError("--perturbation is for data sets: leave it or --reference out")
         return evaluate_measured(
             store, onnx, args.data, args.reference, args.size_nm, channel=args.channel, bias=args.reference_bias
@@ -67,11 +71,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         if (value := getattr(args, option)) is not None:
             name = option.replace("_", "-")
             raise InputError(f"--{name} is {value}: it is for a measured file with --reference, leave it out")
-    return evaluate(store, onnx, args.data, args.perturbation, args.perturbation_seed)
+    return evaluate(store, onnx, args.data, args.perturbation, args.perturbation_seed, _strengths(args.strength))
 
 
 def evaluate(
-    store: Store, onnx: Path, data: str | Path, perturbation: str | None = None, seed: int = 0
+    store: Store,
+    onnx: Path,
+    data: str | Path,
+    perturbation: str | None = None,
+    seed: int = 0,
+    strengths: Sequence[float] = (),
 ) -> dict[str, Any]:
     """Score the file ``onnx`` on every converged sample of ``data``, recorded as a run of its own.
 
@@ -81,6 +90,8 @@ def evaluate(
         Names of perturbation sets, separated by commas, or ``all``: scores on these images too, as ``mild.mae``.
     seed : int
         Of the perturbations; the same seed gives the same images.
+    strengths : sequence of float
+        Scores on the sets that distort the image so many times as strongly, too, as ``mild:2.mae``.
 
     Raises
     ------
@@ -92,7 +103,7 @@ def evaluate(
     about = session.metadata
     samples = load_fitting(data, about)
     task = get(about.task)
-    chosen_sets = _sets(task, perturbation)
+    chosen_sets = _sets(task, perturbation, strengths)
     scores, prediction = _scores(session, samples)
     further = task.examine(
         lambda images: predict_all(session, images)["prediction"], prediction, samples, about.calibration
@@ -121,7 +132,10 @@ def evaluate(
              "perturbation": [one.name for one in chosen_sets], "perturbation_seed": seed}
         )  # fmt: skip
         for one in chosen_sets:
-            record.json({**one.record(), "seed": seed, "digest": digests[one.name]}, f"perturbations/{one.name}.json")
+            record.json(
+                {**one.record(), "seed": seed, "digest": digests[one.name]},
+                f"perturbations/{one.name.replace(':', '_')}.json",
+            )
         record.tags({f"perturbation.{name}.digest": value for name, value in digests.items()})
         record.environment()
         record.tags({"trained_on_this_data": trained_on})
@@ -140,12 +154,26 @@ def evaluate(
     }  # fmt: skip
 
 
-def _sets(task: Task, names: str | None) -> list[Perturbation]:
+def _sets(task: Task, names: str | None, strengths: Sequence[float]) -> list[Perturbation]:
     if names is None:
+        if strengths:
+            raise InputError("--strength is of perturbation sets: choose some with --perturbation")
         return []
     if names == "all":
-        return [one for one in task.perturbations() if one.judged]
-    return [find(task.perturbations(), name.strip()) for name in dict.fromkeys(names.split(","))]
+        chosen = [one for one in task.perturbations() if one.judged]
+    else:
+        chosen = [find(task.perturbations(), name.strip()) for name in dict.fromkeys(names.split(","))]
+    able = [one for one in chosen if one.steps and one.remake is None]
+    if strengths and not able:
+        raise InputError(f"none of the perturbation sets {names} distorts the image itself: leave --strength out")
+    return chosen + [scaled(one, strength) for one in able for strength in strengths if strength != 1]
+
+
+def _strengths(text: str | None) -> list[float]:
+    try:
+        return [float(one) for one in dict.fromkeys((text or "").split(",")) if one]
+    except ValueError as error:
+        raise InputError(f"--strength is {text}: expected numbers with commas between, e.g. 0.5,2") from error
 
 
 def _scores(session: Session, samples: Samples) -> tuple[dict[str, float], NDArray[Any]]:

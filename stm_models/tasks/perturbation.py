@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stm_models.errors import unknown
+from stm_models.errors import InputError, unknown
 
-__all__ = ["CLEAN", "KINDS", "Perturbation", "Remake", "Step", "find"]
+__all__ = ["CLEAN", "KINDS", "Perturbation", "Remake", "Step", "find", "scaled"]
 
 Array = NDArray[Any]
 
@@ -26,6 +26,9 @@ KINDS: dict[str, tuple[str, ...]] = {
     "tip_blur": ("sigma", "ratio"),
 }
 """The distortions of an image, and the quantities that each draws."""
+
+
+_NOTHING = {"gain": 1.0, "ratio": 1.0}  # what changes nothing, where that is not 0
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,35 @@ class Perturbation:
         steps = [{"kind": s.kind, "probability": s.probability, **{k: list(v) for k, v in s.ranges.items()}}
                  for s in self.steps]  # fmt: skip
         return {"name": self.name, "description": self.description, "steps": steps, **(self.about or {})}
+
+
+def scaled(perturbation: Perturbation, strength: float) -> Perturbation:
+    """Return a set as ``NAME:STRENGTH``, whose distortions are so many times as strong, and as frequent as before.
+
+    What is drawn is as far from doing nothing (noise 0, gain 1) as ``strength`` says.
+
+    Raises
+    ------
+    InputError
+        For a strength that is not positive, or a set that has no distortions of the image.
+    """
+    if not 0 < strength < 100:
+        raise InputError(f"the strength of a perturbation set is {strength:g}: expected a number above 0, 1 as it is")
+    if not perturbation.steps or perturbation.remake is not None:
+        raise InputError(
+            f"the perturbation set {perturbation.name!r} has no strength: give one that distorts the image itself"
+        )
+
+    def range_of(name: str, low: float, high: float) -> tuple[float, float]:
+        nothing = _NOTHING.get(name, 0.0)
+        return nothing + strength * (low - nothing), nothing + strength * (high - nothing)
+
+    steps = tuple(
+        replace(step, ranges={name: range_of(name, *ends) for name, ends in step.ranges.items()})
+        for step in perturbation.steps
+    )
+    about = {**(perturbation.about or {}), "strength": strength}
+    return replace(perturbation, name=f"{perturbation.name}:{strength:g}", steps=steps, about=about)
 
 
 CLEAN = Perturbation("clean", "the images as they were simulated")

@@ -66,7 +66,7 @@ def test_command_runs_as_written(line, command, clean, demo):
     assert ready
 
 
-@pytest.mark.parametrize("path", ["README.md", *(f"docs/{name}" for name in ("comparing.md", "tutorial.md", "serving.md"))])
+@pytest.mark.parametrize("path", ["README.md", *(f"docs/{name}.md" for name in ("comparing", "tutorial", "serving"))])
 def test_links_lead_somewhere(path):
     source = ROOT / path
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", source.read_text()):

@@ -19,7 +19,7 @@ from stm_models.tasks import registry
 from stm_models.tasks.hubbard.config import HubbardSimulation
 from stm_models.tasks.hubbard.perturbations import SETS, Imaging, observed
 from stm_models.tasks.hubbard.structure import disc_radius, imaged_atoms
-from stm_models.tasks.perturbation import CLEAN, KINDS, Perturbation, Step, find
+from stm_models.tasks.perturbation import CLEAN, KINDS, Perturbation, Step, find, scaled
 from stm_models.training.perturbations import copies_of, digest, perturb, perturbed
 
 BY_NAME = {one.name: one for one in SETS}
@@ -56,7 +56,7 @@ def test_the_sets_are_the_papers():
     for name, steps in PAPER.items():
         assert {s.kind: (s.probability, dict(s.ranges)) for s in BY_NAME[name].steps} == steps
     assert BY_NAME["clean"] == CLEAN == Perturbation("clean", CLEAN.description)
-    assert registry.get("hubbard").perturbations() == SETS
+    assert registry.registry.get("hubbard").perturbations() == SETS
 
 
 @pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, steps in PAPER.items() for kind in steps])
@@ -311,3 +311,19 @@ def test_the_mixture_takes_some_images_through_an_instrument(samples):
     remade = np.array([(copies(number) != samples.images).any(axis=(1, 2, 3)) for number in range(12)])
     assert 0.1 < remade.mean() < 0.5
     assert len({tuple(row) for row in remade}) > 1
+
+
+def test_a_set_twice_as_strong_is_twice_as_far_from_doing_nothing():
+    noisy = find(registry.get("hubbard").perturbations(), "noisy")
+    same, twice = scaled(noisy, 1.0), scaled(noisy, 2.0)
+    assert (same.name, twice.name) == ("noisy:1", "noisy:2")
+    assert same.steps == noisy.steps
+    by_kind = {step.kind: step.ranges for step in twice.steps}
+    assert by_kind["gaussian"]["sigma"] == pytest.approx((0.008, 0.024))
+    assert by_kind["gain_shift"]["gain"] == pytest.approx((0.9, 1.1))
+    assert by_kind["tip_blur"]["ratio"] == pytest.approx((1.0, 1.3))
+    assert twice.record()["strength"] == 2.0
+    for name, strength, words in (("instrument", 2.0, "has no strength"), ("clean", 2.0, "has no strength"),
+                                  ("noisy", 0.0, "above 0"), ("noisy", float("nan"), "above 0")):  # fmt: skip
+        with pytest.raises(InputError, match=words):
+            scaled(find(registry.get("hubbard").perturbations(), name), strength)

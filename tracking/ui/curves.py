@@ -14,7 +14,7 @@ from tracking.ui.values import task_of
 
 __all__ = ["curve", "learning", "robustness", "stepped"]
 
-_STRENGTH = re.compile(r"(?P<before>unseen_)?(?P<set>[\w-]+)@(?P<strength>\d+(?:\.\d+)?)\.(?P<metric>\w+)")
+_STRENGTH = re.compile(r"(?P<set>[\w-]+):(?P<strength>\d+(?:\.\d+)?)\.(?P<metric>\w+)")
 
 
 def stepped(found: Sequence[Series]) -> list[str]:
@@ -105,5 +105,7 @@ def _strengths(rows: Sequence[RunRow], metric: str) -> Mapping[str, list[list[tu
             if match and match["metric"] == metric:
                 own.setdefault(match["set"], []).append((float(match["strength"]), value))
         for name, points in own.items():
-            result.setdefault(name, []).append(sorted(points))
+            known = ((0.0, f"clean.{metric}"), (0.0, metric), (1.0, f"{name}.{metric}"))
+            beside = {strength: row.metrics[key] for strength, key in reversed(known) if key in row.metrics}
+            result.setdefault(name, []).append(sorted([*points, *beside.items()]))
     return result

@@ -26,9 +26,10 @@ slow-test: setup ## the others, half an hour or more
 cluster-test: setup ## the tests that need a real SLURM (Debian: slurm-wlm and munge; run as root)
 	$(BIN)/python -m pytest -m cluster tests/cluster
 
-campaign: setup ## 200 times kill -9 over a simulation, 100 times over a search: nothing may be lost (KILLS=200)
+campaign: setup ## kill -9 over simulations and searches, every fault of a tracking server: nothing may be lost (KILLS=200)
 	$(BIN)/python tests/campaign.py --kills $(or $(KILLS),200)
 	$(BIN)/python tests/campaign_tune.py --kills $(or $(KILLS),100)
+	$(BIN)/python tests/campaign_tracking.py
 
 check: setup ## style, types and the rules of the house
 	$(BIN)/ruff check .

@@ -74,23 +74,24 @@ class Sender:
             self._urgent.add(parcel.id)
             self._changed.notify_all()
 
-    def wait(self, parcel: Parcel, until: Callable[[Parcel], bool], patience: float) -> bool:
+    def wait(self, parcel: Parcel, until: Callable[[Parcel], bool], patience: float, *, anyway: bool = False) -> bool:
         """Wait while the spool makes progress; return whether ``until`` came true.
 
-        A store that failed last is asked once more, one that hangs is waited for ``patience`` seconds.
+        A store that failed last is not waited for, or with ``anyway`` asked once more; one that hangs is waited for
+        ``patience`` seconds.
         """
         with self._changed:
+            if self.trouble and not anyway:
+                return until(parcel)
             self._urgent.add(parcel.id)
-            self._due = 0.0
-            tried, first = self._tried, time.monotonic()
+            self._due, tried = 0.0, self._tried
             self._changed.notify_all()
-            last, since = parcel.offset, first
+            last, since = parcel.offset, time.monotonic()
             while not until(parcel):
                 now = time.monotonic()
                 if parcel.offset != last:
                     last, since = parcel.offset, now
-                failing = self.trouble and (self._tried > tried or now - first > _LEAVE)
-                if failing or parcel.blocked or now - since > patience:
+                if (self.trouble and self._tried > tried) or parcel.blocked or now - since > patience:
                     return False
                 self._changed.wait(0.5)
         return True
@@ -122,10 +123,10 @@ class Sender:
 
     def _round(self, parcels: list[Parcel]) -> str:
         """Send what waits; return why the store cannot be used, or nothing."""
-        waiting = [parcel for parcel in parcels if parcel.waiting and not parcel.blocked]
-        if not waiting:
-            return self.trouble
         try:
+            waiting = [parcel for parcel in parcels if not parcel.blocked and parcel.waiting()]
+            if not waiting:
+                return self.trouble
             if self.store.away or self.trouble or time.monotonic() - self._reached > _LONGEST:
                 self.store = self.store.reached()
             for parcel in waiting:
@@ -156,7 +157,7 @@ def _leave() -> None:
     left = [(parcel, sender) for sender in own for parcel in sender.left()]
     end = time.monotonic() + _LEAVE
     for parcel, sender in left:
-        sender.wait(parcel, Parcel.is_done, max(0.0, end - time.monotonic()))
+        sender.wait(parcel, Parcel.is_done, max(0.0, end - time.monotonic()), anyway=True)
     left = [(parcel, sender) for parcel, sender in left if not parcel.done]
     if left:
         parcel, sender = left[0]

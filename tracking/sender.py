@@ -20,7 +20,7 @@ from tracking import delivery
 from tracking.parcel import Parcel
 from tracking.store import Store, first_line
 
-__all__ = ["Sender", "pause"]
+__all__ = ["Sender", "back_off", "pause"]
 
 _INTERVAL = 2.0  # seconds between calls, at least
 _LONGEST = 10.0  # and at most
@@ -36,6 +36,11 @@ def pause(spent: float) -> float:
     return min(max(_INTERVAL, spent / _SHARE), _LONGEST)
 
 
+def back_off(failures: int) -> float:
+    """Return how long to wait after so many failures before the present one."""
+    return min(_FIRST * 2 ** min(failures, 10), _LAST) * random.uniform(0.5, 1.5)  # noqa: S311
+
+
 class Sender:
     """The thread that sends to one store; made by `to`.
 
@@ -46,7 +51,7 @@ class Sender:
     """
 
     def __init__(self, store: Store) -> None:
-        self.store = store
+        self.store = self._given = store
         self.trouble = store.away or ""
         self._parcels: list[Parcel] = []
         self._urgent: set[str] = set()
@@ -63,9 +68,10 @@ class Sender:
         key = (os.getpid(), store.uri)  # a fork has no threads of its own
         if key not in _senders:
             _senders[key] = cls(store)
-        elif store.away is None:
-            _senders[key].store, _senders[key].trouble = store, ""
-        return _senders[key]
+        made = _senders[key]
+        if made._given is not store and store.away is None:  # somebody has just reached it
+            made.store, made.trouble, made._given = store, "", store
+        return made
 
     def add(self, parcel: Parcel) -> None:
         """Send a spool, and what will be appended to it."""
@@ -112,12 +118,10 @@ class Sender:
             failed = self._round(parcels)
             with self._changed:
                 self._parcels = [parcel for parcel in self._parcels if not parcel.done]
-                if failed:
-                    wait = min(_FIRST * 2**self._failures, _LAST) * random.uniform(0.5, 1.5)  # noqa: S311
-                else:
-                    wait = pause(time.monotonic() - begun)
+                now = time.monotonic()
+                self._due = now + (back_off(self._failures) if failed else pause(now - begun))
                 self._failures = self._failures + 1 if failed else 0
-                self.trouble, self._due = failed, time.monotonic() + wait
+                self.trouble = failed
                 self._tried += 1
                 self._changed.notify_all()
 

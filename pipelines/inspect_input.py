@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _is_run(name: str) -> bool:
-    addressed = re.fullmatch(r"(runs|models):/.*|[0-9a-f]{32}", name)
+    addressed = re.fullmatch(r"(runs|models):/.*|(spool_)?[0-9a-f]{32}", name)
     return addressed is not None and not Path(name).exists()
 
 

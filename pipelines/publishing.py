@@ -81,6 +81,7 @@ def publish(store: Store, task: Task, run_id: str, out: Path) -> tuple[ExportRep
         When the file does not agree with the model.
     """
     row = runs.get(store, run_id)
+    run_id = row.id
     folder = runs.download(store, run_id, "bundle")
     info = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     if info["task"] != task.name:

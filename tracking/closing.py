@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from stm_models.errors import InputError
 from tracking import leftovers, liveness, spool
+from tracking.backend import MlflowException
 from tracking.parcel import Parcel
 from tracking.rows import find, get
 from tracking.sender import Sender
@@ -13,14 +15,19 @@ __all__ = ["bury", "kill", "kill_left"]
 _PATIENCE = 15.0  # seconds without progress of what was left
 
 
-def bury(store: Store, experiment: str) -> None:
+def bury(store: Store, experiment: str) -> bool:
     """Close the runs that say they are running although their process, of this machine, is gone.
 
     What they left in their spools is sent first, as far as the store takes it.
+
+    Returns
+    -------
+    bool
+        Whether the store answered; if not, a later call does it.
     """
     sender = Sender.to(store)
     if sender.trouble:
-        return
+        return False
     taken = []
     for parcel in leftovers.take(spool.root()):
         if parcel.start["store"] == store.location and leftovers.close_abandoned(parcel):
@@ -30,12 +37,19 @@ def bury(store: Store, experiment: str) -> None:
             parcel.release()
     for parcel in taken:
         sender.wait(parcel, Parcel.is_done, _PATIENCE)
+    try:
         if sender.trouble:
-            return
-    for row in find(store, experiment, status="RUNNING", limit=1_000_000):
-        # It may have closed the run since it was found.
-        if liveness.gone(row.tags.get("process", "")) and get(store, row.id).status == "RUNNING":
-            kill(store, row.id)
+            return False
+        store.reached()
+        for row in find(store, experiment, status="RUNNING", limit=1_000_000):
+            # It may have closed the run since it was found.
+            if liveness.gone(row.tags.get("process", "")) and get(store, row.id).status == "RUNNING":
+                kill(store, row.id)
+    except (MlflowException, InputError):
+        if not store.remote:
+            raise
+        return False
+    return True
 
 
 def kill(store: Store, run_id: str) -> None:

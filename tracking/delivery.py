@@ -23,7 +23,7 @@ __all__ = ["Deferred", "Target", "begin", "finish", "known", "permanent"]
 
 _CALL = 1000  # metrics of one call, MLflow's limit; of parameters and tags it is 100
 _TOO_MUCH = (400, 413, 414)  # what HTTP says to a file that it will never take
-_REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")
+_REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS")
 
 
 class Deferred(Exception):

@@ -16,10 +16,16 @@ ALIVE = 60.0
 
 
 class Keeper:
-    """Works from its making until `stop`."""
+    """Works from its making until `stop`.
 
-    def __init__(self, spool: Spool) -> None:
-        self._spool, self._every = spool, system.interval()
+    Parameters
+    ----------
+    every : float
+        Seconds between two looks at the machine; 0 for none.
+    """
+
+    def __init__(self, spool: Spool, every: float) -> None:
+        self._spool, self._every = spool, every
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True, name="spool keeper")
         self._thread.start()

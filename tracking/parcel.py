@@ -70,10 +70,13 @@ class Parcel:
         """Return ``done``."""
         return self.done
 
-    @property
-    def waiting(self) -> int:
-        """Bytes that were not acknowledged yet."""
-        return 0 if self.done else (self.folder / "log.jsonl").stat().st_size - self.offset
+    def waiting(self) -> bool:
+        """Tell whether there is something that was not acknowledged."""
+        try:
+            return not self.done and (self.folder / "log.jsonl").stat().st_size > self.offset
+        except OSError as error:  # somebody deleted it
+            self.blocked = error
+            return False
 
     def step(self, store: Store) -> bool:
         """Send the next records and note that they arrived; return whether there were any.
@@ -100,7 +103,7 @@ class Parcel:
         if records[-1]["kind"] == "end":
             delivery.finish(store, self._sent_to(store).id, self.start)
         self._acknowledge(found[-1][1], store)
-        if records[-1]["kind"] == "end" and not self.waiting:
+        if records[-1]["kind"] == "end" and not self.waiting():
             self.done = True
             spool.remove(self.folder, self.lock, self.refused)
         return True

@@ -20,7 +20,7 @@ from tracking import delivery
 from tracking.parcel import Parcel
 from tracking.store import Store, first_line
 
-__all__ = ["Sender", "pause"]
+__all__ = ["Sender", "back_off", "pause"]
 
 _INTERVAL = 2.0  # seconds between calls, at least
 _LONGEST = 10.0  # and at most
@@ -36,6 +36,11 @@ def pause(spent: float) -> float:
     return min(max(_INTERVAL, spent / _SHARE), _LONGEST)
 
 
+def back_off(failures: int) -> float:
+    """Return how long to wait after so many failures before the present one."""
+    return min(_FIRST * 2 ** min(failures, 10), _LAST) * random.uniform(0.5, 1.5)  # noqa: S311
+
+
 class Sender:
     """The thread that sends to one store; made by `to`.
 
@@ -46,7 +51,7 @@ class Sender:
     """
 
     def __init__(self, store: Store) -> None:
-        self.store = store
+        self.store = self._given = store
         self.trouble = store.away or ""
         self._parcels: list[Parcel] = []
         self._urgent: set[str] = set()
@@ -63,9 +68,10 @@ class Sender:
         key = (os.getpid(), store.uri)  # a fork has no threads of its own
         if key not in _senders:
             _senders[key] = cls(store)
-        elif store.away is None:
-            _senders[key].store, _senders[key].trouble = store, ""
-        return _senders[key]
+        made = _senders[key]
+        if made._given is not store and store.away is None:  # somebody has just reached it
+            made.store, made.trouble, made._given = store, "", store
+        return made
 
     def add(self, parcel: Parcel) -> None:
         """Send a spool, and what will be appended to it."""
@@ -74,23 +80,24 @@ class Sender:
             self._urgent.add(parcel.id)
             self._changed.notify_all()
 
-    def wait(self, parcel: Parcel, until: Callable[[Parcel], bool], patience: float) -> bool:
+    def wait(self, parcel: Parcel, until: Callable[[Parcel], bool], patience: float, *, anyway: bool = False) -> bool:
         """Wait while the spool makes progress; return whether ``until`` came true.
 
-        A store that failed last is asked once more, one that hangs is waited for ``patience`` seconds.
+        A store that failed last is not waited for, or with ``anyway`` asked once more; one that hangs is waited for
+        ``patience`` seconds.
         """
         with self._changed:
+            if self.trouble and not anyway:
+                return until(parcel)
             self._urgent.add(parcel.id)
-            self._due = 0.0
-            tried, first = self._tried, time.monotonic()
+            self._due, tried = 0.0, self._tried
             self._changed.notify_all()
-            last, since = parcel.offset, first
+            last, since = parcel.offset, time.monotonic()
             while not until(parcel):
                 now = time.monotonic()
                 if parcel.offset != last:
                     last, since = parcel.offset, now
-                failing = self.trouble and (self._tried > tried or now - first > _LEAVE)
-                if failing or parcel.blocked or now - since > patience:
+                if (self.trouble and self._tried > tried) or parcel.blocked or now - since > patience:
                     return False
                 self._changed.wait(0.5)
         return True
@@ -111,21 +118,19 @@ class Sender:
             failed = self._round(parcels)
             with self._changed:
                 self._parcels = [parcel for parcel in self._parcels if not parcel.done]
-                if failed:
-                    wait = min(_FIRST * 2**self._failures, _LAST) * random.uniform(0.5, 1.5)  # noqa: S311
-                else:
-                    wait = pause(time.monotonic() - begun)
+                now = time.monotonic()
+                self._due = now + (back_off(self._failures) if failed else pause(now - begun))
                 self._failures = self._failures + 1 if failed else 0
-                self.trouble, self._due = failed, time.monotonic() + wait
+                self.trouble = failed
                 self._tried += 1
                 self._changed.notify_all()
 
     def _round(self, parcels: list[Parcel]) -> str:
         """Send what waits; return why the store cannot be used, or nothing."""
-        waiting = [parcel for parcel in parcels if parcel.waiting and not parcel.blocked]
-        if not waiting:
-            return self.trouble
         try:
+            waiting = [parcel for parcel in parcels if not parcel.blocked and parcel.waiting()]
+            if not waiting:
+                return self.trouble
             if self.store.away or self.trouble or time.monotonic() - self._reached > _LONGEST:
                 self.store = self.store.reached()
             for parcel in waiting:
@@ -156,7 +161,7 @@ def _leave() -> None:
     left = [(parcel, sender) for sender in own for parcel in sender.left()]
     end = time.monotonic() + _LEAVE
     for parcel, sender in left:
-        sender.wait(parcel, Parcel.is_done, max(0.0, end - time.monotonic()))
+        sender.wait(parcel, Parcel.is_done, max(0.0, end - time.monotonic()), anyway=True)
     left = [(parcel, sender) for parcel, sender in left if not parcel.done]
     if left:
         parcel, sender = left[0]

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from stm_models.errors import InputError
 from stm_models.files import sha256
-from tracking import spool
+from tracking import spool, system
 from tracking.delivery import Target
 from tracking.keeper import Keeper
 from tracking.parcel import Parcel
@@ -96,6 +96,7 @@ class Spooled:
     """
 
     def __init__(self, store: Store, start: Record) -> None:
+        every = system.interval()
         self._spool = Spool(start)
         self._parcel = Parcel(self._spool.folder, self._spool.lock, fresh=True)
         self._sender = Sender.to(store)
@@ -106,7 +107,7 @@ class Spooled:
             shutil.rmtree(self._spool.folder, ignore_errors=True)
             raise error if isinstance(error, InputError) else InputError(first_line(error)) from error
         self.id: str = start["attach"] or self._parcel.run or f"{PREFIX}{self._spool.id}"
-        self._keeper = Keeper(self._spool)
+        self._keeper = Keeper(self._spool, every)
         self.append, self.place, self.file = self._spool.append, self._spool.place, self._spool.file
 
     @property

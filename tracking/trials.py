@@ -114,7 +114,8 @@ def settle(study: Any, store: Store, experiment: str) -> None:
     """Close every run that nobody works on any more, and let the trials that were lost wait to be run again."""
     with ExitStack() as claim:
         _recover(study, claim)
-    runs.bury(store, experiment)
+    if not runs.bury(store, experiment):
+        return
     states = {trial.number: trial.state for trial in _trials(study)}
     for parent in [key.removeprefix(_PARENT) for key in study.user_attrs if key.startswith(_PARENT)]:
         with suppress(MlflowException, InputError):

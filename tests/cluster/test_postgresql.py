@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-import pwd
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -20,6 +16,8 @@ from tracking import store, study, trials
 
 pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+postgresql_server = importlib.import_module("postgresql_server")
 WORKER = """
 import sys, time
 from tracking import store, study, trials
@@ -41,50 +39,10 @@ optuna.storages.run_grpc_proxy_server(storage, host="127.0.0.1", port=int(sys.ar
 """
 
 
-def _program(name):
-    places = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    return shutil.which(name) or (str(places[-1]) if places else None)
-
-
-def _free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def postgresql():
-    """Start a server in a folder of its own; its address."""
-    programs = {name: _program(name) for name in ("initdb", "postgres")}
-    missing = [name for name, path in programs.items() if path is None]
-    if missing:
-        pytest.skip(f"needs {' and '.join(missing)} (Debian: postgresql)")
-    prefix = []
-    if os.geteuid() == 0:  # the server refuses to run as root
-        if "postgres" not in {user.pw_name for user in pwd.getpwall()}:
-            pytest.skip("needs a user postgres, since it may not run as root")
-        prefix = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-    with tempfile.TemporaryDirectory() as name:
-        folder, port = Path(name), _free_port()
-        folder.chmod(0o755)
-        data = folder / "data"
-        data.mkdir()
-        if prefix:
-            shutil.chown(data, "postgres", "postgres")
-        initdb = [*prefix, programs["initdb"], "-D", str(data), "-A", "trust", "-U", "stm", "--no-sync"]
-        subprocess.run(initdb, cwd="/", check=True, capture_output=True)
-        with (folder / "log").open("w") as log:
-            server = subprocess.Popen(
-                [*prefix, programs["postgres"], "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-F",
-                 "-c", "unix_socket_directories="],
-                cwd="/", stdout=log, stderr=log,
-            )  # fmt: skip
-        try:
-            _wait(port, server, folder / "log")
-            yield f"postgresql://stm@127.0.0.1:{port}/postgres"
-        finally:
-            server.send_signal(signal.SIGQUIT)
-            server.wait(20)
+    with postgresql_server.serve() as address:
+        yield address
 
 
 @pytest.fixture
@@ -110,17 +68,6 @@ def start():
     for process in started:
         process.kill()
         process.communicate()
-
-
-def _wait(port, process, log=None):
-    end = time.monotonic() + 60
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            assert process.poll() is None and time.monotonic() < end, log.read_text() if log else "ended"  # noqa: PT018
-            time.sleep(0.05)
 
 
 def test_workers_share_a_study_and_one_is_killed(postgresql, local, start):
@@ -152,9 +99,9 @@ def test_workers_share_a_study_and_one_is_killed(postgresql, local, start):
 
 def test_a_proxy_answers_for_the_database(postgresql, local, start):
     parent = local.client.create_run(local.experiment("study")).info.run_id
-    port = _free_port()
+    port = postgresql_server.free_port()
     proxy = start(PROXY, postgresql, str(port))
-    _wait(port, proxy)
+    postgresql_server.wait(port, proxy)
     address = f"grpc://127.0.0.1:{port}"
     found = study.create_study("proxied", address, seed=1)
     arguments = {"store": local, "experiment": "study", "parent": parent}
@@ -167,8 +114,8 @@ def test_a_proxy_answers_for_the_database(postgresql, local, start):
 
 def test_a_database_that_does_not_answer_is_told():
     with pytest.raises(InputError, match=r"cannot use the study storage postgresql://stm:\*\*\*@127"):
-        study.create_study("x", f"postgresql://stm:secret@127.0.0.1:{_free_port()}/none", seed=1)
+        study.create_study("x", f"postgresql://stm:secret@127.0.0.1:{postgresql_server.free_port()}/none", seed=1)
     with pytest.raises(InputError, match="no proxy answers"):
-        study.create_study("x", f"grpc://127.0.0.1:{_free_port()}", seed=1)
+        study.create_study("x", f"grpc://127.0.0.1:{postgresql_server.free_port()}", seed=1)
     with pytest.raises(InputError, match="grpc://HOST:PORT"):
         study.create_study("x", "grpc://nowhere", seed=1)

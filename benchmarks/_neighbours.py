@@ -77,9 +77,7 @@ def _bands(lattice: Lattice, scale: float) -> tuple[NDArray[np.float64], NDArray
     values = hopping(bonds, scale)
     steps = np.arange(_MESH) / _MESH
     points = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2) @ lattice.reciprocal
-    energies, vectors = np.linalg.eigh(
-        np.stack([bloch_matrix(lattice.size, bonds, values, k) for k in points])
-    )
+    energies, vectors = np.linalg.eigh(np.stack([bloch_matrix(lattice.size, bonds, values, k) for k in points]))
     return energies, np.abs(vectors.transpose(0, 2, 1)) ** 2
 
 

@@ -22,7 +22,7 @@ def environment(**extra: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true", **extra}
 
 
-def stm(*arguments: str, cwd: Path, timeout: float = 1500, **extra: str) -> subprocess.CompletedProcess[str]:
+def stm(*arguments: str, cwd: Path, timeout: float = 900, **extra: str) -> subprocess.CompletedProcess[str]:
     """Run the real command in ``cwd``."""
     return subprocess.run(
         [sys.executable, "-m", "pipelines", *arguments],

@@ -123,7 +123,7 @@ class _Connection(HttpToolsProtocol):
         if answer is None:
             super().on_headers_complete()
             self.cycle.keep_alive = keep_alive
-            super().on_body(body)
+            self.cycle.body = cast(bytearray, body)  # as it is: uvicorn would copy it twice
             super().on_message_complete()
             return
         self.transport.write(answer)

@@ -58,6 +58,7 @@ def main() -> None:
                 print(f"{name}: left out, the store has no such runs", file=sys.stderr)
                 continue
             page = browser.new_page(viewport={"width": WIDTH, "height": height})
+            page.set_default_timeout(120_000)
             page.goto(url + address)
             page.wait_for_load_state("networkidle")
             page.evaluate("for (const one of document.querySelectorAll('h1 + p.quiet')) one.remove()")  # where it lies

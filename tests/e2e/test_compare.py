@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 browser = importlib.import_module("browser")
 
 pytestmark = pytest.mark.browser
+PATIENCE = 120_000  # ms, on a machine that is busy with other things
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ def chromium():
 def page(chromium):
     """A page that must not complain of anything."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(PATIENCE)
     found = context.new_page()
     wrong = browser.watched(found)
     yield found
@@ -290,6 +292,7 @@ def test_a_search_and_a_model(site, page):
 
 def test_it_works_without_scripts(site, chromium):
     context = chromium.new_context(java_script_enabled=False)
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     page.goto(f"{site.url}/?experiment=hubbard")
     page.fill("#q", "unseen_mae>=0")
@@ -318,6 +321,7 @@ def test_the_report_is_one_file(site, chromium, monkeypatch, capsys):
     assert main(["report", "--runs", "none", "--out", "two.html"]) == 2
     assert main(["report", "--out", "two.pdf"]) == 2
     context = chromium.new_context()
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     wrong, asked = browser.watched(page), []
     page.on("request", lambda request: asked.append(request.url))

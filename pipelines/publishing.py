@@ -87,6 +87,7 @@ def publish(store: Store, task: Task, run_id: str, out: Path) -> tuple[ExportRep
         raise InputError(f"run {run_id} has a model of task {info['task']!r}, expected {task.name!r}")
     metadata = {
         **{key: info[key] for key in ("task", "input", "targets", "explained", "data", "metrics", "distance")},
+        **{key: info.get(key) for key in ("interval", "novelty")},
         "calibration": info.get("calibration", {}),
         "run_id": run_id,
         "git_commit": row.tags.get("git.commit"),

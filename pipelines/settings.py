@@ -136,7 +136,7 @@ class Settings:
     tune: TuneConfig
     evaluate: EvaluateConfig
     demo: DemoConfig
-    calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
+    calibrate: CalibrateConfig = field(default_factory=lambda: validate(CalibrateConfig, {}, "calibrate"))
 
     def record(self, *sections: str) -> dict[str, Any]:
         """Plain values of some sections, as they are logged."""

@@ -15,7 +15,7 @@ from stm_models.errors import InputError
 __all__ = ["KEY", "SCHEMA", "agree", "check", "complete"]
 
 KEY = "stm"
-SCHEMA = 1
+SCHEMA = 2
 _SHARED = ("task", "input", "targets", "explained", "data")
 
 
@@ -32,6 +32,10 @@ class _Distance(_Open):
     quantiles: dict[str, float] = Field(min_length=1)
 
 
+class _Interval(_Open):
+    level: float = Field(gt=0, lt=1)
+
+
 class _Given(Config):
     """What the caller of an export knows; the exporter adds the rest."""
 
@@ -45,6 +49,8 @@ class _Given(Config):
     metrics: dict[str, float | None]
     distance: _Distance
     calibration: dict[str, Any] = Field(default_factory=dict)
+    interval: _Interval | None = None
+    novelty: dict[str, Any] | None = None
 
 
 def check(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -40,6 +40,11 @@ def write(bundle_dir: Path, out: Path, metadata: Mapping[str, Any]) -> dict[str,
     if bundle.novelty is None:
         raise InputError(f"{bundle_dir} holds no distance to the training data: train it again, fitting the novelty")
     about.agree(given, bundle.info, bundle_dir)
+    if (given["interval"] is None) != (bundle.interval is None):
+        raise InputError(
+            f"metadata of the export: interval is {given['interval']}, but {bundle_dir} was trained "
+            f"{'without' if bundle.interval is None else 'with'} one: pass the bundle's own"
+        )
     mean, scale = bundle.model.pixel_mean.numpy(), bundle.model.pixel_scale.numpy()
     explained = int(given["explained"])
     parts = parts_of(bundle, explained)

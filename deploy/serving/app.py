@@ -179,7 +179,7 @@ class _Handlers:
                 body, header, image=about.input.shape, outputs=session.output_names, max_rows=self.max_rows
             )
             maps = [out for out in asked.outputs if out in about.explanations] or [about.explanations[0]]
-            beside = [out for out in ("prediction", "distance") if out in session.output_names]
+            beside = [out for out in about.answers if out in session.output_names]
             outputs = session.run(asked.image, [*beside, *maps])
             parameters = {"explained": about.targets[about.explained].name}
             answers = self.decode(outputs, about.as_dict()) if self.decode else []

@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from stm_models.errors import InputError
 
-__all__ = ["KEY", "SCHEMA", "Distance", "InputSpec", "ModelMetadata", "Target", "parse"]
+__all__ = ["KEY", "SCHEMA", "Distance", "InputSpec", "Interval", "ModelMetadata", "Target", "parse"]
 
 KEY = "stm"
-SCHEMA = 1
+SCHEMA = 2
 
 
 class _Part(BaseModel):
@@ -50,6 +50,12 @@ class Distance(_Part):
     quantiles: Mapping[str, float] = {}
 
 
+class Interval(_Part):
+    """Bounds around predictions: ``level`` is the share of new samples whose truth they hold."""
+
+    level: float = Field(gt=0, lt=1)
+
+
 class ModelMetadata(_Part):
     """Everything that a served model knows about itself.
 
@@ -61,6 +67,10 @@ class ModelMetadata(_Part):
         ``recipe`` and ``digest`` of the training data.
     distance : Distance
         ``quantiles`` of the output ``distance`` on held-out samples.
+    interval : Interval or None
+        Of the outputs ``lower`` and ``upper``, with what it was calibrated on.
+    novelty : mapping or None
+        What the p-value of the output ``novelty`` was calibrated on.
     calibration : mapping
         What the task turns predictions into answers with.
     answers : tuple of str
@@ -84,6 +94,8 @@ class ModelMetadata(_Part):
     opset: int | None = None
     metrics: Mapping[str, Any] = {}
     distance: Distance = Distance()
+    interval: Interval | None = None
+    novelty: Mapping[str, Any] | None = None
     calibration: Mapping[str, Any] = {}
     answers: tuple[str, ...] = ("prediction",)
     explanations: tuple[str, ...] = ()
@@ -133,6 +145,11 @@ def parse(entries: Mapping[str, str], *, sha256: str, source: str) -> ModelMetad
     schema = values.pop("schema", None)
     if type(schema) is not int or schema < 1:
         raise InputError(f"{source}: its metadata has schema {schema!r}, expected {SCHEMA}: {way_out}")
+    if schema < SCHEMA:
+        raise InputError(
+            f"{source}: its metadata has schema {schema}, without intervals and novelty; expected {SCHEMA}: train the "
+            "model again and write the file with 'stm export'"
+        )
     if schema > SCHEMA:
         raise InputError(
             f"{source}: its metadata has schema {schema}, this version reads up to {SCHEMA}: upgrade stm-lab"

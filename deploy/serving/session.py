@@ -208,10 +208,10 @@ class Session:
                     f"{self.path}: it has no float output {needed!r}, only {', '.join(kinds)}: "
                     "write the file with 'stm export'"
                 )
-        if "distance" in kinds and "0.99" not in self.metadata.distance.quantiles:
+        if "lower" in kinds and self.metadata.interval is None:
             raise InputError(
-                f"{self.path}: its metadata lacks distance.quantiles['0.99'], without which nobody can judge "
-                "the output 'distance': write the file with 'stm export'"
+                f"{self.path}: its metadata lacks interval, without which nobody can judge the outputs 'lower' and "
+                "'upper': write the file with 'stm export'"
             )
         shape = dict(self.outputs)["prediction"]
         # Maps (batch, 1, y, x) are the task's to read.

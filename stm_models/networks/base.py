@@ -78,6 +78,10 @@ class Network(nn.Module, ABC):
     def features(self, x: Tensor) -> Tensor:
         """Return the (B, F) penultimate features of standardised images ``x`` (B, C, H, W)."""
 
+    def noise(self, x: Tensor) -> Tensor:
+        """Return the (B, N) measures of how noisy standardised images ``x`` are, where the network takes any."""
+        return x.new_zeros((x.shape[0], 0))
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the (B, T) standardised targets of standardised images ``x`` (B, C, H, W)."""
         return self.head(self.features(x))

@@ -265,6 +265,6 @@ def _bundle(
         "metrics": dict(scores), "distance": {"quantiles": quantiles}, "calibration": dict(calibration),
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        compared = references(parts.train.images, config.seed)
+        compared = references(parts.train.images, parts.validation.images, config.seed)
         path = bundle.save(Path(folder) / "bundle", model, novelty, json.loads(json.dumps(info)), compared)
         run.artifact(path, "bundle")

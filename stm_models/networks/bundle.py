@@ -44,7 +44,9 @@ class Bundle:
     baseline : (C, H, W) float32 or None
         Mean of the training images, and
     background : (K, C, H, W) float32 or None
-        some of them: what explanations compare with. Older bundles have none.
+        some of them: what explanations compare with.
+    heldout : (K, C, H, W) float32 or None
+        Some validation images, which an exported file is judged on. Older bundles have none of the three.
     """
 
     model: Model
@@ -52,6 +54,7 @@ class Bundle:
     info: dict[str, Any]
     baseline: Tensor | None = None
     background: Tensor | None = None
+    heldout: Tensor | None = None
 
     def answers(self, x: Tensor) -> dict[str, Tensor]:
         """Return everything that the model answers to images ``x`` (B, C, H, W), by name, with B rows each.
@@ -99,7 +102,7 @@ def save(
     info : mapping
         Needs network (name), options, input, targets, task, data and explained; JSON values.
     references : mapping, optional
-        ``baseline`` and ``background``, see `Bundle`.
+        ``baseline``, ``background`` and ``heldout``, see `Bundle`.
 
     Raises
     ------

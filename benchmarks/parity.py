@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -147,11 +148,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="FILE.md", help="write the table")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    config = ExportConfig(explanations="all", ig_steps=16, eg_draws=16)
+    config = ExportConfig(explanations="all", ig_steps=8, eg_draws=8)
     families = ("mlp", "conv", "fieldnet") if args.quick else FAMILIES
-    results = {name: compared(name, config) for name in families}
-    if args.out:
-        args.out.write_text(table(results), encoding="utf-8")
+    results: dict[str, dict[str, Any]] = {}
+    for name in families:
+        results[name] = compared(name, config)
+        print(name, file=sys.stderr)
+        if args.out:  # after each: it takes minutes
+            args.out.write_text(table(results), encoding="utf-8")
     errors = {
         f"{name}_{kind}": max(found[kind].values()) for name, found in results.items() for kind in ("autograd", "peers")
     }

@@ -23,6 +23,7 @@ from deploy.exporting.graph import FOCUS, INPUT, OPSET, build, evaluate
 from deploy.exporting.parity import Evaluate, check, check_focus
 from deploy.exporting.parts import parts_of, references_of
 from deploy.exporting.precision import judge, latencies, reduced
+from stm_models.config import validate
 from stm_models.errors import InputError
 from stm_models.files import atomic_path
 from stm_models.networks import bundle as bundles
@@ -33,13 +34,17 @@ _LARGEST = 2**31 - 1  # what protobuf reads
 
 
 def write(
-    bundle_dir: Path, out: Path, metadata: Mapping[str, Any], config: ExportConfig, left_out: Mapping[str, str]
+    bundle_dir: Path,
+    out: Path,
+    metadata: Mapping[str, Any],
+    config: ExportConfig | None = None,
+    left_out: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Turn a bundle into an ONNX file; the arguments and errors are those of `export.export`.
 
     Parameters
     ----------
-    left_out : mapping of str to str
+    left_out : mapping of str to str, optional
         Maps that were found to have no ONNX form, with the reason.
 
     Returns
@@ -47,7 +52,7 @@ def write(
     dict
         sha256, opset, parity, size_bytes, explanations, refused and precision.
     """
-    given = about.check(metadata)
+    given, config, left_out = about.check(metadata), config or validate(ExportConfig, {}, "export"), left_out or {}
     bundle = bundles.load(bundle_dir)
     if bundle.novelty is None:
         raise InputError(f"{bundle_dir} holds no distance to the training data: train it again, fitting the novelty")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from torch import Tensor, nn
 
 from deploy.exporting.config import ExportConfig
 from stm_models.explain.methods import METHODS
+from stm_models.files import atomic_path
 from stm_models.networks.bundle import Bundle
 from stm_models.networks.map_network import MapNetwork, strongest
 
@@ -114,6 +114,20 @@ def compared(name: str, config: ExportConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def kept(name: str, config: ExportConfig, folder: Path | None) -> dict[str, Any]:
+    """Return the result that ``folder`` holds, or find it and keep it there."""
+    if folder is None:
+        return compared(name, config)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name.replace(':', '_')}.json"
+    if not path.exists():
+        found = compared(name, config)
+        with atomic_path(path) as part:
+            part.write_text(json.dumps(found), encoding="utf-8")
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result
+
+
 def table(results: dict[str, dict[str, Any]]) -> str:
     """Return the documentation's table."""
     heads = ["prediction", *METHODS]
@@ -145,17 +159,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="three families")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--only", metavar="NAME,...", help="these families alone")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep each family's result; run again, it goes on")
     parser.add_argument("--out", type=Path, metavar="FILE.md", help="write the table")
     args = parser.parse_args()
     torch.set_num_threads(1)
     config = ExportConfig(explanations="all", ig_steps=8, eg_draws=8)
-    families = ("mlp", "conv", "fieldnet") if args.quick else FAMILIES
-    results: dict[str, dict[str, Any]] = {}
-    for name in families:
-        results[name] = compared(name, config)
-        print(name, file=sys.stderr)
-        if args.out:  # after each: it takes minutes
-            args.out.write_text(table(results), encoding="utf-8")
+    families = args.only.split(",") if args.only else ("mlp", "conv", "fieldnet") if args.quick else FAMILIES
+    results = {name: kept(name, config, args.keep) for name in families}
+    if args.out:
+        args.out.write_text(table(results), encoding="utf-8")
     errors = {
         f"{name}_{kind}": max(found[kind].values()) for name, found in results.items() for kind in ("autograd", "peers")
     }

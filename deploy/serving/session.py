@@ -263,7 +263,7 @@ def _open(
     try:
         return "cpu", note, _session(content, settings, "cpu")
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[-300:]  # onnxruntime begins with names of its functions
         raise InputError(
             f"{path} is damaged or no ONNX model that this version runs ({reason}): export or copy it again"
         ) from error

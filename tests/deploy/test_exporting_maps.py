@@ -116,7 +116,7 @@ def test_every_map_explains_the_pixel_that_focus_chooses(exported):
 
 
 def test_gradient_at_a_focus_is_the_slope_of_that_pixels_score(exported):
-    name, _, images, _, path = exported
+    name, model, images, _, path = exported
     session = Session(path, provider="cpu", threads=1)
     batch = images[[2, 2, 3]]
     found = session.run(batch, ("gradient",), FOCUSES)["gradient"]

@@ -66,7 +66,7 @@ def _monolayer() -> Lattice:
 
 def _bernal(distance: float) -> Lattice:
     below = _monolayer()
-    moved = below.positions + [0.0, BOND_LENGTH, distance or INTERLAYER]
+    moved = below.positions + np.array([0.0, BOND_LENGTH, distance or INTERLAYER])
     positions = np.concatenate([below.positions, moved])
     return Lattice(0, positions, np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), below.vectors)
 
@@ -77,9 +77,7 @@ def _bands(lattice: Lattice, scale: float) -> tuple[NDArray[np.float64], NDArray
     values = hopping(bonds, scale)
     steps = np.arange(_MESH) / _MESH
     points = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2) @ lattice.reciprocal
-    energies, vectors = np.linalg.eigh(
-        np.stack([bloch_matrix(lattice.size, bonds, values, k) for k in points])
-    )
+    energies, vectors = np.linalg.eigh(np.stack([bloch_matrix(lattice.size, bonds, values, k) for k in points]))
     return energies, np.abs(vectors.transpose(0, 2, 1)) ** 2
 
 

@@ -46,7 +46,8 @@ def answer(
     answers : list of dict
         See `answer_from`.
     outputs : dict of str to array
-        What the model answers to every image (``prediction``, ``lower``, ``novelty``, ...), and the explanation that was asked for, (M, C, H, W), of the
+        What the model answers to every image (``prediction``, ``lower``, ``novelty``, ...), and the explanation that
+        was asked for, (M, C, H, W), of the
         first ``M <= MAPS_AT_MOST`` images.
 
     Raises
@@ -80,7 +81,7 @@ def answer_from(session: Session, question: Question, outputs: Mapping[str, Any]
         One JSON-able dict per image::
 
             {"name": str,                                  # as in question.names
-             ...,             # the task's: {"U": {"value": float, "unit": str, "lower": float, "upper": ..., "level": ...}}
+             ...,                                          # the task's: {"U": {"value", "unit", "lower", ...}}
              "novelty": float, "distance": float,          # p-value of the distance to the training data
              "inside": bool, "verdict": str,               # what it means, as flag and in words
              "true": {...},                                # the task's, for data sets only

@@ -19,6 +19,7 @@ from pipelines.robustness import robust_scores
 from pipelines.settings import Settings
 from pipelines.trust import Trust, trust
 from stm_models.data.dataset import Samples
+from stm_models.explain.references import references
 from stm_models.files import sha256
 from stm_models.networks import bundle, registry
 from stm_models.networks.model import Model
@@ -158,9 +159,7 @@ def fit(
     if held.note:
         print(held.note)
         run.tags({"calibration.note": held.note})
-    datasets.log(
-        run, {**held.samples.attributes, "samples": len(held.samples)}, held.samples.path, "calibration"
-    )
+    datasets.log(run, {**held.samples.attributes, "samples": len(held.samples)}, held.samples.path, "calibration")
 
     learnt = _learn(run, task, config, parts, measured, on_epoch, checkpoint, watch)
     run.tags({f"start.{key}": value for key, value in learnt.final.model.network.start.items() if value})
@@ -268,5 +267,8 @@ def _bundle(
         "metrics": dict(scores), "calibration": dict(calibration), **known.about,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        path = bundle.save(Path(folder) / "bundle", model, known.novelty, json.loads(json.dumps(info)), known.interval)
+        compared = references(parts.train.images, parts.validation.images, config.seed)
+        path = bundle.save(
+            Path(folder) / "bundle", model, known.novelty, json.loads(json.dumps(info)), compared, known.interval
+        )
         run.artifact(path, "bundle")

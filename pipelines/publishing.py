@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deploy.exporting.config import ExportConfig
 from deploy.exporting.export import ExportReport, export
 from pipelines.robustness import judged_metric
 from stm_models.errors import InputError
@@ -65,8 +66,12 @@ def best_run(store: Store, task: Task, among: Sequence[str] = ()) -> RunRow:
     return choose(rows, key=lambda row: row.metrics[name])
 
 
-def publish(store: Store, task: Task, run_id: str, out: Path) -> tuple[ExportReport, int]:
+def publish(
+    store: Store, task: Task, run_id: str, out: Path, config: ExportConfig | None = None
+) -> tuple[ExportReport, int]:
     """Export a run's model to ``out``, log the file with the run, and register it as the challenger.
+
+    ``config``: which maps, and in what precision; by default the section ``export`` as it stands.
 
     Returns
     -------
@@ -92,7 +97,7 @@ def publish(store: Store, task: Task, run_id: str, out: Path) -> tuple[ExportRep
         "run_id": run_id,
         "git_commit": row.tags.get("git.commit"),
     }
-    report = export(folder, out, metadata)
+    report = export(folder, out, metadata, config)
     record = runs.existing(store, run_id)
     record.metrics({f"parity.{key}": value for key, value in report.parity.items()})
     record.flush()

@@ -56,7 +56,7 @@ class Trust:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a model makes of samples: (S, F) features, (S, N) noise, (S, ...) predictions, (S,) names of their states."""
+    """What a model makes of samples: (S, F) features, (S, N) noise, (S, ...) prediction and truth, (S,) states."""
 
     features: Array
     noise: Array
@@ -170,4 +170,3 @@ def _false_alarms(novelty: Novelty, seen: Mapping[str, _Seen]) -> dict[str, floa
         f"{_prefix(name)}false_alarms": float(np.concatenate(found).mean())
         for name, found in alarms.items() if found
     }  # fmt: skip
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ExportError"]
+__all__ = ["ExportError", "NoGraphError"]
 
 
 class ExportError(RuntimeError):
@@ -10,3 +10,7 @@ class ExportError(RuntimeError):
 
     Not a user's mistake: the message says which step failed, or lists the errors of every output.
     """
+
+
+class NoGraphError(ExportError):
+    """Something of the model has no form in ONNX; the rest may have one."""

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from deploy.exporting import metadata as about
+from deploy.exporting.config import ExportConfig
 from deploy.exporting.errors import ExportError
+from stm_models.config import validate
 from stm_models.errors import InputError
+from stm_models.explain.methods import METHODS, PATHS
 from stm_models.files import output_directory
 
 __all__ = ["ExportError", "ExportReport", "export"]
@@ -39,6 +42,12 @@ class ExportReport:
     seconds : float
         Wall time of the whole export.
     size_bytes : int
+    explanations : list of str
+        Maps in the file.
+    refused : dict of str to str
+        Why others are not.
+    precision : dict
+        ``kind``; of a smaller one ``error`` and ``budget`` by target, in its unit, and ``seconds`` by kind and batch.
     """
 
     path: Path
@@ -47,9 +56,14 @@ class ExportReport:
     parity: dict[str, float]
     seconds: float
     size_bytes: int
+    explanations: list[str]
+    refused: dict[str, str]
+    precision: dict[str, Any]
 
 
-def export(bundle_dir: str | Path, out: str | Path, metadata: Mapping[str, Any]) -> ExportReport:
+def export(
+    bundle_dir: str | Path, out: str | Path, metadata: Mapping[str, Any], config: ExportConfig | None = None
+) -> ExportReport:
     """Write the model in ``bundle_dir`` as ``out``, having checked that the file does what the model does.
 
     Parameters
@@ -60,7 +74,8 @@ def export(bundle_dir: str | Path, out: str | Path, metadata: Mapping[str, Any])
         The ONNX file, ending in ``.onnx``; an older one is replaced only when everything went well.
     metadata : mapping
         task, input, targets, explained, data, run_id, git_commit, metrics and distance; the first five as in
-        the bundle. The exporter adds schema, opset, versions, answers, explanations and created.
+        the bundle. The exporter adds schema, opset, versions, answers, explanations, details, refused and created.
+    config : ExportConfig, optional
 
     Raises
     ------
@@ -74,11 +89,12 @@ def export(bundle_dir: str | Path, out: str | Path, metadata: Mapping[str, Any])
     -----
     The work is done in a process of its own: tracing autograd can spoil later exports of the same process.
     The file's input is ``image`` (batch, C, H, W) float32 in physical units; its outputs are what `Bundle.answers`
-    gives, ``prediction`` (batch, T) or maps (batch, T, H, W) the first, and ``gradient`` (batch, C, H, W) of the
-    target ``explained``. Of a model that answers with maps a second, optional input ``focus`` (batch or 1) int64
-    chooses the pixel ``y * W + x`` that is explained; -1, its value when it is not given, means the strongest one.
+    gives, ``prediction`` (batch, T) or maps (batch, T, H, W) the first, and maps (batch, C, H, W), or
+    (batch, 1, H, W) for ``grad_cam``, that explain the target ``explained``. Of a model that answers with maps a
+    second, optional input ``focus`` (batch or 1) int64 chooses the pixel ``y * W + x`` that is explained; -1, its
+    value when it is not given, means the strongest one.
     onnxruntime computes all of them in every run; the part that computes the prediction can be cut out of the
-    graph and holds nothing of the rest.
+    graph and holds nothing of the rest. A map that cannot be expressed in ONNX is left out, and metadata say why.
     """
     start = time.perf_counter()
     given = about.check(metadata)
@@ -90,13 +106,30 @@ def export(bundle_dir: str | Path, out: str | Path, metadata: Mapping[str, Any])
     if out.is_dir():
         raise InputError(f"cannot write {out}: it is a folder; choose another file name")
     output_directory(out.parent)
-    request = {"bundle": str(bundle_dir), "out": str(out), "metadata": given}
+    config = config or validate(ExportConfig, {}, "export")
+    request = {
+        "bundle": str(bundle_dir), "out": str(out), "metadata": given, "config": config.model_dump(), "left_out": {},
+    }  # fmt: skip
     reply = _ask(request)
+    if reply.get("error") == "graph":
+        reply = _without_those_that_fail(request, reply)
     if reply.get("error") == "input":
         raise InputError(reply["message"])
     if "error" in reply:
         raise ExportError(reply["message"])
     return ExportReport(path=out, seconds=time.perf_counter() - start, **reply)
+
+
+def _without_those_that_fail(request: Mapping[str, Any], reply: dict[str, Any]) -> dict[str, Any]:
+    """Ask again without the maps that have no ONNX form; each is tried in a process of its own."""
+    if "error" in _ask({**request, "trial": None}):
+        return reply
+    traced = [name for name in METHODS if name not in PATHS]
+    tried = {name: _ask({**request, "trial": name}) for name in traced}
+    left_out = {name: found["message"] for name, found in tried.items() if found.get("error") == "graph"}
+    if "gradient" in left_out:
+        left_out |= dict.fromkeys(PATHS, "it is made of the gradient, which has no ONNX form")
+    return _ask({**request, "left_out": left_out}) if left_out else reply
 
 
 def _ask(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,11 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
-from deploy.exporting.decompositions import table
-from deploy.exporting.errors import ExportError
+from deploy.exporting.decompositions import table, translations
+from deploy.exporting.errors import NoGraphError
 from deploy.exporting.parts import Parts
+from deploy.exporting.paths import PLACE, add_path, drop_output
+from stm_models.explain.scalar import place
 
 __all__ = ["FOCUS", "INPUT", "OPSET", "build", "evaluate", "trace"]
 
@@ -47,7 +49,7 @@ def evaluate(parts: Parts, image: Tensor, focus: Tensor | None = None) -> dict[s
     """
     with torch.no_grad():
         found = dict(parts.answers(image.detach()))
-    found |= {name: explain(image, focus) for name, explain in parts.maps.items()}
+    found |= {name: explain(image, focus=focus) for name, explain in parts.maps.items()}
     return {name: value.detach() for name, value in found.items()}
 
 
@@ -68,7 +70,9 @@ def trace(parts: Parts, shape: tuple[int, int, int], *, focusable: bool = False)
     focus = mode.from_tensor(torch.tensor([-1]), symbolic_context=StatelessSymbolicContext(dynamic_sizes=[everything]))
 
     def function(x: Tensor, *focus: Tensor) -> tuple[Tensor, ...]:
-        return tuple(evaluate(parts, x, *focus).values())
+        found = evaluate(parts, x, *focus)
+        where = [place(found["prediction"], *focus)[:, parts.explained, 0]] if focusable else []
+        return (*found.values(), *where)
 
     with mode, enable_python_dispatcher():
         inputs = (image, focus) if focusable else (image,)
@@ -84,11 +88,12 @@ def build(parts: Parts, shape: tuple[int, int, int]) -> Any:
     """Return the graph of `evaluate` as an ``onnx.ModelProto`` with a free batch.
 
     Where the model answers with maps, the graph has the optional input ``focus`` besides.
+    Attribution along lines is made of the nodes of ``gradient``, which must be among the maps then.
     Call it in a fresh process: a trace that failed is known to spoil later ones.
 
     Raises
     ------
-    ExportError
+    NoGraphError
         When the model uses an operator that cannot be traced or that ONNX does not have.
     """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -111,11 +116,18 @@ def build(parts: Parts, shape: tuple[int, int, int]) -> Any:
                 verbose=False,
                 opset_version=OPSET,
                 input_names=[INPUT, FOCUS][: 1 + len(more)],
-                output_names=[*answers, *parts.maps],
+                output_names=[*answers, *parts.maps, *([PLACE] if focusable else [])],
+                custom_translation_table=translations(),
             )
-            return _tidy(exported.model_proto)
+            proto = _tidy(exported.model_proto)
     except Exception as error:
-        raise ExportError(f"the model has no ONNX graph: {_root(error)}") from error
+        raise NoGraphError(f"the model has no ONNX graph: {_root(error)}") from error
+    inputs = (INPUT, FOCUS)[: 1 + len(more)]
+    for name, path in parts.paths.items():
+        add_path(proto, name, path, inputs)
+    for name in (*([PLACE] if focusable else []), *parts.hidden):
+        drop_output(proto, name)
+    return proto
 
 
 def _tidy(proto: Any) -> Any:

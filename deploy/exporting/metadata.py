@@ -104,11 +104,15 @@ def complete(
     explanations: list[str],
     *,
     focusable: bool = False,
+    details: Mapping[str, Any] | None = None,
+    refused: Mapping[str, str] | None = None,
+    precision: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the text of the entry: checked ``metadata`` and what the exporter knows, with the time (UTC).
 
     ``answers`` and ``explanations``: names of the outputs. ``focusable`` says that the pixel which is explained can
-    be chosen.
+    be chosen. ``details``: what else there is to tell of an explanation; ``refused``: why others are not there;
+    ``precision``: its kind and what it costs.
     """
     entry = {
         "schema": SCHEMA,
@@ -118,6 +122,9 @@ def complete(
         "answers": answers,
         "explanations": explanations,
         "focusable": focusable,
+        "details": dict(details or {}),
+        "refused": dict(refused or {}),
+        "precision": dict(precision or {"kind": "fp32"}),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return json.dumps(entry, allow_nan=False)

@@ -30,6 +30,7 @@ def check(
     scale: Array,
     *,
     maps: Collection[str] = ("gradient",),
+    truth: Evaluate | None = None,
     tolerance: float = TOLERANCE,
     seed: int = _SEED,
 ) -> dict[str, float]:
@@ -45,6 +46,8 @@ def check(
         The images are ``mean + scale * N(0, 1)``, in batches of 1, 3 and 17.
     maps : collection of str
         Which of the outputs are explanations: they may jump at kinks, and must change with the image.
+    truth : callable, optional
+        The reference in float64, see Notes.
     tolerance : float
         Largest difference allowed, over the largest value of the reference.
     seed : int
@@ -53,7 +56,8 @@ def check(
     -------
     dict of str to float
         Largest relative error per output; ``rows``, the largest difference between a row alone and in its
-        batch; and ``kinks``, how many maps were compared to within their own jump (see Notes).
+        batch; ``kinks``, how many maps were compared to within their own jump, and ``rounding``, how many
+        values to within float32's own error (see Notes).
 
     Raises
     ------
@@ -67,10 +71,15 @@ def check(
     there to within float32 rounding. An image with a larger error is therefore looked at again: where the
     reference itself jumps under steps of 3e-6 scales, errors up to four of its jumps are allowed, but for
     no more than half as many as there are images.
+
+    A model can be so badly conditioned that float32 itself is off by more than ``tolerance``: two correct programs
+    then differ by that much. A row with a larger error is therefore held against ``truth`` too: it passes where it is
+    off by no more than four times what the float32 reference is off, in that row or in the median row of its batch.
+    An error of the graph, which float64 does not share, is not let through by this.
     """
     rng = np.random.default_rng(seed)
     batches = [(_draw(rng, mean, scale, size),) for size in BATCHES]
-    return _compare(run, reference, batches, maps, scale, tolerance, rng)
+    return _compare(run, reference, truth, batches, maps, scale, tolerance, rng)
 
 
 def check_focus(
@@ -80,6 +89,7 @@ def check_focus(
     scale: Array,
     *,
     maps: Collection[str] = ("gradient",),
+    truth: Evaluate | None = None,
     tolerance: float = TOLERANCE,
     seed: int = _SEED + 1,
 ) -> dict[str, float]:
@@ -100,7 +110,7 @@ def check_focus(
         images = _draw(rng, mean, scale, size)
         images[: size // 2] = images[0]
         batches.append((images, rng.permutation(pixels)[:size].astype(np.int64)))
-    errors = _compare(run, reference, batches, maps, scale, tolerance, rng)
+    errors = _compare(run, reference, truth, batches, maps, scale, tolerance, rng)
     images = batches[-1][0]
     one = rng.integers(pixels, size=1)
     ways = {"one for all": (run(images, one), reference(images, one.repeat(len(images))))}
@@ -123,6 +133,7 @@ def _draw(rng: np.random.Generator, mean: Array, scale: Array, size: int) -> Arr
 def _compare(
     run: Evaluate,
     reference: Evaluate,
+    truth: Evaluate | None,
     batches: Sequence[tuple[Array, ...]],
     maps: Collection[str],
     scale: Array,
@@ -136,37 +147,50 @@ def _compare(
     sizes = {name: max(float(np.abs(part[name]).max()) for part in wanted) for name in wanted[0]}
     table: dict[str, list[float]] = {name: [] for name in (*sizes, "rows")}
     problems: list[str] = []
-    kinks = 0
+    excused = {"kinks": 0, "rounding": 0}
     for batch, want, got in zip(batches, wanted, found, strict=True):
         _same_shapes(want, got)
         count = len(batch[0])
         pick = [i for i in sorted({0, count // 2, count - 1}) if count > 1]
         alone = [run(*(values[i : i + 1] for values in batch)) for i in pick]
+        exact: Mapping[str, Array] = {}
         rows = [0.0]
         for name, size in sizes.items():
             errors = _relative(got[name], want[name], size)
             apart = [_relative(one[name], got[name][i : i + 1], size) for i, one in zip(pick, alone, strict=True)]
+            if truth is not None and _above(np.concatenate([errors, *apart]), tolerance).any():
+                exact = exact or truth(*batch)
+                own = _relative(want[name], exact[name], size)
+                allowed = np.maximum(_ALLOWED * np.maximum(own, np.median(own)), tolerance)
+                bad = _above(errors, tolerance) & (_relative(got[name], exact[name], size) <= allowed)
+                errors = np.where(bad, 0.0, errors)
+                excused["rounding"] += int(bad.sum())
+                for row, error in zip(pick, apart, strict=True):
+                    if error[0] <= 2 * allowed[row]:
+                        error[0] = min(error[0], tolerance)
             if name in maps:
                 for row, error in [*enumerate(errors[:, None]), *zip(pick, apart, strict=True)]:
                     if _above(error, tolerance).any():
-                        own = tuple(values[row] for values in batch)
-                        allowed = _jump(reference, name, own, scale, want[name][row], size, rng)
-                        if error[0] <= allowed:
+                        own_batch = tuple(values[row] for values in batch)
+                        jump = _jump(reference, name, own_batch, scale, want[name][row], size, rng)
+                        if error[0] <= jump:
                             error[0] = 0.0
-                            kinks += 1
+                            excused["kinks"] += 1
             table[name].append(float(errors.max()))
             rows.extend(float(error[0]) for error in apart)
         table["rows"].append(max(rows))
         for name in maps:
             if _stuck(got[name], want[name], tolerance):
                 problems.append(f"{name} does not change with the image as the model's does")
+    kinks = excused["kinks"]
     if kinks > len(maps) * (total // 2):
         problems.append(f"{kinks} of {len(maps) * total} maps differ at kinks")
     if any(_above(np.array(errors), tolerance).any() for errors in table.values()):
         problems.append("errors above the limit")
     if problems:
         raise ExportError(_explain(problems, table, tolerance, wanted))
-    return {**{name: max(errors) for name, errors in table.items()}, "kinks": float(kinks)}
+    worst = {name: max(errors) for name, errors in table.items()}
+    return worst | {name: float(number) for name, number in excused.items()}
 
 
 def _relative(got: Array, want: Array, size: float) -> Array:

@@ -8,7 +8,8 @@ import os
 import sys
 from pathlib import Path
 
-from deploy.exporting.errors import ExportError
+from deploy.exporting.config import ExportConfig
+from deploy.exporting.errors import ExportError, NoGraphError
 from stm_models.errors import InputError
 
 __all__ = ["main"]
@@ -20,12 +21,18 @@ def main() -> int:
     answer = os.dup(1)
     os.dup2(2, 1)  # whatever the libraries print must not mix with the answer
     request = json.load(sys.stdin)
-    from deploy.exporting.write import write  # heavy: after the collector is off
+    from deploy.exporting.write import try_map, write  # heavy: after the collector is off
 
+    bundle, config = Path(request["bundle"]), ExportConfig.model_validate(request["config"])
     try:
-        reply = write(Path(request["bundle"]), Path(request["out"]), request["metadata"])
+        if "trial" in request:
+            reply = try_map(bundle, request["metadata"], request["trial"])
+        else:
+            reply = write(bundle, Path(request["out"]), request["metadata"], config, request["left_out"])
     except InputError as error:
         reply = {"error": "input", "message": str(error)}
+    except NoGraphError as error:
+        reply = {"error": "graph", "message": str(error)}
     except ExportError as error:
         reply = {"error": "export", "message": str(error)}
     with os.fdopen(answer, "w", encoding="utf-8") as stream:

@@ -17,25 +17,42 @@ import torch
 from numpy.typing import NDArray
 
 from deploy.exporting import metadata as about
+from deploy.exporting.choice import choose, enough
+from deploy.exporting.config import ExportConfig
 from deploy.exporting.graph import FOCUS, INPUT, OPSET, build, evaluate
-from deploy.exporting.parity import check, check_focus
-from deploy.exporting.parts import parts_of
+from deploy.exporting.parity import Evaluate, check, check_focus
+from deploy.exporting.parts import parts_of, references_of
+from deploy.exporting.precision import judge, latencies, reduced
+from stm_models.config import validate
 from stm_models.errors import InputError
 from stm_models.files import atomic_path
 from stm_models.networks import bundle as bundles
 
-__all__ = ["write"]
+__all__ = ["try_map", "write"]
+
+_LARGEST = 2**31 - 1  # what protobuf reads
 
 
-def write(bundle_dir: Path, out: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
+def write(
+    bundle_dir: Path,
+    out: Path,
+    metadata: Mapping[str, Any],
+    config: ExportConfig | None = None,
+    left_out: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Turn a bundle into an ONNX file; the arguments and errors are those of `export.export`.
+
+    Parameters
+    ----------
+    left_out : mapping of str to str, optional
+        Maps that were found to have no ONNX form, with the reason.
 
     Returns
     -------
     dict
-        sha256, opset, parity and size_bytes.
+        sha256, opset, parity, size_bytes, explanations, refused and precision.
     """
-    given = about.check(metadata)
+    given, config, left_out = about.check(metadata), config or validate(ExportConfig, {}, "export"), left_out or {}
     bundle = bundles.load(bundle_dir)
     if bundle.novelty is None:
         raise InputError(f"{bundle_dir} holds no distance to the training data: train it again, fitting the novelty")
@@ -45,36 +62,63 @@ def write(bundle_dir: Path, out: Path, metadata: Mapping[str, Any]) -> dict[str,
             f"metadata of the export: interval is {given['interval']}, but {bundle_dir} was trained "
             f"{'without' if bundle.interval is None else 'with'} one: pass the bundle's own"
         )
+    explained, steps = int(given["explained"]), config.steps
+    maps, refused = choose(bundle, config)
+    maps, refused = [name for name in maps if name not in left_out], {**refused, **left_out}
+    details: dict[str, Any] = {}
+    if "integrated_gradients" in maps:
+        steps, error = enough(bundle, steps, explained)
+        details["integrated_gradients"] = {"steps": steps.integrated, "incomplete": error}
+    if "expected_gradients" in maps:
+        used = min(steps.background, len(bundle.background if bundle.background is not None else ()))
+        details["expected_gradients"] = {"draws": steps.expected, "background": used, "seed": steps.seed}
     mean, scale = bundle.model.pixel_mean.numpy(), bundle.model.pixel_scale.numpy()
-    explained = int(given["explained"])
-    parts = parts_of(bundle, explained)
-    maps = list(parts.maps)
-    proto = build(parts, mean.shape)
+    proto = build(parts_of(bundle, explained, maps, steps), mean.shape)
     names = [value.name for value in proto.graph.output]
+    answers = [name for name in names if name not in maps]
     focusable = any(value.name == FOCUS for value in proto.graph.input)
-    entry = proto.metadata_props.add()
-    entry.key = about.KEY
-    entry.value = about.complete(
-        given, OPSET, _versions(), [name for name in names if name not in maps], maps, focusable=focusable
-    )
-    content = proto.SerializeToString()
-    onnx.checker.check_model(content, full_check=True)
+    content = _content(proto)
 
-    fresh = parts_of(bundles.load(bundle_dir), explained)  # tracing must not have a say in the reference
+    # Tracing must not have a say in the references.
+    plain, exact = bundles.load(bundle_dir), bundles.load(bundle_dir).double()
     session = _session(content)
 
     def run(images: NDArray[Any], focus: NDArray[np.int64] | None = None) -> dict[str, NDArray[Any]]:
         feed = {INPUT: images} if focus is None else {INPUT: images, FOCUS: focus}
         return dict(zip(names, session.run(names, feed), strict=True))
 
-    def reference(images: NDArray[Any], focus: NDArray[np.int64] | None = None) -> dict[str, NDArray[Any]]:
-        pixel = None if focus is None else torch.from_numpy(focus)
-        found = evaluate(fresh, torch.from_numpy(images), pixel)
-        return {name: value.numpy() for name, value in found.items()}
+    def by_torch(own: bundles.Bundle, dtype: torch.dtype) -> Evaluate:
+        parts = references_of(own, explained, maps, steps)
 
-    parity = check(run, reference, mean, scale, maps=maps)
-    if focusable:
-        parity |= check_focus(run, reference, mean, scale, maps=maps)
+        def reference(images: NDArray[Any], focus: NDArray[np.int64] | None = None) -> dict[str, NDArray[Any]]:
+            pixel = None if focus is None else torch.from_numpy(focus)
+            found = evaluate(parts, torch.from_numpy(images).to(dtype), pixel)
+            return {name: value.numpy() for name, value in found.items()}
+
+        return reference
+
+    reference, truth = by_torch(plain, torch.float32), by_torch(exact, torch.float64)
+    parity = check(run, reference, mean, scale, maps=maps, truth=truth)
+    if focusable and maps:
+        parity |= check_focus(run, reference, mean, scale, maps=maps, truth=truth)
+    reduction: dict[str, Any] = {}
+    if config.precision != "fp32":
+        proto = reduced(proto, config.precision, answers)
+        smaller = _session(_content(proto))
+        reduction = judge(
+            lambda x: dict(zip(answers, smaller.run(answers, {INPUT: x}), strict=True)), run, _judged_on(bundle),
+            given["targets"], config.budget, config.precision,
+        )  # fmt: skip
+        reduction["seconds"] = latencies({"fp32": content, config.precision: _content(proto)}, mean.shape)
+        refused |= dict.fromkeys(maps, f"a {config.precision} file has none: derivatives need the full precision")
+        maps, focusable, details = [], False, {}
+    entry = proto.metadata_props.add()
+    entry.key = about.KEY
+    entry.value = about.complete(
+        given, OPSET, _versions(), answers, maps, focusable=focusable, details=details, refused=refused,
+        precision={"kind": config.precision, **reduction},
+    )  # fmt: skip
+    content = _content(proto)
     try:
         with atomic_path(out) as part:
             part.write_bytes(content)
@@ -85,7 +129,36 @@ def write(bundle_dir: Path, out: Path, metadata: Mapping[str, Any]) -> dict[str,
         "opset": OPSET,
         "parity": parity,
         "size_bytes": len(content),
+        "explanations": maps,
+        "refused": refused,
+        "precision": {"kind": config.precision, **reduction},
     }
+
+
+def _content(proto: Any) -> bytes:
+    """Return the checked file."""
+    if proto.ByteSize() > _LARGEST:
+        raise InputError(
+            f"the file would have {proto.ByteSize() / 2**30:.1f} GiB, and a model file is one file of at most 2 GiB: "
+            "choose a smaller network or fewer background images"
+        )
+    content: bytes = proto.SerializeToString()
+    onnx.checker.check_model(content, full_check=True)
+    return content
+
+
+def _judged_on(bundle: bundles.Bundle) -> NDArray[np.float32]:
+    if bundle.heldout is None:
+        raise InputError("the run kept no images to measure the error of a smaller file on: train it again")
+    return np.asarray(bundle.heldout.numpy(), np.float32)
+
+
+def try_map(bundle_dir: Path, metadata: Mapping[str, Any], name: str | None) -> dict[str, Any]:
+    """Build the graph of one map, or of the answers alone, and forget it; NoGraphError where there is none."""
+    bundle = bundles.load(bundle_dir)
+    shape = tuple(bundle.model.pixel_mean.shape)
+    build(parts_of(bundle, int(metadata["explained"]), [] if name is None else [name]), shape)
+    return {}
 
 
 def _session(content: bytes) -> onnxruntime.InferenceSession:

@@ -77,6 +77,13 @@ class ModelMetadata(_Part):
         Names of the outputs that are no maps, ``prediction`` the first.
     explanations : tuple of str
         Names of the outputs that are explanation maps; the first is the default.
+    details : mapping
+        Of explanations by name: how many steps or draws, and how well integrated gradients add up.
+    refused : mapping of str to str
+        Why the file does not have an explanation, by its name.
+    precision : mapping
+        ``kind`` of numbers (fp32, fp16, int8); of a smaller one the ``error`` and ``budget`` by target, in its unit,
+        and ``seconds`` by kind and batch.
     focusable : bool
         Whether the pixel of an answered map that is explained can be chosen.
     sha256 : str
@@ -99,6 +106,9 @@ class ModelMetadata(_Part):
     calibration: Mapping[str, Any] = {}
     answers: tuple[str, ...] = ("prediction",)
     explanations: tuple[str, ...] = ()
+    details: Mapping[str, Mapping[str, Any]] = {}
+    refused: Mapping[str, str] = {}
+    precision: Mapping[str, Any] = {"kind": "fp32"}
     focusable: bool = False
     created: str | None = None
     sha256: str = ""

@@ -121,12 +121,14 @@ class Session:
         if not names:
             return {}
         feed = {INPUT: batch} if focus is None else {INPUT: batch, FOCUS: self._check_focus(focus, len(batch))}
-        part = self._part(names)
-        if focus is not None and not _takes_focus(part):
-            feed.pop(FOCUS)  # no explanation was asked for
         options = onnxruntime.RunOptions()
         options.log_severity_level = _FATAL
-        results = dict(zip(names, part.run(names, feed, options), strict=True))
+        results: dict[str, NDArray[np.float32]] = {}
+        for asked in self._shares(names):
+            part = self._part(asked)
+            given = feed if _takes_focus(part) else {INPUT: batch}  # no explanation was asked for
+            results |= dict(zip(asked, part.run(asked, given, options), strict=True))
+        results = {name: results[name] for name in names}
         for name, values in results.items():
             if not np.isfinite(values).all():
                 finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
@@ -146,13 +148,19 @@ class Session:
         """Return the sets of outputs that have a graph of their own, the smallest first.
 
         They are few and fixed, so that no sequence of requests can make the process grow: the prediction
-        alone, all that is cheap, that and one explanation, everything.
+        alone, all that is no explanation, that and one explanation. Several explanations are several runs.
         """
         costly = self.metadata.explanations
         cheap = tuple(name for name in self.output_names if name not in costly)
-        sets = [("prediction",), cheap, *((*cheap, name) for name in costly), self.output_names]
+        sets = [("prediction",), cheap, *((*cheap, name) for name in costly)]
         ordered = (tuple(name for name in self.output_names if name in kept) for kept in sets)
         return list(dict.fromkeys(ordered))
+
+    def _shares(self, names: Sequence[str]) -> list[list[str]]:
+        """Return which of ``names`` are computed together: all that are no explanation with the first that is."""
+        costly = [name for name in names if name in self.metadata.explanations]
+        cheap = [name for name in names if name not in costly]
+        return [[*cheap, *costly[:1]], *([name] for name in costly[1:])]
 
     def _part(self, outputs: Sequence[str]) -> onnxruntime.InferenceSession:
         names = next(family for family in self._families if set(outputs) <= set(family))
@@ -255,7 +263,7 @@ def _open(
     try:
         return "cpu", note, _session(content, settings, "cpu")
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[-300:]  # onnxruntime begins with names of its functions
         raise InputError(
             f"{path} is damaged or no ONNX model that this version runs ({reason}): export or copy it again"
         ) from error

@@ -53,6 +53,7 @@ class Network(nn.Module, ABC):
     channels_last: ClassVar[bool] = False
     head: nn.Module
     start: Mapping[str, Any] = {}
+    cam_refusal: ClassVar[str] = "the network has no map of features: what it makes of the image has no pixels"
 
     def __init__(self, in_shape: tuple[int, int, int], outputs: int, options: NetworkOptions) -> None:
         super().__init__()
@@ -81,6 +82,18 @@ class Network(nn.Module, ABC):
     def noise(self, x: Tensor) -> Tensor:
         """Return the (B, N) measures of how noisy standardised images ``x`` are, where the network takes any."""
         return x.new_zeros((x.shape[0], 0))
+
+    def cam_layer(self) -> nn.Module:
+        """Return the layer that gives the last map of features, which `as_map` makes (B, F, h, w)."""
+        raise NotImplementedError(self.no_cam())
+
+    def no_cam(self) -> str:
+        """Return why it has no `cam_layer`; empty where it has one."""
+        return self.cam_refusal
+
+    def as_map(self, found: Tensor) -> Tensor:
+        """Return what `cam_layer` gives, or its derivative, as (B, F, h, w)."""
+        return found
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the (B, T) standardised targets of standardised images ``x`` (B, C, H, W)."""

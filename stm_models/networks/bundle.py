@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -39,6 +42,12 @@ class Bundle:
         Of the model's features.
     info : dict
         network, options, input, targets, task, data, explained; start, where the training started from given weights.
+    baseline : (C, H, W) float32 or None
+        Mean of the training images, and
+    background : (K, C, H, W) float32 or None
+        some of them: what explanations compare with.
+    heldout : (K, C, H, W) float32 or None
+        Some validation images, which an exported file is judged on. Older bundles have none of the three.
     interval : Interval or None
         Of a model that answers with numbers.
     """
@@ -46,6 +55,9 @@ class Bundle:
     model: Model
     novelty: Novelty | None
     info: dict[str, Any]
+    baseline: Tensor | None = None
+    background: Tensor | None = None
+    heldout: Tensor | None = None
     interval: Interval | None = None
 
     def answers(self, x: Tensor) -> dict[str, Tensor]:
@@ -66,12 +78,20 @@ class Bundle:
         distance = self.novelty(features)
         return found | {"distance": distance, "novelty": self.novelty.p_value(distance)}
 
+    def double(self) -> Bundle:
+        """Return the bundle in float64, made of its own modules: what rounding errors are measured against."""
+        for part in (self.model, self.novelty, self.interval):
+            if part is not None:
+                part.double()
+        return self
+
 
 def save(
     bundle_dir: str | Path,
     model: Model,
     novelty: Novelty | None,
     info: Mapping[str, Any],
+    references: Mapping[str, NDArray[np.float32]] | None = None,
     interval: Interval | None = None,
 ) -> Path:
     """Write the folder ``bundle_dir`` as a whole; an older bundle there is replaced.
@@ -80,6 +100,8 @@ def save(
     ----------
     info : mapping
         Needs network (name), options, input, targets, task, data and explained; JSON values.
+    references : mapping, optional
+        ``baseline``, ``background`` and ``heldout``, see `Bundle`.
 
     Raises
     ------
@@ -95,6 +117,7 @@ def save(
         tensors |= {f"novelty.{key}": value for key, value in novelty.state_dict().items()}
     if interval is not None:
         tensors |= {f"interval.{key}": value for key, value in interval.state_dict().items()}
+    tensors |= {f"references.{key}": torch.from_numpy(value) for key, value in (references or {}).items()}
     try:
         bundle_dir.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{bundle_dir.name}.", dir=bundle_dir.parent))
@@ -154,7 +177,7 @@ def load(bundle_dir: str | Path) -> Bundle:
             interval.eval().requires_grad_(False)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise _damaged(bundle_dir / _WEIGHTS, f"its tensors do not fit network {info['network']!r}") from error
-    return Bundle(model.eval().requires_grad_(False), novelty, info, interval)
+    return Bundle(model.eval().requires_grad_(False), novelty, info, interval=interval, **_part(tensors, "references."))
 
 
 def _swap(new: Path, target: Path) -> None:

@@ -35,6 +35,7 @@ class Conv(Network):
 
     Options = ConvOptions
     channels_last = True
+    cam_refusal = ""
     space: ClassVar[Space] = {"dropout": Range(0.0, 0.5), "hidden": Choice((128, 256, 512))}
 
     def __init__(self, in_shape: tuple[int, int, int], outputs: int, options: ConvOptions) -> None:
@@ -62,3 +63,7 @@ class Conv(Network):
         """Return the (B, hidden) features of ``x`` (B, C, H, W)."""
         pooled = self.body(self.pool(x)).mean(dim=(2, 3))
         return self.hidden(functional.normalize(pooled, dim=1))
+
+    def cam_layer(self) -> nn.Module:
+        """Return what the global mean is taken of."""
+        return self.body

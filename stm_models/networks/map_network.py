@@ -45,6 +45,7 @@ class MapNetwork(Network):
 
     Options: ClassVar[type[NetworkOptions]] = MapOptions
     options: MapOptions
+    cam_refusal = "a pixel's score is a linear function of the last features there: the map would repeat the answer"
 
     def __init__(self, in_shape: tuple[int, int, int], outputs: int, options: MapOptions) -> None:
         super().__init__(in_shape, outputs, options)

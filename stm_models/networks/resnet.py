@@ -26,6 +26,7 @@ class ResNet(Backbone):
     """torchvision's network up to the global mean; published weights of the stem are averaged over colours."""
 
     Options: ClassVar[type[NetworkOptions]] = ResNetOptions
+    cam_refusal = ""
     space: ClassVar[Space] = {"dropout": Range(0.0, 0.5), "normalise": Choice((True, False))}
 
     @classmethod
@@ -56,6 +57,10 @@ class ResNet(Backbone):
         heads, stems = self.layers()
         start_weights.lay(state, body, heads=heads, stems=stems, where=f"torchvision's weights {published}")
         return body, {"pretrained": str(published)}
+
+    def cam_layer(self) -> nn.Module:
+        """Return the last stage."""
+        return self.body.layer4
 
     def layers(self) -> tuple[list[str], Mapping[str, Callable[[Tensor, int], Tensor]]]:
         """Return torchvision's names of the head and of the stem."""

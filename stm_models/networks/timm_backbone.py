@@ -47,6 +47,36 @@ class TimmBackbone(Backbone):
         keys = ("architecture", "tag", "hf_hub_id", "url", "license")
         return body, {"pretrained": {key: about[key] for key in keys if about.get(key)}}
 
+    def no_cam(self) -> str:
+        """Why timm tells no last map of features of this network."""
+        if self._grid() is None and not getattr(self.body, "feature_info", None):
+            return "timm does not tell which layer of this network gives the last map of features"
+        return ""
+
+    def cam_layer(self) -> nn.Module:
+        """Return timm's last stage; of a transformer what goes into the last block, the last that every token is used.
+
+        Notes
+        -----
+        Behind the last block the head may read the class token alone, and nothing would depend on the image's.
+        """
+        if self._grid() is not None:
+            return self.body.blocks[-1].norm1
+        return self.body.get_submodule(self.body.feature_info[-1]["module"])
+
+    def as_map(self, found: Tensor) -> Tensor:
+        """Return (B, F, h, w) of a transformer's tokens (B, N, F), or of channels that come last."""
+        grid = self._grid()
+        if grid is not None:
+            return found[:, self.body.num_prefix_tokens :].transpose(1, 2).unflatten(2, grid)
+        return found.permute(0, 3, 1, 2) if getattr(self.body, "output_fmt", "NCHW") == "NHWC" else found
+
+    def _grid(self) -> tuple[int, int] | None:
+        body = self.body
+        patches = getattr(getattr(body, "patch_embed", None), "grid_size", None)
+        tokens = hasattr(body, "num_prefix_tokens") and hasattr(body, "blocks") and hasattr(body.blocks[-1], "norm1")
+        return tuple(patches) if patches is not None and tokens else None
+
     def layers(self) -> tuple[list[str], Mapping[str, Callable[[Tensor, int], Tensor]]]:
         """Return timm's names of classifiers and first convolutions."""
         about = self.body.pretrained_cfg

@@ -1,0 +1,183 @@
+"""Attribution along lines as loops in the ONNX graph, around the nodes that compute the gradient.
+
+Nothing is traced for it: a loop's body is a copy of those nodes, and reads the weights of the graph around it. Each
+turn takes one image and a few points of its line, so that memory does not grow with points or batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
+
+from stm_models.explain.path import Path
+
+__all__ = ["GRADIENT", "PLACE", "add_path", "drop_output"]
+
+GRADIENT = "gradient"
+PLACE = "place"
+"""The graph's own output that tells which pixel of an answered map is explained; it is dropped in the end."""
+_NUMBERS = 2**14  # in one turn; more leave the processor's cache
+
+
+def add_path(proto: Any, name: str, path: Path, inputs: tuple[str, ...]) -> None:
+    """Add to a graph with the output ``gradient`` the output ``name``: `stm_models.explain.path.attribute`.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        Changed in place.
+    inputs : tuple of str
+        Name of the image and, of a focusable graph, of the focus.
+    """
+    graph = proto.graph
+    shape = path.bases.shape[1:]
+    chunk = _chunk(len(path), int(np.prod(shape)))
+    turns = len(path) // chunk
+
+    def own(part: str) -> str:
+        return f"{name}/{part}"
+
+    constants = {
+        "bases": path.bases,
+        "index": path.index.reshape(turns, chunk),
+        "alpha": path.alpha.reshape(turns, chunk, 1, 1, 1),
+        "weight": path.weight.reshape(turns, chunk, 1, 1, 1),
+        "turns": np.array(turns),
+        "first": np.array([0]),
+        "images": np.array([-1, turns, *shape]),
+        "second": np.array([1]),
+    }
+    graph.initializer.extend(numpy_helper.from_array(value, own(key)) for key, value in constants.items())
+    graph.node.extend(
+        [
+            helper.make_node("Shape", [inputs[0]], [own("batch")], start=0, end=1),
+            helper.make_node("Squeeze", [own("batch"), own("first")], [own("rows")]),
+            helper.make_node("Mul", [own("rows"), own("turns")], [own("count")]),
+            helper.make_node("Loop", [own("count"), ""], [own("parts")], body=_body(graph, name, inputs)),
+            helper.make_node("Reshape", [own("parts"), own("images")], [own("apart")]),
+            helper.make_node("ReduceSum", [own("apart"), own("second")], [name], keepdims=0),
+        ]
+    )
+    graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape]))
+
+
+def drop_output(proto: Any, name: str) -> None:
+    """Make ``name`` an output no more; what computed it alone goes too."""
+    outputs = [value for value in proto.graph.output if value.name != name]
+    del proto.graph.output[:]
+    proto.graph.output.extend(outputs)
+    kept = _ancestors(proto.graph.node, [value.name for value in outputs])
+    _replace(proto.graph.node, kept)
+    read = {text for node in kept for text in _reads(node)}
+    inputs = [value for value in proto.graph.input if value.name in read]
+    del proto.graph.input[:]
+    proto.graph.input.extend(inputs)
+    _replace(proto.graph.initializer, [tensor for tensor in proto.graph.initializer if tensor.name in read])
+
+
+def _body(graph: Any, name: str, inputs: tuple[str, ...]) -> Any:
+    """Return the loop's body: from the turn's number to the (1, C, H, W) share of its points."""
+
+    def own(part: str) -> str:
+        return f"{name}/turn/{part}"
+
+    def outer(part: str) -> str:
+        return f"{name}/{part}"
+
+    renamed = dict(zip(inputs, (own("point"), own("pixel")), strict=False))
+    copies = []
+    for node in _between(graph.node, inputs, GRADIENT):
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        for output in node.output:
+            if output:
+                renamed[output] = own(output)
+        _rename(copy, renamed)
+        copies.append(copy)
+    nodes = [
+        helper.make_node("Div", [own("turn"), outer("turns")], [own("number")]),
+        helper.make_node("Mod", [own("turn"), outer("turns")], [own("part")]),
+        helper.make_node("Unsqueeze", [own("number"), outer("first")], [own("row")]),
+        helper.make_node("Gather", [inputs[0], own("row")], [own("image")]),
+        helper.make_node("Gather", [outer("index"), own("part")], [own("which")]),
+        helper.make_node("Gather", [outer("bases"), own("which")], [own("base")]),
+        helper.make_node("Gather", [outer("alpha"), own("part")], [own("alpha")]),
+        helper.make_node("Gather", [outer("weight"), own("part")], [own("weight")]),
+        helper.make_node("Sub", [own("image"), own("base")], [own("line")]),
+        helper.make_node("Mul", [own("alpha"), own("line")], [own("step")]),
+        helper.make_node("Add", [own("base"), own("step")], [own("point")]),
+        *([helper.make_node("Gather", [PLACE, own("row")], [own("pixel")])] if len(inputs) > 1 else []),
+        *copies,
+        helper.make_node("Mul", [own("weight"), own("line")], [own("weighed")]),
+        helper.make_node("Mul", [own("weighed"), renamed[GRADIENT]], [own("shares")]),
+        helper.make_node("ReduceSum", [own("shares"), outer("first")], [own("share")], keepdims=1),
+        helper.make_node("Identity", [own("go")], [own("on")]),
+    ]
+    values = [
+        helper.make_tensor_value_info(own("turn"), TensorProto.INT64, []),
+        helper.make_tensor_value_info(own("go"), TensorProto.BOOL, []),
+    ]
+    results = [
+        helper.make_tensor_value_info(own("on"), TensorProto.BOOL, []),
+        helper.make_tensor_value_info(own("share"), TensorProto.FLOAT, None),
+    ]
+    return helper.make_graph(nodes, f"{name}_turn", values, results)
+
+
+def _chunk(points: int, numbers: int) -> int:
+    """Return how many of the points one turn takes: the largest divisor that keeps it small."""
+    most = max(1, _NUMBERS // numbers)
+    return max(size for size in range(1, min(points, most) + 1) if points % size == 0)
+
+
+def _between(nodes: Iterable[Any], inputs: Iterable[str], output: str) -> list[Any]:
+    """Return the nodes on the ways from ``inputs`` to ``output``, in their order; what else is read is constant."""
+    known, after = set(inputs), []
+    for node in _ancestors(nodes, [output]):
+        if known.intersection(_reads(node)):
+            known.update(node.output)
+            after.append(node)
+    return after
+
+
+def _ancestors(nodes: Iterable[Any], outputs: Iterable[str]) -> list[Any]:
+    needed, kept = set(outputs), []
+    for node in reversed(list(nodes)):
+        if needed.intersection(node.output):
+            needed.update(_reads(node))
+            kept.append(node)
+    return kept[::-1]
+
+
+def _reads(node: Any) -> set[str]:
+    """Return every name that a node takes, those of the graphs inside it included."""
+    names = set(node.input) - {""}
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            names |= {name for inner in attribute.g.node for name in _reads(inner)}
+            names |= {value.name for value in attribute.g.output}
+    return names
+
+
+def _rename(node: Any, names: dict[str, str]) -> None:
+    for values in (node.input, node.output):
+        for place, value in enumerate(values):
+            values[place] = names.get(value, value)
+    node.name = f"{names[GRADIENT]}/{node.name}" if GRADIENT in names else node.name
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            for inner in attribute.g.node:
+                _rename(inner, names)
+
+
+def _replace(field: Any, kept: list[Any]) -> None:
+    copies = []
+    for one in kept:
+        copy = type(one)()
+        copy.CopyFrom(one)
+        copies.append(copy)
+    del field[:]
+    field.extend(copies)

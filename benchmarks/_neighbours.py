@@ -66,7 +66,7 @@ def _monolayer() -> Lattice:
 
 def _bernal(distance: float) -> Lattice:
     below = _monolayer()
-    moved = below.positions + [0.0, BOND_LENGTH, distance or INTERLAYER]
+    moved = below.positions + np.array([0.0, BOND_LENGTH, distance or INTERLAYER])
     positions = np.concatenate([below.positions, moved])
     return Lattice(0, positions, np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), below.vectors)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,18 @@ from pipelines.settings import CalibrateConfig, Settings
 from pipelines.simulation import Busy, simulate
 from stm_models.config import Config, validate
 from stm_models.data import digest
-from stm_models.data.dataset import Samples, load
+from stm_models.data.dataset import Samples, holds, load
 from stm_models.errors import InputError
 from stm_models.machine import cores
 from stm_models.signal.conformal import separate
+from stm_models.tasks.perturbation import CLEAN, Perturbation
+from stm_models.training.perturbations import perturbed
 
 __all__ = ["HeldOut", "held_out", "names_of", "recipe_of"]
 
 _WAIT = 2.0  # seconds
+_SEED = 20_771
+"""Of the perturbed images that are calibrated on; those that models are judged on have another."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,35 @@ class HeldOut:
     samples: Samples
     source: str
     note: str = ""
+    _made: dict[str, tuple[Samples, Samples]] = field(default_factory=dict, repr=False)
+
+    def as_set(self, one: Perturbation) -> tuple[Samples, Samples] | None:
+        """Return ``spread`` and ``samples`` with the images of a perturbation set, made once.
+
+        Of a set that takes long to make, one image of each state. ``None`` where the data do not hold what it is made
+        from.
+        """
+        if not all(holds(part, name) for part in (self.spread, self.samples) for name in one.needs):
+            return None
+        if one == CLEAN:
+            return self.spread, self.samples
+        if one.name not in self._made:
+            parts = (self.spread, self.samples) if one.remake is None else (_first(self.spread), _first(self.samples))
+            spread, samples = (replace(part, images=perturbed(one, part, _SEED)) for part in parts)
+            self._made[one.name] = spread, samples
+        return self._made[one.name]
 
 
 def held_out(settings: Settings, parts: Parts, *, refit: bool = False, workers: int | None = None) -> HeldOut:
+    """Return what to calibrate on, read once; see `_held_out`."""
+    key = f"held out {settings.calibrate.model_dump_json()} {refit}"
+    if key not in parts.memory:
+        parts.memory[key] = _held_out(settings, parts, refit, workers)
+    found: HeldOut = parts.memory[key]
+    return found
+
+
+def _held_out(settings: Settings, parts: Parts, refit: bool, workers: int | None) -> HeldOut:
     """Return what to calibrate on, simulated where it is not there yet, in a store beside the training data.
 
     The store's name has its recipe, so that all trainings of a data set share it, and an interrupted simulation is
@@ -73,7 +103,7 @@ def held_out(settings: Settings, parts: Parts, *, refit: bool = False, workers: 
     path = own.path.absolute().parent / f"{own.path.stem}.calibration-{recipe_of(settings.calibrate, parts)[:12]}.zarr"
     _simulated(settings, config, path, cores() if workers is None else workers)
     targets = [target["name"] for target in own.attributes["targets"]]
-    samples = load(path, targets=targets, arrays=parts.task.arrays, include_unconverged=False)
+    samples = load(path, targets=targets, arrays=parts.task.arrays)
     separate(names_of(parts.train), names_of(samples), "the training data and the calibration's")
     return HeldOut(rest if len(rest) else parts.train, samples, "simulated")
 
@@ -109,6 +139,11 @@ def _config(config: CalibrateConfig, parts: Parts) -> tuple[Config | None, str]:
     if str(parts.task.plan(made).attributes["simulator_version"]) != str(attributes["simulator_version"]):
         return None, "the data set is of another version"
     return made, ""
+
+
+def _first(samples: Samples) -> Samples:
+    """Return one sample of each state."""
+    return samples.subset(np.sort(np.unique(samples.coordinates["group"], return_index=True)[1]))
 
 
 def _rest(parts: Parts, refit: bool) -> Samples:

@@ -165,7 +165,7 @@ def _ask(client: Client, onnx: Path, fresh: Path, out: Path) -> dict[str, Any]:
     session = Session(onnx)
     question = questions.read_question(fresh, session, questions.Reading(samples=(0,)))
     explanation = session.metadata.explanations[0]
-    outputs = client.infer(question.images, ("prediction", "distance", explanation))
+    outputs = client.infer(question.images, (*session.metadata.answers, explanation))
     answers = asking.answer_from(session, question, outputs)
     files = asking.write_answers(out / "answer", session, question, answers, explanation, outputs)
     times = []

@@ -24,9 +24,11 @@ from pipelines.reference import describe_measured, evaluate_measured
 from stm_models.data import panel
 from stm_models.data.dataset import Samples
 from stm_models.errors import InputError
+from stm_models.regression.metrics import interval_scores
 from stm_models.tasks.base import Task
 from stm_models.tasks.perturbation import CLEAN, Perturbation, find, scaled
 from stm_models.tasks.registry import get
+from stm_models.tasks.verdict import STRANGE, UNUSUAL
 from stm_models.training.perturbations import digest, perturbed
 from tracking import datasets, runs
 from tracking.store import Store, recording
@@ -120,7 +122,7 @@ def evaluate(
     trained_on = samples.attributes["digest"] == about.data["digest"]
 
     chosen = panel.choose(samples, np.arange(len(samples)))
-    maps = predict_all(session, samples.images[chosen], ("prediction", "distance", *about.explanations))
+    maps = predict_all(session, samples.images[chosen], (*about.answers, *about.explanations))
     maps |= task.panel_arrays(maps["prediction"], samples.subset(chosen), about.calibration)
     drawn = task.run_figures(shown, calibration=about.calibration)
     with runs.start(
@@ -177,12 +179,16 @@ def _strengths(text: str | None) -> list[float]:
 
 
 def _scores(session: Session, samples: Samples) -> tuple[dict[str, float], NDArray[Any]]:
-    """Metrics of a model's answers, with the share that it calls outside its training data; and the answers."""
+    """Metrics of a model's answers, with what its intervals hold and how many images it calls strange; the answers."""
     about = session.metadata
-    outputs = predict_all(session, samples.images, ("prediction", "distance"))
+    outputs = predict_all(session, samples.images, about.answers)
     prediction = outputs["prediction"].astype(np.float64)
     scores = get(about.task).metrics(prediction, samples, about.calibration)
-    scores["outside"] = float(np.mean(outputs["distance"] > about.distance.quantiles["0.99"]))
+    if "lower" in outputs:
+        scores |= interval_scores(outputs["lower"], outputs["upper"], samples.targets)
+    if "novelty" in outputs:
+        scores["false_alarms"] = float(np.mean(outputs["novelty"] < UNUSUAL))
+        scores["outside"] = float(np.mean(outputs["novelty"] < STRANGE))
     return scores, prediction
 
 

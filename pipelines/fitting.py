@@ -12,11 +12,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from pipelines.calibrating import held_out
 from pipelines.learning import Learnt, Measured, learn
 from pipelines.parts import Parts, load_parts, split_samples
 from pipelines.points import log_predictions
 from pipelines.robustness import robust_scores
 from pipelines.settings import Settings
+from pipelines.trust import Trust, trust
 from stm_models.data.dataset import Samples
 from stm_models.explain.references import references
 from stm_models.files import sha256
@@ -24,11 +26,9 @@ from stm_models.networks import bundle, registry
 from stm_models.networks.model import Model
 from stm_models.progress import Progress
 from stm_models.tasks.base import Predictor, Task
-from stm_models.tasks.perturbation import CLEAN, Perturbation, find
+from stm_models.tasks.perturbation import find
 from stm_models.training.config import TrainConfig
-from stm_models.training.novelty import Novelty
-from stm_models.training.perturbations import perturbed
-from stm_models.training.predict import describe, predict
+from stm_models.training.predict import predict
 from stm_models.training.trainer import Watch
 from tracking import datasets
 from tracking.runs import Run
@@ -80,6 +80,7 @@ def recipe(settings: Settings, config: TrainConfig, parts: Parts, measured: Meas
         "data": parts.samples.attributes["digest"],
         "split": settings.split.model_dump(mode="json"),
         "train": config.model_dump(mode="json", exclude={"threads", "device"}),
+        "calibrate": settings.calibrate.model_dump(mode="json"),
     }
     if measured is not None and measured.images:
         about["measured"] = sorted(measured.digests.values())
@@ -137,7 +138,7 @@ def fit(
     """
     task, attributes, measured = settings.task, parts.samples.attributes, measured or Measured()
     config = informed(task, config, parts)
-    run.config({**settings.record("split"), "train": config.model_dump(mode="json")})
+    run.config({**settings.record("split", "calibrate"), "train": config.model_dump(mode="json")})
     run.tags(
         {
             "task": task.name,
@@ -155,6 +156,11 @@ def fit(
     datasets.log(run, {**attributes, "samples": len(parts.samples)}, parts.samples.path)
     run.environment({"train": config.seed, "split": settings.split.seed})
     run.json(attributes, "data.json")
+    held = held_out(settings, parts, refit=config.refit)
+    if held.note:
+        print(held.note)
+        run.tags({"calibration.note": held.note})
+    datasets.log(run, {**held.samples.attributes, "samples": len(held.samples)}, held.samples.path, "calibration")
 
     learnt = _learn(run, task, config, parts, measured, on_epoch, checkpoint, watch)
     run.tags({f"start.{key}": value for key, value in learnt.final.model.network.start.items() if value})
@@ -162,10 +168,12 @@ def fit(
     if config.refit:
         # A model fitted again knows the validation samples: they judge and calibrate the one before.
         predictions[""] = predict(learnt.chosen.model, parts.validation.images)
-    calibration = task.calibrate(predictions[""], parts.validation)
+    calibration = task.calibrate(predict(learnt.final.model, held.samples.images), held.samples)
     scores = scored(task, predictions, parts.scored, calibration)
     decides = learnt.chosen.model if parts.decisive == "" else learnt.final.model
     scores |= _robust(task, lambda samples: predict(decides, samples.images), parts, calibration)
+    known = trust(settings, learnt.final.model, parts.fitted(config.refit), held, perturbation, config.seed)
+    scores |= known.scores
     results = (learnt.chosen, learnt.final) if config.refit else (learnt.chosen,)
     seconds = sum(result.seconds for result in results)
     run.metrics({**scores, "best_epoch": learnt.chosen.best_epoch, "train_seconds": seconds})
@@ -178,7 +186,7 @@ def fit(
     drawn = task.run_figures(shown, calibration=calibration, history=learnt.chosen.history, examples=parts.samples)
     for name, figure in drawn.items():
         run.figure(figure, f"figures/{name}.png")
-    _bundle(run, settings, config, parts, learnt.final.model, scores, perturbation, calibration)
+    _bundle(run, settings, config, parts, learnt.final.model, scores, known, calibration)
     return Fitted(run.id, config.network, scores, beside)
 
 
@@ -246,25 +254,21 @@ def _bundle(
     parts: Parts,
     model: Model,
     scores: Mapping[str, float],
-    perturbation: Perturbation,
+    known: Trust,
     calibration: Mapping[str, Any],
 ) -> None:
-    # A model trained on perturbed images knows such images: the distance is to what it was trained on.
-    known, held_out = (
-        describe(model, part.images if perturbation == CLEAN else perturbed(perturbation, part, config.seed))
-        for part in (parts.train, parts.validation)
-    )
-    novelty, quantiles = Novelty.fit(known, held_out, config.seed)
     attributes = parts.samples.attributes
     info = {
         "task": settings.task.name, "network": config.network, "options": config.options,
         "input": attributes["input"], "targets": attributes["targets"], "explained": 0,
         "data": {
-            "recipe": attributes["recipe"], "digest": attributes["digest"], "perturbation": perturbation.name,
+            "recipe": attributes["recipe"], "digest": attributes["digest"], "perturbation": config.perturbation,
         },
-        "metrics": dict(scores), "distance": {"quantiles": quantiles}, "calibration": dict(calibration),
+        "metrics": dict(scores), "calibration": dict(calibration), **known.about,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        compared = references(parts.train.images, config.seed)
-        path = bundle.save(Path(folder) / "bundle", model, novelty, json.loads(json.dumps(info)), compared)
+        compared = references(parts.train.images, parts.validation.images, config.seed)
+        path = bundle.save(
+            Path(folder) / "bundle", model, known.novelty, json.loads(json.dumps(info)), compared, known.interval
+        )
         run.artifact(path, "bundle")

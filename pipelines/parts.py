@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,10 @@ __all__ = ["Parts", "divide", "load_parts", "split_samples"]
 
 @dataclass(frozen=True)
 class Parts:
-    """A data set of a task and its split; ``sets`` names the perturbation sets that decide, ``None``: the task's."""
+    """A data set of a task and its split; ``sets`` names the perturbation sets that decide, ``None``: the task's.
+
+    ``memory`` keeps what takes long to make of it, for the next training.
+    """
 
     task: Task
     samples: Samples
@@ -29,6 +33,7 @@ class Parts:
     validation: Samples
     unseen: Samples
     sets: tuple[str, ...] | None = None
+    memory: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def fitted(self, refit: bool) -> Samples:
         """Return what a model is fitted to: with ``refit`` the validation samples too, in the data set's order."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deploy.exporting.config import ExportConfig
 from deploy.exporting.export import ExportReport, export
 from pipelines.robustness import judged_metric
 from stm_models.errors import InputError
@@ -65,8 +66,12 @@ def best_run(store: Store, task: Task, among: Sequence[str] = ()) -> RunRow:
     return choose(rows, key=lambda row: row.metrics[name])
 
 
-def publish(store: Store, task: Task, run_id: str, out: Path) -> tuple[ExportReport, int]:
+def publish(
+    store: Store, task: Task, run_id: str, out: Path, config: ExportConfig | None = None
+) -> tuple[ExportReport, int]:
     """Export a run's model to ``out``, log the file with the run, and register it as the challenger.
+
+    ``config``: which maps, and in what precision; by default the section ``export`` as it stands.
 
     Returns
     -------
@@ -88,11 +93,12 @@ def publish(store: Store, task: Task, run_id: str, out: Path) -> tuple[ExportRep
         raise InputError(f"run {run_id} has a model of task {info['task']!r}, expected {task.name!r}")
     metadata = {
         **{key: info[key] for key in ("task", "input", "targets", "explained", "data", "metrics", "distance")},
+        **{key: info.get(key) for key in ("interval", "novelty")},
         "calibration": info.get("calibration", {}),
         "run_id": run_id,
         "git_commit": row.tags.get("git.commit"),
     }
-    report = export(folder, out, metadata)
+    report = export(folder, out, metadata, config)
     record = runs.existing(store, run_id)
     record.metrics({f"parity.{key}": value for key, value in report.parity.items()})
     example = np.zeros((1, *(info["input"][key] for key in ("channels", "height", "width"))), np.float32)

@@ -151,8 +151,8 @@ class Settings:
     tune: TuneConfig
     evaluate: EvaluateConfig
     demo: DemoConfig
-    promote: PromoteConfig = field(default_factory=lambda: PromoteConfig.model_validate({}))
-    calibrate: CalibrateConfig = field(default_factory=lambda: CalibrateConfig.model_validate({}))
+    promote: PromoteConfig = field(default_factory=lambda: validate(PromoteConfig, {}, "promote"))
+    calibrate: CalibrateConfig = field(default_factory=lambda: validate(CalibrateConfig, {}, "calibrate"))
 
     def record(self, *sections: str) -> dict[str, Any]:
         """Plain values of some sections, as they are logged."""

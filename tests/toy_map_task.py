@@ -98,9 +98,9 @@ class ToyMapTask(Task):
     def decode(self, outputs, metadata, about=None):
         threshold, step = metadata["calibration"]["threshold"], (about or {}).get("step", 1.0)
         answers = []
-        for prediction, distance in zip(outputs["prediction"][:, 0], outputs["distance"], strict=True):
+        for row, prediction in enumerate(outputs["prediction"][:, 0]):
             places = [[float(step * y), float(step * x)] for y, x in np.argwhere(prediction > threshold)]
-            answers.append({"places": places} | verdict(float(distance), metadata["distance"]["quantiles"]))
+            answers.append({"places": places} | verdict(outputs, row))
         return answers
 
     def truth(self, samples, row):

@@ -14,7 +14,7 @@ from stm_models.networks.bundle import Bundle
 
 __all__ = ["choose", "enough"]
 
-_CHEAP = 2.5e9  # operations of the forward passes that one map along lines takes
+_CHEAP = 1e9  # operations of the forward passes that one map along lines takes
 _INCOMPLETE = 0.01
 _MOST = 8  # times as many points at most
 
@@ -35,14 +35,14 @@ def choose(bundle: Bundle, config: ExportConfig) -> tuple[list[str], dict[str, s
     return [name for name in METHODS if name not in refused], refused
 
 
-def enough(bundle: Bundle, steps: Steps, explained: int) -> tuple[Steps, float]:
-    """Return ``steps`` with points enough for integrated gradients to add up to 1 %, and how well they do.
+def enough(bundle: Bundle, steps: Steps, explained: int) -> tuple[Steps, float | None]:
+    """Return ``steps`` with points enough for integrated gradients to add up to 1 %, and by how much they do not.
 
-    Measured on the background images; eight times as many points are the most.
+    Measured on held-out images; eight times as many points are the most.
     """
-    images, baseline = bundle.background, bundle.baseline
+    images, baseline = bundle.heldout, bundle.baseline
     if images is None or baseline is None:
-        return steps, float("nan")
+        return steps, None
     images, tried = images[:4], steps
     best = (steps, float("inf"))
     while tried.integrated <= _MOST * steps.integrated:

@@ -15,6 +15,7 @@ from typing import Any
 from deploy.exporting import metadata as about
 from deploy.exporting.config import ExportConfig
 from deploy.exporting.errors import ExportError
+from stm_models.config import validate
 from stm_models.errors import InputError
 from stm_models.explain.methods import METHODS, PATHS
 from stm_models.files import output_directory
@@ -45,6 +46,8 @@ class ExportReport:
         Maps in the file.
     refused : dict of str to str
         Why others are not.
+    precision : dict
+        ``kind``; of a smaller one ``error`` and ``budget`` by target, in its unit, and ``seconds`` by kind and batch.
     """
 
     path: Path
@@ -55,6 +58,7 @@ class ExportReport:
     size_bytes: int
     explanations: list[str]
     refused: dict[str, str]
+    precision: dict[str, Any]
 
 
 def export(
@@ -102,7 +106,7 @@ def export(
     if out.is_dir():
         raise InputError(f"cannot write {out}: it is a folder; choose another file name")
     output_directory(out.parent)
-    config = config or ExportConfig()
+    config = config or validate(ExportConfig, {}, "export")
     request = {
         "bundle": str(bundle_dir), "out": str(out), "metadata": given, "config": config.model_dump(), "left_out": {},
     }  # fmt: skip

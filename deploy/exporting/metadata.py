@@ -15,7 +15,7 @@ from stm_models.errors import InputError
 __all__ = ["KEY", "SCHEMA", "agree", "check", "complete"]
 
 KEY = "stm"
-SCHEMA = 1
+SCHEMA = 2
 _SHARED = ("task", "input", "targets", "explained", "data")
 
 
@@ -32,6 +32,10 @@ class _Distance(_Open):
     quantiles: dict[str, float] = Field(min_length=1)
 
 
+class _Interval(_Open):
+    level: float = Field(gt=0, lt=1)
+
+
 class _Given(Config):
     """What the caller of an export knows; the exporter adds the rest."""
 
@@ -45,6 +49,8 @@ class _Given(Config):
     metrics: dict[str, float | None]
     distance: _Distance
     calibration: dict[str, Any] = Field(default_factory=dict)
+    interval: _Interval | None = None
+    novelty: dict[str, Any] | None = None
 
 
 def check(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,11 +106,13 @@ def complete(
     focusable: bool = False,
     details: Mapping[str, Any] | None = None,
     refused: Mapping[str, str] | None = None,
+    precision: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the text of the entry: checked ``metadata`` and what the exporter knows, with the time (UTC).
 
     ``answers`` and ``explanations``: names of the outputs. ``focusable`` says that the pixel which is explained can
-    be chosen. ``details``: what else there is to tell of an explanation; ``refused``: why others are not there.
+    be chosen. ``details``: what else there is to tell of an explanation; ``refused``: why others are not there;
+    ``precision``: its kind and what it costs.
     """
     entry = {
         "schema": SCHEMA,
@@ -116,6 +124,7 @@ def complete(
         "focusable": focusable,
         "details": dict(details or {}),
         "refused": dict(refused or {}),
+        "precision": dict(precision or {"kind": "fp32"}),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return json.dumps(entry, allow_nan=False)

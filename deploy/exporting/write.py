@@ -22,6 +22,8 @@ from deploy.exporting.config import ExportConfig
 from deploy.exporting.graph import FOCUS, INPUT, OPSET, build, evaluate
 from deploy.exporting.parity import Evaluate, check, check_focus
 from deploy.exporting.parts import parts_of, references_of
+from deploy.exporting.precision import judge, latencies, reduced
+from stm_models.config import validate
 from stm_models.errors import InputError
 from stm_models.files import atomic_path
 from stm_models.networks import bundle as bundles
@@ -32,52 +34,50 @@ _LARGEST = 2**31 - 1  # what protobuf reads
 
 
 def write(
-    bundle_dir: Path, out: Path, metadata: Mapping[str, Any], config: ExportConfig, left_out: Mapping[str, str]
+    bundle_dir: Path,
+    out: Path,
+    metadata: Mapping[str, Any],
+    config: ExportConfig | None = None,
+    left_out: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Turn a bundle into an ONNX file; the arguments and errors are those of `export.export`.
 
     Parameters
     ----------
-    left_out : mapping of str to str
+    left_out : mapping of str to str, optional
         Maps that were found to have no ONNX form, with the reason.
 
     Returns
     -------
     dict
-        sha256, opset, parity, size_bytes, explanations and refused.
+        sha256, opset, parity, size_bytes, explanations, refused and precision.
     """
-    given = about.check(metadata)
+    given, config, left_out = about.check(metadata), config or validate(ExportConfig, {}, "export"), left_out or {}
     bundle = bundles.load(bundle_dir)
     if bundle.novelty is None:
         raise InputError(f"{bundle_dir} holds no distance to the training data: train it again, fitting the novelty")
     about.agree(given, bundle.info, bundle_dir)
+    if (given["interval"] is None) != (bundle.interval is None):
+        raise InputError(
+            f"metadata of the export: interval is {given['interval']}, but {bundle_dir} was trained "
+            f"{'without' if bundle.interval is None else 'with'} one: pass the bundle's own"
+        )
     explained, steps = int(given["explained"]), config.steps
     maps, refused = choose(bundle, config)
     maps, refused = [name for name in maps if name not in left_out], {**refused, **left_out}
     details: dict[str, Any] = {}
     if "integrated_gradients" in maps:
         steps, error = enough(bundle, steps, explained)
-        details["integrated_gradients"] = {"steps": steps.integrated, "completeness": error}
+        details["integrated_gradients"] = {"steps": steps.integrated, "incomplete": error}
     if "expected_gradients" in maps:
         used = min(steps.background, len(bundle.background if bundle.background is not None else ()))
         details["expected_gradients"] = {"draws": steps.expected, "background": used, "seed": steps.seed}
     mean, scale = bundle.model.pixel_mean.numpy(), bundle.model.pixel_scale.numpy()
     proto = build(parts_of(bundle, explained, maps, steps), mean.shape)
     names = [value.name for value in proto.graph.output]
+    answers = [name for name in names if name not in maps]
     focusable = any(value.name == FOCUS for value in proto.graph.input)
-    entry = proto.metadata_props.add()
-    entry.key = about.KEY
-    entry.value = about.complete(
-        given, OPSET, _versions(), [name for name in names if name not in maps], maps,
-        focusable=focusable, details=details, refused=refused,
-    )  # fmt: skip
-    if proto.ByteSize() > _LARGEST:
-        raise InputError(
-            f"the file would have {proto.ByteSize() / 2**30:.1f} GiB, and a model file is one file of at most 2 GiB: "
-            "choose a smaller network or fewer background images"
-        )
-    content = proto.SerializeToString()
-    onnx.checker.check_model(content, full_check=True)
+    content = _content(proto)
 
     # Tracing must not have a say in the references.
     plain, exact = bundles.load(bundle_dir), bundles.load(bundle_dir).double()
@@ -101,6 +101,24 @@ def write(
     parity = check(run, reference, mean, scale, maps=maps, truth=truth)
     if focusable and maps:
         parity |= check_focus(run, reference, mean, scale, maps=maps, truth=truth)
+    reduction: dict[str, Any] = {}
+    if config.precision != "fp32":
+        proto = reduced(proto, config.precision, answers)
+        smaller = _session(_content(proto))
+        reduction = judge(
+            lambda x: dict(zip(answers, smaller.run(answers, {INPUT: x}), strict=True)), run, _judged_on(bundle),
+            given["targets"], config.budget, config.precision,
+        )  # fmt: skip
+        reduction["seconds"] = latencies({"fp32": content, config.precision: _content(proto)}, mean.shape)
+        refused |= dict.fromkeys(maps, f"a {config.precision} file has none: derivatives need the full precision")
+        maps, focusable, details = [], False, {}
+    entry = proto.metadata_props.add()
+    entry.key = about.KEY
+    entry.value = about.complete(
+        given, OPSET, _versions(), answers, maps, focusable=focusable, details=details, refused=refused,
+        precision={"kind": config.precision, **reduction},
+    )  # fmt: skip
+    content = _content(proto)
     try:
         with atomic_path(out) as part:
             part.write_bytes(content)
@@ -113,7 +131,26 @@ def write(
         "size_bytes": len(content),
         "explanations": maps,
         "refused": refused,
+        "precision": {"kind": config.precision, **reduction},
     }
+
+
+def _content(proto: Any) -> bytes:
+    """Return the checked file."""
+    if proto.ByteSize() > _LARGEST:
+        raise InputError(
+            f"the file would have {proto.ByteSize() / 2**30:.1f} GiB, and a model file is one file of at most 2 GiB: "
+            "choose a smaller network or fewer background images"
+        )
+    content: bytes = proto.SerializeToString()
+    onnx.checker.check_model(content, full_check=True)
+    return content
+
+
+def _judged_on(bundle: bundles.Bundle) -> NDArray[np.float32]:
+    if bundle.heldout is None:
+        raise InputError("the run kept no images to measure the error of a smaller file on: train it again")
+    return np.asarray(bundle.heldout.numpy(), np.float32)
 
 
 def try_map(bundle_dir: Path, metadata: Mapping[str, Any], name: str | None) -> dict[str, Any]:

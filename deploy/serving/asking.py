@@ -46,7 +46,8 @@ def answer(
     answers : list of dict
         See `answer_from`.
     outputs : dict of str to array
-        ``prediction`` and ``distance`` of every image, and the explanation that was asked for, (M, C, H, W), of the
+        What the model answers to every image (``prediction``, ``lower``, ``novelty``, ...), and the explanation that
+        was asked for, (M, C, H, W), of the
         first ``M <= MAPS_AT_MOST`` images.
 
     Raises
@@ -56,7 +57,7 @@ def answer(
     """
     if explain is not None and explain not in session.metadata.explanations:
         raise unknown("explanation of this model", explain, session.metadata.explanations)
-    outputs = predict_all(session, question.images, ["prediction", "distance"])
+    outputs = predict_all(session, question.images, session.metadata.answers)
     if explain is not None:
         outputs |= predict_all(session, question.images[:MAPS_AT_MOST], [explain])
     answers = answer_from(session, question, outputs)
@@ -72,7 +73,7 @@ def answer_from(session: Session, question: Question, outputs: Mapping[str, Any]
     Parameters
     ----------
     outputs : mapping of str to array
-        ``prediction`` (S, T) or (S, 1, H, W) and ``distance`` (S,), as the model gives them.
+        ``prediction`` (S, T) or (S, 1, H, W) and the others of `ModelMetadata.answers`, as the model gives them.
 
     Returns
     -------
@@ -80,9 +81,9 @@ def answer_from(session: Session, question: Question, outputs: Mapping[str, Any]
         One JSON-able dict per image::
 
             {"name": str,                                  # as in question.names
-             ...,                                          # the task's: {"U": {"value": float, "unit": str}}
-             "distance": float,                            # to the training data
-             "inside": bool, "verdict": str,               # what that distance means, as flag and in words
+             ...,                                          # the task's: {"U": {"value", "unit", "lower", ...}}
+             "novelty": float, "distance": float,          # p-value of the distance to the training data
+             "inside": bool, "verdict": str,               # what it means, as flag and in words
              "true": {...},                                # the task's, for data sets only
              "masked": float,                              # for real-space maps only: share of the image, 0 to 1
              "notes": [str, ...]}

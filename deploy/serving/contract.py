@@ -58,10 +58,10 @@ def check_graph(session: onnxruntime.InferenceSession, about: ModelMetadata, sou
     for needed in ("prediction", *about.explanations):
         if kinds.get(needed) != _FLOAT:
             raise InputError(f"{source}: it has no float output {needed!r}, only {', '.join(kinds)}: {way_out}")
-    if "distance" in kinds and "0.99" not in about.distance.quantiles:
+    if "lower" in kinds and about.interval is None:
         raise InputError(
-            f"{source}: its metadata lacks distance.quantiles['0.99'], without which nobody can judge "
-            f"the output 'distance': {way_out}"
+            f"{source}: its metadata lacks interval, without which nobody can judge the outputs 'lower' and 'upper': "
+            f"{way_out}"
         )
     shape = dict(output_specs(session))["prediction"]
     # Maps (batch, 1, y, x) are the task's to read.

@@ -27,25 +27,35 @@ def ask_field(
     Parameters
     ----------
     outputs : sequence of str
-        ``prediction``, ``distance`` and explanations.
+        What the model answers, and explanations.
 
     Returns
     -------
     dict of str to array
-        ``prediction`` (1, 1, H, W); ``distance`` (1,), the mean over the tiles; explanations (1, C, H, W), of
+        ``prediction`` (1, 1, H, W); ``distance`` (1,), the mean over the tiles; ``novelty`` (1,), twice
+        the mean over the tiles, a p-value whatever they have in common [1]_; explanations (1, C, H, W), of
         the strongest answer in a tile around it and zero elsewhere.
+
+    References
+    ----------
+    .. [1] Vovk, Wang, "Combining p-values via averaging", Biometrika 107, 791 (2020).
     """
     size = session.metadata.input.shape[1:]
-    distances = []
+    beside: dict[str, list[Array]] = {name: [] for name in ("distance", "novelty") if name in session.output_names}
 
     def answer(tiles: NDArray[np.float32]) -> Array:
-        found = session.run(tiles, ("prediction", "distance"))
-        distances.append(found["distance"])
+        found = session.run(tiles, ("prediction", *beside))
+        for name, values in beside.items():
+            values.append(found[name])
         return found["prediction"][:, 0]
 
     prediction = whole_field(image, answer, size, margin=_MARGIN)
-    # Not the farthest: of nine tiles one is beyond the limit of a single tile in every tenth field, by chance.
-    known = {"prediction": prediction[None, None], "distance": np.concatenate(distances).mean(keepdims=True)}
+    known = {"prediction": prediction[None, None]}
+    for name, values in beside.items():
+        # Not the farthest: of nine tiles one is beyond the limit of a single tile in every tenth field, by chance.
+        tiles = np.concatenate(values)
+        factor = 2 if name == "novelty" and len(tiles) > 1 else 1
+        known[name] = np.minimum(factor * tiles.mean(keepdims=True), np.inf if name == "distance" else 1)
     return {name: known[name] if name in known else _explained(session, image, prediction, name) for name in outputs}
 
 

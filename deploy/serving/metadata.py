@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from stm_models.errors import InputError
 
-__all__ = ["KEY", "SCHEMA", "Distance", "InputSpec", "ModelMetadata", "Target", "parse"]
+__all__ = ["KEY", "SCHEMA", "Distance", "InputSpec", "Interval", "ModelMetadata", "Target", "parse"]
 
 KEY = "stm"
-SCHEMA = 1
+SCHEMA = 2
 
 
 class _Part(BaseModel):
@@ -50,6 +50,12 @@ class Distance(_Part):
     quantiles: Mapping[str, float] = {}
 
 
+class Interval(_Part):
+    """Bounds around predictions: ``level`` is the share of new samples whose truth they hold."""
+
+    level: float = Field(gt=0, lt=1)
+
+
 class ModelMetadata(_Part):
     """Everything that a served model knows about itself.
 
@@ -61,6 +67,10 @@ class ModelMetadata(_Part):
         ``recipe`` and ``digest`` of the training data.
     distance : Distance
         ``quantiles`` of the output ``distance`` on held-out samples.
+    interval : Interval or None
+        Of the outputs ``lower`` and ``upper``, with what it was calibrated on.
+    novelty : mapping or None
+        What the p-value of the output ``novelty`` was calibrated on.
     calibration : mapping
         What the task turns predictions into answers with.
     answers : tuple of str
@@ -71,6 +81,9 @@ class ModelMetadata(_Part):
         Of explanations by name: how many steps or draws, and how well integrated gradients add up.
     refused : mapping of str to str
         Why the file does not have an explanation, by its name.
+    precision : mapping
+        ``kind`` of numbers (fp32, fp16, int8); of a smaller one the ``error`` and ``budget`` by target, in its unit,
+        and ``seconds`` by kind and batch.
     focusable : bool
         Whether the pixel of an answered map that is explained can be chosen.
     sha256 : str
@@ -88,11 +101,14 @@ class ModelMetadata(_Part):
     opset: int | None = None
     metrics: Mapping[str, Any] = {}
     distance: Distance = Distance()
+    interval: Interval | None = None
+    novelty: Mapping[str, Any] | None = None
     calibration: Mapping[str, Any] = {}
     answers: tuple[str, ...] = ("prediction",)
     explanations: tuple[str, ...] = ()
     details: Mapping[str, Mapping[str, Any]] = {}
     refused: Mapping[str, str] = {}
+    precision: Mapping[str, Any] = {"kind": "fp32"}
     focusable: bool = False
     created: str | None = None
     sha256: str = ""
@@ -139,6 +155,11 @@ def parse(entries: Mapping[str, str], *, sha256: str, source: str) -> ModelMetad
     schema = values.pop("schema", None)
     if type(schema) is not int or schema < 1:
         raise InputError(f"{source}: its metadata has schema {schema!r}, expected {SCHEMA}: {way_out}")
+    if schema < SCHEMA:
+        raise InputError(
+            f"{source}: its metadata has schema {schema}, without intervals and novelty; expected {SCHEMA}: train the "
+            "model again and write the file with 'stm export'"
+        )
     if schema > SCHEMA:
         raise InputError(
             f"{source}: its metadata has schema {schema}, this version reads up to {SCHEMA}: upgrade stm-lab"

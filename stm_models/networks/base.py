@@ -79,6 +79,10 @@ class Network(nn.Module, ABC):
     def features(self, x: Tensor) -> Tensor:
         """Return the (B, F) penultimate features of standardised images ``x`` (B, C, H, W)."""
 
+    def noise(self, x: Tensor) -> Tensor:
+        """Return the (B, N) measures of how noisy standardised images ``x`` are, where the network takes any."""
+        return x.new_zeros((x.shape[0], 0))
+
     def cam_layer(self) -> nn.Module:
         """Return the layer that gives the last map of features, which `as_map` makes (B, F, h, w)."""
         raise NotImplementedError(self.no_cam())

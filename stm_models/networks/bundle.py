@@ -22,6 +22,7 @@ from stm_models.errors import InputError
 from stm_models.files import write_json
 from stm_models.networks.model import Model
 from stm_models.networks.registry import create
+from stm_models.training.intervals import Interval
 from stm_models.training.novelty import Novelty
 
 __all__ = ["Bundle", "load", "save"]
@@ -38,13 +39,17 @@ class Bundle:
     ----------
     model : Model
     novelty : Novelty or None
-        Of what ``model.describe`` gives.
+        Of the model's features.
     info : dict
         network, options, input, targets, task, data, explained; start, where the training started from given weights.
     baseline : (C, H, W) float32 or None
         Mean of the training images, and
     background : (K, C, H, W) float32 or None
-        some of them: what explanations compare with. Older bundles have none.
+        some of them: what explanations compare with.
+    heldout : (K, C, H, W) float32 or None
+        Some validation images, which an exported file is judged on. Older bundles have none of the three.
+    interval : Interval or None
+        Of a model that answers with numbers.
     """
 
     model: Model
@@ -52,37 +57,33 @@ class Bundle:
     info: dict[str, Any]
     baseline: Tensor | None = None
     background: Tensor | None = None
+    heldout: Tensor | None = None
+    interval: Interval | None = None
 
     def answers(self, x: Tensor) -> dict[str, Tensor]:
         """Return everything that the model answers to images ``x`` (B, C, H, W), by name, with B rows each.
 
-        ``prediction`` (B, T) or (B, 1, H, W), and ``distance`` (B,) where the bundle holds a novelty. The exporter
-        makes each of them an output of the model file.
+        ``prediction`` (B, T) or (B, 1, H, W); where the bundle holds an interval its bounds ``lower`` and ``upper``
+        (B, T), where it holds a novelty the ``distance`` (B,) to the training data and its p-value ``novelty`` (B,).
+        The exporter makes each of them an output of the model file.
         """
         found = {"prediction": self.model(x)}
-        if self.novelty is not None:
-            found["distance"] = self.distance(x)
-        return found
+        if self.novelty is None:
+            return found
+        features = self.model.features(x)
+        if self.interval is not None:
+            hints = self.novelty.hints(features, self.model.noise(x))
+            lower, upper = self.interval(hints, found["prediction"])
+            found |= {"lower": lower.clamp_min(0.0) if self.model.clamp else lower, "upper": upper}
+        distance = self.novelty(features)
+        return found | {"distance": distance, "novelty": self.novelty.p_value(distance)}
 
     def double(self) -> Bundle:
         """Return the bundle in float64, made of its own modules: what rounding errors are measured against."""
-        self.model.double()
-        if self.novelty is not None:
-            self.novelty.double()
+        for part in (self.model, self.novelty, self.interval):
+            if part is not None:
+                part.double()
         return self
-
-    def distance(self, x: Tensor) -> Tensor:
-        """Return the (B,) distances of images ``x`` (B, C, H, W) to the training data.
-
-        Raises
-        ------
-        InputError
-            When the bundle holds no novelty.
-        """
-        if self.novelty is None:
-            raise InputError("the model holds no distance to the training data: train it again, fitting the novelty")
-        distances: Tensor = self.novelty(self.model.describe(x))
-        return distances
 
 
 def save(
@@ -91,6 +92,7 @@ def save(
     novelty: Novelty | None,
     info: Mapping[str, Any],
     references: Mapping[str, NDArray[np.float32]] | None = None,
+    interval: Interval | None = None,
 ) -> Path:
     """Write the folder ``bundle_dir`` as a whole; an older bundle there is replaced.
 
@@ -99,7 +101,7 @@ def save(
     info : mapping
         Needs network (name), options, input, targets, task, data and explained; JSON values.
     references : mapping, optional
-        ``baseline`` and ``background``, see `Bundle`.
+        ``baseline``, ``background`` and ``heldout``, see `Bundle`.
 
     Raises
     ------
@@ -113,6 +115,8 @@ def save(
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     if novelty is not None:
         tensors |= {f"novelty.{key}": value for key, value in novelty.state_dict().items()}
+    if interval is not None:
+        tensors |= {f"interval.{key}": value for key, value in interval.state_dict().items()}
     tensors |= {f"references.{key}": torch.from_numpy(value) for key, value in (references or {}).items()}
     try:
         bundle_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -162,15 +166,18 @@ def load(bundle_dir: str | Path) -> Bundle:
         outputs = len(tensors["model.target_mean"])
         model = Model.blank(create(info["network"], in_shape, outputs, info["options"], blank=True))
         model.load_state_dict(_part(tensors, "model."))
-        novelty = None
-        if "novelty.variances" in tensors:
-            shape = tuple(tensors["novelty.pixel_mean"].shape)
-            novelty = Novelty.blank(shape, len(tensors["novelty.variances"]))
+        novelty = interval = None
+        if "novelty.mean" in tensors:
+            novelty = Novelty(len(tensors["novelty.mean"]), *tensors["novelty.starts"].shape)
             novelty.load_state_dict(_part(tensors, "novelty."))
             novelty.eval()
+        if "interval.mean" in tensors:
+            interval = Interval(len(tensors["interval.mean"]), outputs)
+            interval.load_state_dict(_part(tensors, "interval."))
+            interval.eval().requires_grad_(False)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise _damaged(bundle_dir / _WEIGHTS, f"its tensors do not fit network {info['network']!r}") from error
-    return Bundle(model.eval().requires_grad_(False), novelty, info, **_part(tensors, "references."))
+    return Bundle(model.eval().requires_grad_(False), novelty, info, interval=interval, **_part(tensors, "references."))
 
 
 def _swap(new: Path, target: Path) -> None:

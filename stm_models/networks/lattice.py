@@ -120,6 +120,10 @@ class Lattice(Network):
         scaled = ((self._measured(x) - self.mean) / self.scale).clamp(-_LIMIT, _LIMIT)
         return scaled[:, : self.measure.count], scaled[:, self.measure.count :]
 
+    def noise(self, x: Tensor) -> Tensor:
+        """Return the (B, noises) measures of the noise of images ``x`` (B, C, H, W), in units of their spread."""
+        return self._scaled(x)[1]
+
     def features(self, x: Tensor) -> Tensor:
         """Return the (B, last hidden width + components) features of images ``x`` (B, C, H, W), as they are."""
         peaks, noise = self._scaled(x)

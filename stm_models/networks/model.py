@@ -104,17 +104,13 @@ class Model(nn.Module):
             return y
         return (y - self.target_mean) / self.target_scale
 
-    def describe(self, x: Tensor) -> Tensor:
-        """Return what the distance of images ``x`` (B, C, H, W) to the training data is measured on.
-
-        The images themselves; where the network answers with a map, its features (B, F, 1, 1), since two fields
-        agree in nothing but their texture.
-        """
-        return self.features(x)[..., None, None] if isinstance(self.network, MapNetwork) else x
-
     def features(self, x: Tensor) -> Tensor:
         """Return the network's (B, F) penultimate features of images ``x`` (B, C, H, W)."""
         return self.network.features(self.standardise(x))
+
+    def noise(self, x: Tensor) -> Tensor:
+        """Return the network's (B, N) measures of the noise of images ``x`` (B, C, H, W); N may be 0."""
+        return self.network.noise(self.standardise(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the (B, T) float32 targets, in their units, of images ``x`` (B, C, H, W) float32.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stm_models.errors import InputError
 
-__all__ = ["mae", "metrics", "r2", "rmse"]
+__all__ = ["interval_scores", "mae", "metrics", "r2", "rmse"]
 
 Array = NDArray[Any]
 
@@ -59,6 +59,14 @@ def metrics(prediction: Array, target: Array, names: Sequence[str] = ()) -> dict
             pairs = zip(names, values, strict=True)
             result |= {f"{function.__name__}_{name}": float(value) for name, value in pairs}
     return result
+
+
+def interval_scores(lower: Array, upper: Array, target: Array) -> dict[str, float]:
+    """Return ``coverage``, the share of targets between the bounds, and their mean ``width``; (S, T) each."""
+    lower, upper = np.asarray(lower, np.float64), np.asarray(upper, np.float64)
+    return {
+        "coverage": float(np.mean((lower <= target) & (target <= upper))), "width": float(np.mean(upper - lower)),
+    }  # fmt: skip
 
 
 def _pair(prediction: Array, target: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

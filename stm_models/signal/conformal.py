@@ -12,13 +12,16 @@ References
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stm_models.errors import InputError
 
-__all__ = ["coverage_interval", "p_value", "quantile", "separate"]
+__all__ = ["TailTable", "coverage_interval", "quantile", "separate", "tail_table"]
+
+Floats = NDArray[np.float64]
 
 
 def quantile(scores: ArrayLike, groups: ArrayLike, level: float) -> float:
@@ -53,24 +56,60 @@ def quantile(scores: ArrayLike, groups: ArrayLike, level: float) -> float:
     return float(values[order][np.argmax(reached)]) if reached.any() else math.inf
 
 
-def p_value(score: ArrayLike, calibration: ArrayLike) -> NDArray[np.float64]:
-    """Share of held-out scores at least as large, the new one among them: (1 + #{c >= s}) / (1 + C).
+@dataclass(frozen=True)
+class TailTable:
+    """A p-value as a sum of ramps: 1 - sum_i weights_i clip((score - starts_i) / widths_i, 0, 1), at least ``floor``.
+
+    Attributes
+    ----------
+    starts, widths, weights : (K,) float64
+    floor : float
+        Reached far out; no p-value is smaller.
+    """
+
+    starts: Floats
+    widths: Floats
+    weights: Floats
+    floor: float
+
+    def __call__(self, score: ArrayLike) -> Floats:
+        """Return the p-value of each score, same shape."""
+        values = np.asarray(score, np.float64)[..., None]
+        passed = np.clip((values - self.starts) / self.widths, 0, 1)
+        result: Floats = np.maximum(1 - passed @ self.weights, self.floor)
+        return result
+
+
+def tail_table(scores: ArrayLike, groups: ArrayLike) -> TailTable:
+    """Return the p-value of a new score: how often one of a held-out group is at least as large.
+
+    With G groups, each of which weighs 1 / (G + 1) and its samples alike, it is
+    (1 + sum over groups of their share >= score) / (G + 1) at held-out scores and linear between them, never below.
+    For samples of new groups P(p-value <= a) <= a.
 
     Parameters
     ----------
-    score : array_like, any shape
-    calibration : (C,) array_like
-        Of held-out samples, one of each group.
+    scores : (S,) array_like
+        Of held-out samples, at least one.
+    groups : (S,) array_like
 
     Examples
     --------
-    >>> p_value([0.5, 2.5, 9.0], [1.0, 2.0, 3.0]).tolist()
-    [1.0, 0.5, 0.25]
+    >>> table = tail_table([1.0, 2.0, 3.0], [0, 1, 2])
+    >>> table([0.5, 1.0, 2.0, 2.5, 3.0, 1e9]).tolist()
+    [1.0, 1.0, 0.75, 0.625, 0.5, 0.25]
     """
-    values, known = np.asarray(score, np.float64), np.sort(np.asarray(calibration, np.float64))
-    below = np.searchsorted(known, values, side="left")
-    result: NDArray[np.float64] = (1 + len(known) - below) / (1 + len(known))
-    return result
+    values, of = np.asarray(scores, np.float64), np.asarray(groups)
+    if values.ndim != 1 or values.shape != of.shape or not len(values):
+        raise InputError(f"p-values: scores {values.shape}, groups {of.shape}: expected two lists of one length")
+    _, of, count = np.unique(of, return_inverse=True, return_counts=True)
+    order = np.argsort(values, kind="stable")
+    values, weights = values[order], (1 / count[of] / (len(count) + 1))[order]
+    known, first = np.unique(values, return_index=True)
+    weights = np.add.reduceat(weights, first)
+    # The last one's share is lost on as long a way as there was to it.
+    ends = np.append(known[1:], known[-1] + max(abs(known[-1]), 1e-12))
+    return TailTable(known, ends - known, weights, 1 / (len(count) + 1))
 
 
 def separate(first: ArrayLike, second: ArrayLike, what: str) -> None:

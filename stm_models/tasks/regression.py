@@ -99,17 +99,17 @@ class RegressionTask(Task):
     def decode(
         self, outputs: Mapping[str, Array], metadata: Mapping[str, Any], about: Mapping[str, Any] | None = None
     ) -> list[dict[str, Any]]:
-        """Name the numbers with their units, and say how far the image lies from the training data."""
-        prediction = np.asarray(outputs["prediction"], float)
+        """Name the numbers with their units and bounds, and say how far the image lies from the training data."""
         answers = []
-        for row, values in enumerate(prediction):
-            answer: dict[str, Any] = {
-                target["name"]: {"value": float(value), "unit": target["unit"]}
-                for target, value in zip(metadata["targets"], values, strict=True)
-            }
-            if "distance" in outputs:
-                answer |= verdict(float(outputs["distance"][row]), metadata["distance"]["quantiles"])
-            answers.append(answer)
+        for row, values in enumerate(np.asarray(outputs["prediction"], float)):
+            answer: dict[str, Any] = {}
+            for column, target in enumerate(metadata["targets"]):
+                found: dict[str, Any] = {"value": float(values[column]), "unit": target["unit"]}
+                if "lower" in outputs:
+                    found |= {name: float(outputs[name][row, column]) for name in ("lower", "upper")}
+                    found["level"] = metadata["interval"]["level"]
+                answer[target["name"]] = found
+            answers.append(answer | verdict(outputs, row))
         return answers
 
     def truth(self, samples: Samples, row: int) -> dict[str, Any]:
@@ -118,10 +118,11 @@ class RegressionTask(Task):
         return {name: float(value) for name, value in zip(names, samples.targets[row], strict=True)}
 
     def words(self, answer: Mapping[str, Any]) -> str:
-        """List the values, the true ones in brackets."""
+        """List the values with their intervals, the true ones in brackets."""
         true = answer.get("true", {})
         return ", ".join(
-            f"{name} = {found['value']:.3f} {found['unit']}" + (f" (true {true[name]:.3f})" if name in true else "")
+            f"{name} = {found['value']:.3f} {found['unit']}{_between(found)}"
+            + (f" (true {true[name]:.3f})" if name in true else "")
             for name, found in answer.items() if isinstance(found, dict) and "value" in found
         )  # fmt: skip
 
@@ -129,3 +130,9 @@ class RegressionTask(Task):
         """Give the explained target with its value."""
         target = metadata["targets"][metadata["explained"]]
         return f"{target['name']} = {answer[target['name']]['value']:.3f} {target['unit']}"
+
+
+def _between(found: Mapping[str, Any]) -> str:
+    if "lower" not in found:
+        return ""
+    return f", {found['lower']:.3f} to {found['upper']:.3f} at {100 * found['level']:.3g} %"

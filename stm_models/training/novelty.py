@@ -1,8 +1,8 @@
-"""How far an image lies from the training data."""
+"""How far an image lies from the training data, and how often images like those of the training lie as far."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,134 +11,154 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stm_models.errors import InputError
-from stm_models.regression.components import principal_components
+from stm_models.signal.conformal import TailTable, tail_table
 
 __all__ = ["Novelty"]
 
 _QUANTILES = ("0.5", "0.95", "0.99", "1.0")
-_CHUNK = 128
+_PRINCIPAL = 5
+_LEAST = 1e-6  # of the leading variance
+
+Array = NDArray[Any]
 
 
 class Novelty(nn.Module):
-    r"""Distance to the training images; 1 is the median of held-out ones.
+    r"""Mahalanobis distance of penultimate features to those of the training, and its conformal p-value.
 
     Parameters
     ----------
-    pixel_mean, pixel_scale : (C, H, W) float32, the image's unit
-    components : (C*H*W, K) float32
-        Orthonormal columns.
-    variances : (K,) float32
-        Variance of the training data along each column.
-    residual : () float32
-        Mean square per pixel that the components leave on held-out images.
-    unit : () float32
-        Distance, before scaling, that becomes 1.
+    features : int
+        Number of features F.
+    sets, knots : int
+        Sizes of the tables of held-out distances: of so many kinds of images, so many distances each.
 
     Notes
     -----
-    With the standardised image z, its coordinates t and its residual r on the components,
-    distance = sqrt(mean_k t_k^2 / variance_k + |r|^2 / <|r|^2>_held-out) / unit.
+    With features f, their mean m and covariance C over the training images (shrunk as Ledoit and Wolf do),
+    distance = sqrt((f - m)^T C^-1 (f - m) / F) / unit, 1 being the median of held-out images.
+
+    The p-value of one kind of images (clean, noisy, ...) is the share of held-out ones at least as far, see
+    `stm_models.signal.conformal.tail_table`; ``novelty`` is the largest of them. An image is strange only where it is
+    for every kind that the model knows, so that each kind gives false alarms no more often than stated.
+
+    References
+    ----------
+    .. [1] Ledoit, Wolf, J. Multivar. Anal. 88, 365 (2004).
+    .. [2] Lee, Lee, Lee, Shin, "A simple unified framework for detecting out-of-distribution samples", NeurIPS 2018.
+    .. [3] Bates, Candès, Lei, Romano, Sesia, "Testing for outliers with conformal p-values", Ann. Stat. 51 (2023).
     """
 
-    pixel_mean: Tensor
-    pixel_scale: Tensor
-    components: Tensor
-    variances: Tensor
-    residual: Tensor
+    mean: Tensor
+    directions: Tensor
     unit: Tensor
+    starts: Tensor
+    widths: Tensor
+    weights: Tensor
+    floor: Tensor
 
-    def __init__(
-        self,
-        pixel_mean: Tensor,
-        pixel_scale: Tensor,
-        components: Tensor,
-        variances: Tensor,
-        residual: Tensor,
-        unit: Tensor,
-    ) -> None:
+    def __init__(self, features: int, sets: int = 1, knots: int = 1) -> None:
         super().__init__()
-        self.register_buffer("pixel_mean", pixel_mean)
-        self.register_buffer("pixel_scale", pixel_scale)
-        self.register_buffer("components", components)
-        self.register_buffer("variances", variances)
-        self.register_buffer("residual", residual)
-        self.register_buffer("unit", unit)
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("directions", torch.eye(features))
+        self.register_buffer("unit", torch.ones(()))
+        self.register_buffer("starts", torch.zeros(sets, knots))
+        self.register_buffer("widths", torch.ones(sets, knots))
+        self.register_buffer("weights", torch.zeros(sets, knots))
+        self.register_buffer("floor", torch.zeros(sets))
 
     @classmethod
-    def blank(cls, in_shape: tuple[int, int, int], components: int) -> Novelty:
-        """Return an unfitted one, to be filled by ``load_state_dict``."""
-        pixels = int(np.prod(in_shape))
-        return cls(
-            torch.zeros(in_shape),
-            torch.ones(in_shape),
-            torch.zeros(pixels, components),
-            torch.ones(components),
-            torch.ones(()),
-            torch.ones(()),
-        )
+    def fit(cls, features: Array) -> Novelty:
+        """Learn where training images (S, F) lie; to be calibrated before it says anything of a p-value.
 
-    @classmethod
-    def fit(
-        cls, train_images: NDArray[Any], heldout_images: NDArray[Any], seed: int = 0, components: int = 20
-    ) -> tuple[Novelty, dict[str, float]]:
-        """Fit to training images and scale by held-out ones.
+        Raises
+        ------
+        InputError
+            When there are fewer than two, all are equal, or they hold NaN or infinity.
+        """
+        values = np.asarray(features, np.float64)
+        if values.ndim != 2 or len(values) < 2:
+            raise InputError(f"features have shape {values.shape}: expected those of at least 2 images to tell others")
+        if not np.isfinite(values).all():
+            raise InputError("the features hold NaN or infinity: train the model anew")
+        from sklearn.covariance import ledoit_wolf  # here: the exporter loads a finished model without it
+
+        centre, spread = values.mean(axis=0), values.std(axis=0)
+        if not spread.max() > 0:
+            raise InputError(f"all {len(values)} images have the same features: give images that vary")
+        spread = np.maximum(spread, _LEAST**0.5 * spread.max())
+        covariance, _ = ledoit_wolf((values - centre) / spread, assume_centered=True)
+        sizes, directions = np.linalg.eigh(covariance)
+        sizes = np.maximum(sizes[::-1], _LEAST * sizes[-1])
+        made = cls(values.shape[1])
+        made.mean.copy_(torch.from_numpy(centre))
+        made.directions.copy_(torch.from_numpy(directions[:, ::-1] / np.sqrt(sizes) / spread[:, None]))
+        return made.eval()
+
+    def calibrated(self, sets: Mapping[str, tuple[Array, Array]]) -> tuple[Novelty, dict[str, float]]:
+        """Return it with the p-values that held-out images give.
 
         Parameters
         ----------
-        train_images, heldout_images : (S, C, H, W) floating
-        seed : int
-            Of the randomised decomposition.
-        components : int
-            Most principal components to keep.
+        sets : mapping of str to ((S, F) features, (S,) groups)
+            By the name of each kind of images.
 
         Returns
         -------
         novelty : Novelty
         quantiles : dict of str to float
-            Of the distance on the held-out images: ``"0.5"`` (1 by construction), ``"0.95"``, ``"0.99"``,
-            ``"1.0"``.
+            Of the distance over all of them: ``"0.5"`` (1 by construction), ``"0.95"``, ``"0.99"``, ``"1.0"``.
 
         Raises
         ------
         InputError
-            When there are too few images, their shapes differ or they hold NaN or infinity.
+            Without images, or with NaN or infinity in their features.
         """
-        if len(heldout_images) == 0 or heldout_images.shape[1:] != train_images.shape[1:]:
+        if not sets or any(len(features) == 0 or not np.isfinite(features).all() for features, _ in sets.values()):
             raise InputError(
-                f"held-out images have shape {heldout_images.shape}: expected at least one of the training "
-                f"images' shape {train_images.shape[1:]}"
+                "novelty cannot be calibrated: expected held-out images of every kind, with finite features"
             )
-        if not np.isfinite(heldout_images).all():
-            raise InputError("the held-out images hold NaN or infinity: leave those samples out")
-        # All directions of few features would leave a residual of rounding errors alone, and divide by it.
-        most = max(1, math.prod(train_images.shape[1:]) // 2)
-        fitted = principal_components(train_images, min(components, most), seed)
-        novelty = cls(
-            torch.from_numpy(fitted.mean),
-            torch.from_numpy(fitted.scale),
-            torch.from_numpy(np.ascontiguousarray(fitted.vectors.T)),
-            torch.from_numpy(fitted.variances),
-            torch.ones(()),
-            torch.ones(()),
-        ).eval()
-        parts = [
-            novelty._parts(torch.from_numpy(np.ascontiguousarray(heldout_images[i : i + _CHUNK], np.float32)))
-            for i in range(0, len(heldout_images), _CHUNK)
-        ]
-        inside, outside = (torch.cat(column) for column in zip(*parts, strict=True))
-        novelty.residual.copy_(outside.mean().clamp_min(torch.finfo(torch.float32).tiny))
-        distances = torch.sqrt(inside + outside / novelty.residual)
-        novelty.unit.copy_(distances.quantile(0.5).clamp_min(1e-12))
-        scaled = (distances / novelty.unit).double()
-        return novelty, {name: float(scaled.quantile(float(name))) for name in _QUANTILES}
+        found = {name: self._distances(features) for name, (features, _) in sets.items()}
+        unit = max(float(np.median(np.concatenate(list(found.values())))), 1e-12)
+        tables = [tail_table(found[name] / unit, groups) for name, (_, groups) in sets.items()]
+        knots = max(len(table.starts) for table in tables)
+        made = Novelty(len(self.mean), len(tables), knots)
+        made.mean.copy_(self.mean)
+        made.directions.copy_(self.directions)
+        made.unit.copy_(self.unit * unit)
+        for row, table in enumerate(tables):
+            made._take(row, table)
+        scaled = np.concatenate(list(found.values())) / unit
+        return made.eval(), {name: float(np.quantile(scaled, float(name))) for name in _QUANTILES}
 
-    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        z = ((x - self.pixel_mean) / self.pixel_scale).flatten(1)
-        t = z @ self.components
-        outside = (z - t @ self.components.T).square().mean(dim=1)
-        return (t.square() / self.variances).mean(dim=1), outside
+    def coordinates(self, features: Tensor) -> Tensor:
+        """Return features (B, F) along the principal directions, in units of the training spread: (B, F)."""
+        return (features - self.mean) @ self.directions
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the (B,) float32 distances of images ``x`` (B, C, H, W) float32."""
-        inside, outside = self._parts(x)
-        return torch.sqrt(inside + outside / self.residual) / self.unit
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the (B,) distances of images with ``features`` (B, F)."""
+        return self.coordinates(features).square().mean(dim=1).sqrt() / self.unit
+
+    def p_value(self, distance: Tensor) -> Tensor:
+        """Return (B,), in (0, 1], how often images of the kind that fits best lie as far as ``distance`` (B,)."""
+        passed = ((distance[:, None, None] - self.starts) / self.widths).clamp(0, 1)
+        share = (1 - (passed * self.weights).sum(dim=2)).clamp_min(0.0)
+        return torch.maximum(share, self.floor).amax(dim=1)
+
+    def hints(self, features: Tensor, noise: Tensor) -> Tensor:
+        """Return what the spread of errors is told of images: the distance, and their noise or else where they lie.
+
+        ``noise`` (B, N) as the network measures it, N = 0 where it does not.
+        """
+        where = self.coordinates(features)
+        distance = where.square().mean(dim=1, keepdim=True).clamp_min(1e-12).sqrt() / self.unit
+        return torch.cat([2 * distance.log(), noise if noise.shape[1] else where[:, :_PRINCIPAL]], dim=1)
+
+    def _distances(self, features: Array) -> Array:
+        with torch.no_grad():
+            return self(torch.from_numpy(np.asarray(features, np.float32))).double().numpy()
+
+    def _take(self, row: int, table: TailTable) -> None:
+        for name in ("starts", "widths", "weights"):
+            values = torch.from_numpy(getattr(table, name))
+            getattr(self, name)[row, : len(values)] = values.float()
+        self.floor[row] = table.floor

@@ -14,7 +14,7 @@ from stm_models.errors import InputError
 from stm_models.networks.map_network import MapNetwork
 from stm_models.networks.model import Model
 
-__all__ = ["describe", "features", "predict"]
+__all__ = ["features", "in_batches", "predict"]
 
 
 def predict(model: nn.Module, images: NDArray[Any], batch_size: int = 256) -> NDArray[np.float64]:
@@ -42,22 +42,18 @@ def predict(model: nn.Module, images: NDArray[Any], batch_size: int = 256) -> ND
     fixed = 2 if isinstance(getattr(model, "network", None), MapNetwork) else 4
     if expected is not None and tuple(images.shape[1:fixed]) != tuple(expected.shape[: fixed - 1]):
         raise InputError(f"images have shape {images.shape[1:]}: this model expects {tuple(expected.shape)}")
-    return _in_batches(model, model, images, batch_size).astype(np.float64)
-
-
-def describe(model: Model, images: NDArray[Any], batch_size: int = 256) -> NDArray[np.float32]:
-    """Return what ``model`` measures the distance of images (S, C, H, W) on: (S, ...) float32."""
-    return _in_batches(model, model.describe, images, batch_size)
+    return in_batches(model, model, images, batch_size).astype(np.float64)
 
 
 def features(model: Model, images: NDArray[Any], batch_size: int = 256) -> NDArray[np.float32]:
     """Return the penultimate features of images (S, C, H, W): (S, F) float32."""
-    return _in_batches(model, model.features, images, batch_size)
+    return in_batches(model, model.features, images, batch_size)
 
 
-def _in_batches(
-    model: nn.Module, function: Callable[[Tensor], Tensor], images: NDArray[Any], size: int
+def in_batches(
+    model: nn.Module, function: Callable[[Tensor], Tensor], images: NDArray[Any], size: int = 256
 ) -> NDArray[np.float32]:
+    """Apply a ``function`` of images on the model's device, the model in eval mode: its values, a row per image."""
     device = next((value.device for value in model.state_dict().values()), torch.device("cpu"))
     was_training = model.training
     model.eval()

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from deploy.exporting import write as writing
+from deploy.exporting.config import ExportConfig
 from stm_models.errors import InputError
+from stm_models.explain.references import references
 from stm_models.networks import bundle, registry
 from stm_models.networks.map_network import SYMMETRIES, turn
 from stm_models.networks.model import Model
@@ -93,7 +95,8 @@ def _info(name):
 
 
 def _novelty(model):
-    return Novelty.fit(*(model.describe(_fresh(model, count, count)).detach().numpy() for count in (12, 4)))
+    known, held_out = (model.features(_fresh(model, count, count)).detach().numpy() for count in (12, 4))
+    return Novelty.fit(known).calibrated({"clean": (held_out, np.arange(4))})
 
 
 def test_every_family_is_here():
@@ -155,7 +158,7 @@ def test_bundle_gives_equal_outputs(name, tmp_path):
     loaded = bundle.load(bundle.save(tmp_path / "bundle", model, novelty, _info(name)))
     x = _fresh(model, 3, 5)
     assert torch.equal(loaded.model(x), model(x))
-    assert torch.equal(loaded.distance(x), novelty(model.describe(x)))
+    assert torch.equal(loaded.answers(x)["distance"], novelty(model.features(x)))
     assert loaded.info == _info(name)
 
 
@@ -175,14 +178,17 @@ EXPORTED = ["timm:test_efficientnet"]
     "name",
     [*EXPORTED, *(pytest.param(n, marks=pytest.mark.slow) for n in [*QUICK, *LARGE] if n not in EXPORTED + MAPS)],
 )
-def test_onnx_file_holds_prediction_and_gradient(name, tmp_path):
+def test_onnx_file_holds_prediction_and_maps(name, tmp_path):
     model = _model(name, outputs=1)
     novelty, quantiles = _novelty(model)
-    folder = bundle.save(tmp_path / "bundle", model, novelty, _info(name))
+    kept = references(_fresh(model, 8, 7).numpy(), _fresh(model, 4, 8).numpy(), 0)
+    folder = bundle.save(tmp_path / "bundle", model, novelty, _info(name), kept)
     known = {key: _info(name)[key] for key in ("task", "input", "targets", "explained", "data")}
     about = {"run_id": None, "git_commit": None, "metrics": {}, "distance": {"quantiles": quantiles}}
-    report = writing.write(folder, tmp_path / "a.onnx", {**known, **about})
-    assert max(report["parity"][key] for key in ("prediction", "gradient", "distance")) <= 1e-4
+    config = ExportConfig(explanations="all", ig_steps=4, eg_draws=4)
+    report = writing.write(folder, tmp_path / "a.onnx", {**known, **about}, config)
+    assert {"gradient", "grad_x_input", "integrated_gradients", "expected_gradients"} <= set(report["explanations"])
+    assert max(report["parity"][key] for key in ("prediction", "distance", *report["explanations"])) <= 1e-4
 
 
 COMPILED = [("conv", "aot_eager"), ("timm:test_resnet", "aot_eager"), ("timm:test_vit", "aot_eager")]

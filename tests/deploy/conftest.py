@@ -14,7 +14,7 @@ EXPLAINED = 1
 
 def describe():
     return {
-        "schema": 1,
+        "schema": 2,
         "task": "toy",
         "input": {"kind": "map", "channels": 2, "height": 4, "width": 5, "unit": "a.u.", "kx_max": 1.5},
         "targets": [{"name": "U", "unit": "eV", "description": "first"}, {"name": "gap", "unit": "eV"}],

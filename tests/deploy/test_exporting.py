@@ -14,18 +14,26 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
+from scipy import special
 
 from deploy.exporting import export as module
 from deploy.exporting import graph
 from deploy.exporting import metadata as about
 from deploy.exporting import write as writing
+from deploy.exporting.config import ExportConfig
 from deploy.exporting.export import ExportError, export
 from deploy.exporting.parts import Parts
+from deploy.serving.session import Session
 from deploy.serving.subgraph import extract
+from stm_models.config import validate
 from stm_models.errors import InputError
+from stm_models.explain.methods import METHODS, Steps, compute
+from stm_models.explain.references import references
 from stm_models.networks import bundle as bundles
 from stm_models.networks.model import Model
 from stm_models.networks.registry import create, default_options
+from stm_models.signal.conformal import TailTable
+from stm_models.training.intervals import Interval, Residuals
 from stm_models.training.novelty import Novelty
 
 # Odd sizes: pooling drops or completes rows. Two targets: the explained one is not the first.
@@ -33,6 +41,14 @@ CASES = {
     "mlp": {"shape": (2, 23, 26), "targets": ["gap", "U"], "explained": 1, "options": {"pool": 3}},
     "conv": {"shape": (1, 26, 27), "targets": ["U"], "explained": 0, "options": {"hidden": 32}},
 }
+MAPS = {
+    "mlp": ("gradient", "grad_x_input", "integrated_gradients", "expected_gradients"),
+    "conv": ("gradient", "grad_x_input", "grad_cam", "guided", "integrated_gradients", "expected_gradients"),
+}
+FINE = ExportConfig(explanations="all", ig_steps=4, eg_draws=6, background=3, seed=5)
+
+
+ANSWERS = ("prediction", "lower", "upper", "distance", "novelty")
 
 
 def _images(shape, count, seed):
@@ -51,7 +67,16 @@ def _make(name, folder):
         if isinstance(layer, torch.nn.BatchNorm2d):  # untrained statistics would hide a mistake
             layer.running_mean.copy_(torch.linspace(-0.2, 0.5, layer.num_features))
             layer.running_var.copy_(torch.linspace(0.3, 2.0, layer.num_features))
-    novelty, quantiles = Novelty.fit(images, heldout, components=4)
+    model = Model.for_data(network, images, targets).eval()
+    known, held_out = (model.features(torch.from_numpy(part)).detach().numpy() for part in (images, heldout))
+    novelty, quantiles = Novelty.fit(known).calibrated(
+        {"clean": (held_out, np.arange(16)), "noisy": (held_out[:9] * 1.5, np.arange(9))}
+    )
+    hints = novelty.hints(torch.from_numpy(held_out), torch.zeros(16, 0)).numpy()
+    errors = np.random.default_rng(8).normal(0, 0.3, (16, len(case["targets"])))
+    calibration = Residuals(hints, errors, np.array([f"c{row}" for row in range(16)]))
+    spread = Residuals(hints, errors[::-1].copy(), np.array([f"s{row}" for row in range(16)]))
+    interval = Interval.fit(spread, calibration, level=0.8)
     channels, height, width = case["shape"]
     info = {
         "network": name,
@@ -62,13 +87,15 @@ def _make(name, folder):
         "explained": case["explained"],
         "data": {"recipe": "r1", "digest": "d1"},
     }
-    bundles.save(folder, Model.for_data(network, images, targets), novelty, info)
+    bundles.save(folder, model, novelty, info, references(images, heldout, 0), interval)
     metadata = {key: info[key] for key in ("task", "input", "targets", "explained", "data")}
     metadata |= {
         "run_id": "run7",
         "git_commit": None,
         "metrics": {"mae": 0.25},
         "distance": {"quantiles": quantiles},
+        "interval": {"level": 0.8, "groups": 16},
+        "novelty": {"groups": 16, "sets": ["clean", "noisy"]},
     }
     return SimpleNamespace(name=name, bundle=folder, metadata=metadata, **case)
 
@@ -80,7 +107,7 @@ def exports(tmp_path_factory):
     mistaken = {**made["conv"].metadata, "task": "other"}
     with ThreadPoolExecutor(2) as pool:
         reports = {
-            name: pool.submit(export, one.bundle, folder / "new" / f"{name}.onnx", one.metadata)
+            name: pool.submit(export, one.bundle, folder / "new" / f"{name}.onnx", one.metadata, FINE)
             for name, one in made.items()
         }
         mistake = pool.submit(export, made["conv"].bundle, folder / "mistaken" / "a.onnx", mistaken)
@@ -108,9 +135,12 @@ def test_file_is_whole_small_and_described_by_its_report(exported):
     assert report.sha256 == hashlib.sha256(exported.content).hexdigest()
     assert report.size_bytes == len(exported.content)
     weights = (exported.bundle / "weights.safetensors").stat().st_size
-    assert report.size_bytes < 1.25 * weights + 60_000
-    assert set(report.parity) == {"prediction", "gradient", "distance", "rows", "kinks"}
-    assert all(report.parity[name] <= 1e-4 for name in ("prediction", "gradient", "distance", "rows"))
+    assert report.size_bytes < 1.25 * weights + 400_000  # six explanations are nodes, not weights
+    errors = {*ANSWERS, *MAPS[exported.name], "rows"}
+    assert set(report.parity) == {*errors, "kinks", "rounding"}
+    assert all(report.parity[name] <= 1e-4 for name in errors)
+    assert tuple(report.explanations) == MAPS[exported.name]
+    assert set(report.explanations) | set(report.refused) == set(METHODS)
     assert report.seconds > 0
     assert [p.name for p in report.path.parent.iterdir() if p.name.startswith(".")] == []
     onnx.checker.check_model(exported.content, full_check=True)
@@ -126,9 +156,12 @@ def test_names_types_and_shapes_are_the_contract(exported):
     shape, targets = list(exported.shape), len(exported.targets)
     assert describe(exported.session.get_inputs()) == [("image", "tensor(float)", ["batch", *shape])]
     assert describe(exported.session.get_outputs()) == [
-        ("prediction", "tensor(float)", ["batch", targets]),
-        ("distance", "tensor(float)", ["batch"]),
-        ("gradient", "tensor(float)", ["batch", *shape]),
+        *((name, "tensor(float)", ["batch", targets]) for name in ("prediction", "lower", "upper")),
+        *((name, "tensor(float)", ["batch"]) for name in ("distance", "novelty")),
+        *(
+            (name, "tensor(float)", ["batch", *([1, *shape[1:]] if name == "grad_cam" else shape)])
+            for name in MAPS[exported.name]
+        ),
     ]
 
 
@@ -145,8 +178,31 @@ def test_agrees_with_torch_on_other_batches(exported, batch):
         want = leaf.grad[row].numpy()
         assert np.abs(got["gradient"][row] - want).max() <= 1e-4 * np.abs(want).max()
     np.testing.assert_allclose(got["prediction"], prediction.detach().numpy(), rtol=1e-4)
-    np.testing.assert_allclose(got["distance"], bundle.novelty(torch.from_numpy(images)).numpy(), rtol=1e-4)
+    features = bundle.model.features(leaf).detach()
+    np.testing.assert_allclose(got["distance"], bundle.novelty(features).numpy(), rtol=1e-4)
     assert np.abs(got["gradient"][0] - got["gradient"][1]).max() > 1e-3 * np.abs(got["gradient"]).max()
+
+
+def test_bounds_and_novelty_are_their_formulas_in_numpy(exported):
+    images = np.concatenate([_images(exported.shape, 6, 1), 3 * _images(exported.shape, 2, 40)])
+    bundle, got = bundles.load(exported.bundle), _run(exported.session, images)
+    features = bundle.model.features(torch.from_numpy(images)).numpy().astype(np.float64)
+    known = {key: value.double().numpy() for key, value in bundle.novelty.state_dict().items()}
+    where = (features - known["mean"]) @ known["directions"]
+    distance = np.sqrt((where**2).mean(axis=1)) / known["unit"]
+    np.testing.assert_allclose(got["distance"], distance, rtol=1e-4)
+    tables = zip(known["starts"], known["widths"], known["weights"], known["floor"], strict=True)
+    chances = [TailTable(*table)(distance) for table in tables]
+    np.testing.assert_allclose(got["novelty"], np.max(chances, axis=0), rtol=1e-3, atol=1e-5)
+    assert got["novelty"][6:].max() < 0.2 < got["novelty"][:6].max() <= 1
+    own = {key: value.double().numpy() for key, value in bundle.interval.state_dict().items()}
+    hints = np.concatenate([2 * np.log(distance)[:, None], where[:, :5]], axis=1)
+    scaled = np.clip((hints - own["mean"]) / own["scale"], -6, 6) @ own["body.0.weight"].T + own["body.0.bias"]
+    hidden = scaled * (1 + special.erf(scaled / np.sqrt(2))) / 2
+    spread = own["unit"] * np.exp(np.clip(hidden @ own["body.2.weight"].T + own["body.2.bias"], -9, 3))
+    for name, sign in (("lower", -1), ("upper", 1)):
+        expected = got["prediction"] + sign * own["factor"] * spread
+        np.testing.assert_allclose(got[name], expected, rtol=1e-3, atol=1e-4)
 
 
 def test_gradient_is_the_slope_of_the_files_own_prediction(exported):
@@ -168,13 +224,38 @@ def test_gradient_is_the_slope_of_the_files_own_prediction(exported):
         assert values[0] - values[1] == pytest.approx(float((gradient * moved).sum()), rel=tolerance)
 
 
+def test_every_map_is_that_of_torch_whatever_the_batch_and_whatever_else_is_asked(exported):
+    bundle = bundles.load(exported.bundle)
+    entry = json.loads(exported.session.get_modelmeta().custom_metadata_map["stm"])
+    steps = Steps(entry["details"]["integrated_gradients"]["steps"], 6, 3, 5)
+    images = _images(exported.shape, 5, 31)
+    for name in MAPS[exported.name]:
+        part = onnxruntime.InferenceSession(extract(exported.content, [name]), providers=["CPUExecutionProvider"])
+        want = compute(bundle, name, target=exported.explained, steps=steps)(torch.from_numpy(images)).numpy()
+        for rows in (slice(5), slice(2), slice(4, 5)):
+            (got,) = part.run([name], {"image": images[rows]})
+            np.testing.assert_allclose(got, want[rows], atol=2e-4 * np.abs(want).max(), err_msg=name)
+        assert np.abs(want[0] - want[1]).max() > 1e-2 * np.abs(want).max()
+
+
+def test_a_loops_memory_does_not_grow_with_points_or_batch(exported):
+    model = onnx.load_from_string(exported.content)
+    loops = [node for node in model.graph.node if node.op_type == "Loop"]
+    assert len(loops) == 2
+    gradient = onnx.load_from_string(extract(exported.content, ["gradient"]))
+    for loop in loops:
+        body = loop.attribute[0].g
+        assert not body.initializer, "weights are those of the graph around"
+        assert len(body.node) < len(gradient.graph.node) + 30
+
+
 def test_part_for_the_prediction_holds_nothing_of_the_gradient(exported):
     whole = onnx.load_from_string(exported.content)
     part = onnx.load_from_string(extract(exported.content, ["prediction"]))
     assert {o.name for o in part.graph.output} == {"prediction"}
     assert len(part.graph.node) < 0.4 * len(whole.graph.node)
     kinds = [node.op_type for node in part.graph.node]
-    assert not {"ConvTranspose", "Exp", "Greater", "ScatterElements"} & set(kinds)
+    assert not {"ConvTranspose", "Exp", "Greater", "ScatterElements", "MaxUnpool", "Loop"} & set(kinds)
     assert kinds.count("MaxPool") == (3 if exported.name == "conv" else 0)
 
 
@@ -184,17 +265,33 @@ def test_metadata_are_complete_and_hold_no_paths(exported):
     entry = json.loads(model.metadata_props[0].value)
     for key, value in exported.metadata.items():
         assert entry[key] == value
-    assert entry["schema"] == 1
+    assert entry["schema"] == 2
     assert entry["opset"] == exported.report.opset
-    assert entry["answers"] == ["prediction", "distance"]
-    assert entry["explanations"] == ["gradient"]
+    assert entry["answers"] == list(ANSWERS)
+    assert entry["explanations"] == list(MAPS[exported.name])
+    assert set(entry["refused"]) == set(METHODS) - set(MAPS[exported.name])
+    assert entry["details"]["expected_gradients"] == {"draws": 6, "background": 3, "seed": 5}
+    assert entry["details"]["integrated_gradients"]["steps"] in (4, 8, 16, 32)
+    assert entry["precision"] == {"kind": "fp32"}
     assert entry["versions"]["torch"] == torch.__version__
     assert {"stm-lab", "python", "numpy", "onnx", "onnxruntime", "onnxscript"} < set(entry["versions"])
     age = datetime.now(UTC) - datetime.fromisoformat(entry["created"])
     assert timedelta(0) <= age + timedelta(seconds=1) < timedelta(hours=1)
     assert entry["calibration"] == {}, "numbers need none"
     assert entry["focusable"] is False, "numbers have no pixels"
-    own = {"schema", "opset", "versions", "answers", "explanations", "focusable", "calibration", "created"}
+    own = {
+        "schema",
+        "opset",
+        "versions",
+        "answers",
+        "explanations",
+        "focusable",
+        "details",
+        "refused",
+        "precision",
+        "calibration",
+        "created",
+    }
     assert set(entry) == {*exported.metadata, *own}
     assert b"/site-packages/" not in exported.content
     assert str(exported.bundle).encode() not in exported.content
@@ -238,12 +335,81 @@ def test_worker_tells_a_users_mistake_in_one_line(exports):
     assert list((exports["conv"].bundle.parent / "mistaken").iterdir()) == []
 
 
+def test_maps_without_an_onnx_form_are_left_out_and_told(exports, tmp_path, monkeypatch):
+    asked = []
+
+    def ask(request):
+        asked.append(request)
+        if request.get("trial") == "guided" or ("trial" not in request and not request["left_out"]):
+            return {"error": "graph", "message": "no ONNX form: reason"}
+        if "trial" in request:
+            return {}
+        return {"sha256": "s", "opset": 20, "parity": {}, "size_bytes": 1, "explanations": ["gradient"],
+                "refused": request["left_out"], "precision": {}}  # fmt: skip
+
+    monkeypatch.setattr(module, "_ask", ask)
+    report = export(exports["conv"].bundle, tmp_path / "a.onnx", exports["conv"].metadata)
+    assert report.refused == {"guided": "no ONNX form: reason"}
+    assert [request.get("trial", "all") for request in asked] == [
+        "all", None, "gradient", "grad_x_input", "grad_cam", "guided", "all",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_smaller_files_answer_within_a_budget_in_physical_units_or_are_refused(exports, tmp_path, precision):
+    one = exports["mlp"]
+    refused = rf"{precision} file answers U up to .* eV off on \d+ held-out images, budget 1e-07 eV"
+    for limit, message in ((1e-7, refused), (5.0, None)):
+        config = ExportConfig(precision=precision, explanations=(), budget={"U": limit, "gap": 5.0})
+        if message:
+            with pytest.raises(ExportError, match=message):
+                writing.write(one.bundle, tmp_path / "a.onnx", one.metadata, config)
+            assert list(tmp_path.iterdir()) == []
+            continue
+        reply = writing.write(one.bundle, tmp_path / "a.onnx", one.metadata, config)
+        assert reply["size_bytes"] < 0.7 * one.report.size_bytes
+        found = reply["precision"]
+        assert 0 < found["error"]["U"] < found["budget"]["U"] == 5.0
+        assert {kind: set(times) for kind, times in found["seconds"].items()} == {
+            kind: {"1", "16"} for kind in ("fp32", precision)
+        }
+        small = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"), providers=["CPUExecutionProvider"])
+        kept = bundles.load(one.bundle).heldout.numpy()
+        got = small.run(["prediction"], {"image": kept})[0]
+        want = bundles.load(one.bundle).model(torch.from_numpy(kept)).numpy()
+        np.testing.assert_allclose(np.abs(got - want).max(axis=0), list(found["error"].values()), rtol=0.05, atol=1e-5)
+        session = Session(tmp_path / "a.onnx", provider="cpu")
+        assert session.metadata.precision["kind"] == precision
+        assert session.metadata.explanations == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"explanations": ("lime",)}, "unknown explanation 'lime'"),
+        ({"ig_step": 3}, "ig_steps"),
+        ({"ig_steps": 0}, "ig_steps"),
+        ({"precision": "fp8"}, "precision"),
+    ],
+)
+def test_wrong_settings_of_an_export_are_one_line(values, message):
+    with pytest.raises(InputError, match=message) as caught:
+        validate(ExportConfig, values, "export")
+    assert "\n" not in str(caught.value)
+
+
 def test_model_without_novelty_is_refused(exports, tmp_path):
     one = exports["mlp"]
     bundle = bundles.load(one.bundle)
     bundles.save(tmp_path / "bare", bundle.model, None, bundle.info)
     with pytest.raises(InputError, match="no distance to the training data"):
         writing.write(tmp_path / "bare", tmp_path / "a.onnx", one.metadata)
+
+
+def test_an_interval_that_the_metadata_do_not_know_is_refused(exports, tmp_path):
+    one = exports["mlp"]
+    with pytest.raises(InputError, match=r"interval is None, but .* with one"):
+        writing.write(one.bundle, tmp_path / "a.onnx", {**one.metadata, "interval": None})
 
 
 def _valid():
@@ -263,7 +429,7 @@ def _valid():
 @pytest.mark.parametrize("key", _valid())
 def test_missing_metadata_are_named(key):
     values = _valid()
-    assert about.check(values) == {**values, "calibration": {}}
+    assert about.check(values) == {**values, "calibration": {}, "interval": None, "novelty": None}
     del values[key]
     with pytest.raises(InputError, match=key):
         about.check(values)

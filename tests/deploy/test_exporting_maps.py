@@ -8,11 +8,14 @@ import onnxruntime
 import pytest
 import torch
 
+from deploy.exporting.config import ExportConfig
 from deploy.exporting.graph import FOCUS, INPUT
 from deploy.exporting.write import write
 from deploy.serving.session import Session
 from deploy.serving.subgraph import extract
 from stm_models.explain.gradient import slope
+from stm_models.explain.methods import Steps, compute
+from stm_models.explain.references import references
 from stm_models.networks import bundle as bundles
 from stm_models.networks.model import Model
 from stm_models.networks.registry import create, default_options
@@ -25,7 +28,8 @@ CASES = {
 }
 
 
-OUTPUTS = ("prediction", "distance", "gradient")
+OUTPUTS = ("prediction", "distance", "novelty", "gradient")
+MAPS = {"fieldnet": ("gradient", "guided", "integrated_gradients"), "voltage_attention": ("gradient",)}
 REACH = 4  # px that fieldnet sees around a pixel: 2 and its dilations
 FOCUSES = (0, 100, SHAPE[1] * SHAPE[2] - 1)
 
@@ -37,16 +41,18 @@ def exported(request, tmp_path_factory):
     options = {**default_options(name), **CASES[name]}
     model = Model.blank(create(name, SHAPE, 1, options, seed=4)).eval()
     images = np.random.default_rng(0).normal(size=(20, *SHAPE)).astype(np.float32)
-    described = model.describe(torch.from_numpy(images)).detach().numpy()
-    novelty, quantiles = Novelty.fit(described[:12], described[12:], components=3)
+    features = model.features(torch.from_numpy(images)).detach().numpy()
+    novelty, quantiles = Novelty.fit(features[:12]).calibrated({"clean": (features[12:], np.arange(8))})
     shared = {
         "task": "hubbard", "explained": 0, "data": {"recipe": "r", "digest": "d"},
         "input": {"kind": "maps", "channels": SHAPE[0], "height": SHAPE[1], "width": SHAPE[2]},
         "targets": [{"name": "heat", "unit": "1", "description": ""}],
     }  # fmt: skip
-    bundles.save(folder / "b", model, novelty, {"network": name, "options": options, **shared})
+    kept = references(images, images[:4], 0)
+    bundles.save(folder / "b", model, novelty, {"network": name, "options": options, **shared}, kept)
     own = {"run_id": None, "git_commit": None, "metrics": {}, "distance": {"quantiles": quantiles}}
-    reply = write(folder / "b", folder / "m.onnx", {**shared, **own})
+    config = ExportConfig(explanations=tuple(MAPS[name]), ig_steps=4, eg_draws=4)
+    reply = write(folder / "b", folder / "m.onnx", {**shared, **own}, config)
     return name, model, images, reply, folder / "m.onnx"
 
 
@@ -61,7 +67,7 @@ def test_file_gives_the_map_and_the_slope_of_its_strongest_pixel(exported):
     _, model, images, reply, path = exported
     assert max(reply["parity"][key] for key in ("prediction", "gradient", "distance", "rows", "focus")) < 1e-4
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    assert [out.shape for out in session.get_outputs()] == [["batch", 1, *SHAPE[1:]], ["batch"], ["batch", *SHAPE]]
+    assert [out.shape for out in session.get_outputs()][:3] == [["batch", 1, *SHAPE[1:]], ["batch"], ["batch", *SHAPE]]
     found = dict(zip(OUTPUTS, session.run(list(OUTPUTS), {INPUT: images[:2]}), strict=True))
     answer = model(torch.from_numpy(images[:2])).detach().numpy()
     np.testing.assert_allclose(found["prediction"], answer, atol=1e-5)
@@ -91,6 +97,22 @@ def test_focus_is_optional_in_the_file_and_in_its_parts(exported):
             for name, one, two, three in zip(names, plain, same, other, strict=True):
                 np.testing.assert_array_equal(one, two)
                 assert np.array_equal(one, three) == (name != "gradient")
+
+
+def test_every_map_explains_the_pixel_that_focus_chooses(exported):
+    name, _, images, _, path = exported
+    session = Session(path, provider="cpu", threads=1)
+    batch, bundle = images[[2, 2, 3]], bundles.load(path.parent / "b")
+    assert session.metadata.explanations == MAPS[name]
+    details = session.metadata.details.get("integrated_gradients", {"steps": 4})
+    for method in MAPS[name]:
+        explain = compute(bundle, method, steps=Steps(details["steps"], 4))
+        for focus in (None, FOCUSES):
+            pixel = None if focus is None else torch.tensor(focus)
+            want = explain(torch.from_numpy(batch), focus=pixel).numpy()
+            found = session.run(batch, (method,), focus)[method]
+            np.testing.assert_allclose(found, want, atol=2e-4 * np.abs(want).max(), err_msg=method)
+        assert np.abs(found[0] - found[1]).max() > 0.3 * np.abs(found).max(), method
 
 
 def test_gradient_at_a_focus_is_the_slope_of_that_pixels_score(exported):

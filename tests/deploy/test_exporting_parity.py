@@ -37,7 +37,7 @@ def test_equal_functions_pass_and_see_fresh_images_of_every_batch():
         return smooth(images)
 
     errors = check(run, smooth, MEAN, SCALE)
-    assert errors == {"prediction": 0.0, "gradient": 0.0, "distance": 0.0, "rows": 0.0, "kinks": 0.0}
+    assert errors == {"prediction": 0.0, "gradient": 0.0, "distance": 0.0, "rows": 0.0, "kinks": 0.0, "rounding": 0.0}
     assert {len(images) for images in seen} == set(BATCHES)
     large = next(images for images in seen if len(images) == 17)
     assert large.dtype == np.float32
@@ -92,6 +92,29 @@ def test_a_model_that_gives_nan_is_blamed_itself():
     broken = changed("prediction", lambda v: v * np.nan)
     with pytest.raises(ExportError, match="the model itself gives NaN"):
         check(broken, broken, MEAN, SCALE)
+
+
+def _rounded(seed, size):
+    """What float32 makes of an ill-conditioned map: each program its own error."""
+    rng = np.random.default_rng(seed)
+
+    def run(images):
+        outputs = smooth(images)
+        outputs["gradient"] = outputs["gradient"] * (1 + size * rng.normal(size=outputs["gradient"].shape))
+        return outputs
+
+    return run
+
+
+def test_what_float32_cannot_tell_apart_is_counted_and_passes_but_no_more():
+    errors = check(_rounded(1, 3e-4), _rounded(2, 3e-4), MEAN, SCALE, truth=smooth)
+    assert errors["rounding"] > 0
+    with pytest.raises(ExportError):
+        check(_rounded(1, 3e-4), _rounded(2, 3e-4), MEAN, SCALE)  # float64 was not asked
+    with pytest.raises(ExportError):
+        check(_rounded(1, 9e-3), _rounded(2, 3e-4), MEAN, SCALE, truth=smooth)  # much worse than torch
+    with pytest.raises(ExportError):
+        check(_rounded(1, 3e-4), smooth, MEAN, SCALE, truth=smooth)  # torch itself has no such error
 
 
 def _step(shift):

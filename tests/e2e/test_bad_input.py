@@ -110,6 +110,13 @@ def test_files_that_are_something_else(command, demo, tmp_path):
     refused(command("predict", str(tmp_path / "e.onnx"), str(demo.data)), "e.onnx")
 
 
+def test_settings_of_an_export_that_do_not_exist(command, demo):
+    ask = ("export", demo.result["best_run"], "--out", "a.onnx", "--set")
+    refused(command(*ask, "export.explanations=[lime]"), "lime", "grad_cam")
+    refused(command(*ask, "export.ig_step=3"), "ig_step", "ig_steps")
+    refused(command(*ask, "train.epochs=3"), "train", "export")
+
+
 def test_sizes_and_explanations_that_do_not_exist(command, demo, tmp_path):
     np.save(tmp_path / "map.npy", np.random.default_rng(0).random((20, 20)))
     arguments = ("predict", str(demo.onnx), str(tmp_path / "map.npy"))

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deploy.serving.session import Session
 from tracking import models, runs
 from tracking.store import connect
 
@@ -132,11 +133,17 @@ def test_evaluate_says_when_the_data_are_the_training_data(command, demo):
 
 def test_export_writes_a_file_that_the_server_half_reads(command, demo, tmp_path):
     out = tmp_path / "model.onnx"
-    code, said, err = command("export", demo.result["best_run"], "--out", str(out), "--json")
+    code, said, err = command(
+        "export", demo.result["best_run"], "--out", str(out), "--json", "--set", "export.eg_draws=7"
+    )
     assert code == 0, err
     found = json.loads(said)
-    assert {"prediction", "gradient", "distance", "rows"} <= set(found["parity"])
-    assert max(value for name, value in found["parity"].items() if name != "kinks") <= 1e-4
+    assert {"prediction", "gradient", "distance", "rows", *found["explanations"]} <= set(found["parity"])
+    counts = ("kinks", "rounding")
+    assert max(value for name, value in found["parity"].items() if name not in counts) <= 1e-4
+    details = Session(out, provider="cpu").metadata.details
+    assert details["expected_gradients"]["draws"] == 7
+    assert details["integrated_gradients"]["incomplete"] <= 0.01
     assert models.sha256_of(out) == found["sha256"]
 
 

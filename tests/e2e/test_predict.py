@@ -12,7 +12,6 @@ from scipy.io import savemat
 
 from deploy.serving.session import Session
 from stm_models.tasks.hubbard.structure import GEOMETRY, imaged_atoms
-from stm_models.tasks.registry import get
 
 
 def answers(result):
@@ -82,6 +81,7 @@ def test_a_coarse_map_is_masked_and_said_to_lie_outside(command, demo, tmp_path)
     assert one["masked"] > 0.5
     assert one["inside"] is False
     assert one["distance"] > Session(demo.onnx).metadata.distance.quantiles["1.0"]
+    assert one["novelty"] < 0.02
     assert any("masked" in note for note in one["notes"])
     code, out, _ = command(*arguments)
     assert code == 0
@@ -168,16 +168,26 @@ def test_explain_writes_the_gradient_of_the_chosen_sample(command, demo, tmp_pat
 
 def test_distance_tells_simulated_states_from_other_images(demo):
     session = Session(demo.onnx)
-    limit = session.metadata.distance.quantiles["1.0"]
     fresh = xarray.open_zarr(demo.folder / "demo-output" / "fresh-unseen.zarr").image.values
     noise = np.random.default_rng(0).random(fresh.shape).astype(np.float32)
-    assert np.median(session.run(fresh, ["distance"])["distance"]) < 2 * limit
-    assert session.run(noise, ["distance"])["distance"].min() > 10 * limit
+    chance = session.run(fresh, ["novelty"])["novelty"]
+    assert np.mean(chance < 0.05) < 0.5
+    assert np.median(chance) > 0.1
+    assert session.run(noise, ["novelty"])["novelty"].max() < 0.02
+    assert session.run(noise, ["distance"])["distance"].min() > session.metadata.distance.quantiles["1.0"]
 
 
-def test_decode_says_outside_beyond_the_usual_distance():
-    metadata = {"targets": [{"name": "U", "unit": "eV"}], "distance": {"quantiles": {"0.99": 2.0}}}
-    outputs = {"prediction": np.array([[1.0], [2.0]]), "distance": np.array([1.9, 2.1])}
-    found = get("hubbard").decode(outputs, metadata)
-    assert [entry["inside"] for entry in found] == [True, False]
-    assert found[1]["U"] == {"value": 2.0, "unit": "eV"}
+def test_an_answer_has_an_interval_that_was_calibrated_on_states_of_its_own(demo):
+    fresh = xarray.open_zarr(demo.folder / "demo-output" / "fresh-unseen.zarr")
+    session = Session(demo.onnx)
+    found = session.run(fresh.image.values, ["prediction", "lower", "upper"])
+    assert (found["lower"] < found["prediction"]).all()
+    assert (found["prediction"] < found["upper"]).all()
+    inside = (found["lower"][:, 0] <= fresh.U.values) & (fresh.U.values <= found["upper"][:, 0])
+    assert inside.mean() > 0.5
+    about = session.metadata.as_dict()
+    assert about["interval"]["level"] == 0.9
+    assert about["interval"]["sets"] == ["clean", "mild"]
+    (path,) = demo.data.parent.glob("data.calibration-*.zarr")
+    assert about["interval"]["digest"] == xarray.open_zarr(path).attrs["digest"] != demo.result["digest"]
+    assert {"coverage", "mild.coverage", "width", "false_alarms", "mild.false_alarms"} <= set(about["metrics"])

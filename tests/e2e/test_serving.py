@@ -86,7 +86,14 @@ def test_explain_answers_in_words(url, images):
     body = {"inputs": [{"name": "image", "shape": list(images.shape), "datatype": "FP32",
                         "data": images.ravel().tolist()}]}  # fmt: skip
     found = post(f"{url}/v2/models/stm-hubbard/explain", body)
-    assert {output["name"] for output in found["outputs"]} == {"prediction", "distance", "gradient"}
+    assert {output["name"] for output in found["outputs"]} >= {
+        "prediction",
+        "lower",
+        "upper",
+        "distance",
+        "novelty",
+        "gradient",
+    }
     assert "like the training data" in found["parameters"]["answers"][0]["verdict"]
 
 

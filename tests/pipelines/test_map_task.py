@@ -21,7 +21,15 @@ from pipelines.judging import judge
 from pipelines.predict import describe as say
 from pipelines.reference import evaluate_measured
 from pipelines.representation import look, shown, trained
-from pipelines.settings import DemoConfig, EvaluateConfig, PromoteConfig, Settings, SplitConfig, TuneConfig
+from pipelines.settings import (
+    CalibrateConfig,
+    DemoConfig,
+    EvaluateConfig,
+    PromoteConfig,
+    Settings,
+    SplitConfig,
+    TuneConfig,
+)
 from pipelines.simulation import simulate
 from pipelines.train import read_measured
 from stm_models.data import panel
@@ -48,7 +56,8 @@ def made(tmp_path_factory):
         network="fieldnet", options={"width": 8, "dilations": [1]}, loss="focal_heat", epochs=20, batch_size=8,
         learning_rate=1e-2, weight_decay=0, device="cpu",
     )  # fmt: skip
-    sections = (CONFIG, SplitConfig(), train, TuneConfig(), EvaluateConfig(states=6), DemoConfig())
+    sections = (CONFIG, SplitConfig(), train, TuneConfig(), EvaluateConfig(states=6), DemoConfig(),
+                CalibrateConfig(states=12))  # fmt: skip
     settings = Settings(TASK, "none", *sections)
     store = connect(f"sqlite:///{folder}/mlflow.db")
     simulate(TASK, CONFIG, folder / "data.zarr", workers=1, progress=False)
@@ -299,15 +308,18 @@ def test_what_a_task_does_not_do_is_refused(made):
 def test_one_odd_tile_does_not_put_a_field_outside():
     class Counted:
         metadata = SimpleNamespace(input=SimpleNamespace(shape=(1, 48, 48)))
+        output_names = ("prediction", "distance", "novelty")
         asked = 0
 
         def run(self, tiles, outputs):
             self.asked += len(tiles)
             distance = np.where(np.arange(len(tiles)) == 0, 9.0, 1.0).astype(np.float32)
-            return {"prediction": tiles, "distance": distance}
+            return {"prediction": tiles, "distance": distance, "novelty": 0.3 / distance}
 
     session = Counted()
-    found = fields.ask_field(session, np.random.default_rng(2).random((1, 80, 80), dtype=np.float32))
+    image = np.random.default_rng(2).random((1, 80, 80), dtype=np.float32)
+    found = fields.ask_field(session, image, ("prediction", "distance", "novelty"))
     assert session.asked > 1
     assert found["distance"].shape == (1,)
     assert 1.0 < found["distance"][0] < 9.0
+    assert 0.3 < found["novelty"][0] < 0.6  # twice the mean

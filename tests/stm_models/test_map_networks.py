@@ -94,26 +94,27 @@ def test_a_model_of_maps_leaves_units_alone_and_keeps_its_distance(name, tmp_pat
     assert torch.equal(model.scale_targets(x), x)
     torch.testing.assert_close(model(x), torch.sigmoid(model.network(x)))
     np.testing.assert_allclose(predict(model, images), model(x).detach().numpy(), atol=1e-6)
-    described = model.describe(x).detach().numpy()
-    novelty, quantiles = Novelty.fit(described[:8], described[8:], components=3)
+    features = model.features(x).detach().numpy()
+    novelty, quantiles = Novelty.fit(features[:8]).calibrated({"clean": (features[8:], np.arange(6))})
     info = {
         "network": name, "options": {"answer": "sigmoid"}, "input": {}, "targets": [], "task": "t", "data": {},
         "explained": 0,
     }  # fmt: skip
     loaded = bundle.load(bundle.save(tmp_path / "b", model, novelty, info))
-    assert loaded.distance(x[8:]).median() == pytest.approx(quantiles["0.5"], rel=0.3)
-    assert loaded.distance(20 * x).min() > loaded.distance(x[8:]).max()
+    near, far = loaded.answers(x[8:]), loaded.answers(20 * x)
+    assert near["distance"].median() == pytest.approx(quantiles["0.5"], rel=0.3)
+    assert far["distance"].min() > near["distance"].max()
+    assert far["novelty"].max() < near["novelty"].min()
     wide = torch.randn(1, 4, 21, 30)
     assert loaded.model(wide).shape == (1, 1, 21, 30)
-    assert loaded.distance(wide).shape == (1,)
+    assert list(loaded.answers(wide)) == ["prediction", "distance", "novelty"]
 
 
-def test_a_bundle_without_a_novelty_says_so(tmp_path):
+def test_a_bundle_without_a_novelty_answers_with_the_prediction_alone(tmp_path):
     model = Model.blank(registry.create("fieldnet", (4, 16, 16), 1))
     info = {"network": "fieldnet", "options": {}, "input": {}, "targets": [], "task": "t", "data": {}, "explained": 0}
     loaded = bundle.load(bundle.save(tmp_path / "b", model, None, info))
-    with pytest.raises(InputError, match="no distance to the training data"):
-        loaded.distance(torch.zeros(1, 4, 16, 16))
+    assert list(loaded.answers(torch.zeros(1, 4, 16, 16))) == ["prediction"]
 
 
 def test_without_standardising_numbers_pass_as_they_are():

@@ -204,17 +204,21 @@ def test_prepare_needs_a_size(task):
 
 
 def test_decode_names_value_unit_and_verdict(task):
-    metadata = {
-        "targets": [{"name": "U", "unit": "eV"}],
-        "distance": {"quantiles": {"0.5": 1.0, "0.95": 2.0, "0.99": 3.0, "1.0": 4.0}},
-    }
-    outputs = {"prediction": np.array([[1.5], [2.5]], np.float32), "distance": np.array([2.0, 30.0])}
-    near, far = task.decode(outputs, metadata)
-    assert near["U"] == {"value": 1.5, "unit": "eV"}
-    assert far["U"]["value"] == 2.5
-    assert near["inside"] is True
-    assert far["inside"] is False
-    assert "10 times" in far["verdict"]
+    metadata = {"targets": [{"name": "U", "unit": "eV"}], "interval": {"level": 0.9}}
+    outputs = {
+        "prediction": np.array([[1.5], [2.5], [3.5]], np.float32), "lower": np.array([[1.25], [2.0], [3.0]]),
+        "upper": np.array([[1.75], [3.0], [4.0]]), "distance": np.array([2.0, 4.0, 30.0]),
+        "novelty": np.array([0.4, 0.03, 0.0025]),
+    }  # fmt: skip
+    near, unusual, far = task.decode(outputs, metadata)
+    assert near["U"] == {"value": 1.5, "unit": "eV", "lower": 1.25, "upper": 1.75, "level": 0.9}
+    assert task.words({**near, "name": "a"}) == "U = 1.500 eV, 1.250 to 1.750 at 90 %"
+    assert far["U"]["value"] == 3.5
+    assert [one["inside"] for one in (near, unusual, far)] == [True, True, False]
+    assert [one["novelty"] for one in (near, unusual, far)] == [0.4, 0.03, 0.0025]
+    assert "with care" in unusual["verdict"]
+    assert "0.25 % of held-out" in far["verdict"]
+    assert "do not trust the value" in far["verdict"]
     (alone,) = task.decode({"prediction": np.array([[3.0]])}, metadata)
     assert alone["U"]["value"] == 3.0
     assert "verdict" not in alone

@@ -230,8 +230,8 @@ def test_baselines_find_more_than_chance(task):
 
 def answer_of(task, spec, where, about=None, size=32):
     prediction = heat_map(np.asarray(where, float), (size, size))[None, None]
-    metadata = {"input": spec, "calibration": {}, "targets": [], "distance": {"quantiles": {"0.99": 2.0}}}
-    outputs = {"prediction": prediction, "distance": np.array([1.0])}
+    metadata = {"input": spec, "calibration": {}, "targets": []}
+    outputs = {"prediction": prediction, "distance": np.array([1.0]), "novelty": np.array([0.5])}
     return task.decode(outputs, metadata, about)[0]
 
 

@@ -70,8 +70,8 @@ class HubbardTask(RegressionTask):
         )  # fmt: skip
 
     def held_out(self, config: HubbardSimulation, seed: int, states: int) -> HubbardSimulation:
-        """Return a config for new states at continuous random U, with as many images of each as ``config`` has."""
-        return self.fresh(config, seed, states, unseen=True).model_copy(update={"draws": config.draws})
+        """Return a config for new states at continuous random U, two images of each."""
+        return self.fresh(config, seed, states, unseen=True).model_copy(update={"draws": 2})
 
     def prepare(self, raw: RawMap, input_spec: Mapping[str, Any]) -> Prepared:
         """Fourier-transform a real-space map, or one per energy, onto the model's k grid.

@@ -55,9 +55,7 @@ def decode(
             "pixel_nm": [float(size) for size in pixel],
             "bias_V": [float(bias) for bias in about.get("windows") or metadata["input"]["biases"]],
         }
-        if "distance" in outputs:
-            answer |= verdict(float(outputs["distance"][row]), metadata["distance"]["quantiles"], "the positions")
-        answers.append(answer)
+        answers.append(answer | verdict(outputs, row, "the positions"))
     return answers
 
 

@@ -1,0 +1,148 @@
+"""A smaller file: weights of 16 bits, or of 8, with the error that this costs in the targets' units."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from deploy.exporting.errors import ExportError
+from deploy.exporting.paths import drop_output
+
+__all__ = ["judge", "latencies", "reduced"]
+
+Array = NDArray[Any]
+_ROUNDS = 7
+_DEFAULT = 0.01  # of the spread of the answers
+_SMALL = 64
+_INT8 = ["MatMul", "Gemm"]
+
+
+def reduced(proto: Any, precision: str, answers: Sequence[str]) -> Any:
+    """Return the graph of the ``answers`` alone in another precision; inputs and outputs stay float32.
+
+    fp16: weights of 16 bits, computed in float32, at half the size; int8: products of matrices in 8 bits.
+    Derivatives of rounded weights are no derivatives of the model, so maps are left out.
+
+    Raises
+    ------
+    ExportError
+        When onnxruntime's tools do not take the graph.
+    """
+    smaller = onnx.ModelProto()
+    smaller.CopyFrom(proto)
+    for name in [value.name for value in proto.graph.output if value.name not in answers]:
+        drop_output(smaller, name)
+    if precision == "fp16":
+        _halve_weights(smaller)
+        return smaller
+    logging.getLogger().addFilter(_without_advice)
+    try:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        with tempfile.TemporaryDirectory() as folder:
+            source, target = Path(folder) / "a.onnx", Path(folder) / "b.onnx"
+            onnx.save(smaller, source)
+            quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=_INT8)
+            return onnx.load(target)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ExportError(f"the model has no {precision} form: {type(error).__name__}: {reason}") from error
+    finally:
+        logging.getLogger().removeFilter(_without_advice)
+
+
+def _halve_weights(proto: Any) -> None:
+    """Store large weights in 16 bits; onnxruntime makes float32 of them when it loads the file, and computes in it."""
+    casts = []
+    for tensor in proto.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.size >= _SMALL and np.abs(values).max() < np.finfo(np.float16).max:
+            name = tensor.name
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}/half"))
+            casts.append(helper.make_node("Cast", [f"{name}/half"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *proto.graph.node]
+    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    del proto.graph.node[:]
+    proto.graph.node.extend(copies)
+
+
+def _without_advice(record: logging.LogRecord) -> bool:
+    return "pre-processing before quantization" not in record.getMessage()
+
+
+def judge(
+    run: Any,
+    full: Any,
+    images: Array,
+    targets: Sequence[Mapping[str, Any]],
+    budget: Mapping[str, float],
+    precision: str,
+) -> dict[str, Any]:
+    """Compare answers of two files to held-out images, and refuse the smaller one beyond the error budget.
+
+    Parameters
+    ----------
+    run, full : callable
+        Images (B, C, H, W) to answers by name: of the smaller file, and of the full one.
+    budget : mapping of str to float
+        Largest error of each target, in its unit; of those that are not named 1 % of the spread of the answers.
+
+    Returns
+    -------
+    dict
+        ``error`` and ``budget`` by target, in its unit.
+
+    Raises
+    ------
+    ExportError
+        With both, when an error is above its budget.
+    """
+    got, want = run(images)["prediction"], full(images)["prediction"]
+    errors, limits = {}, {}
+    for number, target in enumerate(targets):
+        name = target["name"]
+        errors[name] = float(np.abs(got[:, number].astype(np.float64) - want[:, number]).max())
+        spread = float(np.std(want[:, number])) if want.ndim == 2 else 1.0
+        limits[name] = float(budget.get(name, _DEFAULT * spread))
+        if not errors[name] <= limits[name]:
+            unit = target.get("unit", "1")
+            raise ExportError(
+                f"the {precision} file answers {name} up to {errors[name]:.3g} {unit} off on {len(images)} held-out "
+                f"images, budget {limits[name]:.3g} {unit}, nothing was written: raise it with --set "
+                f"export.budget.{name}=VALUE, or choose another precision"
+            )
+    return {"error": errors, "budget": limits}
+
+
+def latencies(contents: Mapping[str, bytes], shape: Sequence[int]) -> dict[str, dict[str, float]]:
+    """Return seconds of a run on one thread, the median of alternating ones, by precision and batch (1 and 16)."""
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    settings.intra_op_num_threads = 1
+    sessions = {
+        name: onnxruntime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
+        for name, content in contents.items()
+    }
+    table: dict[str, dict[str, float]] = {name: {} for name in sessions}
+    for batch in (1, 16):
+        images = np.random.default_rng(0).random((batch, *shape), dtype=np.float32)
+        times: dict[str, list[float]] = {name: [] for name in sessions}
+        for number in range(_ROUNDS + 1):
+            for name, session in sessions.items():
+                start = time.perf_counter()
+                session.run(["prediction"], {"image": images})
+                if number:
+                    times[name].append(time.perf_counter() - start)
+        for name, values in times.items():
+            table[name][str(batch)] = float(np.median(values))
+    return table

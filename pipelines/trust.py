@@ -1,0 +1,172 @@
+"""From a trained model and held-out samples to its intervals and its novelty, and how well both hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipelines.calibrating import HeldOut, names_of
+from pipelines.settings import Settings
+from stm_models.data.dataset import Samples
+from stm_models.networks.map_network import MapNetwork
+from stm_models.networks.model import Model
+from stm_models.regression.metrics import interval_scores
+from stm_models.tasks.perturbation import CLEAN, Perturbation, find
+from stm_models.tasks.verdict import UNUSUAL
+from stm_models.training.intervals import Interval, Residuals, least_groups
+from stm_models.training.novelty import Novelty
+from stm_models.training.perturbations import perturbed
+from stm_models.training.predict import features, in_batches, predict
+from stm_models.training.reproducible import mixed
+
+__all__ = ["Trust", "trust"]
+
+_COPIES = 2
+_FOLDS = 5
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What a model knows of its own errors.
+
+    Attributes
+    ----------
+    novelty : Novelty
+    interval : Interval or None
+        Of models that answer with numbers, where there are enough held-out states.
+    about : dict
+        ``distance``, ``interval`` and ``novelty`` of the model's file: what they were calibrated on.
+    scores : dict of str to float
+        Estimates for new states of every set of images: ``coverage`` and ``width`` of the interval, ``false_alarms``;
+        those of perturbed images with the set's name before them.
+    """
+
+    novelty: Novelty
+    interval: Interval | None
+    about: dict[str, Any]
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a model makes of samples: (S, F) features, (S, N) noise, (S, ...) prediction and truth, (S,) states."""
+
+    features: Array
+    noise: Array
+    prediction: Array
+    group: Array
+    truth: Array
+
+    def residuals(self, novelty: Novelty) -> Residuals:
+        with torch.no_grad():
+            hints = novelty.hints(torch.from_numpy(self.features), torch.from_numpy(self.noise)).numpy()
+        return Residuals(hints, self.prediction - self.truth, self.group)
+
+
+def trust(
+    settings: Settings, model: Model, trained: Samples, held: HeldOut, perturbation: Perturbation, seed: int
+) -> Trust:
+    """Calibrate a model on every set of images that it claims to know: the judged ones where it was trained on any.
+
+    Parameters
+    ----------
+    trained : Samples
+        What the model was fitted to.
+    held : HeldOut
+    perturbation : Perturbation
+        Of the training images.
+    seed : int
+        Of the training.
+    """
+    known = [perturbed(perturbation, trained, mixed(seed, copy, 5)) for copy in range(_COPIES)] if (
+        perturbation != CLEAN
+    ) else [trained.images]  # fmt: skip
+    novelty = Novelty.fit(np.concatenate([features(model, images) for images in known]))
+    sets = {one.name: held.as_set(one) for one in _claimed(settings, perturbation)}
+    parts = {name: pair for name, pair in sets.items() if pair is not None}
+    seen = {name: _see(model, part) for name, (_, part) in parts.items()}
+    novelty, quantiles = novelty.calibrated({name: (one.features, one.group) for name, one in seen.items()})
+    attributes, level = held.samples.attributes, settings.calibrate.level
+    shared = {
+        "source": held.source, "recipe": attributes["recipe"], "digest": attributes["digest"], "sets": list(seen),
+        "groups": len(np.unique(held.samples.coordinates["group"])), "samples": len(held.samples),
+    }  # fmt: skip
+    about: dict[str, Any] = {"distance": {"quantiles": quantiles}, "novelty": shared, "interval": None}
+    interval, scores = None, _false_alarms(novelty, seen)
+    if not isinstance(model.network, MapNetwork) and shared["groups"] > least_groups(level) * _FOLDS / (_FOLDS - 1):
+        learnt = [_see(model, part).residuals(novelty) for part, _ in parts.values()]
+        found = {name: one.residuals(novelty) for name, one in seen.items()}
+        interval = Interval.fit(_joined(learnt), _joined(found.values()), level=level, seed=seed)
+        scores |= _coverage(interval, found, level)
+        about["interval"] = {"level": level, **shared}
+    return Trust(novelty, interval, about, scores)
+
+
+def _claimed(settings: Settings, perturbation: Perturbation) -> list[Perturbation]:
+    """Return the sets of images that a model trained on ``perturbation`` is to know."""
+    if perturbation == CLEAN:
+        return [CLEAN]
+    sets, judged = settings.task.perturbations(), settings.split.judged
+    return [one for one in sets if one.judged] if judged is None else [find(sets, name) for name in judged]
+
+
+def _prefix(name: str) -> str:
+    return "" if name == CLEAN.name else f"{name}."
+
+
+def _see(model: Model, part: Samples) -> _Seen:
+    images = part.images
+    prediction = part.targets if isinstance(model.network, MapNetwork) else predict(model, images)
+    return _Seen(
+        features(model, images), in_batches(model, model.noise, images), prediction, names_of(part), part.targets
+    )
+
+
+def _joined(parts: Any) -> Residuals:
+    parts = list(parts)
+    return Residuals(*(np.concatenate([getattr(one, name) for one in parts]) for name in ("hints", "error", "group")))
+
+
+def _coverage(interval: Interval, found: Mapping[str, Residuals], level: float) -> dict[str, float]:
+    """Coverage and mean width per set, each fold of the states judged by the factor that the others give."""
+    bounds: dict[str, list[tuple[Array, Array, Array]]] = {name: [] for name in found}
+    states = np.unique(_joined(found.values()).group)
+    for fold in range(_FOLDS):
+        own = states[fold::_FOLDS]
+        others = _joined(one.subset(~np.isin(one.group, own)) for one in found.values())
+        made = interval.calibrated(others, level)
+        for name, one in found.items():
+            rest = one.subset(np.isin(one.group, own))
+            lower, upper = (
+                bound.numpy()
+                for bound in made(torch.from_numpy(rest.hints), torch.zeros(rest.error.shape, dtype=torch.float32))
+            )
+            bounds[name].append((lower, upper, -rest.error))
+    scores = {name: interval_scores(*map(np.concatenate, zip(*one, strict=True))) for name, one in bounds.items()}
+    return {f"{_prefix(name)}{key}": value for name, own in scores.items() for key, value in own.items()}
+
+
+def _false_alarms(novelty: Novelty, seen: Mapping[str, _Seen]) -> dict[str, float]:
+    """Share of each set's images that a novelty calibrated on the other folds' states calls strange."""
+    alarms: dict[str, list[Array]] = {name: [] for name in seen}
+    states = np.unique(np.concatenate([one.group for one in seen.values()]))
+    for fold in range(_FOLDS if len(states) >= 2 * _FOLDS else 0):
+        own = states[fold::_FOLDS]
+        parts = {name: np.isin(one.group, own) for name, one in seen.items()}
+        made, _ = novelty.calibrated(
+            {name: (one.features[~parts[name]], one.group[~parts[name]]) for name, one in seen.items()}
+        )
+        for name, one in seen.items():
+            rest = torch.from_numpy(one.features[parts[name]])
+            alarms[name].append(made.p_value(made(rest)).numpy() < UNUSUAL)
+    return {
+        f"{_prefix(name)}false_alarms": float(np.concatenate(found).mean())
+        for name, found in alarms.items() if found
+    }  # fmt: skip

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+import torch
+
+from stm_models.errors import InputError
+from stm_models.training.intervals import Interval, Residuals, least_groups
+
+
+def _residuals(groups, seed, name="c", per_group=3):
+    """Noise of an image decides the error's size, of which two of three hints tell; a group has an error in common."""
+    rng = np.random.default_rng(seed)
+    count = groups * per_group
+    of = np.repeat(np.arange(groups), per_group)
+    noise = rng.uniform(-1, 1, count)
+    error = np.exp(1.5 * noise) * (rng.normal(size=count) + rng.normal(size=groups)[of])
+    hints = np.stack([noise, noise**2, rng.normal(size=count)], axis=1).astype(np.float32)
+    return Residuals(hints, 0.1 * error[:, None], np.array([f"{name}{seed}-{group}" for group in of]))
+
+
+def _covered(interval, found):
+    lower, upper = interval(torch.from_numpy(found.hints), torch.zeros(len(found.error), 1))
+    return (lower.numpy() <= found.error) & (found.error <= upper.numpy()), (upper - lower).numpy()
+
+
+@pytest.fixture(scope="module")
+def interval():
+    return Interval.fit(_residuals(200, 0, "s"), _residuals(200, 1), level=0.8)
+
+
+def test_new_groups_are_covered_as_stated_over_many_calibrations(interval):
+    shares = [
+        _covered(interval.calibrated(_residuals(15, 100 + seed), 0.8), _residuals(60, 900 + seed))[0].mean()
+        for seed in range(60)
+    ]
+    error = np.std(shares) / np.sqrt(len(shares))
+    assert 0.8 - 3 * error <= np.mean(shares) <= 0.8 + 1 / 16 + 3 * error
+
+
+def test_width_follows_the_noise_so_that_both_kinds_are_covered(interval):
+    new = _residuals(600, 7)
+    inside, width = _covered(interval, new)
+    quiet, loud = new.hints[:, 0] < -0.3, new.hints[:, 0] > 0.3
+    assert width[loud].mean() > 3 * width[quiet].mean()
+    assert inside[quiet].mean() == pytest.approx(0.8, abs=0.07)
+    assert inside[loud].mean() == pytest.approx(0.8, abs=0.07)
+
+
+def test_groups_on_both_sides_are_refused():
+    same = _residuals(30, 0)
+    with pytest.raises(InputError, match=r"30 groups .* are both in what the spread"):
+        Interval.fit(same, same, level=0.8)
+
+
+def test_too_few_groups_are_refused():
+    assert least_groups(0.95) == 19
+    with pytest.raises(InputError, match=r"8 held-out states are too few for an interval of level 0.9"):
+        Interval.fit(_residuals(30, 0), _residuals(8, 1), level=0.9)
+
+
+def test_again_it_is_the_same():
+    first, second = (Interval.fit(_residuals(20, 0), _residuals(20, 1), level=0.8, seed=3) for _ in range(2))
+    for key, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[key])

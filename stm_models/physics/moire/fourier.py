@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import finufft
@@ -159,15 +160,21 @@ def raster_image(x: Array, y: Array, weights: Array, grid: KGrid) -> Array:
     InputError
         When F(0) is zero or negative.
     """
-    first = grid.n // 2  # where k >= 0 begins
-    columns, rows = np.outer(x, grid.kx[first:]), np.outer(grid.ky[first:], y)
-    cos, sin = np.cos(rows), np.sin(rows)
-    half = weights @ np.cos(columns), weights @ np.sin(columns)
+    columns, (cos, sin) = _waves(x.tobytes(), grid, "x"), _waves(y.tobytes(), grid, "y")
+    half = weights @ columns[0].T, weights @ columns[1].T
     even, odd = cos @ half[0], sin @ half[1]
     real, imaginary = (even - odd, even + odd), (cos @ half[1] + sin @ half[0], sin @ half[0] - cos @ half[1])
     right, left = (np.hypot(a, b) for a, b in zip(real, imaginary, strict=True))
     upper = np.concatenate([left[:, ::-1][:, : grid.n - right.shape[1]], right], axis=1)
     return _normalised(upper, weights.sum(), grid)
+
+
+@lru_cache(maxsize=4)
+def _waves(places: bytes, grid: KGrid, axis: str) -> tuple[Array, Array]:
+    """Cosine and sine (k, places) of the wave vectors k >= 0 along an axis: the same for all maps of a raster."""
+    k = (grid.kx if axis == "x" else grid.ky)[grid.n // 2 :]
+    phases = np.outer(k, np.frombuffer(places))
+    return np.cos(phases), np.sin(phases)
 
 
 def _normalised(upper: Array, total: Array, grid: KGrid) -> Array:

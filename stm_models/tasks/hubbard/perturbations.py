@@ -103,7 +103,7 @@ class Imaging:
         return (np.stack(pictures) / self.divisor).astype(np.float32)
 
 
-def observed(attributes: Mapping[str, Any], noise: Instrument | None) -> Remake:
+def observed(attributes: Mapping[str, Any], noise: Instrument | None, *, kept: int = 0) -> Remake:
     """Return what makes a sample's image anew from its ``ldos``, by way of a real-space map.
 
     Parameters
@@ -112,16 +112,24 @@ def observed(attributes: Mapping[str, Any], noise: Instrument | None) -> Remake:
         Of the data set: ``input`` and ``config``.
     noise : Instrument or None
         What happens to the map; ``None``: nothing, for comparison.
+    kept : int
+        So many maps are kept, in single precision, for whoever asks for the same samples again and again.
     """
     imaging = Imaging.of(attributes["input"])
     scanned = imaging.scanned
     field = lru_cache(maxsize=4)(lambda *place: imaged_atoms(attributes, dict(zip(GEOMETRY, place, strict=True))))
 
+    def maps_of(place: tuple[float, ...], ldos: bytes, channels: int) -> NDArray[Any]:
+        maps = imaging.maps(field(*place), np.frombuffer(ldos).reshape(channels, -1))
+        return maps.astype(np.float32) if kept else maps
+
+    known = lru_cache(maxsize=kept)(maps_of) if kept else maps_of
+
     def remake(
         coordinates: Mapping[str, Any], arrays: Mapping[str, Array], rng: np.random.Generator
     ) -> NDArray[np.float32]:
-        atoms = field(*(float(coordinates[name]) for name in GEOMETRY))
-        maps = imaging.maps(atoms, arrays["ldos"])
+        ldos = np.atleast_2d(np.asarray(arrays["ldos"], np.float64))
+        maps = known(tuple(float(coordinates[name]) for name in GEOMETRY), ldos.tobytes(), len(ldos))
         if noise is not None:
             maps = measure(maps, imaging.pixel_nm, noise, rng, where=scanned)
         return imaging.images(maps)
@@ -129,17 +137,18 @@ def observed(attributes: Mapping[str, Any], noise: Instrument | None) -> Remake:
     return remake
 
 
-def instrument(attributes: Mapping[str, Any]) -> Remake:
+def instrument(attributes: Mapping[str, Any], *, kept: int = 0) -> Remake:
     """See `observed`: with the noise that was measured on real files."""
-    return observed(attributes, Instrument())
+    return observed(attributes, Instrument(), kept=kept)
 
 
 _REMADE = 0.4  # of the images in `mixed`
+_KEPT = 1000  # maps, which a training asks for again and again: 160 MB for preset quick
 
 
 def sometimes_instrument(attributes: Mapping[str, Any]) -> Remake:
     """See `instrument`; most images stay as they are."""
-    noisy = instrument(attributes)
+    noisy = instrument(attributes, kept=_KEPT)
 
     def remake(
         coordinates: Mapping[str, Any], arrays: Mapping[str, Array], rng: np.random.Generator

@@ -21,7 +21,6 @@ __all__ = ["Batches", "MeasuredBatches", "StoredBatches", "to_device"]
 
 Array = NDArray[Any]
 
-_EPOCHS_PER_COPY = 5
 _CHUNK = 32  # images of a map's size: what is made of them stays in a processor's cache
 
 
@@ -61,7 +60,7 @@ class StoredBatches(Batches):
     device : torch.device
         Where they are kept, whole.
     copies : callable, optional
-        Gives, for a number, another perturbed copy of the images; the next one every 5 epochs, one in memory at
+        Gives, for a number, another perturbed copy of the images; the next one every epoch, one in memory at
         a time. ``images`` is then copy 0.
     """
 
@@ -88,7 +87,7 @@ class StoredBatches(Batches):
         return self._order(generator).tensor_split(self.count)[batch].tolist()
 
     def _renew(self, number: int) -> None:
-        copy = (number - 1) // _EPOCHS_PER_COPY
+        copy = number - 1
         if self._copies is not None and copy != self._copy:
             self._copy, self._x = copy, to_device(self._copies(copy), self._x.device)
 

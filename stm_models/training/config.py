@@ -41,7 +41,7 @@ class TrainConfig(Config):
         Labels to learn, of those that the data set offers; ``None`` for the task's own.
     perturbation : str
         One of the task's perturbation sets, for the training images alone: each batch anew, or where images are
-        made again from maps, every 5 epochs. Validation images stay as they were simulated.
+        made again from maps, every epoch. Validation images stay as they were simulated.
     on_the_fly : bool
         Train on samples drawn anew for every batch, where the task can draw them, not on those of the data set.
     epoch_samples : int

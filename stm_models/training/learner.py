@@ -122,7 +122,8 @@ def create_learner(
         config, model, prepare=(lambda x: x) if repeated else model.standardise,
         forward=applied(config, model, measured=repeated), loss=loss_function(config.loss),
         optimiser=create_optimiser(config, model), average=Average(model, config.ema) if config.ema else None,
-        source=source, steps=() if repeated else steps, tiles=UnlabelledTiles(unlabelled, images.shape[2:], device) if unlabelled else None,
+        source=source, steps=() if repeated else steps,
+        tiles=UnlabelledTiles(unlabelled, images.shape[2:], device) if unlabelled else None,
         world=distributed.current(), numbers=numbers,
     )  # fmt: skip
 

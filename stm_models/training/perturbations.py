@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -79,8 +80,7 @@ def perturbed(perturbation: Perturbation, samples: Samples, seed: int) -> NDArra
     if perturbation.remake is None:
         images = np.array(samples.images, dtype=np.float32)
     else:
-        _refuse_missing(perturbation, samples)
-        images = _remade(perturbation.remake(samples.attributes), perturbation.needs, samples, seed)
+        images = _remade(_maker(perturbation, samples), perturbation.needs, samples, seed)
     rows = samples.coordinates["sample"]
     if perturbation.steps:
         for place, row in enumerate(rows):
@@ -97,8 +97,7 @@ def copies_of(perturbation: Perturbation, samples: Samples, seed: int) -> Callab
     """
     if perturbation.remake is None:
         return None
-    _refuse_missing(perturbation, samples)
-    remake = perturbation.remake(samples.attributes)
+    remake = _maker(perturbation, samples)
     return lambda number: _remade(remake, perturbation.needs, samples, mixed(seed, number, 2))
 
 
@@ -110,29 +109,29 @@ def digest(images: NDArray[Any]) -> str:
     return summary.hexdigest()
 
 
-def _refuse_missing(perturbation: Perturbation, samples: Samples) -> None:
+def _maker(perturbation: Perturbation, samples: Samples) -> Remake:
+    """Return what remakes images; it is told the first row of every array that it needs, whichever ``samples`` are."""
+    assert perturbation.remake is not None  # noqa: S101
+    first, example = replace(samples, coordinates={"sample": np.zeros(1, np.int64)}), {}
     for name in perturbation.needs:
         try:
-            stored(samples.subset(np.arange(1)), name)  # refused before anything else is asked of the data set
+            example[name] = stored(first, name)[0]
         except InputError as error:
             raise InputError(f"{error}, or choose another perturbation than {perturbation.name!r}") from error
+    return perturbation.remake({**samples.attributes, "example": example})
 
 
 def _remade(remake: Remake, needs: Sequence[str], samples: Samples, seed: int) -> NDArray[np.float32]:
     images = np.empty(samples.images.shape, np.float32)
     with threadpool_limits(1, "blas"):  # products of small matrices: more threads only wait for one another
-        _remake_into(images, remake, needs, samples, seed)
+        for first in range(0, len(samples), _CHUNK):
+            part = samples.subset(np.arange(first, min(first + _CHUNK, len(samples))))
+            arrays = {name: stored(part, name) for name in needs}
+            for place, row in enumerate(part.coordinates["sample"]):
+                coordinates = {name: values[place] for name, values in part.coordinates.items()}
+                own = {name: values[place] for name, values in arrays.items()} | {"image": part.images[place]}
+                images[first + place] = remake(coordinates, own, np.random.default_rng([seed, int(row)]))
     return images
-
-
-def _remake_into(images: NDArray[np.float32], remake: Remake, needs: Sequence[str], samples: Samples, seed: int) -> None:
-    for first in range(0, len(samples), _CHUNK):
-        part = samples.subset(np.arange(first, min(first + _CHUNK, len(samples))))
-        arrays = {name: stored(part, name) for name in needs}
-        for place, row in enumerate(part.coordinates["sample"]):
-            coordinates = {name: values[place] for name, values in part.coordinates.items()}
-            own = {name: values[place] for name, values in arrays.items()} | {"image": part.images[place]}
-            images[first + place] = remake(coordinates, own, np.random.default_rng([seed, int(row)]))
 
 
 def _uniform(like: Tensor, limits: tuple[float, float], generator: torch.Generator) -> Tensor:

@@ -13,7 +13,7 @@ from stm_models.networks.model import Model
 from stm_models.regression.metrics import mae, metrics, r2, rmse
 from stm_models.tasks import registry as tasks
 from stm_models.tasks.perturbation import Step
-from stm_models.training import batches, learner, trainer
+from stm_models.training import learner, trainer
 from stm_models.training.checkpoints import fingerprint
 from stm_models.training.config import TrainConfig
 from stm_models.training.learner import create_learner
@@ -152,12 +152,12 @@ STEPS = (
 
 
 @pytest.mark.parametrize("kind", ["steps", "copies", "repeats"])
-def test_perturbed_training_resumes_bitwise(linear, tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(batches, "_EPOCHS_PER_COPY", 2)
+def test_perturbed_training_resumes_bitwise(linear, tmp_path, kind):
     repeated = {"repeats": 3} if kind == "repeats" else {}
 
     def config(**values):
         return _config(**repeated, **values)
+
     asked = []
 
     def copies(number):
@@ -201,12 +201,13 @@ def test_repeats_show_every_sample_as_often_perturbed_once(linear):
     assert all((first[row][0] != clean[row]).any() for row in range(samples))
     other = torch.cat([x for x, _ in source.epoch(3, seed())])
     assert not torch.equal(other, images)
-    assert learner.steps == () and learner.prepare(images) is images
+    assert learner.steps == ()
+    assert learner.prepare(images) is images
 
 
 def test_repeats_take_no_samples_but_the_data_sets(linear):
     maps = [linear[0][0]]
-    with pytest.raises(InputError, match="train.repeats is 2.*set it to 1"):
+    with pytest.raises(InputError, match=r"train.repeats is 2.*set it to 1"):
         train(_config(repeats=2), *linear, unlabelled=maps)
 
 

@@ -19,7 +19,7 @@ import yaml
 
 from stm_models.errors import InputError
 from stm_models.files import write_json
-from tracking import liveness
+from tracking import heartbeat, liveness
 from tracking.backend import Metric, MlflowException, Param, RunTag, resolve_tags
 from tracking.environment import describe
 from tracking.rows import RunRow, configuration, download, find, get
@@ -141,10 +141,15 @@ def existing(store: Store, run_id: str) -> Run:
 
 
 def bury(store: Store, experiment: str) -> None:
-    """Close the runs that say they are running although their process, of this machine, is gone."""
+    """Close the runs that say they are running although their process, of this machine, is gone.
+
+    And those of other machines that have given no sign of life for long.
+    """
     for row in find(store, experiment, status="RUNNING", limit=1_000_000):
         # It may have closed the run since it was found.
-        if liveness.gone(row.tags.get(_PROCESS, "")) and get(store, row.id).status == "RUNNING":
+        who = row.tags.get(_PROCESS, "")
+        dead = liveness.gone(who) or (not liveness.here(who) and heartbeat.silent(row.tags))
+        if dead and get(store, row.id).status == "RUNNING":
             kill(store, row.id)
 
 
@@ -187,7 +192,8 @@ def start(
     run = _attach(store, given, tags) if given else _create(store, experiment, name, parent, tags)
     with _terminable():
         try:
-            yield run
+            with heartbeat.beating(run.tags):
+                yield run
         except BaseException as error:
             try:
                 _end(run, *_verdict(error), error)
@@ -199,7 +205,7 @@ def start(
 
 def _create(store: Store, experiment: str, name: str, parent: str | None, tags: Mapping[str, Any] | None) -> Run:
     own = {_key(key): _cut(_text(value), _TAG_LIMIT) for key, value in (tags or {}).items()}
-    own[_PROCESS] = liveness.identity()
+    own |= {_PROCESS: liveness.identity(), **heartbeat.now()}
     if parent is not None:
         own["mlflow.parentRunId"] = parent
     made = store.client.create_run(store.experiment(experiment), tags=resolve_tags(own), run_name=name)
@@ -215,7 +221,7 @@ def _attach(store: Store, run_id: str, tags: Mapping[str, Any] | None) -> Run:
             "unset it, or set MLFLOW_TRACKING_URI to its store"
         ) from error
     run = Run(store, run_id, found.data.params)
-    run.tags({**(tags or {}), _PROCESS: liveness.identity()})
+    run.tags({**(tags or {}), _PROCESS: liveness.identity(), **heartbeat.now()})
     store.client.update_run(run_id, status="RUNNING")
     return run
 

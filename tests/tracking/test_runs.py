@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import signal
+import threading
+import time
 from types import SimpleNamespace
 
 import optuna
@@ -10,7 +13,7 @@ import pytest
 import yaml
 
 from stm_models.errors import InputError
-from tracking import datasets, liveness, runs
+from tracking import datasets, heartbeat, liveness, runs
 from tracking.store import connect
 
 EXPERIMENT = "runs"
@@ -212,6 +215,46 @@ def test_runs_of_processes_that_are_gone_are_closed(local, monkeypatch):
         monkeypatch.setattr(runs, "find", lambda *_, **__: late)
         runs.bury(local, "buried")
         assert runs.get(local, quick.id).status == "FINISHED"
+
+
+def test_runs_of_other_machines_are_closed_when_they_gave_no_sign_of_life_for_long(local):
+    made = {}
+    for name, process, age in (
+        ("silent", "machine/1/1", 4000),
+        ("alive", "machine/1/1", 60),
+        ("asleep here", liveness.identity(), 4000),
+    ):
+        tags = {"process": process, "alive": str(int(time.time()) - age)}
+        made[name] = local.client.create_run(local.experiment("silent"), tags=tags).info.run_id
+    runs.bury(local, "silent")
+    assert runs.get(local, made["silent"]).outcome == "killed"
+    assert runs.get(local, made["alive"]).status == "RUNNING"
+    assert runs.get(local, made["asleep here"]).status == "RUNNING"
+
+
+def test_a_run_gives_signs_of_life(local, monkeypatch):
+    monkeypatch.setattr(heartbeat, "_EVERY", 0.02)
+    monkeypatch.setattr(heartbeat, "now", lambda ticks=itertools.count(1): {"alive": str(next(ticks))})
+    with runs.start(local, "beating", "one") as run:
+        deadline = time.monotonic() + 60
+        while int(runs.get(local, run.id).tags["alive"]) < 4 and time.monotonic() < deadline:
+            time.sleep(0.02)
+    last = runs.get(local, run.id)
+    assert int(last.tags["alive"]) >= 4
+    time.sleep(0.2)
+    assert runs.get(local, run.id).tags == last.tags
+
+
+def test_a_sign_of_life_that_is_lost_ends_nothing(local, monkeypatch):
+    monkeypatch.setattr(heartbeat, "_EVERY", 0.01)
+    lost = threading.Event()
+
+    def away(values):
+        lost.set()
+        raise ConnectionError
+
+    with heartbeat.beating(away):
+        assert lost.wait(60)
 
 
 def test_finding_and_missing(local):

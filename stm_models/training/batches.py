@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -96,10 +95,10 @@ class StoredBatches(Batches):
 
 
 class MeasuredBatches(StoredBatches):
-    """All samples several times an epoch, perturbed once: what the network measures on them, in place of images.
+    """All samples as the last epochs perturbed them, each once: what the network measures on them, for images.
 
     Where measuring takes longer than learning from it, more is learnt from every perturbed image (data echoing,
-    arXiv:1907.05550).
+    arXiv:1907.05550). The first epochs show theirs more often instead.
 
     Parameters
     ----------
@@ -110,6 +109,7 @@ class MeasuredBatches(StoredBatches):
     steps : sequence of Step
         Distortions of the images.
     repeats : int
+        How many epochs' images are shown.
     seed : int
         Of the distortions.
     """
@@ -129,25 +129,35 @@ class MeasuredBatches(StoredBatches):
     ) -> None:
         super().__init__(images, targets, size, device, copies)
         self._model, self._steps, self._repeats, self._seed = model, steps, repeats, seed
-        self._pass = self.count
+        self._found: dict[int, Tensor] = {}
         self.count *= repeats
 
     def epoch(self, number: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield every sample as often as it is repeated, each time in another order."""
-        self._renew(number)
-        distorting = torch.Generator(self._x.device).manual_seed(mixed(self._seed, number, 1))
-        with torch.no_grad():
-            found = torch.cat([self._measured(part, distorting) for part in self._x.split(_CHUNK)])
-        for rows in self._batches(generator):
-            yield found[rows.to(found.device)], self._y[rows.to(found.device)]
+        """Yield every sample as often as it is repeated."""
+        numbers = [max(number - age, 1) for age in range(self._repeats)]
+        # Sorted, as after an interruption all are measured again.
+        self._found = {one: self._found[one] if one in self._found else self._measure(one)
+                       for one in sorted(set(numbers))}  # fmt: skip
+        samples = len(self._y)
+        for rows in self._order(generator).tensor_split(self.count):
+            ages, places = rows // samples, (rows % samples).to(self._y.device)
+            shown = torch.empty(len(rows), *self._found[number].shape[1:], device=self._y.device)
+            for age in ages.unique().tolist():
+                shown[ages == age] = self._found[numbers[age]][places[ages == age]]
+            yield shown, self._y[places]
 
     def rows(self, number: int, generator: torch.Generator, batch: int) -> list[int]:
         """Return the rows of a batch."""
-        return next(islice(self._batches(generator), batch, None)).tolist()
+        return (self._order(generator).tensor_split(self.count)[batch] % len(self._y)).tolist()
 
-    def _batches(self, generator: torch.Generator) -> Iterator[Tensor]:
-        for _ in range(self._repeats):
-            yield from self._order(generator).tensor_split(self._pass)
+    def _order(self, generator: torch.Generator) -> Tensor:
+        return torch.randperm(self._repeats * len(self._y), generator=generator)
+
+    def _measure(self, number: int) -> Tensor:
+        self._renew(number)
+        distorting = torch.Generator(self._x.device).manual_seed(mixed(self._seed, number, 1))
+        with torch.no_grad():
+            return torch.cat([self._measured(part, distorting) for part in self._x.split(_CHUNK)])
 
     def _measured(self, images: Tensor, distorting: torch.Generator) -> Tensor:
         seen = self._model.standardise(perturb(images, self._steps, distorting))

@@ -47,8 +47,8 @@ class TrainConfig(Config):
     epoch_samples : int
         So many of them make an epoch.
     repeats : int
-        Passes over the perturbed images of an epoch before they are perturbed anew; what a network measures on them
-        without weights is measured once.
+        An epoch shows the images as so many epochs perturbed them, the latest; what a network measures on them without
+        weights is measured once.
     confidence_weight : float
         Weight in the loss of how unsure the network is of measured maps without labels.
     optimiser : str

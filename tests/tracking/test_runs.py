@@ -234,7 +234,8 @@ def test_runs_of_other_machines_are_closed_when_they_gave_no_sign_of_life_for_lo
 
 def test_a_run_gives_signs_of_life(local, monkeypatch):
     monkeypatch.setattr(heartbeat, "_EVERY", 0.02)
-    monkeypatch.setattr(heartbeat, "now", lambda ticks=itertools.count(1): {"alive": str(next(ticks))})
+    ticks = itertools.count(1)
+    monkeypatch.setattr(heartbeat, "now", lambda: {"alive": str(next(ticks))})
     with runs.start(local, "beating", "one") as run:
         deadline = time.monotonic() + 60
         while int(runs.get(local, run.id).tags["alive"]) < 4 and time.monotonic() < deadline:

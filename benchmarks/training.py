@@ -214,7 +214,7 @@ class Stopwatch:
             return made
 
         with (
-            mock.patch.object(learners, "applied", lambda *given: self.timed(applied(*given))),
+            mock.patch.object(learners, "applied", lambda *given, **named: self.timed(applied(*given, **named))),
             mock.patch.object(learners, "loss_function", lambda *given: self.timed(loss_function(*given))),
             mock.patch.object(learners, "create_optimiser", optimiser),
             mock.patch.object(Model, "forward", self.timed(Model.forward)),

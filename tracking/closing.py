@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stm_models.errors import InputError
-from tracking import leftovers, liveness, spool
+from tracking import heartbeat, leftovers, liveness, spool
 from tracking.backend import MlflowException
 from tracking.parcel import Parcel
 from tracking.rows import find, get
@@ -18,6 +18,7 @@ _PATIENCE = 15.0  # seconds without progress of what was left
 def bury(store: Store, experiment: str) -> bool:
     """Close the runs that say they are running although their process, of this machine, is gone.
 
+    And those of other machines that have given no sign of life for an hour.
     What they left in their spools is sent first, as far as the store takes it.
 
     Returns
@@ -43,7 +44,9 @@ def bury(store: Store, experiment: str) -> bool:
         store.reached()
         for row in find(store, experiment, status="RUNNING", limit=1_000_000):
             # It may have closed the run since it was found.
-            if liveness.gone(row.tags.get("process", "")) and get(store, row.id).status == "RUNNING":
+            who = row.tags.get("process", "")
+            dead = liveness.gone(who) or (not liveness.here(who) and heartbeat.silent(row.tags))
+            if dead and get(store, row.id).status == "RUNNING":
                 kill(store, row.id)
     except (MlflowException, InputError):
         if not store.remote:

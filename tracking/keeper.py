@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 
-from tracking import system
+from tracking import heartbeat, system
 from tracking.spool import SYNC_SECONDS, Spool
 
 __all__ = ["ALIVE", "Keeper"]
@@ -48,5 +48,5 @@ class Keeper:
                     self._spool.append({"kind": "metrics", "time": int(time.time() * 1000), **values})
                 if now - alive >= ALIVE:
                     alive = now
-                    self._spool.append({"kind": "alive", "time": int(time.time() * 1000)})
+                    self._spool.append({"kind": "tags", "time": int(time.time() * 1000), "values": heartbeat.now()})
                 self._spool.sync()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["gone", "identity"]
+__all__ = ["gone", "here", "identity"]
 
 _PROC = Path("/proc")
 
@@ -25,6 +25,11 @@ def gone(who: str) -> bool:
     place, _, rest = who.partition("/")
     number, _, began = rest.partition("/")
     return bool(place) and place == _place() and _began(int(number)) != began
+
+
+def here(who: str) -> bool:
+    """Tell whether the process called `identity` is or was one of this machine since its start."""
+    return bool(who) and who.partition("/")[0] == _place()
 
 
 def _place() -> str:

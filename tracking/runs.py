@@ -19,7 +19,7 @@ import yaml
 
 from stm_models.errors import InputError
 from stm_models.files import write_json
-from tracking import liveness
+from tracking import heartbeat, liveness
 from tracking.backend import resolve_tags
 from tracking.closing import bury, kill, kill_left
 from tracking.ending import terminable, verdict
@@ -176,7 +176,7 @@ def start(
     given = resume or launched
     if given is not None and store.away is None:
         _check(store, given)
-    own = tags_of(tags or {}) | {"process": liveness.identity()}
+    own = tags_of(tags or {}) | {"process": liveness.identity(), **heartbeat.now()}
     sink = Spooled(
         store,
         {
@@ -187,7 +187,8 @@ def start(
     run = Run(store, sink.id, sink)
     with terminable():
         try:
-            yield run
+            with heartbeat.beating(run.tags):
+                yield run
         except BaseException as error:
             try:
                 _end(sink, error)

@@ -28,7 +28,7 @@ __all__ = [
 ]  # fmt: skip
 
 Record = dict[str, Any]
-"""One line; ``kind`` is start, params, tags, metrics, artifact, input, alive or end."""
+"""One line; ``kind`` is start, params, tags, metrics, artifact, input or end."""
 
 PREFIX = "spool_"
 """Begins the id of a run that has none from the store yet."""

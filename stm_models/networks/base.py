@@ -99,6 +99,15 @@ class Network(nn.Module, ABC):
         """Return the (B, T) standardised targets of standardised images ``x`` (B, C, H, W)."""
         return self.head(self.features(x))
 
+    def measured(self, x: Tensor) -> Tensor:
+        """Return what no weight changes of standardised images ``x``, (B, ...): where all is learnt, the images."""
+        return x
+
+    def from_measured(self, found: Tensor) -> Tensor:
+        """Return the (B, T) standardised targets from what `measured` returned."""
+        answer: Tensor = self(found)
+        return answer
+
 
 class BlockMean(nn.Module):
     """Mean over blocks of ``factor`` x ``factor`` pixels; zeros complete the blocks at the far edges.

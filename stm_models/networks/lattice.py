@@ -21,7 +21,7 @@ _LIMIT = 8.0  # standard deviations; what lies farther out counts as that far
 _SOFT = 6.0  # standard deviations of simulated images
 _FAINT = 5e-4  # of the strongest component; below lies what single precision rounds
 _GATE = 64
-_CHUNK = 256
+_CHUNK = 32
 Pair = tuple[float, float]
 
 
@@ -102,10 +102,10 @@ class Lattice(Network):
     def learn(self, images: Tensor, simulated: Tensor) -> None:
         """Take the scale of what is measured from ``images``, the components to start from of ``simulated`` ones."""
         with torch.no_grad():
-            found = torch.cat([self._measured(part) for part in images.split(_CHUNK)]).double()
+            found = torch.cat([self.measured(part) for part in images.split(_CHUNK)]).double()
             self.mean.copy_(found.mean(dim=0))
             self.scale.copy_(found.std(dim=0, unbiased=False).clamp_min(1e-6))
-            plain = torch.cat([self._scaled(part)[0] for part in simulated.split(_CHUNK)]).double()
+            plain = torch.cat([self._scaled(self.measured(part))[0] for part in simulated.split(_CHUNK)]).double()
             centre = plain.mean(dim=0)
             _, sizes, directions = torch.linalg.svd(plain - centre, full_matrices=False)
             kept = min(self.options.components, int((sizes > _FAINT * sizes[0]).sum()))
@@ -113,11 +113,17 @@ class Lattice(Network):
             self.components.weight[:kept] = weights.float()
             self.components.bias[:kept] = -(weights @ centre).float()
 
-    def _measured(self, x: Tensor) -> Tensor:
+    def measured(self, x: Tensor) -> Tensor:
+        """Return what is measured of peaks and noise, (B, count + noises)."""
         return torch.cat(self.measure(x), dim=1)
 
-    def _scaled(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        scaled = ((self._measured(x) - self.mean) / self.scale).clamp(-_LIMIT, _LIMIT)
+    def from_measured(self, found: Tensor) -> Tensor:
+        """Return the (B, T) standardised targets from what `measured` returned."""
+        answer: Tensor = self.head(self._weighed(found))
+        return answer
+
+    def _scaled(self, found: Tensor) -> tuple[Tensor, Tensor]:
+        scaled = ((found - self.mean) / self.scale).clamp(-_LIMIT, _LIMIT)
         return scaled[:, : self.measure.count], scaled[:, self.measure.count :]
 
     def noise(self, x: Tensor) -> Tensor:
@@ -126,7 +132,10 @@ class Lattice(Network):
 
     def features(self, x: Tensor) -> Tensor:
         """Return the (B, last hidden width + components) features of images ``x`` (B, C, H, W), as they are."""
-        peaks, noise = self._scaled(x)
+        return self._weighed(self.measured(x))
+
+    def _weighed(self, found: Tensor) -> Tensor:
+        peaks, noise = self._scaled(found)
         components = _SOFT * (self.components(peaks) / _SOFT).tanh()
         if self.options.gated:
             components = components * self.gate(noise)

@@ -77,7 +77,8 @@ class PeakMeasure(nn.Module):
         if self.shapes:
             sheared = shapes[..., 2 * self.crystal :].square() + (self._mirrored(x, -1) @ self.odd.T).square()
             found += [shapes / middle, sheared / middle.square()]
-        turned = x - x.flip(2, 3)
+        rows = -(-self.size[0] // 2)  # the others are the same again
+        turned = x[:, :, :rows] - x[:, :, -rows:].flip(2, 3)
         lines = turned.mean(dim=3, keepdim=True)
         powers = torch.cat(
             [
@@ -97,5 +98,8 @@ class PeakMeasure(nn.Module):
         """Return the first quarter (B, C, h*w) of the sum of the mirror images, those in one axis times ``sign``."""
         if not self.symmetric:
             return x.flatten(2)
-        both = x + x.flip(2, 3) + sign * (x.flip(3) + x.flip(2))
-        return both[:, :, : -(-self.size[0] // 2), : -(-self.size[1] // 2)].flatten(2)
+        rows, columns = (-(-side // 2) for side in self.size)
+        upper, lower = x[:, :, :rows], x[:, :, -rows:].flip(2)
+        left = upper[..., :columns] + sign * lower[..., :columns]
+        right = lower[..., -columns:] + sign * upper[..., -columns:]
+        return (left + right.flip(3)).flatten(2)

@@ -64,8 +64,8 @@ class Perturbation:
     steps : tuple of Step
         Done to the image, in this order.
     remake : callable, optional
-        Called with a data set's attributes, gives the `Remake` that makes a sample's image anew from
-        ``needs``; before the steps.
+        Called with a data set's attributes, and as ``example`` the first row of its ``needs``, gives the `Remake`
+        that makes a sample's image anew from these; before the steps.
     needs : tuple of str
         Arrays of the data set that ``remake`` is given.
     about : mapping

@@ -41,11 +41,14 @@ class TrainConfig(Config):
         Labels to learn, of those that the data set offers; ``None`` for the task's own.
     perturbation : str
         One of the task's perturbation sets, for the training images alone: each batch anew, or where images are
-        made again from maps, every 10 epochs. Validation images stay as they were simulated.
+        made again from maps, every epoch. Validation images stay as they were simulated.
     on_the_fly : bool
         Train on samples drawn anew for every batch, where the task can draw them, not on those of the data set.
     epoch_samples : int
         So many of them make an epoch.
+    repeats : int
+        An epoch shows the images as so many epochs perturbed them, the latest; what a network measures on them without
+        weights is measured once.
     confidence_weight : float
         Weight in the loss of how unsure the network is of measured maps without labels.
     optimiser : str
@@ -84,6 +87,7 @@ class TrainConfig(Config):
     perturbation: str = "clean"
     on_the_fly: bool = False
     epoch_samples: int = Field(2048, ge=1, le=10_000_000)
+    repeats: int = Field(1, ge=1, le=1000)
     confidence_weight: float = Field(0.1, ge=0, le=1e3)
     optimiser: Literal["adamw", "adam"] = "adamw"
     warm_up: float = Field(0.0, ge=0, le=100_000)

@@ -114,7 +114,7 @@ def _descend(learner: Learner, state: Checkpoint, x: Tensor, y: Tensor, streams:
     learner.optimiser.param_groups[0]["lr"] = rate
 
     def answers(images: Tensor) -> Tensor:
-        return world.whole(learner.forward(model.standardise(world.part(images))), len(images))
+        return world.whole(learner.forward(learner.prepare(world.part(images))), len(images))
 
     loss = learner.loss(answers(perturb(x, learner.steps, streams.distorting)), model.scale_targets(y))
     if learner.tiles is not None:

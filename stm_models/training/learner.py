@@ -17,7 +17,7 @@ from stm_models.networks.model import Model
 from stm_models.tasks.perturbation import Step
 from stm_models.training import distributed
 from stm_models.training.averaging import Average
-from stm_models.training.batches import Batches, StoredBatches
+from stm_models.training.batches import Batches, MeasuredBatches, StoredBatches
 from stm_models.training.config import TrainConfig
 from stm_models.training.distributed import World
 from stm_models.training.losses import loss_function
@@ -40,8 +40,8 @@ class Learner:
 
     Attributes
     ----------
-    forward : callable
-        The network as it is applied while training.
+    prepare, forward : callable
+        What is done to a batch first, and the network as it is applied to that while training.
     average : Average or None
     steps : sequence of Step
         Distortions of every batch.
@@ -51,6 +51,7 @@ class Learner:
 
     config: TrainConfig
     model: Model
+    prepare: Callable[[Tensor], Tensor]
     forward: Callable[[Tensor], Tensor]
     loss: Callable[[Tensor, Tensor], Tensor]
     optimiser: torch.optim.Optimizer
@@ -92,7 +93,8 @@ def create_learner(
     Raises
     ------
     InputError
-        For an unknown network or loss, or a network that answers in another form than the targets'.
+        For an unknown network or loss, a network that answers in another form than the targets', or repeats of images
+        that are not the data set's.
     """
     outputs = targets.shape[1] if targets.ndim == 2 else 1
     network = registry.create(config.network, images.shape[1:], outputs, config.options, seed=config.seed)
@@ -100,15 +102,28 @@ def create_learner(
     first = _distorted(shown, steps, config.seed)
     model = Model.for_data(network, first, targets, standardise=standardise, simulated=images).to(device)
     _check_network(config.network, model, images, targets)
-    forward = applied(config, model)
+    repeated = config.repeats > 1
+    if repeated and (batches is not None or unlabelled):
+        raise InputError(
+            f"train.repeats is {config.repeats}, which goes with labelled samples of the data set alone: set it to 1, "
+            "or leave out train.on_the_fly and measured maps"
+        )
+    source: Batches
+    if repeated:
+        source = MeasuredBatches(
+            shown, targets, config.batch_size, device, copies, model=model, steps=steps, repeats=config.repeats,
+            seed=config.seed,
+        )  # fmt: skip
+    elif batches is None:
+        source = StoredBatches(shown, targets, config.batch_size, device, copies)
+    else:
+        source = batches(device)
     return Learner(
-        config, model, forward, loss_function(config.loss), create_optimiser(config, model),
-        Average(model, config.ema) if config.ema else None,
-        source=(
-            StoredBatches(shown, targets, config.batch_size, device, copies)
-            if batches is None else batches(device)
-        ),
-        steps=steps, tiles=UnlabelledTiles(unlabelled, images.shape[2:], device) if unlabelled else None,
+        config, model, prepare=(lambda x: x) if repeated else model.standardise,
+        forward=applied(config, model, measured=repeated), loss=loss_function(config.loss),
+        optimiser=create_optimiser(config, model), average=Average(model, config.ema) if config.ema else None,
+        source=source, steps=() if repeated else steps,
+        tiles=UnlabelledTiles(unlabelled, images.shape[2:], device) if unlabelled else None,
         world=distributed.current(), numbers=numbers,
     )  # fmt: skip
 

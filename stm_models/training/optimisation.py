@@ -23,8 +23,10 @@ def create_optimiser(config: TrainConfig, model: Model) -> torch.optim.Optimizer
     return kind(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
 
 
-def applied(config: TrainConfig, model: Model) -> Forward:
+def applied(config: TrainConfig, model: Model, *, measured: bool = False) -> Forward:
     """Return how the network is applied while training: standardised images (B, C, H, W) to float32 answers.
+
+    With ``measured`` it takes what the network's `measured` returned of them.
 
     Raises
     ------
@@ -38,10 +40,11 @@ def applied(config: TrainConfig, model: Model) -> Forward:
     laid = model.network.channels_last if config.channels_last is None else config.channels_last
     if laid:
         model.network.to(memory_format=torch.channels_last)
-    network = torch.compile(model.network) if config.compile else model.network
+    whole: Forward = model.network.from_measured if measured else model.network
+    network: Forward = torch.compile(whole) if config.compile else whole
 
     def forward(x: Tensor) -> Tensor:
-        if laid:
+        if laid and x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             answer: Tensor = network(x)

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional
 
 from stm_models.data.dataset import Samples, stored
 from stm_models.errors import InputError
-from stm_models.tasks.perturbation import Perturbation, Step
+from stm_models.tasks.perturbation import Perturbation, Remake, Step
 from stm_models.training.reproducible import mixed
 
 __all__ = ["copies_of", "digest", "perturb", "perturbed"]
@@ -76,10 +77,11 @@ def perturbed(perturbation: Perturbation, samples: Samples, seed: int) -> NDArra
     InputError
         When the data set does not hold an array that the set is made from.
     """
+    if perturbation.remake is None:
+        images = np.array(samples.images, dtype=np.float32)
+    else:
+        images = _remade(_maker(perturbation, samples), perturbation.needs, samples, seed)
     rows = samples.coordinates["sample"]
-    images = np.array(samples.images, dtype=np.float32) if perturbation.remake is None else _remade(
-        perturbation, samples, seed
-    )  # fmt: skip
     if perturbation.steps:
         for place, row in enumerate(rows):
             generator = torch.Generator().manual_seed(mixed(seed, int(row)))
@@ -95,8 +97,8 @@ def copies_of(perturbation: Perturbation, samples: Samples, seed: int) -> Callab
     """
     if perturbation.remake is None:
         return None
-    from_maps = replace(perturbation, steps=())
-    return lambda number: perturbed(from_maps, samples, mixed(seed, number, 2))
+    remake = _maker(perturbation, samples)
+    return lambda number: _remade(remake, perturbation.needs, samples, mixed(seed, number, 2))
 
 
 def digest(images: NDArray[Any]) -> str:
@@ -107,22 +109,28 @@ def digest(images: NDArray[Any]) -> str:
     return summary.hexdigest()
 
 
-def _remade(perturbation: Perturbation, samples: Samples, seed: int) -> NDArray[np.float32]:
+def _maker(perturbation: Perturbation, samples: Samples) -> Remake:
+    """Return what remakes images; it is told the first row of every array that it needs, whichever ``samples`` are."""
     assert perturbation.remake is not None  # noqa: S101
+    first, example = replace(samples, coordinates={"sample": np.zeros(1, np.int64)}), {}
     for name in perturbation.needs:
         try:
-            stored(samples.subset(np.arange(1)), name)  # refused before anything else is asked of the data set
+            example[name] = stored(first, name)[0]
         except InputError as error:
             raise InputError(f"{error}, or choose another perturbation than {perturbation.name!r}") from error
-    remake = perturbation.remake(samples.attributes)
+    return perturbation.remake({**samples.attributes, "example": example})
+
+
+def _remade(remake: Remake, needs: Sequence[str], samples: Samples, seed: int) -> NDArray[np.float32]:
     images = np.empty(samples.images.shape, np.float32)
-    for first in range(0, len(samples), _CHUNK):
-        part = samples.subset(np.arange(first, min(first + _CHUNK, len(samples))))
-        arrays = {name: stored(part, name) for name in perturbation.needs}
-        for place, row in enumerate(part.coordinates["sample"]):
-            coordinates = {name: values[place] for name, values in part.coordinates.items()}
-            own = {name: values[place] for name, values in arrays.items()} | {"image": part.images[place]}
-            images[first + place] = remake(coordinates, own, np.random.default_rng([seed, int(row)]))
+    with threadpool_limits(1, "blas"):  # products of small matrices: more threads only wait for one another
+        for first in range(0, len(samples), _CHUNK):
+            part = samples.subset(np.arange(first, min(first + _CHUNK, len(samples))))
+            arrays = {name: stored(part, name) for name in needs}
+            for place, row in enumerate(part.coordinates["sample"]):
+                coordinates = {name: values[place] for name, values in part.coordinates.items()}
+                own = {name: values[place] for name, values in arrays.items()} | {"image": part.images[place]}
+                images[first + place] = remake(coordinates, own, np.random.default_rng([seed, int(row)]))
     return images
 
 

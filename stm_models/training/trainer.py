@@ -109,7 +109,7 @@ def train(
         Distortions of every batch of training images, on the device.
     copies : callable, optional
         Gives, for a number, another perturbed copy (S, C, H, W) of the training images; the next one every
-        10 epochs, one in memory at a time.
+        epoch, one in memory at a time.
     batches : callable, optional
         Gives, for the device, batches to train on in place of ``images`` and ``targets``; these still stand for
         what the network will see.

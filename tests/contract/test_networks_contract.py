@@ -114,6 +114,7 @@ def test_shapes(name, shape):
         assert network(x).shape == (batch, 3)
         assert features.ndim == 2
         torch.testing.assert_close(network.head(features), network(x))
+        torch.testing.assert_close(network.from_measured(network.measured(x)), network(x))
 
 
 def test_gradient_reaches_every_parameter_and_most_pixels(name):

@@ -182,7 +182,7 @@ def test_a_loss_that_becomes_nan_ends_with_one_line(train):
 
 
 def test_out_of_memory_ends_with_one_line(train, monkeypatch):
-    def applied(config, model):
+    def applied(config, model, **named):
         def fail(x):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nProcess 1 has ...")
 

@@ -203,7 +203,7 @@ def test_it_starts_from_the_components_of_the_simulated_images():
     with torch.no_grad():
         seen = (torch.cat(made.measure(torch.from_numpy(shown)), dim=1) - made.mean) / made.scale
         np.testing.assert_allclose(seen.mean(dim=0), 0, atol=2e-3)
-        found = made.components(made._scaled(torch.from_numpy(simulated))[0])[:, :6]
+        found = made.components(made._scaled(made.measured(torch.from_numpy(simulated)))[0])[:, :6]
     np.testing.assert_allclose(found.mean(dim=0), 0, atol=1e-3)
     np.testing.assert_allclose(found.T @ found / 12, np.eye(6), atol=1e-2)
     assert torch.equal(made.components.weight[6:], free)

@@ -18,6 +18,7 @@ from stm_models.physics.moire.fourier import KGrid, image
 from stm_models.tasks import registry
 from stm_models.tasks.hubbard.config import HubbardSimulation
 from stm_models.tasks.hubbard.perturbations import SETS, Imaging, observed
+from stm_models.tasks.hubbard.quick_instrument import QuickInstrument
 from stm_models.tasks.hubbard.structure import disc_radius, imaged_atoms
 from stm_models.tasks.perturbation import CLEAN, KINDS, Perturbation, Step, find, scaled
 from stm_models.training.perturbations import copies_of, digest, perturb, perturbed
@@ -253,6 +254,67 @@ def test_instrument_disturbs_every_image_by_some_per_cent(samples):
     noise = perturbed(BY_NAME["instrument"], samples, 0) - samples.images
     spread = noise.std(axis=(1, 2, 3))
     assert ((spread > 1e-3) & (spread < 0.05)).all()
+
+
+NOTHING = (0.0, 0.0)
+QUIET = Instrument(
+    noise=NOTHING, row_offset=NOTHING, shear=NOTHING, spikes=NOTHING, blur_probability=0, change_probability=0
+)
+
+
+def _both(samples, instrument, count):
+    """Images (count, n, n) of the first sample: map by map, and from stored spectra."""
+    exact = observed(samples.attributes, instrument)
+    row = {name: values[0] for name, values in samples.coordinates.items()}
+    imaging = Imaging.of(samples.attributes["input"])
+    ldos = zarr.open_group(samples.path)["ldos"][0].astype(np.float64)
+    one = imaging.maps(imaged_atoms(CONFIG, row), ldos)[0]
+    quick = QuickInstrument(imaging, one, instrument, np.random.default_rng(1))
+    clean, rng = quick.spectrum(one), np.random.default_rng(2)
+    slow = np.stack([exact(row, {"ldos": ldos}, rng)[0] for _ in range(count)])
+    return slow, np.stack([quick.draw([clean], rng)[0] for _ in range(count)])
+
+
+def test_quick_images_are_the_slow_ones_where_nothing_is_drawn(samples):
+    slow, quick = _both(samples, QUIET, 1)
+    assert quick.dtype == np.float32
+    assert np.abs(quick - slow).max() < 1e-5
+    slow, blunt = _both(samples, replace(QUIET, blur_probability=1, blur_nm=(0.04, 0.04), blur_ratio=(1, 1)), 1)
+    # The tip is applied after the envelope instead of before it: peaks change alike, their flanks a little otherwise.
+    assert np.abs(blunt - slow).max() < 0.15 * np.abs(quick - slow).max()
+
+
+@pytest.mark.parametrize(
+    "part", [{"noise": (0.1, 0.1)}, {"row_offset": (0.15, 0.15)}, {"change_probability": 1.0, "change": (1.15, 1.15)}]
+)
+def test_quick_noise_is_as_strong_as_the_slow_one(samples, part):
+    slow, quick = _both(samples, replace(QUIET, **part), 300)
+    spread = [images.std(axis=0) for images in (slow, quick)]
+    regions = [np.s_[:, 11:13], np.s_[:, :9], np.s_[11:13, :]]  # kx = 0, far from it, along a scan line
+    for region in regions:
+        strong = np.sqrt(np.mean(spread[0][region] ** 2))
+        assert np.sqrt(np.mean(spread[1][region] ** 2)) == pytest.approx(strong, rel=0.15)
+    assert np.abs(quick.mean(axis=0) - slow.mean(axis=0)).max() < 0.3 * spread[0].max()
+
+
+def test_quick_channels_share_noise_as_an_instruments(samples):
+    instrument = replace(QUIET, noise=(0.1, 0.1), correlation=0.5)
+    imaging = Imaging.of(samples.attributes["input"])
+    row = {name: values[0] for name, values in samples.coordinates.items()}
+    ldos = np.repeat(zarr.open_group(samples.path)["ldos"][0].astype(np.float64), 2, axis=0)
+    one = imaging.maps(imaged_atoms(CONFIG, row), ldos[:1])[0]
+    quick, exact = (
+        QuickInstrument(imaging, one, instrument, np.random.default_rng(1)),
+        observed(samples.attributes, instrument),
+    )
+    rng, clean = np.random.default_rng(2), quick.spectrum(one)
+    shared = []
+    for draw in (lambda: exact(row, {"ldos": ldos}, rng), lambda: quick.draw([clean, clean], rng)):
+        images = np.stack([draw() for _ in range(200)])
+        noise = (images - images.mean(axis=0))[:, :, 12:].reshape(200, 2, -1)
+        shared.append(np.mean(noise[:, 0] * noise[:, 1]) / np.mean(noise**2))
+    assert shared[1] == pytest.approx(shared[0], abs=0.08)
+    assert 0.2 < shared[0] < 0.6
 
 
 def test_a_layer_below_the_tip_counts_as_in_the_simulation(samples):

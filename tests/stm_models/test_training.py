@@ -13,7 +13,7 @@ from stm_models.networks.model import Model
 from stm_models.regression.metrics import mae, metrics, r2, rmse
 from stm_models.tasks import registry as tasks
 from stm_models.tasks.perturbation import Step
-from stm_models.training import batches, learner, trainer
+from stm_models.training import learner, trainer
 from stm_models.training.checkpoints import fingerprint
 from stm_models.training.config import TrainConfig
 from stm_models.training.learner import create_learner
@@ -151,9 +151,13 @@ STEPS = (
 )
 
 
-@pytest.mark.parametrize("kind", ["steps", "copies"])
-def test_perturbed_training_resumes_bitwise(linear, tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(batches, "_EPOCHS_PER_COPY", 2)
+@pytest.mark.parametrize("kind", ["steps", "copies", "repeats"])
+def test_perturbed_training_resumes_bitwise(linear, tmp_path, kind):
+    repeated = {"repeats": 3} if kind == "repeats" else {}
+
+    def config(**values):
+        return _config(**repeated, **values)
+
     asked = []
 
     def copies(number):
@@ -161,16 +165,50 @@ def test_perturbed_training_resumes_bitwise(linear, tmp_path, monkeypatch, kind)
         noise = np.random.default_rng([1, number]).normal(0, 1e-3, linear[0].shape)
         return (linear[0] + noise).astype(np.float32)
 
-    perturbed = {"steps": {"steps": STEPS}, "copies": {"steps": STEPS[:1], "copies": copies}}[kind]
-    whole = train(_config(), *linear, **perturbed)
+    perturbed = {"steps": STEPS} if kind == "steps" else {"steps": STEPS[:1], "copies": copies}
+    whole = train(config(), *linear, **perturbed)
     path = tmp_path / "checkpoint.pt"
     with pytest.raises(Interrupt):
-        train(_config(), *linear, on_epoch=_interrupt_at(3), checkpoint=path, **perturbed)
-    assert _equal(_weights(whole), _weights(train(_config(), *linear, checkpoint=path, **perturbed)))
-    assert not _equal(_weights(whole), _weights(train(_config(), *linear)))
-    assert not _equal(_weights(whole), _weights(train(_config(seed=1), *linear, **perturbed)))
-    if kind == "copies":
+        train(config(), *linear, on_epoch=_interrupt_at(3), checkpoint=path, **perturbed)
+    assert _equal(_weights(whole), _weights(train(config(), *linear, checkpoint=path, **perturbed)))
+    assert not _equal(_weights(whole), _weights(train(config(), *linear)))
+    assert not _equal(_weights(whole), _weights(train(config(seed=1), *linear, **perturbed)))
+    if kind != "steps":
         assert asked[:3] == [0, 1, 2]
+
+
+def test_repeats_show_every_sample_as_the_last_epochs_perturbed_it(linear):
+    always = Step("gaussian", 1.0, {"sigma": (0.1, 0.2)})
+    learner = create_learner(
+        _config(repeats=3, batch_size=20), *linear[:2], torch.device("cpu"), standardise=True, steps=(always,),
+        copies=None, batches=None, unlabelled=(), numbers=None,
+    )  # fmt: skip
+    source, samples = learner.source, len(linear[0])
+
+    def seed():
+        return torch.Generator().manual_seed(4)
+
+    shown = list(source.epoch(5, seed()))
+    assert len(shown) == source.count == 3 * -(-samples // 20)
+    images, targets = (torch.cat([batch[part] for batch in shown]) for part in (0, 1))
+    rows = np.concatenate([source.rows(5, seed(), batch) for batch in range(source.count)])
+    assert np.array_equal(np.bincount(rows), np.full(samples, 3))
+    assert not np.array_equal(rows[:samples], rows[samples : 2 * samples])
+    assert np.array_equal(targets.numpy(), linear[1][rows].astype(np.float32))
+    assert len({image.numpy().tobytes() for image in images}) == 3 * samples  # three draws of the noise
+    after = torch.cat([x for x, _ in source.epoch(6, seed())])
+    kept = {image.numpy().tobytes() for image in images} & {image.numpy().tobytes() for image in after}
+    assert len(kept) == 2 * samples  # two of three epochs' draws stay
+    first = torch.cat([x for x, _ in source.epoch(1, seed())])
+    assert len({image.numpy().tobytes() for image in first}) == samples
+    assert learner.steps == ()
+    assert learner.prepare(images) is images
+
+
+def test_repeats_take_no_samples_but_the_data_sets(linear):
+    maps = [linear[0][0]]
+    with pytest.raises(InputError, match=r"train.repeats is 2.*set it to 1"):
+        train(_config(repeats=2), *linear, unlabelled=maps)
 
 
 def test_first_copy_is_distorted_no_more_than_the_others(linear):

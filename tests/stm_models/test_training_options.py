@@ -315,7 +315,7 @@ def test_a_bad_batch_is_named_with_its_samples(data, monkeypatch):
 def out_of_memory(monkeypatch, error, above, *, times=1000):
     original, left = learner.applied, itertools.count(times, -1)
 
-    def applied(config, model):
+    def applied(config, model, **named):
         forward = original(config, model)
 
         def limited(x):

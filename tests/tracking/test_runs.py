@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import signal
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from stm_models.errors import InputError
-from tracking import datasets, liveness, runs
+from tracking import datasets, heartbeat, keeper, liveness, runs
 from tracking.store import connect
 
 EXPERIMENT = "runs"
@@ -201,6 +202,36 @@ def test_runs_of_processes_that_are_gone_are_closed(local, monkeypatch):
         monkeypatch.setattr(runs, "find", lambda *_, **__: late)
         runs.bury(local, "buried")
         assert runs.get(local, quick.id).status == "FINISHED"
+
+
+def test_runs_of_other_machines_are_closed_when_they_gave_no_sign_of_life_for_long(local):
+    made = {}
+    for name, process, age in (
+        ("silent", "machine/1/1", 4000),
+        ("alive", "machine/1/1", 60),
+        ("asleep here", liveness.identity(), 4000),
+    ):
+        tags = {"process": process, "alive": str(int(time.time()) - age)}
+        made[name] = local.client.create_run(local.experiment("silent"), tags=tags).info.run_id
+    runs.bury(local, "silent")
+    assert runs.get(local, made["silent"]).outcome == "killed"
+    assert runs.get(local, made["alive"]).status == "RUNNING"
+    assert runs.get(local, made["asleep here"]).status == "RUNNING"
+
+
+def test_a_run_gives_signs_of_life(local, monkeypatch):
+    monkeypatch.setattr(keeper, "ALIVE", 0.0)
+    monkeypatch.setattr(keeper, "SYNC_SECONDS", 0.02)
+    ticks = itertools.count(1)
+    monkeypatch.setattr(heartbeat, "now", lambda: {"alive": str(next(ticks))})
+    with runs.start(local, "beating", "one") as run:
+        deadline = time.monotonic() + 60
+        while int(runs.get(local, run.id).tags["alive"]) < 4 and time.monotonic() < deadline:
+            time.sleep(0.02)
+    last = runs.get(local, run.id)
+    assert int(last.tags["alive"]) >= 4
+    time.sleep(0.2)
+    assert runs.get(local, run.id).tags == last.tags
 
 
 def test_finding_and_missing(local):

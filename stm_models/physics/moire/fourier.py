@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import finufft
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from stm_models.errors import InputError
 
-__all__ = ["KGrid", "direct_transform", "image", "raster_image", "transform"]
+__all__ = ["KGrid", "direct_transform", "image", "mirrored", "raster_image", "raster_transform", "transform"]
 
 Array = NDArray[Any]
 
@@ -102,7 +103,7 @@ def transform(x: ArrayLike, y: ArrayLike, weights: ArrayLike, grid: KGrid, eps: 
     array([1., 3., 1.])
     """
     upper = _upper_half(*_checked(x, y, weights), grid, eps)
-    return _mirrored(upper, grid.n, conjugate=True)
+    return mirrored(upper, grid.n, conjugate=True)
 
 
 def direct_transform(x: ArrayLike, y: ArrayLike, weights: ArrayLike, grid: KGrid) -> Array:
@@ -159,15 +160,29 @@ def raster_image(x: Array, y: Array, weights: Array, grid: KGrid) -> Array:
     InputError
         When F(0) is zero or negative.
     """
-    first = grid.n // 2  # where k >= 0 begins
-    columns, rows = np.outer(x, grid.kx[first:]), np.outer(grid.ky[first:], y)
-    cos, sin = np.cos(rows), np.sin(rows)
-    half = weights @ np.cos(columns), weights @ np.sin(columns)
+    return _normalised(raster_transform(x, y, weights, grid), weights.sum(), grid)
+
+
+def raster_transform(x: Array, y: Array, weights: Array, grid: KGrid) -> Array:
+    """Return the rows ky >= 0 of the `transform` of points on a raster: ((n + 1) // 2, n) complex128.
+
+    The parameters are those of `raster_image`.
+    """
+    columns, (cos, sin) = _waves(x.tobytes(), grid, "x"), _waves(y.tobytes(), grid, "y")
+    half = weights @ columns[0].T, weights @ columns[1].T
     even, odd = cos @ half[0], sin @ half[1]
-    real, imaginary = (even - odd, even + odd), (cos @ half[1] + sin @ half[0], sin @ half[0] - cos @ half[1])
-    right, left = (np.hypot(a, b) for a, b in zip(real, imaginary, strict=True))
-    upper = np.concatenate([left[:, ::-1][:, : grid.n - right.shape[1]], right], axis=1)
-    return _normalised(upper, weights.sum(), grid)
+    first, second = cos @ half[1], sin @ half[0]
+    right, left = even - odd - 1j * (first + second), even + odd - 1j * (second - first)
+    result: Array = np.concatenate([left[:, ::-1][:, : grid.n - right.shape[1]], right], axis=1)
+    return result
+
+
+@lru_cache(maxsize=4)
+def _waves(places: bytes, grid: KGrid, axis: str) -> tuple[Array, Array]:
+    """Cosine and sine (k, places) of the wave vectors k >= 0 along an axis: the same for all maps of a raster."""
+    k = (grid.kx if axis == "x" else grid.ky)[grid.n // 2 :]
+    phases = np.outer(k, np.frombuffer(places))
+    return np.cos(phases), np.sin(phases)
 
 
 def _normalised(upper: Array, total: Array, grid: KGrid) -> Array:
@@ -178,7 +193,7 @@ def _normalised(upper: Array, total: Array, grid: KGrid) -> Array:
             "to normalise with, so remove the offset of the signal"
         )
     modulus = np.abs(upper) / np.asarray(total)[..., None, None]
-    return _mirrored(modulus.astype(np.float32), grid.n, conjugate=False)
+    return mirrored(modulus.astype(np.float32), grid.n, conjugate=False)
 
 
 def _upper_half(x: Array, y: Array, weights: Array, grid: KGrid, eps: float) -> Array:
@@ -196,8 +211,8 @@ def _upper_half(x: Array, y: Array, weights: Array, grid: KGrid, eps: float) -> 
     return result
 
 
-def _mirrored(upper: Array, n: int, *, conjugate: bool) -> Array:
-    """Complete the rows ky < 0 from F(-k) = F(k)*."""
+def mirrored(upper: Array, n: int, *, conjugate: bool) -> Array:
+    """Complete the rows ky < 0 of ((n + 1) // 2, n) upper ones from F(-k) = F(k)*."""
     rows = upper.shape[-2]
     result = np.empty((*upper.shape[:-2], n, n), upper.dtype)
     result[..., n - rows :, :] = upper

@@ -2,105 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stm_models.errors import InputError
 from stm_models.physics.instrument import Instrument, measure
-from stm_models.physics.moire.constants import LATTICE_CONSTANT
-from stm_models.physics.moire.fourier import KGrid
-from stm_models.physics.raster import form_factor, rasterise
-from stm_models.signal.real_map import to_ft_image
-from stm_models.tasks.base import RawMap
+from stm_models.tasks.hubbard.imaging import ATOM_WIDTH, PIXEL, Imaging
+from stm_models.tasks.hubbard.quick_instrument import QuickInstrument, Spectrum
 from stm_models.tasks.hubbard.structure import GEOMETRY, ImagedAtoms, imaged_atoms
 from stm_models.tasks.perturbation import CLEAN, Perturbation, Remake, Step
 
 __all__ = ["SETS", "Imaging", "instrument", "observed"]
 
 Array = NDArray[Any]
-
-_NM = LATTICE_CONSTANT / 10
-_WIDTH = 0.2  # a: standard deviation of an atom, 0.49 Å
-_PIXEL = 0.05  # nm, well within the 0.097 nm that the window along ky needs
-_RIM = 1.0  # a: room for the outermost atoms' tails
-
-
-@dataclass(frozen=True)
-class Imaging:
-    """How a map is transformed, so that a clean one gives the very image of its atoms' Fourier sum.
-
-    A Gaussian atom (standard deviation w) under a Gaussian envelope (s) is again a Gaussian: of width w s / S,
-    at s^2 / S^2 of its place, under an envelope of S = sqrt(s^2 + w^2). Hence the map gets the envelope
-    s = sqrt(S^2 - w^2), S being the model's, its k grid is S^2 / s^2 wider, and the image is divided by the
-    narrower Gaussian's `form_factor`, which raises noise at the Bragg peaks three times above that at k = 0.
-    What is left out is the tail of an atom beyond the field: below 1e-6 of the image with a rim of 1 a.
-    """
-
-    radius: float
-    envelope: float
-    grid: KGrid
-    divisor: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, spec: Mapping[str, Any]) -> Imaging:
-        """Read a data set's ``input``: its k window, and radius and envelope of the disc.
-
-        Raises
-        ------
-        InputError
-            When it does not say, e.g. for images from elsewhere.
-        """
-        missing = [name for name in ("width", "kx_max", "ky_max", "envelope", "radius") if spec.get(name) is None]
-        if missing:
-            raise InputError(
-                f"the data set does not say how its images were made ({', '.join(missing)} missing), so they cannot be "
-                "made again from maps: give a data set made by `stm simulate`"
-            )
-        wide = spec["envelope"] * spec["radius"]
-        narrow = math.sqrt(wide**2 - _WIDTH**2)
-        stretch = (wide / narrow) ** 2
-        grid = KGrid(spec["width"], spec["kx_max"] * stretch, spec["ky_max"] * stretch)
-        radius = spec["radius"] + _RIM
-        return cls(radius, narrow / radius, grid, form_factor(grid.kx, grid.ky, _WIDTH * narrow / wide))
-
-    @property
-    def pixels(self) -> int:
-        """Side of the map in pixels of at most half an ångström."""
-        return math.ceil(2 * self.radius * _NM / _PIXEL)
-
-    @property
-    def pixel_nm(self) -> float:
-        """Side of a pixel in nm."""
-        return 2 * self.radius * _NM / self.pixels
-
-    @property
-    def scanned(self) -> NDArray[np.bool_]:
-        """Which pixels (Y, X) lie on the disc that holds atoms."""
-        centres = (np.arange(self.pixels) + 0.5) / self.pixels * 2 * self.radius - self.radius
-        disc: NDArray[np.bool_] = np.hypot(centres[:, None], centres) <= self.radius - _RIM
-        return disc
-
-    def maps(self, atoms: ImagedAtoms, ldos: Array) -> NDArray[np.float64]:
-        """Real-space maps (B, Y, X), states per eV and a^2, of an ``ldos`` (B, sites)."""
-        values = np.atleast_2d(np.asarray(ldos, np.float64))[:, atoms.copies] * atoms.layer_weight
-        side = 2 * self.radius
-        return rasterise(atoms.positions, values, side=side, pixels=self.pixels, width=_WIDTH)
-
-    def images(self, maps: Array) -> NDArray[np.float32]:
-        """Return the FT images (B, n, n) of ``maps`` (B, Y, X), by the way that a real map takes."""
-        size = 2 * self.radius * _NM
-        pictures = [
-            to_ft_image(RawMap(one[None], (size, size), None, "map"), self.grid,
-                        envelope=self.envelope, radius=self.radius)[0]
-            for one in maps
-        ]  # fmt: skip
-        return (np.stack(pictures) / self.divisor).astype(np.float32)
 
 
 def observed(attributes: Mapping[str, Any], noise: Instrument | None) -> Remake:
@@ -115,13 +33,12 @@ def observed(attributes: Mapping[str, Any], noise: Instrument | None) -> Remake:
     """
     imaging = Imaging.of(attributes["input"])
     scanned = imaging.scanned
-    field = lru_cache(maxsize=4)(lambda *place: imaged_atoms(attributes, dict(zip(GEOMETRY, place, strict=True))))
+    field = _fields(attributes)
 
     def remake(
         coordinates: Mapping[str, Any], arrays: Mapping[str, Array], rng: np.random.Generator
     ) -> NDArray[np.float32]:
-        atoms = field(*(float(coordinates[name]) for name in GEOMETRY))
-        maps = imaging.maps(atoms, arrays["ldos"])
+        maps = imaging.maps(field(*_place(coordinates)), arrays["ldos"])
         if noise is not None:
             maps = measure(maps, imaging.pixel_nm, noise, rng, where=scanned)
         return imaging.images(maps)
@@ -135,20 +52,40 @@ def instrument(attributes: Mapping[str, Any]) -> Remake:
 
 
 _REMADE = 0.4  # of the images in `mixed`
+_KEPT = 1000  # transforms, which a training asks for again and again: 260 MB of them for preset quick
 
 
 def sometimes_instrument(attributes: Mapping[str, Any]) -> Remake:
-    """See `instrument`; most images stay as they are."""
-    noisy = instrument(attributes)
+    """Most images stay as they are, the others are drawn by `QuickInstrument`, the example being any other sample."""
+    imaging, example = Imaging.of(attributes["input"]), np.atleast_2d(attributes["example"]["ldos"])[:1]
+    field = _fields(attributes)
+
+    @lru_cache(maxsize=4)
+    def noises(place: tuple[float, ...]) -> QuickInstrument:
+        return QuickInstrument(imaging, imaging.maps(field(*place), example)[0], Instrument(), np.random.default_rng(0))
+
+    @lru_cache(maxsize=_KEPT)
+    def spectra(place: tuple[float, ...], ldos: bytes, channels: int) -> list[Spectrum]:
+        maps = imaging.maps(field(*place), np.frombuffer(ldos).reshape(channels, -1))
+        return [noises(place).spectrum(one) for one in maps]
 
     def remake(
         coordinates: Mapping[str, Any], arrays: Mapping[str, Array], rng: np.random.Generator
     ) -> NDArray[np.float32]:
-        if rng.random() < _REMADE:
-            return noisy(coordinates, arrays, rng)
-        return np.asarray(arrays["image"], np.float32)
+        if rng.random() >= _REMADE:
+            return np.asarray(arrays["image"], np.float32)
+        place, ldos = _place(coordinates), np.atleast_2d(np.asarray(arrays["ldos"], np.float64))
+        return noises(place).draw(spectra(place, ldos.tobytes(), len(ldos)), rng)
 
     return remake
+
+
+def _fields(attributes: Mapping[str, Any]) -> Callable[..., ImagedAtoms]:
+    return lru_cache(maxsize=4)(lambda *place: imaged_atoms(attributes, dict(zip(GEOMETRY, place, strict=True))))
+
+
+def _place(coordinates: Mapping[str, Any]) -> tuple[float, ...]:
+    return tuple(float(coordinates[name]) for name in GEOMETRY)
 
 
 SETS = (
@@ -185,7 +122,7 @@ SETS = (
         "a real-space map with an instrument's correlated, multiplicative noise, transformed as a real one is",
         remake=instrument,
         needs=("ldos",),
-        about={"instrument": asdict(Instrument()), "atom_width_a": _WIDTH, "pixel_nm": _PIXEL},
+        about={"instrument": asdict(Instrument()), "atom_width_a": ATOM_WIDTH, "pixel_nm": PIXEL},
     ),
     Perturbation(
         "mixed",

@@ -187,8 +187,7 @@ def start(
     run = Run(store, sink.id, sink)
     with terminable():
         try:
-            with heartbeat.beating(run.tags):
-                yield run
+            yield run
         except BaseException as error:
             try:
                 _end(sink, error)

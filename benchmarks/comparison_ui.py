@@ -143,8 +143,8 @@ def main() -> None:
             start = time.perf_counter()
             assert len(rows.find(store, "table", limit=10 * count)) == count
             search = time.perf_counter() - start
-            mine = f"document.querySelectorAll('tbody tr').length === {count}"
-            rendered = "document.querySelectorAll('.ag-center-cols-container .ag-row').length > 5"
+            mine = f"() => document.querySelectorAll('tbody tr').length === {count}"
+            rendered = "() => document.querySelectorAll('.ag-center-cols-container .ag-row').length > 5"
             with sync_playwright() as playwright:
                 path = shutil.which("chromium") or shutil.which("chromium-browser")
                 browser = playwright.chromium.launch(executable_path=path, args=FLAGS)

@@ -147,12 +147,12 @@ def test_the_table_is_worked_with_the_keyboard(site, page):
     assert page.evaluate("document.activeElement.id") == "q"
     page.keyboard.press("Control+A")
     page.keyboard.press("Delete")
-    page.wait_for_function("document.querySelectorAll('tbody tr').length > 4")
+    page.wait_for_function("() => document.querySelectorAll('tbody tr').length > 4")
     toggle = page.locator(f"#open-{site.seeds}")
     assert toggle.get_attribute("aria-expanded") == "false"
     toggle.focus()
     page.keyboard.press("Enter")
-    page.wait_for_function(f"document.getElementById('open-{site.seeds}').ariaExpanded === 'true'")
+    page.wait_for_function(f"() => document.getElementById('open-{site.seeds}').ariaExpanded === 'true'")
     assert page.evaluate("document.activeElement.id") == f"open-{site.seeds}"
     assert page.locator("th.depth1").count() == 2
     head = page.locator("thead a", has_text=re.compile("^unseen_mae$"))
@@ -189,7 +189,7 @@ def test_a_comparison_shows_what_was_logged(site, page):
     page.wait_for_selector("svg[aria-label='train_loss over the epochs']")
     assert "metric=train_loss" in page.url
     page.check("#all")
-    page.wait_for_function("document.body.innerText.includes('split.seed')")
+    page.wait_for_function("() => document.body.innerText.includes('split.seed')")
     page.reload()  # the address says it all
     assert page.locator("svg[aria-label='train_loss over the epochs']").count() == 1
     assert page.locator("#all").is_checked()
@@ -336,7 +336,6 @@ def test_the_report_is_one_file(site, chromium, monkeypatch, capsys):
 
 
 def test_a_run_that_goes_on_appears(site, page):
-    page.goto(f"{site.url}/?experiment=live")
     with runs.start(site.store, "live", "now") as run:
         run.metrics({"val_mae": 0.5}, 1)
         run.flush()

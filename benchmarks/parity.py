@@ -15,6 +15,7 @@ import json
 import tempfile
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,15 @@ import numpy as np
 import onnxruntime
 import shap
 import torch
-from _models import FAMILIES, images, written
+from _models import FAMILIES, images, make, written
 from _timing import report
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from deploy.exporting.config import ExportConfig
-from stm_models.explain.methods import METHODS
+from stm_models.explain.methods import METHODS, compute
 from stm_models.files import atomic_path
+from stm_models.networks import bundle as bundles
 from stm_models.networks.bundle import Bundle
 from stm_models.networks.map_network import MapNetwork, strongest
 
@@ -114,18 +116,37 @@ def compared(name: str, config: ExportConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def own_errors(name: str, config: ExportConfig, found: dict[str, Any]) -> dict[str, float]:
+    """Return by map how far torch's float32 is from its float64, of the images that peers were compared on."""
+    shape = WIDE if name in ("fieldnet", "voltage_attention") else SHAPE
+    seen = torch.from_numpy(images(shape, 2, 99))
+    with tempfile.TemporaryDirectory() as folder:
+        path, _ = make(name, shape, Path(folder))
+        single, double = bundles.load(path), bundles.load(path).double()
+    steps = found["details"].get("integrated_gradients", {}).get("steps", config.ig_steps)
+    errors = {}
+    for method in found["peers"]:
+        fine = replace(config.steps, integrated=steps)
+        want = compute(double, method, steps=fine)(seen.double())
+        got = compute(single, method, steps=fine)(seen).double()
+        errors[method] = float((got - want).abs().max() / want.abs().max())
+    return errors
+
+
 def kept(name: str, config: ExportConfig, folder: Path | None) -> dict[str, Any]:
     """Return the result that ``folder`` holds, or find it and keep it there."""
+    result: dict[str, Any]
     if folder is None:
-        return compared(name, config)
+        result = compared(name, config)
+        return result | {"float32": own_errors(name, config, result)}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name.replace(':', '_')}.json"
     if not path.exists():
         found = compared(name, config)
         with atomic_path(path) as part:
             part.write_text(json.dumps(found), encoding="utf-8")
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return result
+    result = json.loads(path.read_text(encoding="utf-8"))
+    return result | {"float32": own_errors(name, config, result)}
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
@@ -135,14 +156,16 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         "# Exported maps against torch, captum and shap", "",
         "Made by `python benchmarks/parity.py --out docs/parity.md`: the largest relative difference between the ONNX",
         "file and torch autograd on fresh images in batches of 1, 3 and 17 and, behind the slash, captum's or shap's",
-        "map of two images (same steps, same draws). A dash: there is no such map, see below. Weights are random.", "",
+        "map of two images (same steps, same draws); in brackets how far torch's own float32 is from float64 there. A",
+        "dash: there is no such map, see below. Weights are random: ReLU networks have many kinks on a line.", "",
         "| network | " + " | ".join(heads) + " | kinks, rounding |", "|---" * (len(heads) + 2) + "|",
     ]  # fmt: skip
     for name, found in results.items():
         cells = []
         for head in heads:
             own, other = found["autograd"].get(head), found["peers"].get(head)
-            cells.append("–" if own is None else f"{own:.0e}" + ("" if other is None else f" / {other:.0e}"))
+            beside = "" if other is None else f" / {other:.0e} ({found['float32'][head]:.0e})"
+            cells.append("–" if own is None else f"{own:.0e}{beside}")
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {found['kinks']:.0f}, {found['rounding']:.0f} |")
     lines += [
         "", "*kinks*: maps of rows that differ where the gradient itself jumps within float32's rounding; *rounding*:",

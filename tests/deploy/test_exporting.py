@@ -408,7 +408,7 @@ def test_model_without_novelty_is_refused(exports, tmp_path):
 
 def test_an_interval_that_the_metadata_do_not_know_is_refused(exports, tmp_path):
     one = exports["mlp"]
-    with pytest.raises(InputError, match="interval is None, but .* with one"):
+    with pytest.raises(InputError, match=r"interval is None, but .* with one"):
         writing.write(one.bundle, tmp_path / "a.onnx", {**one.metadata, "interval": None})
 
 

@@ -47,13 +47,13 @@ def test_width_follows_the_noise_so_that_both_kinds_are_covered(interval):
 
 def test_groups_on_both_sides_are_refused():
     same = _residuals(30, 0)
-    with pytest.raises(InputError, match="30 groups .* are both in what the spread"):
+    with pytest.raises(InputError, match=r"30 groups .* are both in what the spread"):
         Interval.fit(same, same, level=0.8)
 
 
 def test_too_few_groups_are_refused():
     assert least_groups(0.95) == 19
-    with pytest.raises(InputError, match="8 held-out states are too few for an interval of level 0.9"):
+    with pytest.raises(InputError, match=r"8 held-out states are too few for an interval of level 0\.9"):
         Interval.fit(_residuals(30, 0), _residuals(8, 1), level=0.9)
 
 

@@ -1,6 +1,6 @@
 """How well a model's novelty tells other material and other structures from its own, and how often it errs.
 
-The model is that of benchmarks/coverage.py (the same --keep uses it again). Ratios are areas under the ROC curve of
+The model is that of benchmarks/interval_coverage.py (the same --keep uses it again). Ratios are areas under the ROC curve of
 the p-value's distance, against fresh states of the model's own structure: the worst over all sets of images that the
 model knows. Errors are shares of false alarms at p < .05. Real maps are those that STM_REALDATA has, each prepared as
 `stm predict` does.
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from _neighbours import UNTWISTED, same_field, untwisted
 from _timing import report
-from coverage import SETS, asked, prepared
+from interval_coverage import SETS, asked, prepared
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 

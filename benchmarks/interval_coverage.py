@@ -4,7 +4,7 @@ A model is trained by the preset, calibrated and asked as `stm train` does it; t
 simulated, one image each. Errors are how far coverage is from the stated level; a ratio is 1 where the binomial 95 %
 interval of the measured coverage holds the level, else 0.
 
-Example: python benchmarks/coverage.py --keep build/coverage --json
+Example: python benchmarks/interval_coverage.py --keep build/coverage --json
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def main() -> None:
             }  # fmt: skip
     ratios = {f"holds_{name}": float(row["low"] <= level <= row["high"]) for name, row in rows.items()}
     errors = {name: abs(row["coverage"] - level) for name, row in rows.items()}
-    report("coverage", ratios, errors, {"level": level, "sets": rows}, as_json=args.json)
+    report("interval_coverage", ratios, errors, {"level": level, "sets": rows}, as_json=args.json)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import isotonic_regression
 
 from stm_models.errors import InputError
+from stm_models.signal.conformal import quantile
 from stm_models.signal.matching import match_by_height
 from stm_models.signal.peaks import Peaks
 
@@ -134,7 +135,7 @@ def fit(
     -----
     The threshold lies in the middle between two heights, where F1 of all fields together is largest. Confidence is an
     isotonic regression of right (1) or wrong (0) on the height; each level holds (right + 1/2) / (peaks + 1), so that
-    few peaks never make certainty.
+    few peaks never make certainty. The radius is split conformal over fields, see `stm_models.signal.conformal`.
     """
     if not len(peaks) or len(peaks) != len(truth):
         raise InputError(f"{len(peaks)} fields of peaks and {len(truth)} of true positions: expected as many, and some")
@@ -155,7 +156,10 @@ def fit(
         [match_by_height(one.positions, true, radius_tolerance) for one, true in zip(peaks, truth, strict=True)]
     )
     near = np.isfinite(wide) & (height > threshold)
-    radius_confidence, radius = _radius(np.interp(height[near], heights, confidence), wide[near], radius_share)
+    field = np.repeat(np.arange(len(peaks)), [len(one.height) for one in peaks])
+    radius_confidence, radius = _radius(
+        np.interp(height[near], heights, confidence), wide[near], field[near], radius_share
+    )
     return Calibration(
         threshold, _tuple(heights), _tuple(confidence), _tuple(radius_confidence), _tuple(radius), radius_share, best
     )
@@ -228,16 +232,19 @@ def _confidence(height: Floats, right: NDArray[np.bool_]) -> tuple[Floats, Float
     return knots, levels[first]
 
 
-def _radius(confidence: Floats, error: Floats, share: float) -> tuple[Floats, Floats]:
-    """Mean confidence of bins of equally many peaks, and the quantile of their errors, which never grows."""
+def _radius(confidence: Floats, error: Floats, field: NDArray[np.int64], share: float) -> tuple[Floats, Floats]:
+    """Mean confidence of bins of equally many peaks, and the conformal quantile of their errors, which never grows.
+
+    A bin of too few fields for the share has its largest error.
+    """
     if not len(error):
         return np.empty(0), np.empty(0)
     parts = np.array_split(np.argsort(confidence, kind="stable"), max(1, min(_BINS, len(error) // 10)))
     means, of = np.unique([confidence[part].mean() for part in parts], return_inverse=True)
-    radius = [
-        np.quantile(np.concatenate([error[part] for part, bin_ in zip(parts, of, strict=True) if bin_ == index]), share)
-        for index in range(len(means))
-    ]
+    radius = []
+    for index in range(len(means)):
+        rows = np.concatenate([part for part, bin_ in zip(parts, of, strict=True) if bin_ == index])
+        radius.append(min(quantile(error[rows], field[rows], share), float(error[rows].max())))
     weights = np.bincount(of, [len(part) for part in parts])
     return means, isotonic_regression(np.array(radius), weights=weights, increasing=False).x
 

@@ -53,7 +53,7 @@ def test_groups_on_both_sides_are_refused():
 
 def test_too_few_groups_are_refused():
     assert least_groups(0.95) == 19
-    with pytest.raises(InputError, match=r"8 held-out states are too few for an interval of level 0.9"):
+    with pytest.raises(InputError, match=r"8 held-out states are too few for an interval of level 0\.9"):
         Interval.fit(_residuals(30, 0), _residuals(8, 1), level=0.9)
 
 

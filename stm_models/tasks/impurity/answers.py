@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from stm_models.tasks.verdict import verdict
 
 __all__ = ["COLUMNS", "decode", "places", "positions", "words", "write_positions"]
 
-COLUMNS = ("x_px", "y_px", "x_nm", "y_nm", "confidence", "radius_px", "score")
+COLUMNS = ("x_px", "y_px", "x_nm", "y_nm", "confidence", "radius_px", "score", "radius_nm")
 """Of a table of positions: pixels count from zero at the centre of the file's first pixel, nm from its corner."""
 
 
@@ -45,6 +46,8 @@ def decode(
                 "x_nm": round(float((x[i] + 0.5) * pixel[1]), 4), "y_nm": round(float((y[i] + 0.5) * pixel[0]), 4),
                 "confidence": round(float(confidence[i]), 4), "score": round(float(found.height[i]), 4),
                 "radius_px": round(float(radius[i]), 3) if np.isfinite(radius[i]) else None,
+                "radius_nm": round(float(radius[i]) * math.sqrt(pixel[0] * pixel[1]), 4)
+                if np.isfinite(radius[i]) else None,
             }
             for i in range(len(found))
         ]  # fmt: skip

@@ -142,16 +142,16 @@ def test_how_a_run_ends(local, error, status, outcome):
 def test_failure_of_the_store_does_not_hide_the_error(local, monkeypatch):
     ids = []
 
-    def block():
+    def block(patch):
         with runs.start(local, EXPERIMENT, "both") as run:
             ids.append(run.id)
-            monkeypatch.setattr(local.client, "set_terminated", lambda *a, **k: [][0])
+            patch.setattr(local.client, "set_terminated", lambda *a, **k: [][0])
             raise ZeroDivisionError("the first")
 
-    with pytest.raises(ZeroDivisionError, match="the first"):
-        block()
-    assert runs.get(local, ids[0]).status == "RUNNING"
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        with pytest.raises(ZeroDivisionError, match="the first"):
+            block(patch)
+        assert runs.get(local, ids[0]).status == "RUNNING"
     runs.bury(local, "nothing")
     deadline = time.monotonic() + 60
     while runs.get(local, ids[0]).status == "RUNNING" and time.monotonic() < deadline:

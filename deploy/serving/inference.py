@@ -70,7 +70,7 @@ class Inference:
                 text, tensors = head.answer(model.name, loaded.label, outputs)
                 return Answer(b"".join((text, *tensors)), _BINARY, len(text))
             asked = await self._asked(body, headers, loaded)
-            names = asked.outputs or loaded.session.output_names
+            names = asked.outputs or loaded.session.answer_names
             outputs = await self.compute.run(loaded, asked.image, names, asked.focus)
             if offset > 0:
                 loaded.heads.remember(body, offset, asked, names)
@@ -89,8 +89,8 @@ class Inference:
                 raise InputError(f"model {model.name!r} holds no explanation: export it with one")
             asked = await self._asked(body, headers, loaded)
             maps = [out for out in asked.outputs if out in about.explanations] or [about.explanations[0]]
-            beside = [out for out in loaded.session.output_names if out not in about.explanations]
-            outputs = await self.compute.run(loaded, asked.image, (*beside, *maps), asked.focus)
+            names = (*loaded.session.answer_names, *maps)
+            outputs = await self.compute.run(loaded, asked.image, names, asked.focus)
             self.metrics.rows(model.name, len(asked.image))
             parameters: dict[str, Any] = {"explained": about.targets[about.explained].name}
             if self.decode is not None:

@@ -68,6 +68,7 @@ class Session:
         check_graph(whole, self.metadata, str(self.path))
         self.outputs: tuple[OutputSpec, ...] = output_specs(whole)
         self.output_names: tuple[str, ...] = tuple(name for name, _ in self.outputs)
+        self.answer_names = tuple(name for name in self.output_names if name not in self.metadata.explanations)
         self._known = frozenset(self.output_names)
         self._shape = self.metadata.input.shape
         self._families = self._output_sets()
@@ -155,9 +156,8 @@ class Session:
         They are few and fixed, so that no sequence of requests can make the process grow: the prediction
         alone, all that is no explanation, that and one explanation. Several explanations are several runs.
         """
-        costly = self.metadata.explanations
-        cheap = tuple(name for name in self.output_names if name not in costly)
-        sets = [("prediction",), cheap, *((*cheap, name) for name in costly)]
+        cheap = self.answer_names
+        sets = [("prediction",), cheap, *((*cheap, name) for name in self.metadata.explanations)]
         ordered = (tuple(name for name in self.output_names if name in kept) for kept in sets)
         return list(dict.fromkeys(ordered))
 

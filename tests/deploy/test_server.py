@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import numpy as np
+import onnx
 import pytest
 
 from deploy.serving.protocol import HEADER, decode_response, encode_request
@@ -178,7 +179,14 @@ def test_explain_carries_the_tasks_answers(session, toy):
 
 
 def test_the_real_task_answers(tmp_path, toy):
-    session = Session(toy.write(tmp_path / "h.onnx", change={"task": "hubbard"}), threads=1, provider="cpu")
+    path = toy.write(tmp_path / "h.onnx", change={"task": "hubbard"})
+    proto = onnx.load(path)
+    proto.graph.node.extend(
+        [onnx.helper.make_node("Neg", ["distance"], ["near"]), onnx.helper.make_node("Exp", ["near"], ["novelty"])]
+    )
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("novelty", onnx.TensorProto.FLOAT, ["batch"]))
+    onnx.save(proto, path)
+    session = Session(path, threads=1, provider="cpu")
     images = np.concatenate([0.1 * toy.images(1), 10 * toy.images(1)])
     body, length = encode_request(images, ["gradient"])
     with running({"m": session}) as url:

@@ -1,8 +1,8 @@
 """How well a model's novelty tells other material and other structures from its own, and how often it errs.
 
-The model is that of benchmarks/interval_coverage.py (the same --keep uses it again). Ratios are areas under the ROC curve of
-the p-value's distance, against fresh states of the model's own structure: the worst over all sets of images that the
-model knows. Errors are shares of false alarms at p < .05. Real maps are those that STM_REALDATA has, each prepared as
+The model is that of benchmarks/interval_coverage.py (the same --keep uses it again). Ratios are areas under the ROC
+curve of the distance, against fresh states of the model's own structure: the worst over all sets of images that it
+knows. Errors are shares of false alarms at p < .05. Real maps are those that STM_REALDATA has, each prepared as
 `stm predict` does.
 
 Example: STM_REALDATA=/data python benchmarks/novelty.py --keep build/coverage --json

@@ -138,7 +138,7 @@ def curves(
 
     Parameters
     ----------
-    map : (C, H, W)
+    map : (C, H, W) or (1, H, W)
         Only the order of its pixels matters; see `order`.
     random : RandomOrders, optional
         Of the same image, reference and steps; made here if not given. The others are as for `random_orders`.
@@ -152,8 +152,8 @@ def curves(
     -----
     V. Petsiuk, A. Das, K. Saenko, BMVC 2018 (arXiv 1806.07421), for a number instead of a probability.
     """
-    if map.shape != image.shape:
-        raise InputError(f"the map has shape {map.shape}: expected the image's, {image.shape}")
+    if map.ndim != 3 or map.shape[1:] != image.shape[1:] or len(map) not in (1, len(image)):
+        raise InputError(f"the map has shape {map.shape}: expected the image's, {image.shape}, or one channel of it")
     counts = _counts(image, reference, steps)
     own = order(map, seed)
     random = random or random_orders(answer, image, reference, steps=steps, draws=draws, seed=seed)

@@ -90,7 +90,8 @@ def test_the_radius_holds_the_stated_share_and_shrinks_with_confidence(learnt):
         which = (p.height > learnt.threshold) & (distance < 3)
         inside += np.count_nonzero(distance[which] <= learnt.position_radius(p.height[which]))
         total += which.sum()
-    assert inside / total == pytest.approx(0.9, abs=0.02)
+    # At least .9, and by what so few fields do not know more.
+    assert 0.88 <= inside / total <= 0.9 + 1 / (len(peaks) + 1) + 0.02
     assert learnt.position_radius(0.95) < 0.7 * learnt.position_radius(0.45)
 
 

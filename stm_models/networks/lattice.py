@@ -128,7 +128,7 @@ class Lattice(Network):
 
     def noise(self, x: Tensor) -> Tensor:
         """Return the (B, noises) measures of the noise of images ``x`` (B, C, H, W), in units of their spread."""
-        return self._scaled(x)[1]
+        return self._scaled(self.measured(x))[1]
 
     def features(self, x: Tensor) -> Tensor:
         """Return the (B, last hidden width + components) features of images ``x`` (B, C, H, W), as they are."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+from typing import Any
 
 from deploy.serving.refusals import LOG, printable
 
@@ -16,11 +18,22 @@ class _Formatter(logging.Formatter):
         return "\n".join([printable(first), *(f"  | {printable(line)}" for line in rest)])
 
 
+class _Stderr(logging.StreamHandler[Any]):
+    """Writes to what stderr is at the time."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+
 def log_to_stderr() -> None:
     """Write the log to stderr, once."""
     if LOG.handlers:
         return
-    handler = logging.StreamHandler()
+    handler = _Stderr()
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
     LOG.addHandler(handler)
     LOG.propagate = False

@@ -129,7 +129,7 @@ def open_model(content: bytes, source: str, runtime: Runtime) -> tuple[str, str,
     try:
         return "cpu", note, open_part(content, runtime, "cpu")
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[-300:]  # onnxruntime begins with names of its functions
         raise InputError(
             f"{source} is damaged or no ONNX model that this version runs ({reason}): export or copy it again"
         ) from error

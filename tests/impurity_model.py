@@ -10,7 +10,7 @@ SIDE = 48
 PIXEL = 0.46875  # nm
 BIASES = (-0.23, -0.105, 0.02)  # V
 ABOUT = {
-    "schema": 1, "task": "impurity",
+    "schema": 2, "task": "impurity",
     "input": {
         "kind": "didv_maps", "channels": 3, "height": SIDE, "width": SIDE, "unit": "prepared dI/dV", "biases": BIASES,
         "half_width": 0.0625, "reach": 0.125, "material": "Au(111)", "band_bottom": -0.52, "pixel_nm": PIXEL,

@@ -249,10 +249,9 @@ def test_a_map_has_the_images_size_whatever_the_network_was_made_for(name, shape
     x = torch.from_numpy(_images(shape, 2))
     assert network(x).shape == (2, 1, *shape[1:])
     torch.testing.assert_close(network.head(network.trunk(x)), network(x))
-    described = Model.blank(network).describe(x)
+    described = Model.blank(network).features(x)
     assert described.shape[0] == 2
-    assert described.shape[2:] == (1, 1)
-    assert described.shape == Model.blank(network).describe(x[..., :8]).shape
+    assert described.shape == Model.blank(network).features(x[..., :8]).shape
 
 
 @pytest.mark.parametrize("name", MAPS)

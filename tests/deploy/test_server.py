@@ -118,7 +118,7 @@ def test_a_third_party_client_gets_the_right_numbers(server, toy, binary_in, bin
         assert client.get_model_metadata("stm-toy")["outputs"][0]["name"] == "prediction"
         tensor = triton.InferInput("image", list(images.shape), kind)
         tensor.set_data_from_numpy(images, binary_data=binary_in)
-        names = ("gradient", "prediction") if binary_out is not None else ("prediction", "gradient", "distance")
+        names = ("gradient", "prediction") if binary_out is not None else ("prediction", "distance")
         asked = None
         if binary_out is not None:
             asked = [triton.InferRequestedOutput(name, binary_data=binary_out) for name in names]

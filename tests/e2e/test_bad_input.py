@@ -208,7 +208,7 @@ def test_port_in_use(command, demo):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
 def test_pages_without_login_stay_on_this_machine(command, demo, host):
-    refused(command("compare", "--host", host, "--port", "0"), host, "no login")
+    refused(command("compare", "--host", host, "--port", "0"), host, "expected 127.0.0.1")
     refused(command("serve", str(demo.onnx), "--host", host, "--port", "0"), host, "--token-file")
 
 

@@ -132,8 +132,9 @@ def test_an_interval_and_a_p_value_are_shown_where_the_file_has_them(models, fol
         model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 2]))
     model.graph.node.append(onnx.helper.make_node("Identity", ["distance"], ["novelty"]))
     model.graph.output.append(onnx.helper.make_tensor_value_info("novelty", onnx.TensorProto.FLOAT, ["batch"]))
+    names = ["prediction", "lower", "upper", "novelty", "distance"]
     (about,) = (one for one in model.metadata_props if one.key == "stm")
-    about.value = json.dumps({**json.loads(about.value), "interval": {"level": 0.9}})
+    about.value = json.dumps({**json.loads(about.value), "interval": {"level": 0.9}, "answers": names})
     onnx.save(model, folder / "interval.onnx")
     images = toy.images(1)
     with running({"m": Session(folder / "interval.onnx", provider="cpu", threads=1)}) as url:

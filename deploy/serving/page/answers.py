@@ -19,7 +19,6 @@ from stm_models.tasks.registry import get
 
 __all__ = ["MOST_VALUES", "describe_answer"]
 
-_BOUNDS = ("lower", "upper", "novelty")
 MOST_VALUES = 4 * 2**20
 """Numbers that the image of one answer may have, over all channels."""
 
@@ -59,7 +58,6 @@ def describe_answer(
         raise unknown("explanation of this model", explain[:100], about.explanations)
     described = about.as_dict()
     (entry,), outputs = answer(session, question, explain if place is None else None)
-    entry = _with_bounds(entry, session, question)
     places = task.places(entry, question.about)
     if place is not None and explain is not None:
         outputs = {**outputs, explain: _at_place(session, question, outputs, places, place, explain)}
@@ -112,23 +110,6 @@ def _at_place(
     whole = np.zeros((1, len(maps), *question.images.shape[2:]), np.float32)
     whole[0, :, y : y + maps.shape[1], x : x + maps.shape[2]] = maps
     return whole
-
-
-def _with_bounds(entry: Mapping[str, Any], session: Session, question: Question) -> dict[str, Any]:
-    """Add the interval of each number and the p-value of the image, where the file has them and the answer has not."""
-    names = [name for name in _BOUNDS if name in session.output_names]
-    found: dict[str, Any] = dict(entry)
-    if not names or question.images.shape[1:] != session.metadata.input.shape:
-        return found
-    outputs = session.run(question.images, names)
-    for name, values in outputs.items():
-        if values.ndim == 1:
-            found.setdefault(name, float(values[0]))
-            continue
-        for target, value in zip(session.metadata.targets, values[0], strict=False):
-            if isinstance(found.get(target.name), Mapping):
-                found[target.name] = {name: float(value), **found[target.name]}
-    return found
 
 
 def _values(entry: Mapping[str, Any]) -> list[dict[str, Any]]:

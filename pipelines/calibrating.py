@@ -103,7 +103,9 @@ def _held_out(settings: Settings, parts: Parts, refit: bool, workers: int | None
     path = own.path.absolute().parent / f"{own.path.stem}.calibration-{recipe_of(settings.calibrate, parts)[:12]}.zarr"
     _simulated(settings, config, path, cores() if workers is None else workers)
     targets = [target["name"] for target in own.attributes["targets"]]
-    samples = load(path, targets=targets, arrays=parts.task.arrays)
+    samples = load(
+        path, targets=targets, arrays=parts.task.arrays, include_unconverged=settings.split.include_unconverged
+    )
     separate(names_of(parts.train), names_of(samples), "the training data and the calibration's")
     return HeldOut(rest if len(rest) else parts.train, samples, "simulated")
 

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -336,16 +337,18 @@ def test_the_report_is_one_file(site, chromium, monkeypatch, capsys):
 
 
 def test_a_run_that_goes_on_appears(site, page):
-    with runs.start(site.store, "live", "now") as run:
-        run.metrics({"val_mae": 0.5}, 1)
-        run.flush()
+    def shown():
         page.goto(f"{site.url}/?experiment=live")
-        assert page.locator("tbody tr").count() == 1
-        assert "0.5" in page.locator("tbody").inner_text()
-        run.metrics({"val_mae": 0.25}, 2)
-        run.flush()
-        page.reload()
-        assert "0.25" in page.locator("tbody").inner_text()
+        return page.locator("tbody").inner_text() if page.locator("tbody").count() else ""
+
+    with runs.start(site.store, "live", "now") as run:
+        for step, value in enumerate((0.5, 0.25), 1):
+            run.metrics({"val_mae": value}, step)
+            deadline = time.monotonic() + 60  # what is recorded is sent in the background
+            while f"{value}" not in shown() and time.monotonic() < deadline:
+                time.sleep(0.5)
+            assert f"{value}" in shown()
+            assert page.locator("tbody tr").count() == 1
     table: Any = page.locator("tbody")
     page.reload()
     assert "complete" in table.inner_text()

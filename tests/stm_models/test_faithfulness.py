@@ -136,7 +136,7 @@ def test_mistakes_are_named():
     image, mask = np.zeros(SHAPE), np.ones(SHAPE[1:], bool)
     answer = Linear(np.zeros(SHAPE))
     with pytest.raises(InputError, match="the map has shape"):
-        curves(answer, image, image[:1], image)
+        curves(answer, image, image[:, :3], image)
     with pytest.raises(InputError, match="NaN"):
         curves(answer, image, np.full(SHAPE, np.nan), image)
     with pytest.raises(InputError, match="reference"):

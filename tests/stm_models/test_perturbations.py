@@ -57,7 +57,7 @@ def test_the_sets_are_the_papers():
     for name, steps in PAPER.items():
         assert {s.kind: (s.probability, dict(s.ranges)) for s in BY_NAME[name].steps} == steps
     assert BY_NAME["clean"] == CLEAN == Perturbation("clean", CLEAN.description)
-    assert registry.registry.get("hubbard").perturbations() == SETS
+    assert registry.get("hubbard").perturbations() == SETS
 
 
 @pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, steps in PAPER.items() for kind in steps])

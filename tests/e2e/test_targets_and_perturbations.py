@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -25,7 +26,10 @@ def test_several_targets_from_training_to_answers(command, demo, tmp_path):
     trained = _train(command, demo, "train.epochs=150;train.learning_rate=3e-3;train.targets=[U,charge_modulation]")
     assert trained["metrics"]["r2_charge_modulation"] > 0.8
     assert trained["metrics"]["unseen_mae_charge_modulation"] < 0.02
-    assert set(trained["baselines"]["ridge"]) == set(trained["metrics"])
+    trust = {"coverage", "width", "false_alarms"}  # of the network alone
+    assert set(trained["baselines"]["ridge"]) == {
+        name for name in trained["metrics"] if name.rpartition(".")[2] not in trust
+    }  # fmt: skip
     row = runs.get(connect(), trained["run_id"])
     assert {"val_mae_U", "val_mae_charge_modulation"} <= set(row.metrics)
     assert "charge_modulation" in row.params["train.targets"]
@@ -42,7 +46,7 @@ def test_several_targets_from_training_to_answers(command, demo, tmp_path):
     assert answer["charge_modulation"]["unit"] == "electrons"
     assert answer["charge_modulation"]["value"] == pytest.approx(answer["true"]["charge_modulation"], abs=0.02)
     said = command("predict", onnx, "demo-output/fresh-unseen.zarr", "--sample", "1")[1]
-    assert "electrons (true " in said
+    assert re.search(r"electrons, [\d.]+ to [\d.]+ at 90 % \(true ", said)
 
     refused = json.loads(command("promote", "hubbard", "--run", trained["run_id"], "--json")[1])
     assert refused["promoted"] is False
@@ -78,14 +82,14 @@ def test_evaluation_on_named_sets_is_reproducible(command, demo):
 
     everything = evaluate("--perturbation", "all", "--perturbation-seed", "3")
     plain = {name for name in everything["metrics"] if "." not in name}
-    assert plain == {"mae", "rmse", "r2", "outside"}
+    assert plain == {"mae", "rmse", "r2", "outside", "coverage", "width", "false_alarms"}
     assert set(everything["metrics"]) - plain == {f"{one}.{name}" for one in SETS for name in plain}
     assert list(everything["perturbations"]) == SETS
     for name in plain:
         assert everything["metrics"][f"clean.{name}"] == everything["metrics"][name]
     assert everything["metrics"]["noisy.mae"] > 2 * everything["metrics"]["mae"]
     # The model was trained on `mild` and knows some noise: an instrument's still stands out.
-    assert everything["metrics"]["instrument.outside"] >= everything["metrics"]["outside"] + 0.5
+    assert everything["metrics"]["instrument.false_alarms"] >= everything["metrics"]["false_alarms"] + 0.5
 
     two = evaluate("--perturbation", "noisy,instrument", "--perturbation-seed", "3")
     for name in ("noisy", "instrument"):

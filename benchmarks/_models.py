@@ -13,8 +13,11 @@ from deploy.exporting.config import ExportConfig
 from deploy.exporting.export import ExportReport, export
 from stm_models.explain.references import references
 from stm_models.networks import bundle, registry
+from stm_models.networks.map_network import MapNetwork
 from stm_models.networks.model import Model
+from stm_models.training.appearance import Appearance
 from stm_models.training.novelty import Novelty
+from stm_models.training.predict import features
 
 __all__ = ["FAMILIES", "images", "make", "written"]
 
@@ -40,9 +43,11 @@ def images(shape: tuple[int, int, int], count: int, seed: int) -> NDArray[np.flo
     return np.asarray(0.2 + np.einsum("scp,pyx->scyx", heights, peaks) + noise, np.float32)
 
 
-def make(name: str, shape: tuple[int, int, int], folder: Path) -> tuple[Path, dict[str, Any]]:
+def make(
+    name: str, shape: tuple[int, int, int], folder: Path, options: dict[str, Any] | None = None
+) -> tuple[Path, dict[str, Any]]:
     """Write a bundle of network ``name`` under ``folder``; return its path and the metadata that its export needs."""
-    seen, options = images(shape, 24, 0), OPTIONS.get(name, {})
+    seen, options = images(shape, 24, 0), OPTIONS.get(name, {}) if options is None else options
     network = registry.create(name, shape, 1, options, seed=1)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -53,9 +58,9 @@ def make(name: str, shape: tuple[int, int, int], folder: Path) -> tuple[Path, di
                 layer.running_mean.copy_(torch.linspace(-0.2, 0.5, layer.num_features))
                 layer.running_var.copy_(torch.linspace(0.3, 2.0, layer.num_features))
     model = Model.for_data(network, seen, np.random.default_rng(2).normal(2.0, 1.5, (24, 1))).eval()
-    with torch.no_grad():
-        features = model.features(torch.from_numpy(seen)).numpy()
-    novelty, quantiles = Novelty.fit(features[:16]).calibrated({"clean": (features[16:], np.arange(8))})
+    appearance = None if isinstance(network, MapNetwork) else Appearance.fit(seen)
+    found = features(model, seen, appearance=appearance)
+    novelty, quantiles = Novelty.fit(found[:16], appearance).calibrated({"clean": (found[16:], np.arange(8))})
     known = {
         "task": "hubbard", "targets": [{"name": "U", "unit": "eV", "description": ""}], "explained": 0,
         "input": {"kind": "benchmark", "channels": shape[0], "height": shape[1], "width": shape[2]},

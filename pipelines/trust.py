@@ -18,6 +18,7 @@ from stm_models.networks.model import Model
 from stm_models.regression.metrics import interval_scores
 from stm_models.tasks.perturbation import CLEAN, Perturbation, find
 from stm_models.tasks.verdict import UNUSUAL
+from stm_models.training.appearance import Appearance
 from stm_models.training.intervals import Interval, Residuals, least_groups
 from stm_models.training.novelty import Novelty
 from stm_models.training.perturbations import perturbed
@@ -88,10 +89,12 @@ def trust(
     known = [perturbed(perturbation, trained, mixed(seed, copy, 5)) for copy in range(_COPIES)] if (
         perturbation != CLEAN
     ) else [trained.images]  # fmt: skip
-    novelty = Novelty.fit(np.concatenate([features(model, images) for images in known]))
+    appearance = None if isinstance(model.network, MapNetwork) else Appearance.fit(np.concatenate(known), seed)
+    shown = np.concatenate([features(model, images, appearance=appearance) for images in known])
+    novelty = Novelty.fit(shown, appearance)
     sets = {one.name: held.as_set(one) for one in _claimed(settings, perturbation)}
     parts = {name: pair for name, pair in sets.items() if pair is not None}
-    seen = {name: _see(model, part) for name, (_, part) in parts.items()}
+    seen = {name: _see(model, appearance, part) for name, (_, part) in parts.items()}
     novelty, quantiles = novelty.calibrated({name: (one.features, one.group) for name, one in seen.items()})
     attributes, level = held.samples.attributes, settings.calibrate.level
     shared = {
@@ -101,7 +104,7 @@ def trust(
     about: dict[str, Any] = {"distance": {"quantiles": quantiles}, "novelty": shared, "interval": None}
     interval, scores = None, _false_alarms(novelty, seen)
     if not isinstance(model.network, MapNetwork) and shared["groups"] > least_groups(level) * _FOLDS / (_FOLDS - 1):
-        learnt = [_see(model, part).residuals(novelty) for part, _ in parts.values()]
+        learnt = [_see(model, appearance, part).residuals(novelty) for part, _ in parts.values()]
         found = {name: one.residuals(novelty) for name, one in seen.items()}
         interval = Interval.fit(_joined(learnt), _joined(found.values()), level=level, seed=seed)
         scores |= _coverage(interval, found, level)
@@ -121,12 +124,11 @@ def _prefix(name: str) -> str:
     return "" if name == CLEAN.name else f"{name}."
 
 
-def _see(model: Model, part: Samples) -> _Seen:
+def _see(model: Model, appearance: Appearance | None, part: Samples) -> _Seen:
     images = part.images
     prediction = part.targets if isinstance(model.network, MapNetwork) else predict(model, images)
-    return _Seen(
-        features(model, images), in_batches(model, model.noise, images), prediction, names_of(part), part.targets
-    )
+    shown, noise = features(model, images, appearance=appearance), in_batches(model, model.noise, images)
+    return _Seen(shown, noise, prediction, names_of(part), part.targets)
 
 
 def _joined(parts: Any) -> Residuals:

@@ -40,11 +40,19 @@ def launched() -> Iterator[Any]:
 
 
 def watched(page: Any) -> list[str]:
-    """Return a list that everything goes to that a page complains of."""
+    """Return a list that everything goes to that a page complains of.
+
+    ``net::ERR_ABORTED`` is what the browser drops by itself when one leaves or reloads a page while its icon loads.
+    """
     wrong: list[str] = []
+
+    def failed(request: Any) -> None:
+        if request.failure != "net::ERR_ABORTED":
+            wrong.append(f"{request.url}: {request.failure}")
+
     page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("requestfailed", lambda request: wrong.append(f"{request.url}: {request.failure}"))
+    page.on("requestfailed", failed)
     page.on("response", lambda answer: wrong.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None)
     return wrong
 

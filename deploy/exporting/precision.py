@@ -30,7 +30,8 @@ _INT8 = ["MatMul", "Gemm"]
 def reduced(proto: Any, precision: str, answers: Sequence[str]) -> Any:
     """Return the graph of the ``answers`` alone in another precision; inputs and outputs stay float32.
 
-    fp16: weights of 16 bits, computed in float32, at half the size; int8: products of matrices in 8 bits.
+    fp16: weights of 16 bits, computed in float32, at half the size; int8: the network's products of matrices in 8 bits,
+    interval and novelty as they were.
     Derivatives of rounded weights are no derivatives of the model, so maps are left out.
 
     Raises
@@ -51,8 +52,13 @@ def reduced(proto: Any, precision: str, answers: Sequence[str]) -> Any:
 
         with tempfile.TemporaryDirectory() as folder:
             source, target = Path(folder) / "a.onnx", Path(folder) / "b.onnx"
+            chosen = _products(smaller, "prediction")
+            _turn_weights(smaller, chosen)
             onnx.save(smaller, source)
-            quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=_INT8)
+            quantize_dynamic(
+                source, target, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=_INT8,
+                nodes_to_quantize=chosen,
+            )  # fmt: skip
             return onnx.load(target)
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
@@ -74,6 +80,42 @@ def _halve_weights(proto: Any) -> None:
     copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
     del proto.graph.node[:]
     proto.graph.node.extend(copies)
+
+
+def _turn_weights(proto: Any, products: Sequence[str]) -> None:
+    """Replace transposed weights of ``products`` by weights that lie so: the quantiser finds no others."""
+    known = {tensor.name: tensor for tensor in proto.graph.initializer}
+    wanted = {name for node in proto.graph.node if node.name in products for name in node.input}
+    turned = [
+        node
+        for node in proto.graph.node
+        if node.op_type == "Transpose" and node.input[0] in known and node.output[0] in wanted
+    ]
+    for node in turned:
+        values = numpy_helper.to_array(known[node.input[0]])
+        order = next((list(one.ints) for one in node.attribute if one.name == "perm"), None)
+        proto.graph.initializer.append(
+            numpy_helper.from_array(np.ascontiguousarray(np.transpose(values, order)), node.output[0])
+        )
+        proto.graph.node.remove(node)
+    used = {name for node in proto.graph.node for name in node.input}
+    for node in turned:
+        tensor = known.get(node.input[0])
+        if tensor is not None and tensor.name not in used:
+            proto.graph.initializer.remove(known.pop(tensor.name))
+
+
+def _products(proto: Any, output: str) -> list[str]:
+    """Return the names, also as the quantiser will have them, of the products that ``output`` comes from."""
+    source = {name: node for node in proto.graph.node for name in node.output}
+    waiting, seen = [output], set()
+    while waiting:
+        node = source.get(waiting.pop())
+        if node is not None and node.name not in seen:
+            seen.add(node.name)
+            waiting += node.input
+    names = [node.name for node in proto.graph.node if node.name in seen and node.op_type in _INT8]
+    return [*names, *(f"{name}_MatMul" for name in names)]
 
 
 def _without_advice(record: logging.LogRecord) -> bool:

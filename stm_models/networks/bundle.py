@@ -22,6 +22,7 @@ from stm_models.errors import InputError
 from stm_models.files import write_json
 from stm_models.networks.model import Model
 from stm_models.networks.registry import create
+from stm_models.training.appearance import Appearance
 from stm_models.training.intervals import Interval
 from stm_models.training.novelty import Novelty
 
@@ -70,7 +71,7 @@ class Bundle:
         found = {"prediction": self.model(x)}
         if self.novelty is None:
             return found
-        features = self.model.features(x)
+        features = self.novelty.seen(self.model.features(x), x)
         if self.interval is not None:
             hints = self.novelty.hints(features, self.model.noise(x))
             lower, upper = self.interval(hints, found["prediction"])
@@ -168,7 +169,12 @@ def load(bundle_dir: str | Path) -> Bundle:
         model.load_state_dict(_part(tensors, "model."))
         novelty = interval = None
         if "novelty.mean" in tensors:
-            novelty = Novelty(len(tensors["novelty.mean"]), *tensors["novelty.starts"].shape)
+            appearance = None
+            if "novelty.appearance.pixels" in tensors:
+                pixels, spread = tensors["novelty.appearance.pixels"], tensors["novelty.appearance.spread"]
+                appearance = Appearance((int(pixels[0]), int(pixels[1]), int(pixels[2])), len(spread))
+            sets, knots = tensors["novelty.starts"].shape
+            novelty = Novelty(len(tensors["novelty.mean"]), sets, knots, appearance)
             novelty.load_state_dict(_part(tensors, "novelty."))
             novelty.eval()
         if "interval.mean" in tensors:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from stm_models.errors import InputError
 from stm_models.signal.conformal import TailTable, tail_table
+from stm_models.training.appearance import Appearance
 
 __all__ = ["Novelty"]
 
@@ -23,18 +24,20 @@ Array = NDArray[Any]
 
 
 class Novelty(nn.Module):
-    r"""Mahalanobis distance of penultimate features to those of the training, and its conformal p-value.
+    r"""Mahalanobis distance of what is seen of an image to that of the training images, and its conformal p-value.
 
     Parameters
     ----------
     features : int
-        Number of features F.
+        Number F of what is seen of an image: its penultimate features and, with ``appearance``, how it looks.
     sets, knots : int
         Sizes of the tables of held-out distances: of so many kinds of images, so many distances each.
+    appearance : Appearance, optional
+        For networks that take images of one size.
 
     Notes
     -----
-    With features f, their mean m and covariance C over the training images (shrunk as Ledoit and Wolf do),
+    With what is seen f, its mean m and covariance C over the training images (shrunk as Ledoit and Wolf do),
     distance = sqrt((f - m)^T C^-1 (f - m) / F) / unit, 1 being the median of held-out images.
 
     The p-value of one kind of images (clean, noisy, ...) is the share of held-out ones at least as far, see
@@ -56,8 +59,9 @@ class Novelty(nn.Module):
     weights: Tensor
     floor: Tensor
 
-    def __init__(self, features: int, sets: int = 1, knots: int = 1) -> None:
+    def __init__(self, features: int, sets: int = 1, knots: int = 1, appearance: Appearance | None = None) -> None:
         super().__init__()
+        self.appearance = appearance
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("directions", torch.eye(features))
         self.register_buffer("unit", torch.ones(()))
@@ -67,8 +71,8 @@ class Novelty(nn.Module):
         self.register_buffer("floor", torch.zeros(sets))
 
     @classmethod
-    def fit(cls, features: Array) -> Novelty:
-        """Learn where training images (S, F) lie; to be calibrated before it says anything of a p-value.
+    def fit(cls, features: Array, appearance: Appearance | None = None) -> Novelty:
+        """Learn where training images (S, F), as `seen`, lie; to be calibrated before it tells a p-value.
 
         Raises
         ------
@@ -89,7 +93,7 @@ class Novelty(nn.Module):
         covariance, _ = ledoit_wolf((values - centre) / spread, assume_centered=True)
         sizes, directions = np.linalg.eigh(covariance)
         sizes = np.maximum(sizes[::-1], _LEAST * sizes[-1])
-        made = cls(values.shape[1])
+        made = cls(values.shape[1], appearance=appearance)
         made.mean.copy_(torch.from_numpy(centre))
         made.directions.copy_(torch.from_numpy(directions[:, ::-1] / np.sqrt(sizes) / spread[:, None]))
         return made.eval()
@@ -99,7 +103,7 @@ class Novelty(nn.Module):
 
         Parameters
         ----------
-        sets : mapping of str to ((S, F) features, (S,) groups)
+        sets : mapping of str to ((S, F) as `seen`, (S,) groups)
             By the name of each kind of images.
 
         Returns
@@ -121,7 +125,7 @@ class Novelty(nn.Module):
         unit = max(float(np.median(np.concatenate(list(found.values())))), 1e-12)
         tables = [tail_table(found[name] / unit, groups) for name, (_, groups) in sets.items()]
         knots = max(len(table.starts) for table in tables)
-        made = Novelty(len(self.mean), len(tables), knots)
+        made = Novelty(len(self.mean), len(tables), knots, self.appearance)
         made.mean.copy_(self.mean)
         made.directions.copy_(self.directions)
         made.unit.copy_(self.unit * unit)
@@ -129,6 +133,10 @@ class Novelty(nn.Module):
             made._take(row, table)
         scaled = np.concatenate(list(found.values())) / unit
         return made.eval(), {name: float(np.quantile(scaled, float(name))) for name in _QUANTILES}
+
+    def seen(self, features: Tensor, x: Tensor) -> Tensor:
+        """Return what is seen of images ``x`` (B, C, H, W), given their penultimate ``features``: (B, F)."""
+        return features if self.appearance is None else torch.cat([features, self.appearance(x)], dim=1)
 
     def coordinates(self, features: Tensor) -> Tensor:
         """Return features (B, F) along the principal directions, in units of the training spread: (B, F)."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from stm_models.errors import InputError
 from stm_models.networks.map_network import MapNetwork
 from stm_models.networks.model import Model
+from stm_models.training.appearance import Appearance
 
 __all__ = ["features", "in_batches", "predict"]
 
@@ -45,9 +46,14 @@ def predict(model: nn.Module, images: NDArray[Any], batch_size: int = 256) -> ND
     return in_batches(model, model, images, batch_size).astype(np.float64)
 
 
-def features(model: Model, images: NDArray[Any], batch_size: int = 256) -> NDArray[np.float32]:
-    """Return the penultimate features of images (S, C, H, W): (S, F) float32."""
-    return in_batches(model, model.features, images, batch_size)
+def features(
+    model: Model, images: NDArray[Any], batch_size: int = 256, *, appearance: Appearance | None = None
+) -> NDArray[np.float32]:
+    """Return the penultimate features of images (S, C, H, W) and, with an ``appearance``, their looks: (S, F)."""
+    found = in_batches(model, model.features, images, batch_size)
+    if appearance is None:
+        return found
+    return np.concatenate([found, in_batches(appearance, appearance, images, batch_size)], axis=1)
 
 
 def in_batches(

@@ -13,10 +13,12 @@ from deploy.exporting.config import ExportConfig
 from stm_models.errors import InputError
 from stm_models.explain.references import references
 from stm_models.networks import bundle, registry
-from stm_models.networks.map_network import SYMMETRIES, turn
+from stm_models.networks.map_network import SYMMETRIES, MapNetwork, turn
 from stm_models.networks.model import Model
 from stm_models.search import Choice, Range
+from stm_models.training.appearance import Appearance
 from stm_models.training.novelty import Novelty
+from stm_models.training.predict import features
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 cases = importlib.import_module("network_cases")
@@ -95,8 +97,10 @@ def _info(name):
 
 
 def _novelty(model):
-    known, held_out = (model.features(_fresh(model, count, count)).detach().numpy() for count in (12, 4))
-    return Novelty.fit(known).calibrated({"clean": (held_out, np.arange(4))})
+    known, held_out = (_fresh(model, count, count).numpy() for count in (12, 4))
+    appearance = None if isinstance(model.network, MapNetwork) else Appearance.fit(known)
+    known, held_out = (features(model, part, appearance=appearance) for part in (known, held_out))
+    return Novelty.fit(known, appearance).calibrated({"clean": (held_out, np.arange(4))})
 
 
 def test_every_family_is_here():

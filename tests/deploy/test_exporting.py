@@ -33,8 +33,10 @@ from stm_models.networks import bundle as bundles
 from stm_models.networks.model import Model
 from stm_models.networks.registry import create, default_options
 from stm_models.signal.conformal import TailTable
+from stm_models.training.appearance import Appearance
 from stm_models.training.intervals import Interval, Residuals
 from stm_models.training.novelty import Novelty
+from stm_models.training.predict import features
 
 # Odd sizes: pooling drops or completes rows. Two targets: the explained one is not the first.
 CASES = {
@@ -68,8 +70,9 @@ def _make(name, folder):
             layer.running_mean.copy_(torch.linspace(-0.2, 0.5, layer.num_features))
             layer.running_var.copy_(torch.linspace(0.3, 2.0, layer.num_features))
     model = Model.for_data(network, images, targets).eval()
-    known, held_out = (model.features(torch.from_numpy(part)).detach().numpy() for part in (images, heldout))
-    novelty, quantiles = Novelty.fit(known).calibrated(
+    appearance = Appearance.fit(images)
+    known, held_out = (features(model, part, appearance=appearance) for part in (images, heldout))
+    novelty, quantiles = Novelty.fit(known, appearance).calibrated(
         {"clean": (held_out, np.arange(16)), "noisy": (held_out[:9] * 1.5, np.arange(9))}
     )
     hints = novelty.hints(torch.from_numpy(held_out), torch.zeros(16, 0)).numpy()
@@ -178,16 +181,24 @@ def test_agrees_with_torch_on_other_batches(exported, batch):
         want = leaf.grad[row].numpy()
         assert np.abs(got["gradient"][row] - want).max() <= 1e-4 * np.abs(want).max()
     np.testing.assert_allclose(got["prediction"], prediction.detach().numpy(), rtol=1e-4)
-    features = bundle.model.features(leaf).detach()
-    np.testing.assert_allclose(got["distance"], bundle.novelty(features).numpy(), rtol=1e-4)
+    seen = torch.from_numpy(features(bundle.model, images, appearance=bundle.novelty.appearance))
+    np.testing.assert_allclose(got["distance"], bundle.novelty(seen).numpy(), rtol=1e-4)
     assert np.abs(got["gradient"][0] - got["gradient"][1]).max() > 1e-3 * np.abs(got["gradient"]).max()
 
 
 def test_bounds_and_novelty_are_their_formulas_in_numpy(exported):
     images = np.concatenate([_images(exported.shape, 6, 1), 3 * _images(exported.shape, 2, 40)])
     bundle, got = bundles.load(exported.bundle), _run(exported.session, images)
-    features = bundle.model.features(torch.from_numpy(images)).numpy().astype(np.float64)
     known = {key: value.double().numpy() for key, value in bundle.novelty.state_dict().items()}
+    looks = {key.removeprefix("appearance."): value for key, value in known.items()}
+    size = bundle.novelty.appearance.block
+    blocks = images[:, :, : size * looks["mean"].shape[1], : size * looks["mean"].shape[2]].astype(np.float64)
+    blocks = blocks.reshape(8, len(looks["mean"]), looks["mean"].shape[1], size, -1, size).mean(axis=(3, 5))
+    z = ((blocks - looks["mean"]) / looks["scale"]).reshape(8, -1)
+    inside = z @ looks["directions"].T
+    rest = np.sqrt(np.square(z - inside @ looks["directions"]).mean(axis=1))
+    own = bundle.model.features(torch.from_numpy(images)).numpy().astype(np.float64)
+    features = np.hstack([own, inside / looks["spread"], rest[:, None]])
     where = (features - known["mean"]) @ known["directions"]
     distance = np.sqrt((where**2).mean(axis=1)) / known["unit"]
     np.testing.assert_allclose(got["distance"], distance, rtol=1e-4)
@@ -370,8 +381,7 @@ def test_smaller_files_answer_within_a_budget_in_physical_units_or_are_refused(e
             assert list(tmp_path.iterdir()) == []
             continue
         reply = writing.write(one.bundle, tmp_path / "a.onnx", one.metadata, config)
-        # What the distance and the interval are computed from stays in single precision.
-        assert reply["size_bytes"] < (0.7 if precision == "fp16" else 0.9) * one.report.size_bytes
+        assert reply["size_bytes"] < 0.7 * one.report.size_bytes
         found = reply["precision"]
         assert 0 < found["error"]["U"] < found["budget"]["U"] == 5.0
         assert {kind: set(times) for kind, times in found["seconds"].items()} == {
@@ -382,6 +392,14 @@ def test_smaller_files_answer_within_a_budget_in_physical_units_or_are_refused(e
         got = small.run(["prediction"], {"image": kept})[0]
         want = bundles.load(one.bundle).model(torch.from_numpy(kept)).numpy()
         np.testing.assert_allclose(np.abs(got - want).max(axis=0), list(found["error"].values()), rtol=0.05, atol=1e-5)
+        # What the distance is computed from is never in 8 bits.
+        if precision == "int8":
+            (got,) = small.run(["distance"], {"image": kept})
+            full = onnxruntime.InferenceSession(str(one.report.path), providers=["CPUExecutionProvider"])
+            (want,) = full.run(["distance"], {"image": kept})
+            assert np.abs(want / got - 1).max() < 0.05  # features come through the network
+            weights = {tensor.name: tensor.data_type for tensor in onnx.load(tmp_path / "a.onnx").graph.initializer}
+            assert sum(kind == onnx.TensorProto.INT8 for kind in weights.values()) >= 3
         session = Session(tmp_path / "a.onnx", provider="cpu")
         assert session.metadata.precision["kind"] == precision
         assert session.metadata.explanations == ()

@@ -37,9 +37,9 @@ from stm_models.physics.moire import plain
 from stm_models.physics.moire.branches import create
 from stm_models.physics.moire.coulomb import hartree_rows
 from stm_models.physics.moire.fourier import KGrid, image
-from stm_models.tasks.base import Group
 from stm_models.tasks.hubbard.config import HubbardSimulation
 from stm_models.tasks.hubbard.structure import imaged_atoms, structure
+from stm_models.tasks.plan import Group
 
 SHARES = (0.8, 0.9, 0.7, 0.6, 1.0, 0.5, 0.3)  # likeliest first: the others stop where they fall behind
 MOST_ITERATIONS = 80

@@ -10,7 +10,8 @@ from pipelines.executors.threads import one_thread
 from stm_models.config import Config
 from stm_models.data.store import Store
 from stm_models.errors import InputError
-from stm_models.tasks.base import Group, Simulator, Task
+from stm_models.tasks.base import Task
+from stm_models.tasks.plan import Group, Simulator
 
 __all__ = ["FULL", "Chain", "Lease", "label", "simulate_chains"]
 

@@ -24,7 +24,8 @@ from stm_models.data.store import Store, create, open_root
 from stm_models.errors import InputError
 from stm_models.files import output_directory
 from stm_models.progress import Progress
-from stm_models.tasks.base import Plan, Task
+from stm_models.tasks.base import Task
+from stm_models.tasks.plan import Plan
 
 __all__ = ["Busy", "SimulationSummary", "simulate"]
 

@@ -3,7 +3,10 @@
 import numpy as np
 
 from stm_models.config import Config
-from stm_models.tasks.base import ArraySpec, Axes, Column, Group, GroupResult, Plan, Prepared, Task, Variable
+from stm_models.tasks.base import Task
+from stm_models.tasks.inputs import Axes, Prepared
+from stm_models.tasks.outputs import Column
+from stm_models.tasks.plan import ArraySpec, Group, GroupResult, Plan, Variable
 from stm_models.tasks.verdict import verdict
 
 SIDE = 16

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from stm_models.config import Config
-from stm_models.tasks.base import ArraySpec, Group, GroupResult, Plan, Task, Variable
+from stm_models.tasks.base import Task
+from stm_models.tasks.plan import ArraySpec, Group, GroupResult, Plan, Variable
 
 
 class ToyConfig(Config):

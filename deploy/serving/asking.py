@@ -111,7 +111,7 @@ def write_answers(
     """Write prediction.json, what the task adds, and each explanation as .npy and .png; return the files' paths.
 
     Where the task names places of an answered map, NAME_EXPLAIN_places.npz has the maps of the first `PLACES_AT_MOST`
-    as `stm_models.tasks.base.PlaceMaps` names them. Beside the .json files are written of the first `MAPS_AT_MOST`
+    as `stm_models.tasks.outputs.PlaceMaps` names them. Beside the .json files are written of the first `MAPS_AT_MOST`
     answers.
     """
     out = output_directory(out)

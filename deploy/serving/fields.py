@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deploy.serving.session import Session
 from stm_models.signal.tiling import filled_up, whole_field
-from stm_models.tasks.base import PlaceMaps
+from stm_models.tasks.outputs import PlaceMaps
 
 __all__ = ["ask_field", "explain_places", "tiles_around"]
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from deploy.serving.metadata import ModelMetadata
 from stm_models.data import readers
 from stm_models.errors import InputError
-from stm_models.tasks.base import RawMap
+from stm_models.tasks.inputs import RawMap
 from stm_models.tasks.registry import get
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Question:
     truth : list of dict or None
         What the task knows of each image, where the input is a data set.
     about : mapping
-        What decoding needs to know of a measured map, see `stm_models.tasks.base.Prepared`.
+        What decoding needs to know of a measured map, see `stm_models.tasks.inputs.Prepared`.
     source : Samples or None
         The whole data set, where the input is one.
     rows : (S,) int

@@ -16,7 +16,7 @@ from zarr.codecs import ZstdCodec
 
 from stm_models.data import digest
 from stm_models.errors import InputError
-from stm_models.tasks.base import Group, GroupResult, Plan
+from stm_models.tasks.plan import Group, GroupResult, Plan
 
 __all__ = ["READ_ERRORS", "SCHEMA", "Store", "create", "open_root"]
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from stm_models.signal.similarity import Components, Similarity
-from stm_models.tasks.base import Axes
+from stm_models.tasks.inputs import Axes
 
 __all__ = ["components", "images", "similarity_matrix"]
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from stm_models.explain.attention import Attention
-from stm_models.tasks.base import Axes
+from stm_models.tasks.inputs import Axes
 
 __all__ = ["attention", "faithfulness", "mean_maps"]
 

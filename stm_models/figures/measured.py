@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stm_models.data.readers import Measurement
 from stm_models.errors import InputError
-from stm_models.tasks.base import Axes, RawMap
+from stm_models.tasks.inputs import Axes, RawMap
 
 __all__ = ["fourier", "maps", "spectra"]
 

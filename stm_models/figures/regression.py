@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from stm_models.tasks.base import Axes
+from stm_models.tasks.inputs import Axes
 
 __all__ = ["examples", "learning_curve", "parity", "residuals"]
 

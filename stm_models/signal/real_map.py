@@ -14,7 +14,7 @@ from stm_models.errors import InputError
 from stm_models.physics.moire.constants import LATTICE_CONSTANT
 from stm_models.physics.moire.fourier import KGrid, image, raster_image
 from stm_models.signal.spikes import despike
-from stm_models.tasks.base import RawMap
+from stm_models.tasks.inputs import RawMap
 
 __all__ = ["at_energies", "to_ft_image", "to_ft_images"]
 

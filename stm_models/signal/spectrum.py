@@ -10,7 +10,7 @@ from scipy.ndimage import maximum_filter
 
 from stm_models.physics.moire.constants import LATTICE_CONSTANT
 from stm_models.physics.moire.fourier import KGrid, transform
-from stm_models.tasks.base import Axes, RawMap
+from stm_models.tasks.inputs import Axes, RawMap
 
 __all__ = ["peaks", "spectrum"]
 

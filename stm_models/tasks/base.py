@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,7 +13,10 @@ from numpy.typing import NDArray
 from stm_models.config import Config
 from stm_models.errors import InputError
 from stm_models.search import Space
+from stm_models.tasks.inputs import Axes, Prepared, RawMap
+from stm_models.tasks.outputs import Column, Pictures, PlaceMaps
 from stm_models.tasks.perturbation import CLEAN, Perturbation
+from stm_models.tasks.plan import Plan, Simulator, Variable
 
 if TYPE_CHECKING:
     from stm_models.data.dataset import Samples
@@ -22,232 +24,11 @@ if TYPE_CHECKING:
     from stm_models.tasks.conventions import Convention
     from stm_models.tasks.reproduction import Reproduction
 
-__all__ = [
-    "ArraySpec",
-    "Axes",
-    "Column",
-    "Group",
-    "GroupResult",
-    "Pictures",
-    "PlaceMaps",
-    "Plan",
-    "Predictor",
-    "Prepared",
-    "RawMap",
-    "Simulator",
-    "Task",
-    "Variable",
-]
+__all__ = ["Predictor", "Task"]
 
 Array = NDArray[Any]
 Predictor = Callable[["Samples"], Array]
 """Samples in, predictions in the form of the task's networks out: a row per sample."""
-
-
-@dataclass(frozen=True)
-class Variable:
-    """A named quantity with its unit (``"1"`` for none)."""
-
-    name: str
-    unit: str
-    description: str
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of the table that compares a model with its baselines: its title, the metric, its format."""
-
-    title: str
-    metric: str
-    format: str = ".4f"
-
-
-@dataclass(frozen=True)
-class ArraySpec:
-    """One array of a data set, without its leading sample (or group) axis.
-
-    ``digits`` is the number of decimals that the content digest keeps.
-    """
-
-    dims: tuple[str, ...]
-    shape: tuple[int, ...]
-    dtype: str
-    unit: str
-    description: str
-    digits: int = 5
-
-
-@dataclass(frozen=True)
-class Group:
-    """One simulated state to be: its place in the data set and all that is known beforehand.
-
-    Attributes
-    ----------
-    index : int
-        Row on the data set's group axis.
-    parameters : mapping of str to float
-        Same value for every sample of the group (targets among them).
-    samples : mapping of str to (samples_per_group,) float64
-        Values that differ between the samples of the group.
-    state : int or None
-        Number of the simulated state where several groups show the same one; None: the group is a state.
-    """
-
-    index: int
-    parameters: Mapping[str, float]
-    samples: Mapping[str, Array]
-    state: int | None = None
-
-
-@dataclass(frozen=True)
-class GroupResult:
-    """What simulating one group gives: arrays per sample, its state, and scalars per group.
-
-    ``state`` is what the next group of the chain starts from, kept at full precision; where structures differ
-    in size it may be smaller than the plan's arrays, and comes back with zeros appended.
-    ``scalars`` has ``converged`` (1.0 or 0.0) among others.
-    """
-
-    arrays: Mapping[str, Array]
-    state: Mapping[str, Array]
-    scalars: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The whole data set before a single group is simulated.
-
-    Groups of one chain depend on their predecessors and run in order; chains are independent.
-    """
-
-    chains: tuple[tuple[Group, ...], ...]
-    samples_per_group: int
-    arrays: Mapping[str, ArraySpec]
-    state: Mapping[str, ArraySpec]
-    parameters: tuple[Variable, ...]
-    samples: tuple[Variable, ...]
-    scalars: tuple[Variable, ...]
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def groups(self) -> list[Group]:
-        """All groups by index."""
-        return sorted((g for chain in self.chains for g in chain), key=lambda g: g.index)
-
-
-Simulator = Callable[[Group, Mapping[str, Array] | None], GroupResult]
-
-
-@dataclass(frozen=True)
-class PlaceMaps:
-    """What an answered map depends on at some of its places, each explained by itself.
-
-    Attributes
-    ----------
-    method : str
-        Name of the explanation.
-    places : (K, 2) float64, px
-        y and x in the image, as `Task.places` gave them.
-    pixels : (K, 2) int64
-        y and x of the pixel whose score is explained.
-    corners : (K, 2) int64
-        y and x, in the image, of the first pixel of each map.
-    maps : (K, C, h, w) float32
-        Of the image around the place; unit of the target per unit of the image.
-    """
-
-    method: str
-    places: Array
-    pixels: Array
-    corners: Array
-    maps: Array
-
-
-@dataclass(frozen=True)
-class RawMap:
-    """A real-space map as an instrument or a simulator gives it.
-
-    Attributes
-    ----------
-    values : (channel, y, x) float64
-    size_nm : (height, width) or None
-        Physical size of the field; ``None`` when the file does not say.
-    bias : (channel,) float64 or None
-        Bias voltage of each channel in V.
-    source : str
-        File name and key, for the record.
-    points : (n, 2) or None
-        Positions in nm when the values are scattered: values is then (channel, 1, n).
-    unit : str or None
-        Of the values; ``None`` when the file does not say.
-    channel : str or None
-        Name of the signal in an instrument file.
-    """
-
-    values: Array
-    size_nm: tuple[float, float] | None
-    bias: Array | None
-    source: str
-    points: Array | None = None
-    unit: str | None = None
-    channel: str | None = None
-
-
-@dataclass(frozen=True)
-class Axes:
-    """Physical axes of a network input.
-
-    Attributes
-    ----------
-    extent : (x0, x1, y0, y1)
-        Outer edges of the field.
-    labels : (x, y)
-        With units.
-    """
-
-    extent: tuple[float, float, float, float]
-    labels: tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A network input made from a raw map.
-
-    Attributes
-    ----------
-    image : (channel, y, x) float32
-        Of the model's own height and width, unless the task says `Task.any_size`.
-    known : (y, x) bool
-        False where the map holds no information and the image is masked.
-    notes : tuple of str
-        What a reader of the prediction must be told.
-    about : mapping of str to JSON-able
-        What decoding the prediction needs to know of this map (a pixel's size, how it was preprocessed).
-    """
-
-    image: Array
-    known: Array
-    notes: tuple[str, ...] = ()
-    about: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """What only a task can draw of a data set.
-
-    Attributes
-    ----------
-    figures : mapping of str to matplotlib.figure.Figure
-        By the name of the picture, fit for a file name.
-    numbers : mapping of str to JSON-able
-        What each picture shows.
-    skipped : mapping of str to str
-        Why a picture could not be drawn.
-    """
-
-    figures: Mapping[str, Any] = field(default_factory=dict)
-    numbers: Mapping[str, Any] = field(default_factory=dict)
-    skipped: Mapping[str, str] = field(default_factory=dict)
 
 
 class Task(ABC):

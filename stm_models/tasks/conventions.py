@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from stm_models.config import Config
-from stm_models.tasks.base import Group, GroupResult, Plan
+from stm_models.tasks.plan import Group, GroupResult, Plan
 
 __all__ = ["Convention", "Exporter", "Survey", "Watch"]
 

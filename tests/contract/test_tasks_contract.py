@@ -11,7 +11,8 @@ from stm_models.config import Config, validate
 from stm_models.errors import InputError
 from stm_models.search import Choice, Range
 from stm_models.tasks import registry
-from stm_models.tasks.base import Task, Variable
+from stm_models.tasks.base import Task
+from stm_models.tasks.plan import Variable
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

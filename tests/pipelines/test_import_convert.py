@@ -25,10 +25,10 @@ from stm_models.errors import InputError
 from stm_models.physics.moire.fourier import KGrid, direct_transform
 from stm_models.physics.moire.lattice import build, patch
 from stm_models.signal.real_map import to_ft_image
-from stm_models.tasks.base import GroupResult
 from stm_models.tasks.hubbard.config import HubbardSimulation
 from stm_models.tasks.hubbard.conventions.ldos import LdosImport
 from stm_models.tasks.hubbard.task import HubbardTask
+from stm_models.tasks.plan import GroupResult
 
 TASK = HubbardTask()
 SIZE = 16

@@ -7,7 +7,7 @@ from PIL import Image
 
 from stm_models.figures import dataset, measured, moire, png
 from stm_models.signal.similarity import Similarity, principal_components
-from stm_models.tasks.base import Axes, RawMap
+from stm_models.tasks.inputs import Axes, RawMap
 
 RNG = np.random.default_rng(0)
 AXES = Axes((-7.0, 7.0, -8.0, 8.0), ("kx (1/a)", "ky (1/a)"))

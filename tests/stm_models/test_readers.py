@@ -12,7 +12,7 @@ from scipy.io import loadmat, savemat
 from stm_models.data import arrays
 from stm_models.data.readers import READABLE, opening, read, select
 from stm_models.errors import InputError
-from stm_models.tasks.base import RawMap
+from stm_models.tasks.inputs import RawMap
 
 RNG = np.random.default_rng(7)
 MAP = RNG.random((12, 10))

@@ -9,7 +9,7 @@ import pytest
 from stm_models.errors import InputError
 from stm_models.physics.moire.fourier import KGrid, image
 from stm_models.signal.real_map import at_energies, to_ft_image, to_ft_images
-from stm_models.tasks.base import RawMap
+from stm_models.tasks.inputs import RawMap
 
 NM = 0.246
 HALF = 12.0  # half the field, in a

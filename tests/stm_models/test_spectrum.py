@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stm_models.signal.spectrum import peaks, spectrum
-from stm_models.tasks.base import RawMap
+from stm_models.tasks.inputs import RawMap
 
 
 def raster(kx, ky, size_nm, rows=96, columns=80, amplitude=0.8, offset=5.0):

@@ -16,10 +16,10 @@ from stm_models.physics.moire import branches
 from stm_models.physics.moire.fourier import KGrid, direct_transform
 from stm_models.physics.moire.lattice import build, patch
 from stm_models.tasks import registry
-from stm_models.tasks.base import RawMap
 from stm_models.tasks.hubbard.candidates import lowest
 from stm_models.tasks.hubbard.config import STARTS, HubbardSimulation
 from stm_models.tasks.hubbard.structure import GEOMETRY, imaged_atoms, structure
+from stm_models.tasks.inputs import RawMap
 
 SMALL = {
     "index": 2, "layer_distance": 2.75, "dielectric": None, "k_mesh": 2, "interaction": [1.0, 5.0],

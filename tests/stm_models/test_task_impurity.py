@@ -16,7 +16,6 @@ from stm_models.physics.surface.field_recipe import FieldRecipe
 from stm_models.physics.surface.training_fields import training_field
 from stm_models.signal.preprocessing import prepare_stack
 from stm_models.tasks import registry
-from stm_models.tasks.base import PlaceMaps, RawMap
 from stm_models.tasks.impurity import drawing, scoring
 from stm_models.tasks.impurity.answer_files import voltage_shares
 from stm_models.tasks.impurity.answers import positions
@@ -24,6 +23,8 @@ from stm_models.tasks.impurity.config import ImpuritySimulation
 from stm_models.tasks.impurity.labels import heat_map, padded, pixel_map, unpadded
 from stm_models.tasks.impurity.reference import read_reference
 from stm_models.tasks.impurity.simulation import plan, simulator
+from stm_models.tasks.inputs import RawMap
+from stm_models.tasks.outputs import PlaceMaps
 
 GOLD = materials.create("Au(111)")
 BIASES = np.array([-0.23, -0.105, 0.02])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stm_models.tasks.base import RawMap
+from stm_models.tasks.inputs import RawMap
 
 __all__ = ["Measurement", "Wanted"]
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from stm_models.errors import InputError
-from stm_models.tasks.base import RawMap
+from stm_models.tasks.inputs import RawMap
 
 __all__ = ["select"]
 

@@ -15,8 +15,8 @@ from stm_models.physics.moire.constants import LATTICE_CONSTANT
 from stm_models.physics.moire.fourier import KGrid
 from stm_models.physics.raster import form_factor, rasterise
 from stm_models.signal.real_map import to_ft_image
-from stm_models.tasks.base import RawMap
 from stm_models.tasks.hubbard.structure import ImagedAtoms
+from stm_models.tasks.inputs import RawMap
 
 __all__ = ["ATOM_WIDTH", "NM", "PIXEL", "Imaging"]
 

@@ -20,9 +20,9 @@ from stm_models.physics.moire.branches import create
 from stm_models.physics.moire.constants import LATTICE_CONSTANT
 from stm_models.physics.moire.lattice import Lattice
 from stm_models.signal.similarity import levels
-from stm_models.tasks.base import Pictures
 from stm_models.tasks.hubbard.config import HubbardSimulation
 from stm_models.tasks.hubbard.structure import GEOMETRY, imaged_atoms, structure
+from stm_models.tasks.outputs import Pictures
 
 __all__ = ["marks", "pictures"]
 

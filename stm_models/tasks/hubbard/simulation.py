@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from stm_models.errors import InputError
 from stm_models.physics.moire.constants import LATTICE_CONSTANT
 from stm_models.physics.moire.fourier import KGrid, image
-from stm_models.tasks.base import ArraySpec, Group, GroupResult, Plan, Simulator
 from stm_models.tasks.hubbard.candidates import Kept, lowest
 from stm_models.tasks.hubbard.config import HubbardSimulation
 from stm_models.tasks.hubbard.structure import GEOMETRY, ImagedAtoms, disc_radius, imaged_atoms, structure
 from stm_models.tasks.hubbard.variables import ORDER, PARAMETERS, SAMPLES, SCALARS, possible_targets
+from stm_models.tasks.plan import ArraySpec, Group, GroupResult, Plan, Simulator
 
 if TYPE_CHECKING:
     from stm_models.physics.moire.branch import Branch, Solution, StateArray

@@ -13,11 +13,13 @@ from stm_models.errors import InputError
 from stm_models.physics.moire.fourier import KGrid
 from stm_models.search import Range, Space
 from stm_models.signal.real_map import to_ft_images
-from stm_models.tasks.base import Axes, Pictures, Plan, Prepared, RawMap, Simulator, Variable
 from stm_models.tasks.conventions import Convention
 from stm_models.tasks.hubbard import simulation
 from stm_models.tasks.hubbard.config import HubbardSimulation
+from stm_models.tasks.inputs import Axes, Prepared, RawMap
+from stm_models.tasks.outputs import Pictures
 from stm_models.tasks.perturbation import Perturbation
+from stm_models.tasks.plan import Plan, Simulator, Variable
 from stm_models.tasks.regression import RegressionTask
 
 if TYPE_CHECKING:

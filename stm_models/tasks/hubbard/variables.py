@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from stm_models.tasks.base import Variable
 from stm_models.tasks.hubbard.config import HubbardSimulation
+from stm_models.tasks.plan import Variable
 
 __all__ = ["ORDER", "PARAMETERS", "SAMPLES", "SCALARS", "possible_targets"]
 

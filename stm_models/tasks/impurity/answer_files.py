@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from stm_models.figures.png import save
 from stm_models.files import atomic_path
-from stm_models.tasks.base import PlaceMaps
 from stm_models.tasks.impurity import drawing
 from stm_models.tasks.impurity.answers import positions, write_positions
 from stm_models.tasks.impurity.occlusion import regions
+from stm_models.tasks.outputs import PlaceMaps
 
 __all__ = ["voltage_shares", "write"]
 

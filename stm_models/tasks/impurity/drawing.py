@@ -19,7 +19,7 @@ from stm_models.tasks.impurity.scoring import TOLERANCE, calibration_of, judged,
 
 if TYPE_CHECKING:
     from stm_models.data.dataset import Samples
-    from stm_models.tasks.base import PlaceMaps
+    from stm_models.tasks.outputs import PlaceMaps
 
 __all__ = ["explanation", "learning_curve", "overlay", "precision_recall", "reliability_diagram", "true_and_found"]
 

@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter, zoom
 from stm_models.errors import InputError
 from stm_models.signal.bias_windows import BiasWindows, average
 from stm_models.signal.preprocessing import Preparation, finished_rows, prepare_stack
-from stm_models.tasks.base import Prepared, RawMap
+from stm_models.tasks.inputs import Prepared, RawMap
 
 __all__ = ["prepare"]
 

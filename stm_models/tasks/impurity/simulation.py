@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from stm_models.signal.bias_windows import average
 from stm_models.signal.preprocessing import Preparation, prepare_stack
-from stm_models.tasks.base import ArraySpec, Group, GroupResult, Plan, Simulator, Variable
 from stm_models.tasks.impurity.config import ImpuritySimulation
 from stm_models.tasks.impurity.labels import heat_map, padded, pixel_map
+from stm_models.tasks.plan import ArraySpec, Group, GroupResult, Plan, Simulator, Variable
 
 __all__ = ["VERSION", "WAVES", "input_spec", "plan", "simulator"]
 

@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 
 from stm_models.config import Config, validate
 from stm_models.search import Range, Space
-from stm_models.tasks.base import Axes, Column, PlaceMaps, Plan, Predictor, Prepared, RawMap, Simulator, Task, Variable
+from stm_models.tasks.base import Predictor, Task
 from stm_models.tasks.impurity import answers, scoring, simulation
 from stm_models.tasks.impurity.config import ImpuritySimulation
 from stm_models.tasks.impurity.labels import HEAT_WIDTH
+from stm_models.tasks.inputs import Axes, Prepared, RawMap
+from stm_models.tasks.outputs import Column, PlaceMaps
+from stm_models.tasks.plan import Plan, Simulator, Variable
 
 if TYPE_CHECKING:
     from stm_models.data.dataset import Samples

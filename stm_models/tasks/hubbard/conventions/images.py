@@ -16,10 +16,10 @@ from stm_models.data.pictures import LARGEST_SIDE, from_turbo, grey, read_png, t
 from stm_models.errors import InputError
 from stm_models.physics.moire.constants import LATTICE_CONSTANT
 from stm_models.physics.moire.fourier import KGrid
-from stm_models.tasks.base import ArraySpec, Group, GroupResult
 from stm_models.tasks.conventions import Convention, Exporter, Survey, Watch
 from stm_models.tasks.hubbard.conventions import names, sources
 from stm_models.tasks.hubbard.conventions.samples import channel_of, facts_of, known_of
+from stm_models.tasks.plan import ArraySpec, Group, GroupResult
 
 __all__ = ["ImageExport", "ImageImport", "PngPictures"]
 

@@ -18,11 +18,11 @@ from stm_models.config import Config
 from stm_models.errors import InputError
 from stm_models.physics.moire.constants import LATTICE_CONSTANT
 from stm_models.physics.moire.fourier import KGrid, image
-from stm_models.tasks.base import ArraySpec, Group, GroupResult, Variable
 from stm_models.tasks.conventions import Convention, Exporter, Survey, Watch
 from stm_models.tasks.hubbard.conventions import names, sources
 from stm_models.tasks.hubbard.conventions.samples import channel_of, facts_of, known_of
 from stm_models.tasks.hubbard.structure import GEOMETRY, ImagedAtoms, imaged_atoms
+from stm_models.tasks.plan import ArraySpec, Group, GroupResult, Variable
 
 __all__ = ["LdosExport", "LdosImport", "LdosText", "ft_image"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from stm_models.errors import InputError
-from stm_models.tasks.base import Variable
+from stm_models.tasks.plan import Variable
 
 __all__ = ["EXPECTED", "FIELDS", "Named", "file_stem", "parse"]
 

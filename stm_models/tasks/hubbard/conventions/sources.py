@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from stm_models.errors import InputError
-from stm_models.tasks.base import ArraySpec, Group, Plan, Variable
 from stm_models.tasks.conventions import Watch
 from stm_models.tasks.hubbard.conventions import manifest, names
 from stm_models.tasks.hubbard.variables import PARAMETERS, SAMPLES, SCALARS
+from stm_models.tasks.plan import ArraySpec, Group, Plan, Variable
 
 __all__ = ["LARGEST_FOLDER", "VERSION", "Look", "Source", "collect", "identity", "lay_out", "unchanged"]
 

@@ -1,0 +1,81 @@
+"""A map as an instrument gives it, and the image that a network is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+__all__ = ["Axes", "Prepared", "RawMap"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class RawMap:
+    """A real-space map as an instrument or a simulator gives it.
+
+    Attributes
+    ----------
+    values : (channel, y, x) float64
+    size_nm : (height, width) or None
+        Physical size of the field; ``None`` when the file does not say.
+    bias : (channel,) float64 or None
+        Bias voltage of each channel in V.
+    source : str
+        File name and key, for the record.
+    points : (n, 2) or None
+        Positions in nm when the values are scattered: values is then (channel, 1, n).
+    unit : str or None
+        Of the values; ``None`` when the file does not say.
+    channel : str or None
+        Name of the signal in an instrument file.
+    """
+
+    values: Array
+    size_nm: tuple[float, float] | None
+    bias: Array | None
+    source: str
+    points: Array | None = None
+    unit: str | None = None
+    channel: str | None = None
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Physical axes of a network input.
+
+    Attributes
+    ----------
+    extent : (x0, x1, y0, y1)
+        Outer edges of the field.
+    labels : (x, y)
+        With units.
+    """
+
+    extent: tuple[float, float, float, float]
+    labels: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network input made from a raw map.
+
+    Attributes
+    ----------
+    image : (channel, y, x) float32
+        Of the model's own height and width, unless the task says `Task.any_size`.
+    known : (y, x) bool
+        False where the map holds no information and the image is masked.
+    notes : tuple of str
+        What a reader of the prediction must be told.
+    about : mapping of str to JSON-able
+        What decoding the prediction needs to know of this map (a pixel's size, how it was preprocessed).
+    """
+
+    image: Array
+    known: Array
+    notes: tuple[str, ...] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)

@@ -44,12 +44,12 @@ FRESH_SEED = 8_061_507
 SETS = ("clean", "mild", "noisy", "symb", "instrument")
 
 
-def arguments() -> argparse.Namespace:
-    """Parse the options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description: str | None, states: str) -> argparse.Namespace:
+    """Parse the options of a benchmark that asks this model; ``states`` says of what and how many."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the preset test and few states")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    parser.add_argument("--states", type=int, help="fresh states (default: 1500, 60 with --quick)")
+    parser.add_argument("--states", type=int, help=states)
     parser.add_argument("--keep", metavar="DIR", help="for data and model (default: a temporary folder)")
     parser.add_argument("--workers", type=int, default=cores(), help="processes that simulate")
     return parser.parse_args()
@@ -90,7 +90,7 @@ def asked(known: Bundle, images: Any) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and print."""
-    args = arguments()
+    args = arguments(__doc__, "fresh states (default: 1500, 60 with --quick)")
     states = args.states or (60 if args.quick else 1500)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(args.keep or temporary).absolute()

@@ -14,7 +14,6 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import argparse
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 from _neighbours import UNTWISTED, same_field, untwisted
 from _timing import report
-from interval_coverage import SETS, asked, prepared
+from interval_coverage import SETS, arguments, asked, prepared
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
@@ -33,7 +32,6 @@ from pipelines.simulation import simulate
 from stm_models.data import readers
 from stm_models.data.dataset import load
 from stm_models.errors import InputError
-from stm_models.machine import cores
 from stm_models.tasks.verdict import UNUSUAL
 
 SEED = 8_061_508
@@ -41,20 +39,9 @@ _REAL = {".mat": {"key": "m428", "size_nm": (50.0, 50.0)}, ".sxm": {}, ".3ds": {
 _MAPS = 25  # of a stack
 
 
-def arguments() -> argparse.Namespace:
-    """Parse the options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the preset test and few states")
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    parser.add_argument("--states", type=int, help="of each structure (default: 120, 24 with --quick)")
-    parser.add_argument("--keep", metavar="DIR", help="for data and model (default: a temporary folder)")
-    parser.add_argument("--workers", type=int, default=cores(), help="processes that simulate")
-    return parser.parse_args()
-
-
 def main() -> None:
     """Measure and print."""
-    args = arguments()
+    args = arguments(__doc__, "of each structure (default: 120, 24 with --quick)")
     states = args.states or (24 if args.quick else 120)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(args.keep or temporary).absolute()

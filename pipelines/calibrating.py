@@ -27,6 +27,7 @@ __all__ = ["HeldOut", "held_out", "names_of", "recipe_of"]
 _WAIT = 2.0  # seconds
 _SEED = 20_771
 """Of the perturbed images that are calibrated on; those that models are judged on have another."""
+_DRAWS, _MOST = 3, 1500
 
 
 @dataclass(frozen=True)
@@ -54,17 +55,15 @@ class HeldOut:
     def as_set(self, one: Perturbation) -> tuple[Samples, Samples] | None:
         """Return ``spread`` and ``samples`` with the images of a perturbation set, made once.
 
-        Of a set that takes long to make, one image of each state. ``None`` where the data do not hold what it is made
-        from.
+        Of a set that takes long to make, one image of each state; of others each sample with several draws of its
+        noise, as far as `_MOST` images go. ``None`` where the data do not hold what it is made from.
         """
         if not all(holds(part, name) for part in (self.spread, self.samples) for name in one.needs):
             return None
         if one == CLEAN:
             return self.spread, self.samples
         if one.name not in self._made:
-            parts = (self.spread, self.samples) if one.remake is None else (_first(self.spread), _first(self.samples))
-            spread, samples = (replace(part, images=perturbed(one, part, _SEED)) for part in parts)
-            self._made[one.name] = spread, samples
+            self._made[one.name] = _drawn(one, self.spread), _drawn(one, self.samples)
         return self._made[one.name]
 
 
@@ -141,6 +140,15 @@ def _config(config: CalibrateConfig, parts: Parts) -> tuple[Config | None, str]:
     if str(parts.task.plan(made).attributes["simulator_version"]) != str(attributes["simulator_version"]):
         return None, "the data set is of another version"
     return made, ""
+
+
+def _drawn(one: Perturbation, samples: Samples) -> Samples:
+    if one.remake is not None:
+        samples = _first(samples)
+        return replace(samples, images=perturbed(one, samples, _SEED))
+    draws = max(1, min(_DRAWS, _MOST // max(1, len(samples))))
+    images = [perturbed(one, samples, _SEED + draw) for draw in range(draws)]
+    return replace(samples.subset(np.tile(np.arange(len(samples)), draws)), images=np.concatenate(images))
 
 
 def _first(samples: Samples) -> Samples:

@@ -19,6 +19,7 @@ __all__ = ["Interval", "Residuals", "least_groups"]
 
 _HIDDEN = 16
 _STEPS, _RATE, _DECAY = 300, 1e-2, 1e-2
+_BINS, _GROUPS = 5, 3
 _LIMIT = 6.0  # standard deviations of a hint; what lies farther out counts as that far
 _RANGE = (-9.0, 3.0)  # of the logarithm of a spread, in units of the mean error
 
@@ -60,37 +61,43 @@ def least_groups(level: float) -> int:
 
 
 class Interval(nn.Module):
-    r"""Prediction -+ factor x spread.
+    r"""Prediction -+ factor x spread, the factor depending on how large the spread is.
 
     Parameters
     ----------
     hints, outputs : int
         Numbers of hints F and of targets T.
+    bins : int
+        Number K of ranges of the spread, each with a factor of its own.
 
     Notes
     -----
     The spread s(x) > 0 of a target is a small network on hints of how an image differs from the usual and how noisy it
     is, trained so that errors are Laplace distributed with scale s. Whatever it says, the factor makes the interval
-    hold for new groups like the calibration's: it is the quantile of |error| / s over these. How well it holds for one
-    kind of image alone is up to s, and measured.
+    hold for new groups like the calibration's: it is the quantile of |error| / s over those whose s is in the same
+    range. So it holds for clean images, whose s is small, as for noisy ones, up to how well s tells them apart; that is
+    measured.
 
     References
     ----------
     .. [1] Lei, G'Sell, Rinaldo, Tibshirani, Wasserman, "Distribution-free predictive inference for regression",
        JASA 113, 1094 (2018): split conformal, locally weighted.
+    .. [2] Boström, Johansson, "Mondrian conformal regressors", COPA, PMLR 128, 114 (2020): a factor per range.
     """
 
     mean: Tensor
     scale: Tensor
     unit: Tensor
+    edges: Tensor
     factor: Tensor
 
-    def __init__(self, hints: int, outputs: int) -> None:
+    def __init__(self, hints: int, outputs: int, bins: int = 1) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(hints))
         self.register_buffer("scale", torch.ones(hints))
         self.register_buffer("unit", torch.ones(outputs))
-        self.register_buffer("factor", torch.ones(outputs))
+        self.register_buffer("edges", torch.zeros(outputs, bins - 1))
+        self.register_buffer("factor", torch.ones(outputs, bins))
         self.body = nn.Sequential(nn.Linear(hints, _HIDDEN), nn.GELU(), nn.Linear(_HIDDEN, outputs))
 
     @classmethod
@@ -127,8 +134,23 @@ class Interval(nn.Module):
                 f"{least_groups(level)}"
             )
         made = copy.deepcopy(self)
-        scores = np.abs(calibration.error) / made.spread(torch.from_numpy(calibration.hints)).double().numpy()
-        made.factor.copy_(torch.tensor([quantile(column, calibration.group, level) for column in scores.T]))
+        with torch.no_grad():
+            spread = made.spread(torch.from_numpy(calibration.hints)).double().numpy()
+        scores = np.abs(calibration.error) / spread
+        # A range has so many groups that its quantile is far from their largest score.
+        bins = max(1, min(_BINS, count // (_GROUPS * least_groups(level))))
+        edges = np.quantile(spread, np.arange(1, bins) / bins, axis=0).T.astype(np.float32)
+        made.edges = torch.from_numpy(np.ascontiguousarray(edges))
+        made.factor = torch.ones(len(edges), bins)
+        for target, row in enumerate(edges):
+            within = np.searchsorted(row, spread[:, target].astype(np.float32), side="left")
+            for own in range(bins):
+                rows = within == own
+                found = quantile(scores[rows, target], calibration.group[rows], level) if rows.any() else math.inf
+                made.factor[target, own] = found
+        whole = [quantile(column, calibration.group, level) for column in scores.T]
+        # Samples of the same spread may leave a range without the groups that a finite factor takes.
+        made.factor = torch.where(made.factor.isfinite(), made.factor, torch.tensor(whole)[:, None])
         return made
 
     def spread(self, hints: Tensor) -> Tensor:
@@ -139,7 +161,12 @@ class Interval(nn.Module):
 
     def forward(self, hints: Tensor, prediction: Tensor) -> tuple[Tensor, Tensor]:
         """Return lower and upper bounds (B, T), the targets' units, of predictions (B, T) with hints (B, F)."""
-        reach = self.factor * self.spread(hints)
+        spread = self.spread(hints)
+        factor = self.factor[:, 0]
+        if self.edges.shape[1]:  # a sum of steps is what an ONNX graph has for a look-up
+            passed = (spread[:, :, None] > self.edges).to(spread.dtype)
+            factor = factor + (passed * (self.factor[:, 1:] - self.factor[:, :-1])).sum(dim=2)
+        reach = factor * spread
         return prediction - reach, prediction + reach
 
     def _learn(self, spread: Residuals, seed: int) -> None:

@@ -211,8 +211,10 @@ def test_bounds_and_novelty_are_their_formulas_in_numpy(exported):
     scaled = np.clip((hints - own["mean"]) / own["scale"], -6, 6) @ own["body.0.weight"].T + own["body.0.bias"]
     hidden = scaled * (1 + special.erf(scaled / np.sqrt(2))) / 2
     spread = own["unit"] * np.exp(np.clip(hidden @ own["body.2.weight"].T + own["body.2.bias"], -9, 3))
+    rows = [[np.searchsorted(edges, value) for edges, value in zip(own["edges"], one, strict=True)] for one in spread]
+    factor = np.array([[own["factor"][target, row] for target, row in enumerate(one)] for one in rows])
     for name, sign in (("lower", -1), ("upper", 1)):
-        expected = got["prediction"] + sign * own["factor"] * spread
+        expected = got["prediction"] + sign * factor * spread
         np.testing.assert_allclose(got[name], expected, rtol=1e-3, atol=1e-4)
 
 

@@ -45,6 +45,35 @@ def test_width_follows_the_noise_so_that_both_kinds_are_covered(interval):
     assert inside[loud].mean() == pytest.approx(0.8, abs=0.07)
 
 
+def _two_kinds(groups, seed, name="c"):
+    """Quiet samples have errors of one size, loud ones mostly none and a few huge: no one factor fits both."""
+    rng = np.random.default_rng(seed)
+    loud = np.arange(3 * groups) % 2 == 1
+    error = np.where(loud, 3.0 * rng.standard_t(2, len(loud)) ** 3, rng.choice([-1.0, 1.0], len(loud)))
+    error *= rng.uniform(0.9, 1.1, len(loud))
+    hints = np.stack([loud, rng.normal(size=len(loud))], axis=1).astype(np.float32)
+    return Residuals(
+        hints, error[:, None], np.array([f"{name}{seed}-{group}" for group in np.repeat(np.arange(groups), 3)])
+    )
+
+
+def test_a_factor_for_each_range_of_the_spread_covers_kinds_whose_errors_are_shaped_differently():
+    interval = Interval.fit(_two_kinds(300, 0, "s"), _two_kinds(300, 1), level=0.8)
+    new = _two_kinds(3000, 7)
+    inside, _ = _covered(interval, new)
+    loud = new.hints[:, 0] > 0.5
+    assert interval.factor.shape == (1, 5)
+    assert inside[loud].mean() == pytest.approx(0.8, abs=0.06)
+    assert inside[~loud].mean() >= 0.75
+    one = Interval(2, 1).requires_grad_(False)
+    one.load_state_dict({**interval.state_dict(), "edges": torch.zeros(1, 0), "factor": interval.factor[:, -1:]})
+    assert abs(_covered(one, new)[0][~loud].mean() - inside[~loud].mean()) > 0.1  # the loud ones' factor is another
+
+
+def test_few_groups_have_one_range():
+    assert Interval.fit(_residuals(30, 0, "s"), _residuals(20, 1), level=0.9).factor.shape == (1, 1)
+
+
 def test_groups_on_both_sides_are_refused():
     same = _residuals(30, 0)
     with pytest.raises(InputError, match=r"30 groups .* are both in what the spread"):

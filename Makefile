@@ -38,8 +38,8 @@ check: setup ## style, types and the rules of the house
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup ## headline figures, one JSON object each
-	for file in $(filter-out benchmarks/cost.py benchmarks/%_accuracy.py,$(wildcard benchmarks/[a-z]*.py)); do $(BIN)/python $$file --json || exit 1; done
+bench: setup ## every benchmark, and one table of headline ratios: build/benchmarks (FULL=1: in full, hours)
+	$(BIN)/python benchmarks/run_all.py $(if $(FULL),,--quick)
 
 cost: setup ## measure what data sets of every preset cost: docs/cost.md
 	$(BIN)/python benchmarks/cost.py

@@ -43,11 +43,11 @@ def offer(tmp_path, monkeypatch):
 
 def test_a_task_is_imported_when_it_is_asked_for(offer):
     offer(plugins.TASKS, "mine", "of_mine:Mine")
-    assert tasks.names() == ["hubbard", "impurity", "mine"]
+    assert {"hubbard", "impurity", "mine"} <= set(tasks.names())
     assert "of_mine" not in sys.modules
     assert tasks.get("mine") is tasks.get("mine")
     assert tasks.get("mine").name == "mine"
-    with pytest.raises(InputError, match="choose from hubbard, impurity, mine"):
+    with pytest.raises(InputError, match=r"choose from .*hubbard, impurity, mine"):
         tasks.get("yours")
 
 

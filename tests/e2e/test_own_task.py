@@ -79,11 +79,11 @@ def made(tmp_path_factory, clean):
 
 
 @contextmanager
-def served(made, words):
+def served(made, words, environment=None):
     """Run a server of the page on a free port; yields its address."""
     process = subprocess.Popen(
         [sys.executable, "-m", "pipelines", *words, "--port", "0"],
-        cwd=made.folder, env=made.environment, stderr=subprocess.PIPE, text=True,
+        cwd=made.folder, env=environment or made.environment, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     said = []
     try:
@@ -190,18 +190,32 @@ def test_the_search_varied_the_networks_own_options(made):
     assert len({row.params["contrast.hidden"] for row in trials}) == len(trials) == 2
 
 
-def test_the_served_answer_is_that_of_torch(made, trained):
+@pytest.mark.parametrize("known", [True, False], ids=["installed", "not installed"])
+def test_the_served_answer_is_that_of_torch(made, trained, clean, known):
+    """Also of a server that has not the task, which then gives tensors and no words."""
     samples = xarray.open_zarr(made.folder / "honeycomb.zarr").image.values[:7]
     model = bundle.load(runs.download(made.store, trained.id, "bundle")).model.eval()
     with torch.no_grad():
         expected = model(torch.from_numpy(samples)).numpy()
     (serve,) = [words for words in SERVERS if words[0] == "serve"]
-    with served(made, serve) as url, closing(Client(url)) as client:
+    with served(made, serve, made.environment if known else clean) as url, closing(Client(url)) as client:
         answer = client.infer(samples, ("prediction", "lower", "upper"))
+        shape, values = [1, *samples.shape[1:]], samples[0].ravel().tolist()
+        tensor = {"name": "image", "shape": shape, "datatype": "FP32", "data": values}
+        request = urllib.request.Request(
+            f"{url}/v2/models/stm-honeycomb/explain", json.dumps({"inputs": [tensor]}).encode()
+        )
+        with urllib.request.urlopen(request, timeout=60) as said:
+            answers = json.load(said)["parameters"].get("answers", [])
     np.testing.assert_allclose(answer["prediction"], expected, rtol=1e-5, atol=1e-6)
     assert (answer["lower"] < answer["prediction"]).all()
     assert (answer["prediction"] < answer["upper"]).all()
     assert np.ptp(expected) > 0.01
+    if known:
+        assert answers[0]["moment"]["unit"] == "µB"
+        assert answers[0]["moment"]["value"] == pytest.approx(float(expected[0, 0]), abs=1e-5)
+    else:
+        assert answers == []
 
 
 def test_it_keeps_the_contract_of_our_own_tasks(made):

@@ -43,6 +43,7 @@ def measured(path: Path, quick: bool, minutes: float) -> dict[str, Any]:
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )  # fmt: skip
     found: dict[str, Any] = {"name": path.stem}
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         out, err = process.communicate(timeout=60 * minutes)
         if process.returncode:
@@ -53,6 +54,7 @@ def measured(path: Path, quick: bool, minutes: float) -> dict[str, Any]:
         found["problem"] = f"not done after {minutes:g} minutes"
     finally:
         _end(process)
+        signal.signal(signal.SIGTERM, before)
     return found | {"seconds": round(time.monotonic() - start, 1)}
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -37,11 +39,16 @@ def run_all(monkeypatch):
     return module
 
 
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except FileNotFoundError:
-        return False
+def gone(pid):
+    """Wait until a process has ended; an unread exit code counts as ended."""
+    for _ in range(200):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
+                return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def test_what_fails_is_named_and_harms_no_other(run_all, tmp_path, capsys):
@@ -76,12 +83,23 @@ def test_what_fails_is_named_and_harms_no_other(run_all, tmp_path, capsys):
         assert row in table
     assert table in said.out
     assert "failed: a_broken, b_silent, hanging" in said.err
-    child = int((folder / "hanging.py.pid").read_text())
-    for _ in range(100):
-        if not alive(child):
+    assert gone(int((folder / "hanging.py.pid").read_text()))
+
+
+def test_ended_from_outside_it_leaves_nothing_running(tmp_path):
+    (tmp_path / "hanging.py").write_text(HANGING)
+    code = "import sys, run_all, pathlib; run_all.main(['--out', sys.argv[1]], pathlib.Path(sys.argv[1]))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(BENCHMARKS)}
+    )
+    noted = tmp_path / "hanging.py.pid"
+    for _ in range(1200):
+        if noted.exists() and noted.read_text():
             break
         time.sleep(0.05)
-    assert not alive(child)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    assert gone(int(noted.read_text()))
 
 
 def test_a_real_benchmark_is_measured(run_all, tmp_path, capsys):

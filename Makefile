@@ -1,6 +1,6 @@
 # make demo | make test do all their own set-up. A Python 3.11 to 3.14 and make are all they need.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow-test check bench cost accuracy lock picture similarity clean
+.PHONY: help setup demo test slow-test check bench cost accuracy lock picture similarity example docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -38,8 +38,8 @@ check: setup ## style, types and the rules of the house
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup ## headline figures, one JSON object each
-	for file in $(filter-out benchmarks/cost.py benchmarks/%_accuracy.py,$(wildcard benchmarks/[a-z]*.py)); do $(BIN)/python $$file --json || exit 1; done
+bench: setup ## every benchmark, and one table of headline ratios: build/benchmarks (FULL=1: in full, hours)
+	$(BIN)/python benchmarks/run_all.py $(if $(FULL),,--quick)
 
 cost: setup ## measure what data sets of every preset cost: docs/cost.md
 	$(BIN)/python benchmarks/cost.py
@@ -48,9 +48,15 @@ accuracy: setup ## train and judge both tasks with three seeds: hours; run again
 	$(BIN)/python benchmarks/impurity_accuracy.py --keep build/accuracy
 	$(BIN)/python benchmarks/hubbard_accuracy.py --keep build/hubbard_accuracy --json build/hubbard_accuracy.json
 
+docs: setup ## build the documentation with its reference: build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+example: setup ## install the example of a task and a network of one's own (docs/own_task.md)
+	$(or $(shell command -v uv),$(VENV)/uv/bin/uv) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e examples/honeycomb
+
 lock: ## compile the pins anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q \
-	  pyproject.toml --extra serve --extra train --extra cluster --extra dev -o requirements.lock
+	  pyproject.toml --extra serve --extra train --extra cluster --extra dev --extra docs -o requirements.lock
 
 picture: setup ## draw the README's picture from a finished demo
 	$(BIN)/python docs/picture.py

@@ -71,7 +71,7 @@ class Case:
 
 
 FULL = Case({64: 64, 256: 32}, (1003, 256), rounds=3, epochs=5, recorded_epochs=15, pairs=20)
-QUICK = Case({64: 8, 256: 2}, (256,), rounds=2, epochs=2, recorded_epochs=2, pairs=3)
+QUICK = Case({64: 8, 256: 4}, (256,), rounds=2, epochs=2, recorded_epochs=2, pairs=3)
 
 
 class Pictures(Dataset[tuple[Tensor, Tensor]]):

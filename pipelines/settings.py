@@ -29,6 +29,7 @@ __all__ = [
     "arguments",
     "load",
     "optional_int",
+    "preset_folder",
     "presets",
 ]
 
@@ -164,7 +165,7 @@ def arguments(parser: argparse.ArgumentParser, *, task: bool = True) -> None:
     """Add the options that every configured command shares."""
     if task:
         parser.add_argument("task", help="name of the task, e.g. hubbard")
-    parser.add_argument("--preset", default="quick", help="a file of configs/TASK (default: quick)")
+    parser.add_argument("--preset", default="quick", help="a file among the task's presets (default: quick)")
     parser.add_argument("--config", metavar="FILE.yaml", help="values laid over the preset")
     parser.add_argument(
         "--set", dest="assignments", action="append", default=[], metavar="SECTION.KEY=VALUE",
@@ -183,7 +184,12 @@ def optional_int(text: str) -> int | None:
 
 def presets(task: str) -> list[str]:
     """Names of the presets of a task."""
-    return sorted(path.stem for path in (_CONFIGS / task).glob("*.yaml"))
+    return sorted(path.stem for path in preset_folder(task).glob("*.yaml"))
+
+
+def preset_folder(task: str) -> Path:
+    """Return where the presets of a task are: with the task if it brings its own, else in ``configs``."""
+    return get(task).presets or _CONFIGS / task
 
 
 def load(
@@ -205,7 +211,7 @@ def load(
     found = get(task)
     if preset not in presets(task):
         raise unknown(f"preset of {task}", preset, presets(task))
-    values = _read(_CONFIGS / task / f"{preset}.yaml")
+    values = _read(preset_folder(task) / f"{preset}.yaml")
     if config:
         values = merge(values, _read(Path(config)))
     pairs = [pair for text in assignments or [] for pair in text.split(";") if pair.strip()]

@@ -1,4 +1,4 @@
-"""Networks by name."""
+"""Networks by name: ours, timm's, and those of other installed distributions (entry points ``stm_lab.networks``)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from stm_models import plugins
 from stm_models.config import validate
 from stm_models.errors import InputError, unknown
 from stm_models.networks import timm_backbone
@@ -53,7 +54,7 @@ def register(name: str, network: type[Network]) -> None:
 
 def names() -> list[str]:
     """Return the names of all networks but those of timm (``timm:NAME``), sorted."""
-    return sorted(_NETWORKS)
+    return sorted({*_NETWORKS, *plugins.names(plugins.NETWORKS)})
 
 
 def create(
@@ -128,6 +129,9 @@ def space(name: str) -> Space:
 
 def _find(name: str) -> type[Network]:
     if name in _NETWORKS:
+        return _NETWORKS[name]
+    if name in plugins.names(plugins.NETWORKS):
+        register(name, plugins.load(plugins.NETWORKS, name, Network))
         return _NETWORKS[name]
     family, colon, member = name.partition(":")
     if colon and family in _FAMILIES:

@@ -65,6 +65,8 @@ class Task(ABC):
         Whether measured maps without labels may take part in the training.
     compared : (str, str) or None
         Two of `regions` between which attention is said to move.
+    presets : Path or None
+        Folder of its presets, PRESET.yaml; ``None``: ``configs/NAME`` of this distribution.
     """
 
     name: ClassVar[str]
@@ -86,6 +88,7 @@ class Task(ABC):
     unlabelled: ClassVar[bool] = False
     simulation: ClassVar[type[Config]]
     compared: ClassVar[tuple[str, str] | None] = None
+    presets: ClassVar[Path | None] = None
 
     @abstractmethod
     def plan(self, config: Any) -> Plan:

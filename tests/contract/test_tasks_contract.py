@@ -1,20 +1,18 @@
 """What every registered task must do, at the scale of its own test preset."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from pipelines.settings import preset_folder
 from stm_models.config import Config, validate
 from stm_models.errors import InputError
 from stm_models.search import Choice, Range
 from stm_models.tasks import registry
 from stm_models.tasks.base import Task
 from stm_models.tasks.plan import Variable
-
-CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture(scope="module", params=registry.names())
@@ -24,7 +22,7 @@ def task(request):
 
 @pytest.fixture(scope="module")
 def config(task):
-    preset = yaml.safe_load((CONFIGS / task.name / "test.yaml").read_text(encoding="utf-8"))
+    preset = yaml.safe_load((preset_folder(task.name) / "test.yaml").read_text(encoding="utf-8"))
     return validate(task.simulation, preset["simulate"], "test preset")
 
 
@@ -35,9 +33,9 @@ def plan(task, config):
 
 @pytest.fixture(scope="module")
 def chain(task, config, plan):
-    """The first two groups of the first chain with their results, run once."""
+    """The first two groups of the first chain (of the first two where each stands alone) with their results."""
     simulate = task.simulator(config)
-    groups = plan.chains[0][:2]
+    groups = [group for chain in plan.chains[:2] for group in chain[:2]][:2]
     results, state = [], None
     for group in groups:
         results.append(simulate(group, state))

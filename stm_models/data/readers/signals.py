@@ -120,6 +120,8 @@ def derivative(current: NDArray[Any], bias: NDArray[Any], source: str) -> NDArra
 def means_didv(name: str) -> bool:
     """Tell whether a signal's name promises values proportional to dI/dV.
 
+    Examples
+    --------
     >>> [means_didv(name) for name in ("LIX 1 omega [bwd]", "dI/dV from Current", "spectra lia", "Current", "LockinY")]
     [True, True, True, False, False]
     """

@@ -13,7 +13,8 @@ from scipy.optimize import brentq
 
 from stm_models.config import Config
 from stm_models.errors import InputError
-from stm_models.tasks.base import ArraySpec, Axes, Group, GroupResult, Plan, Prepared, Variable
+from stm_models.tasks.inputs import Axes, Prepared
+from stm_models.tasks.plan import ArraySpec, Group, GroupResult, Plan, Variable
 from stm_models.tasks.regression import RegressionTask
 
 PIXEL, ATOM = 0.125, 0.22  # of an image, and the width of an atom in it; a

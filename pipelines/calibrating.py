@@ -27,7 +27,7 @@ __all__ = ["HeldOut", "held_out", "names_of", "recipe_of"]
 _WAIT = 2.0  # seconds
 _SEED = 20_771
 """Of the perturbed images that are calibrated on; those that models are judged on have another."""
-_DRAWS, _MOST = 3, 1500
+_DRAWS, _MOST = 3, 2000
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pipelines import settings
 from stm_models.config import Config, validate
 from stm_models.errors import InputError
 from stm_models.tasks import registry
-from stm_models.tasks.impurity.findings import compare
+from stm_models.tasks.findings import compare
 from stm_models.tasks.impurity.labels import heat_map, padded
 from stm_models.tasks.impurity.occlusion import occlusion
 from stm_models.tasks.impurity.reproduction import ImpurityReproduction, ReproductionConfig, by_tiles

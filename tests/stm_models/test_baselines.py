@@ -70,7 +70,7 @@ def test_ridge_against_the_closed_form(monkeypatch):
 
 
 def test_kernel_ridge_against_the_closed_form(monkeypatch):
-    monkeypatch.setattr(baselines, "_KERNEL", {"alpha": [0.1], "gamma": [0.02]})
+    monkeypatch.setattr(baselines, "_KERNEL", {"alpha": [0.1], "gamma": [0.02 * 20]})
     images, targets, groups = _data()
     test, *_ = _data(seed=5)
     prediction = fit_baselines(["kernel_ridge"], images, targets, groups, 0)["kernel_ridge"](test)

@@ -53,7 +53,8 @@ def numbers(
             "tests": list(plan.tests(config)), "transfers": list(plan.transfers(config)),
         },
         "table": table, "similarity": alike, "components": _components(samples[plan.TEST]), "attention": attention,
-        "efficiency": _efficiency(config, scored), "rings": _rings(config, scored, methods, samples[plan.TEST_U]),
+        "efficiency": _efficiency(config, scored),
+        "rings": _rings(config, {name: scored[name] for name in methods if name != "mean"}, samples[plan.TEST_U]),
         "variants": {
             variant: {
                 name.partition(",")[0]: {**_cell(rows, plan.variant_test(variant)), **_origin(rows)}
@@ -62,7 +63,8 @@ def numbers(
             for variant in config.variants
         },
         "paper": {
-            "errors": error_rows(table), "similarity": similarity_row(least), "attention": attention_rows(attention),
+            "errors": error_rows(table, config.epochs, samples[plan.TEST].images.shape[-1]),
+            "similarity": similarity_row(least), "attention": attention_rows(attention),
         },
     }  # fmt: skip
     return {**report, "findings": findings(report)}
@@ -112,23 +114,21 @@ def _efficiency(config: ReproductionConfig, scored: Mapping[str, Scored]) -> dic
     return found
 
 
-def _rings(
-    config: ReproductionConfig, scored: Mapping[str, Scored], methods: Sequence[str], samples: Samples
-) -> dict[str, Any]:
+def _rings(config: ReproductionConfig, scored: Mapping[str, Scored], samples: Samples) -> dict[str, Any]:
     if not config.rings:
         return {}
     made: dict[str, Any] = {
         "edges": edges(radius(samples.attributes["input"]), config.rings).tolist(), "methods": {},
     }  # fmt: skip
-    for name in methods:
+    for name, rows in scored.items():
         own = {
             kind: [
-                spread([scores[f"{plan.TEST_U}.{kind}_{ring}"] for _, _, scores in scored[name]])
+                spread([scores[f"{plan.TEST_U}.{kind}_{ring}"] for _, _, scores in rows])
                 for ring in range(config.rings)
             ]
             for kind in ("without", "alone")
         }
-        made["methods"][name] = {"whole": _cell(scored[name], plan.TEST_U)["mae"], **own, **_origin(scored[name])}
+        made["methods"][name] = {"whole": _cell(rows, plan.TEST_U)["mae"], **own, **_origin(rows)}
     return made
 
 

@@ -145,4 +145,4 @@ def _cell(value: Mapping[str, Any]) -> str:
 
 def _ids(row: Mapping[str, Any]) -> str:
     runs = ", ".join(run[:8] for run in row["runs"]) or "untrained"
-    return f"{runs}; {len(row['seeds'])} seeds"
+    return f"{runs}; seeds {', '.join(map(str, row['seeds']))}"

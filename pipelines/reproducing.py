@@ -142,12 +142,12 @@ class Work:
         return self._recorded(training, fitted.run_id)
 
     def baselines(self) -> list[Baseline]:
-        """Scores of the task's methods without training, and of the paper's."""
+        """Scores of the task's methods without training, and of the reproduction's own."""
         made = []
         for training in self._made.untrained(self._config):
             parts = self._parts(training.data, self._settings(training))
             fitted = fit_baselines(self._task, parts, training.seed)
-            for name, method in self._made.methods(self._config, parts.train, training.seed).items():
+            for name, method in self._made.methods(self._config, training, parts.train).items():
                 fitted[name] = (method, self._task.calibrate(method(parts.validation), parts.validation))
             judged = self.samples(training.judged)
             for name, (method, calibration) in fitted.items():

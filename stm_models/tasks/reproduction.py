@@ -157,8 +157,8 @@ class Reproduction(ABC):
     def untrained(self, config: Any) -> list[Training]:
         """List what methods without training are fitted to: data, preset, split and seed, and where they are judged."""
 
-    def methods(self, config: Any, train: Samples, seed: int) -> dict[str, Predictor]:
-        """Fit methods without training that are the paper's own, beside the task's baselines."""
+    def methods(self, config: Any, training: Training, train: Samples) -> dict[str, Predictor]:
+        """Fit further methods without training, beside the task's baselines, to ``train``, the data of ``training``."""
         return {}
 
     def scoring(self, config: Any) -> dict[str, Any]:

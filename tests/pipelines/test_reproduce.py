@@ -58,8 +58,9 @@ class ToyReproduction(Reproduction):
     def untrained(self, config):
         return [Training("untrained", 3, "toy data", "test", judged=("toy data",))]
 
-    def methods(self, config, train, seed):
-        assert seed == 3
+    def methods(self, config, training, train):
+        assert training.seed == 3
+        assert len(train) > 0
         return {"nothing": lambda samples: np.zeros_like(samples.images)}
 
     def watch(self, config, ask, samples):

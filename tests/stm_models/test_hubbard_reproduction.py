@@ -16,7 +16,8 @@ from stm_models.tasks.hubbard.reproduction_config import OURS, PRESETS, Reproduc
 from stm_models.tasks.hubbard.reproduction_numbers import numbers
 from stm_models.tasks.hubbard.reproduction_paper import attention_rows, error_rows, similarity_row
 from stm_models.tasks.hubbard.reproduction_report import markdown
-from stm_models.tasks.hubbard.reproduction_scores import edges, errors, radius, ring_errors
+from stm_models.tasks.hubbard.reproduction_rings import edges, radius, ring_errors, ring_methods
+from stm_models.tasks.hubbard.reproduction_scores import errors
 from stm_models.tasks.reproduction import Ask, Baseline, Finished
 
 SPEC = {"kx_max": 6.9, "ky_max": 8.0, "width": 24, "height": 24}
@@ -109,6 +110,30 @@ def test_a_ring_that_carries_everything_is_found(ring):
         assert found[f"alone_{number}"] == pytest.approx(0 if number == ring else blind, abs=1e-5)
 
 
+def test_a_regression_on_one_ring_sees_that_ring_alone():
+    rng = np.random.default_rng(3)
+    targets = rng.uniform(0, 6, (60, 1))
+    images = rng.normal(size=(60, 1, 24, 24)).astype(np.float32)
+    distance = radius(SPEC)
+    limits = edges(distance, 3)
+    ring = (distance >= limits[1]) & (distance < limits[2])
+    images[:, 0, ring] += 5 * targets.astype(np.float32)
+    known = SimpleNamespace(
+        images=images, targets=targets, attributes={"input": SPEC}, coordinates={"group": np.arange(60)}
+    )  # fmt: skip
+    found = ring_methods(known, 3, 0)
+    wrong = {name: np.abs(method(known) - targets).mean() for name, method in found.items()}
+    assert list(found) == ["ring_0", "ring_1", "ring_2"]
+    noise = SimpleNamespace(images=np.where(ring, images, 99).astype(np.float32))
+    np.testing.assert_array_equal(found["ring_1"](noise), found["ring_1"](known))
+    fresh = rng.uniform(0, 6, (40, 1))
+    other = rng.normal(size=(40, 1, 24, 24)).astype(np.float32)
+    other[:, 0, ring] += 5 * fresh.astype(np.float32)
+    errors_of = {name: np.abs(method(SimpleNamespace(images=other)) - fresh).mean() for name, method in found.items()}
+    assert errors_of["ring_1"] < 0.2 < 1 < min(errors_of["ring_0"], errors_of["ring_2"])
+    assert wrong["ring_1"] < 0.2
+
+
 # Words made from numbers.
 
 
@@ -187,8 +212,12 @@ def test_every_number_has_its_seeds_and_runs():
         for one in plan.trainings(config)
     ]
     basic = {"mean": 1.5, "ridge": 0.4, "kernel_ridge": 0.05, "ridge_3": 0.9, "kernel_ridge_3": 0.2}
-    baselines = [Baseline(one, name, scores(one, level)) for one in plan.untrained(config)
-                 for name, level in basic.items()]  # fmt: skip
+    rings = {f"ring_{number}": 0.2 + number for number in range(3)}
+    baselines = [
+        Baseline(one, name, scores(one, level))
+        for one in plan.untrained(config)
+        for name, level in (basic | (rings if one.name == plan.BASIC else {})).items()
+    ]
     report = json.loads(json.dumps(numbers(config, finished, baselines, samples), allow_nan=False))
     row = report["table"]["conv"]
     assert (row["seeds"], row["runs"]) == ([0, 1, 2], ["conv-0", "conv-1", "conv-2"])
@@ -205,6 +234,8 @@ def test_every_number_has_its_seeds_and_runs():
     assert "index 3: lattice errs by 0.110 eV (0.110 on its own structure)" in text
     assert "novelty calls 25 % outside, MAE 0.050 on those it takes" in text
     assert "conv needs |k| = " in text
+    assert [one["mae"]["mean"] for one in report["rings"]["fitted"]] == pytest.approx([0.21, 1.21, 2.21])
+    assert "MAE on test-U in eV: 0.210 (0.00 to 3.52 1/a) < 1.210" in text
     page = markdown(report)
     assert "| conv | 0.310 ± 0.010 | 0.310 ± 0.010 |" in page
     assert "0.310 ± 0.010 (0.150 ± 0.000; 25 % outside)" in page

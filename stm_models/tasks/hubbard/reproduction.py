@@ -9,6 +9,7 @@ from stm_models.config import Config
 from stm_models.regression import baselines as regressions
 from stm_models.tasks.hubbard import reproduction_plan as plan
 from stm_models.tasks.hubbard.reproduction_config import PRESETS, ReproductionConfig
+from stm_models.tasks.hubbard.reproduction_rings import ring_methods
 from stm_models.tasks.hubbard.reproduction_scores import scores
 from stm_models.tasks.reproduction import Ask, Baseline, Conclusion, DataSet, Finished, Reproduction, Training
 
@@ -37,8 +38,9 @@ class HubbardReproduction(Reproduction):
         """See `reproduction_plan`."""
         return plan.untrained(config)
 
-    def methods(self, config: ReproductionConfig, train: Samples, seed: int) -> dict[str, Predictor]:
-        """Fit the paper's ridge and kernel ridge regressions, on 3 principal components."""
+    def methods(self, config: ReproductionConfig, training: Training, train: Samples) -> dict[str, Predictor]:
+        """Fit the paper's ridge and kernel ridge regressions, on 3 principal components, and `ring_methods`."""
+        seed = training.seed
         found = regressions.fit_baselines(
             ("ridge", "kernel_ridge"), train.images, train.targets, train.coordinates["group"], seed, components=3
         )
@@ -46,7 +48,8 @@ class HubbardReproduction(Reproduction):
         def predictor(fitted: regressions.Baseline) -> Predictor:
             return lambda samples: fitted(samples.images)
 
-        return {f"{name}_3": predictor(fitted) for name, fitted in found.items()}
+        made = {f"{name}_3": predictor(fitted) for name, fitted in found.items()}
+        return {**made, **(ring_methods(train, config.rings, seed) if training.name == plan.BASIC else {})}
 
     def scoring(self, config: ReproductionConfig) -> dict[str, Any]:
         """Scores depend on the rings alone."""

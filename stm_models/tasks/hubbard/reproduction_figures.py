@@ -97,8 +97,14 @@ def _rings(rings: Mapping[str, Any]) -> Figure:
                 ms=3, lw=1, color=colour, label=method,
             )  # fmt: skip
             panel.axhline(row["whole"]["mean"], color=colour, ls=":", lw=0.6)
+        if kind == "alone":
+            cells = [one["mae"] for one in rings["fitted"]]
+            panel.errorbar(
+                (limits[:-1] + limits[1:]) / 2, [one["mean"] for one in cells], [one["deviation"] for one in cells],
+                fmt="ks-", ms=4, lw=1.4, label="kernel ridge fitted to the ring",
+            )  # fmt: skip
         panel.set(xlabel="|k| (1/a)", yscale="log", title=text)
         panel.title.set_fontsize(9)
     panels[0].set_ylabel("MAE of U, unseen values (eV)")
-    figure.legend(*panels[0].get_legend_handles_labels(), fontsize=7, loc="outside right upper")
+    figure.legend(*panels[1].get_legend_handles_labels(), fontsize=7, loc="outside right upper")
     return figure

@@ -80,7 +80,13 @@ def _efficiency(report: Mapping[str, Any]) -> list[str]:
 def _rings(report: Mapping[str, Any]) -> list[str]:
     if not report["rings"]:
         return []
-    limits, texts = report["rings"]["edges"], []
+    limits, fitted = report["rings"]["edges"], [row["mae"]["mean"] for row in report["rings"]["fitted"]]
+    ranked = sorted(range(len(fitted)), key=lambda ring: fitted[ring])
+    words = " < ".join(f"{fitted[ring]:.3f} ({_between(limits, ring)})" for ring in ranked[:_SHOWN])
+    texts = [
+        f"One ring of |k| by itself, a kernel ridge regression fitted to it, MAE on {TEST_U} in eV: {words}; the least "
+        f"has {fitted[ranked[-1]]:.3f} ({_between(limits, ranked[-1])})."
+    ]
     for method, row in report["rings"]["methods"].items():
         without, alone = ([one["mean"] for one in row[kind]] for kind in ("without", "alone"))
         worst, best, whole = without.index(max(without)), alone.index(min(alone)), row["whole"]["mean"]

@@ -14,7 +14,7 @@ from stm_models.tasks.hubbard import reproduction_plan as plan
 from stm_models.tasks.hubbard.reproduction_config import OURS, ReproductionConfig
 from stm_models.tasks.hubbard.reproduction_findings import findings
 from stm_models.tasks.hubbard.reproduction_paper import attention_rows, error_rows, similarity_row
-from stm_models.tasks.hubbard.reproduction_scores import edges, radius
+from stm_models.tasks.hubbard.reproduction_rings import edges, radius, ring_method
 from stm_models.tasks.reproduction import Baseline, Finished
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ def numbers(
 ) -> dict[str, Any]:  # fmt: skip
     """Return it, JSON-able; every spread is over seeds, see `stm_models.tasks.findings.spread`."""
     scored = _scored(finished, baselines)
-    methods = [name for name in scored if "," not in name or name in map(plan.perturbed_name, config.perturbed)]
+    rings = [ring_method(number) for number in range(config.rings)]
+    whole = [name for name in scored if "," not in name and name not in rings]
+    methods = [*whole, *map(plan.perturbed_name, config.perturbed)]
     names = (*plan.tests(config), *plan.transfers(config))
     table = {
         name: {"sets": {one: _cell(scored[name], one) for one in names}, **_origin(scored[name])} for name in methods
@@ -54,7 +56,7 @@ def numbers(
         },
         "table": table, "similarity": alike, "components": _components(samples[plan.TEST]), "attention": attention,
         "efficiency": _efficiency(config, scored),
-        "rings": _rings(config, {name: scored[name] for name in methods if name != "mean"}, samples[plan.TEST_U]),
+        "rings": _rings(config, scored, [name for name in methods if name != "mean"], samples[plan.TEST_U]),
         "variants": {
             variant: {
                 name.partition(",")[0]: {**_cell(rows, plan.variant_test(variant)), **_origin(rows)}
@@ -114,13 +116,18 @@ def _efficiency(config: ReproductionConfig, scored: Mapping[str, Scored]) -> dic
     return found
 
 
-def _rings(config: ReproductionConfig, scored: Mapping[str, Scored], samples: Samples) -> dict[str, Any]:
+def _rings(
+    config: ReproductionConfig, scored: Mapping[str, Scored], methods: Sequence[str], samples: Samples
+) -> dict[str, Any]:
     if not config.rings:
         return {}
+    fitted = [scored[ring_method(number)] for number in range(config.rings)]
     made: dict[str, Any] = {
-        "edges": edges(radius(samples.attributes["input"]), config.rings).tolist(), "methods": {},
+        "edges": edges(radius(samples.attributes["input"]), config.rings).tolist(),
+        "fitted": [{**_cell(rows, plan.TEST_U), **_origin(rows)} for rows in fitted], "methods": {},
     }  # fmt: skip
-    for name, rows in scored.items():
+    for name in methods:
+        rows = scored[name]
         own = {
             kind: [
                 spread([scores[f"{plan.TEST_U}.{kind}_{ring}"] for _, _, scores in rows])

@@ -116,7 +116,12 @@ def _efficiency(curves: Mapping[str, Any]) -> list[str]:
 def _rings(rings: Mapping[str, Any]) -> list[str]:
     limits = rings["edges"]
     heads = [f"{low:.1f}–{high:.1f}" for low, high in pairwise(limits)]
-    lines = []
+    cells = [_cell(one["mae"]) for one in rings["fitted"]]
+    lines = [
+        f"MAE (eV) on {TEST_U} of a kernel ridge regression fitted to one ring of \\|k\\| (1/a) by itself:", "",
+        f"| | {' | '.join(heads)} | runs |", "|---" * (len(heads) + 2) + "|",
+        f"| kernel_ridge of one ring | {' | '.join(cells)} | {_ids(rings['fitted'][0])} |", "",
+    ]  # fmt: skip
     for kind, text in (("without", "without the ring"), ("alone", "of the ring alone")):
         lines += [f"MAE (eV) on {TEST_U} {text}, |k| in 1/a; what is left out has the mean image's values:", ""]
         lines += [f"| method | whole | {' | '.join(heads)} | runs |", "|---" * (len(heads) + 3) + "|"]

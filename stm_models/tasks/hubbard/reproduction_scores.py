@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stm_models.regression.metrics import mae, metrics
 from stm_models.tasks.hubbard.reproduction_plan import TEST_U
+from stm_models.tasks.hubbard.reproduction_rings import ring_errors
 from stm_models.tasks.reproduction import Ask
 from stm_models.tasks.verdict import STRANGE
 
 if TYPE_CHECKING:
     from stm_models.data.dataset import Samples
 
-__all__ = ["edges", "errors", "radius", "ring_errors", "scores"]
-
-Array = NDArray[Any]
-Floats = NDArray[np.float64]
+__all__ = ["errors", "scores"]
 
 
 def scores(ask: Ask, samples: Mapping[str, Samples], rings: int) -> dict[str, float]:
@@ -46,31 +43,3 @@ def errors(ask: Ask, samples: Samples) -> dict[str, float]:
         if inside.any():
             found["inside_mae"] = float(mae(prediction[inside], samples.targets[inside])[0])
     return found
-
-
-def ring_errors(predict: Callable[[Array], Array], samples: Samples, rings: int) -> dict[str, float]:
-    """Return the MAE where a ring has the mean image's values, ``without_N``, and where all else has, ``alone_N``.
-
-    The mean is over ``samples``: what is replaced tells nothing of U. ``N`` is the ring's number from the centre.
-    """
-    mean = samples.images.mean(axis=0, dtype=np.float64).astype(np.float32)
-    distance = radius(samples.attributes["input"])
-    found = {}
-    for number, (low, high) in enumerate(zip(edges(distance, rings)[:-1], edges(distance, rings)[1:], strict=True)):
-        ring = (distance >= low) & (distance < high)
-        for kind, kept in (("without", ~ring), ("alone", ring)):
-            changed = np.where(kept, samples.images, mean)
-            found[f"{kind}_{number}"] = float(mae(predict(changed), samples.targets)[0])
-    return found
-
-
-def radius(spec: Mapping[str, Any]) -> Floats:
-    """Return |k| (H, W), in 1/a, of the pixels of an input."""
-    kx = np.linspace(-spec["kx_max"], spec["kx_max"], spec["width"])
-    ky = np.linspace(-spec["ky_max"], spec["ky_max"], spec["height"])
-    return np.hypot(kx, ky[:, None])
-
-
-def edges(distance: Floats, rings: int) -> Floats:
-    """Return ``rings`` + 1 radii from 0 that hold every pixel, evenly spaced."""
-    return np.linspace(0, np.nextafter(float(distance.max()), np.inf), rings + 1)

@@ -20,6 +20,7 @@ from stm_models.explain.methods import compute
 from stm_models.networks import bundle
 from stm_models.networks.bundle import Bundle
 from stm_models.tasks.hubbard.perturbations import SETS
+from stm_models.tasks.hubbard.regions import BRAGG, CENTRE, regions
 from stm_models.tasks.perturbation import find
 from stm_models.training.perturbations import perturbed
 from tracking import runs
@@ -121,20 +122,18 @@ def test_a_ring_is_left_out(made):
 
 def test_maps_over_the_target(made):
     (one,) = made.report["attention"]["conv"]
-    images, _ = _images("test-U")
-    found = made.bundle("conv")
+    samples, found = load("again/data/test-U.zarr"), made.bundle("conv")
+    side = samples.images.shape[-1]
+    rows = [{key: float(values[n]) for key, values in samples.coordinates.items()} for n in range(len(samples))]
+    masks = [regions(samples.attributes, row, (side, side)) for row in rows]
     for method, record in one["methods"].items():
         explain = compute(found, method)
-        maps = np.abs(explain(torch.from_numpy(images), None).detach().numpy()).sum(axis=1)
-        assert sum(record["samples"]) == len(images)
-        assert sum(record["area"].values()) == pytest.approx(1)
-        means = np.array([record["share"][name]["mean"] for name in record["regions"]])
-        np.testing.assert_allclose(means.sum(axis=0), 1, rtol=1e-6)
-        half = maps.shape[1] // 2
-        middle = maps[:, half - 1 : half + 1, half - 1 : half + 1].sum(axis=(1, 2))
-        low = (middle / maps.sum(axis=(1, 2))).mean()
-        central = np.average(record["share"]["central moiré peaks"]["mean"], weights=record["samples"])
-        assert central > low  # the disc about k = 0 holds these four pixels
+        maps = np.abs(explain(torch.from_numpy(samples.images), None).detach().numpy()).sum(axis=1)
+        assert sum(record["samples"]) == len(samples)
+        for name in (CENTRE, BRAGG):
+            shares = [own[mask[name]].sum() / own.sum() for own, mask in zip(maps, masks, strict=True)]
+            mean = np.average(record["share"][name]["mean"], weights=record["samples"])
+            assert mean == pytest.approx(np.mean(shares), rel=1e-4)
         assert record["statement"] in made.page
         assert f"attention_{one['figures'][method]}.png" in made.page
     assert set(one["methods"]) == {"grad_cam", "guided"}

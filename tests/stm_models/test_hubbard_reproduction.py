@@ -170,11 +170,14 @@ def test_attention_beside_the_paper(slopes, verdict):
         }}}
         for number, (value, sure) in enumerate(slopes)
     ]  # fmt: skip
-    (row,) = attention_rows({"conv": seeds})
+    (row,) = attention_rows({"conv": seeds}, [0.5, 0.01])
     assert row["verdict"] == verdict
     assert row["crossovers"] == [2.5]
     assert (row["why"] == "") == (verdict == "agrees")
     assert row["runs"] == ["run 0", "run 1"]
+    (sure,) = attention_rows({"conv": seeds}, [0.05, 0.01])
+    assert ("any ring of |k| by itself tells U within 0.050 eV" in sure["why"]) == (verdict != "agrees")
+    assert "ring" not in row["why"]
 
 
 def test_every_number_has_its_seeds_and_runs():

@@ -49,6 +49,8 @@ def numbers(
         for network in config.explained if network in config.networks
     }  # fmt: skip
     alike, least = _similarity(samples[plan.TEST])
+    circles = _rings(config, scored, [name for name in methods if name != "mean"], samples[plan.TEST_U])
+    alone = [one["mae"]["mean"] for one in circles.get("fitted", [])]
     report: dict[str, Any] = {
         "config": config.model_dump(mode="json"), "ours": OURS,
         "data": {name: _about(samples[name]) for name in samples}, "sets": {
@@ -56,7 +58,7 @@ def numbers(
         },
         "table": table, "similarity": alike, "components": _components(samples[plan.TEST]), "attention": attention,
         "efficiency": _efficiency(config, scored),
-        "rings": _rings(config, scored, [name for name in methods if name != "mean"], samples[plan.TEST_U]),
+        "rings": circles,
         "variants": {
             variant: {
                 name.partition(",")[0]: {**_cell(rows, plan.variant_test(variant)), **_origin(rows)}
@@ -66,7 +68,7 @@ def numbers(
         },
         "paper": {
             "errors": error_rows(table, config.epochs, samples[plan.TEST].images.shape[-1]),
-            "similarity": similarity_row(least), "attention": attention_rows(attention),
+            "similarity": similarity_row(least), "attention": attention_rows(attention, alone),
         },
     }  # fmt: skip
     return {**report, "findings": findings(report)}

@@ -45,7 +45,10 @@ _MAPS = (
     "our Grad-CAM keeps what is negative, which the usual one cuts off, and attention is counted over discs about the "
     "peaks against their area"
 )
-_SEEDS = "what tells U is at several peaks alike, and nothing in the training asks for one of them"
+_NETWORK = 0.13  # MAE of the paper's networks, eV
+_RINGS = (
+    "any ring of |k| by itself tells U within {:.3f} eV, so that nothing in the training decides where a network looks"
+)
 
 
 def error_rows(table: Mapping[str, Mapping[str, Any]], epochs: int, size: int) -> list[dict[str, Any]]:
@@ -90,9 +93,14 @@ def similarity_row(least: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def attention_rows(attention: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Say of each network and method in how many seeds attention moves as in the paper, and where it crosses over."""
-    rows = []
+def attention_rows(
+    attention: Mapping[str, Sequence[Mapping[str, Any]]], alone: Sequence[float]
+) -> list[dict[str, Any]]:
+    """Say of each network and method in how many seeds attention moves as in the paper, and where it crosses over.
+
+    ``alone``: MAE, eV, of what was fitted to each ring of \\|k\\| by itself, where that was done.
+    """
+    rows, everywhere = [], bool(alone) and max(alone) < _NETWORK
     for network, seeds in attention.items():
         for method in seeds[0]["methods"]:
             records = [one["methods"][method] for one in seeds]
@@ -107,7 +115,7 @@ def attention_rows(attention: Mapping[str, Sequence[Mapping[str, Any]]]) -> list
             else:
                 verdict = "no measurable move"
             agrees = verdict == "agrees" and all(abs(value - CROSSOVER) < CROSSOVER / 2 for value in known)
-            why = "" if agrees else _SEEDS if verdict == "differs between seeds" else _MAPS
+            why = "" if agrees else _RINGS.format(max(alone)) if everywhere else _MAPS
             rows.append(
                 {
                     "what": f"{network}, {method}: from the central peaks to the satellites as U grows",

@@ -38,14 +38,14 @@ _RESULT = "reproduction.json"
 
 
 @dataclass(frozen=True)
-class Made:
+class Shown:
     """Where a data set is, and as which set of its task's its images are shown."""
 
     path: Path
     perturbation: Perturbation
 
 
-def simulated(task: Task, wanted: Mapping[str, DataSet], folder: Path, workers: int) -> dict[str, Made]:
+def simulated(task: Task, wanted: Mapping[str, DataSet], folder: Path, workers: int) -> dict[str, Shown]:
     """Simulate what is not there yet; data sets alike but for their perturbation share a store, named by the first."""
     paths: dict[str, Path] = {}
     made = {}
@@ -55,7 +55,7 @@ def simulated(task: Task, wanted: Mapping[str, DataSet], folder: Path, workers: 
         if key not in paths:
             paths[key] = folder / f"{name.replace(' ', '-')}.zarr"
             simulate(task, chosen.simulate, paths[key], workers=workers)
-        made[name] = Made(paths[key], find(task.perturbations(), one.perturbation))
+        made[name] = Shown(paths[key], find(task.perturbations(), one.perturbation))
     return made
 
 
@@ -85,7 +85,7 @@ class Work:
 
     def __init__(
         self, store: Store, experiment: str, parent: str, task: Task, made: Reproduction, config: Config,
-        sets: Mapping[str, Made],
+        sets: Mapping[str, Shown],
     ) -> None:  # fmt: skip
         self._store, self._experiment, self._parent, self._task = store, experiment, parent, task
         self._made, self._config, self._sets = made, config, sets

@@ -34,8 +34,8 @@ def numbers(
     """Return it, JSON-able; every spread is over seeds, see `stm_models.tasks.findings.spread`."""
     scored = _scored(finished, baselines)
     rings = [ring_method(number) for number in range(config.rings)]
-    whole = [name for name in scored if "," not in name and name not in rings]
-    methods = [*whole, *map(plan.perturbed_name, config.perturbed)]
+    trained = [*config.networks, *map(plan.perturbed_name, config.perturbed)]
+    methods = trained + [name for name in scored if "," not in name and name not in (*trained, *rings)]
     names = (*plan.tests(config), *plan.transfers(config))
     table = {
         name: {"sets": {one: _cell(scored[name], one) for one in names}, **_origin(scored[name])} for name in methods

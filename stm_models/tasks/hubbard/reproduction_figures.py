@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from stm_models.figures import dataset
 from stm_models.signal.similarity import Similarity, principal_components
@@ -77,6 +78,9 @@ def _efficiency(curves: Mapping[str, Any]) -> Figure:
                 fmt="o-", ms=4, lw=1.2, label=method,
             )  # fmt: skip
         panel.set(xscale="log", yscale="log", xlabel="share of the states trained on", title=test)
+        shares = [row["fraction"] for row in next(iter(curves.values()))]
+        panel.set_xticks(shares, [f"{share:g}" for share in shares])
+        panel.xaxis.set_minor_locator(NullLocator())
         panel.grid(which="both", lw=0.3)
     panels[0].set_ylabel("MAE of U (eV)")
     panels[0].legend(fontsize=7)

@@ -32,9 +32,9 @@ from pipelines.fitting import fit, load_parts
 from pipelines.simulation import simulate
 from stm_models.data.dataset import Samples, load
 from stm_models.machine import cores
+from stm_models.tasks.findings import spread
 from stm_models.tasks.impurity import scoring
 from stm_models.tasks.impurity.baselines import predictors
-from stm_models.tasks.impurity.findings import spread
 from stm_models.tasks.impurity.occlusion import occlusion
 from stm_models.tasks.registry import get
 from tracking import runs

@@ -8,41 +8,25 @@ Example: stm reproduce impurity --preset quick --out reproduced
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pipelines import settings
-from pipelines.fitting import Measured, Parts, fit, fit_baselines, load_parts, recipe
-from pipelines.simulation import simulate
+from pipelines.reproducing import Work, digest, simulated
 from stm_models.config import Config, merge, parse_assignments, validate
-from stm_models.data.dataset import Samples, load
 from stm_models.errors import InputError, unknown
 from stm_models.figures.png import save
 from stm_models.files import atomic_path, output_directory, write_json
 from stm_models.machine import cores
-from stm_models.networks import bundle
-from stm_models.networks.map_network import MapNetwork
-from stm_models.networks.model import Model
-from stm_models.tasks.base import Predictor, Task
+from stm_models.tasks.base import Task
 from stm_models.tasks.registry import get, names
-from stm_models.tasks.reproduction import Ask, Finished, Reproduction, Training
-from stm_models.training.predict import predict
+from stm_models.tasks.reproduction import Finished, Reproduction
 from tracking import runs
 from tracking.store import Store, connect
 
-__all__ = ["arguments", "ask_model", "describe", "reproduce", "run"]
-
-Array = NDArray[Any]
-_BATCH = 4  # whole fields at a time
-_RESULT = "reproduction.json"
+__all__ = ["arguments", "describe", "reproduce", "run"]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,13 +72,9 @@ def reproduce(
     """
     out = output_directory(out).absolute()
     trainings = made.trainings(config)
-    paths = {}
-    for name, wanted in made.data_sets(config).items():
-        chosen = settings.load(task.name, wanted.preset, recorded={"simulate": dict(wanted.simulate)})
-        paths[name] = out / "data" / f"{name.replace(' ', '-')}.zarr"
-        simulate(task, chosen.simulate, paths[name], workers=workers)
+    sets = simulated(task, made.data_sets(config), out / "data", workers)
     experiment = f"reproduce {task.name}"
-    key = _digest({"task": task.name, "config": config.model_dump(mode="json")})
+    key = digest({"task": task.name, "config": config.model_dump(mode="json")})
     parent_id = next(
         (row.id for row in runs.find(store, experiment) if row.parent is None and row.tags.get("reproduction") == key),
         None,
@@ -103,7 +83,7 @@ def reproduce(
     with runs.start(store, experiment, f"reproduce {task.name}", tags=tags, resume=parent_id) as parent:
         parent.config({"task": task.name, "reproduce": config.model_dump(mode="json")})
         parent.environment()
-        work = _Work(store, experiment, parent.id, task, made, config, paths)
+        work = Work(store, experiment, parent.id, task, made, config, sets)
         finished = []
         for number, training in enumerate(trainings, 1):
             print(
@@ -120,7 +100,7 @@ def reproduce(
             part.write_text(
                 f"{concluded.text}\nMLflow: experiment `{experiment}`, run {parent.id}.\n", encoding="utf-8"
             )
-        files += [out / "report.json", out / "report.md"]
+        files += [*_explained(store, finished, out), out / "report.json", out / "report.md"]
         for file in files:
             parent.artifact(file, "figures" if file.suffix == ".png" else None)
     return {
@@ -137,107 +117,13 @@ def describe(result: dict[str, Any]) -> str:
     return "\n".join([*lines, f"report: {result['files'][-1]}", f"look at it: {result['link']}"])
 
 
-def ask_model(model: Model) -> Ask:
-    """Return how a model is asked about images; a network that answers with maps gives its logits too."""
-    network = model.network
-
-    def raw(images: Array) -> Array:
-        return predict(network, images, _BATCH)
-
-    return Ask(lambda images: predict(model, images, _BATCH), raw if isinstance(network, MapNetwork) else None)
-
-
-class _Work:
-    """Data sets, read once, and the trainings on them."""
-
-    def __init__(
-        self, store: Store, experiment: str, parent: str, task: Task, made: Reproduction, config: Config,
-        paths: Mapping[str, Path],
-    ) -> None:  # fmt: skip
-        self._store, self._experiment, self._parent, self._task = store, experiment, parent, task
-        self._made, self._config, self._paths = made, config, paths
-        self._read: dict[str, Samples] = {}
-        self._split: tuple[str, Parts] | None = None
-
-    def samples(self, wanted: Sequence[str]) -> dict[str, Samples]:
-        """Samples of some data sets."""
-        for name in wanted:
-            if name not in self._read:
-                self._read[name] = load(self._paths[name], arrays=self._task.arrays)
-        return {name: self._read[name] for name in wanted}
-
-    def finished(self, training: Training) -> Finished:
-        """Return a recorded training, done now unless there is one."""
-        values = {"train": {**training.train, "seed": training.seed}, "split": {"seed": training.seed}}
-        chosen = settings.load(self._task.name, training.preset, recorded=values)
-        parts = self._parts(training.data, chosen)
-        measured = self._measured(training)
-        scored = self.samples((*training.watched, *training.judged))
-        digests = {name: part.attributes["digest"] for name, part in scored.items()}
-        about = {"recipe": recipe(chosen, chosen.train, parts, measured), "scored": digests, "name": training.name}
-        key = _digest({**about, "config": self._config.model_dump(mode="json")})
-        for row in runs.find(self._store, self._experiment):
-            if row.status == "FINISHED" and row.tags.get("reproduction.training") == key:
-                return self._recorded(training, row.id)
-        history: list[dict[str, float]] = []
-        tags = {"reproduction.training": key, "reproduction.name": training.name}
-        label = f"{training.name}, seed {training.seed}"
-        watched = {name: scored[name] for name in training.watched}
-        judged = {name: scored[name] for name in training.judged}
-        with runs.start(self._store, self._experiment, label, parent=self._parent, tags=tags) as record:
-            fitted = fit(
-                record, chosen, chosen.train, parts, baselines=False, measured=measured,
-                on_epoch=lambda epoch, entry: history.append(entry),
-                watch=(lambda model: self._made.watch(self._config, ask_model(model), watched)) if watched else None,
-            )  # fmt: skip
-            found = bundle.load(record.file("bundle"))
-            scores = self._made.judge(
-                self._config, training, ask_model(found.model), judged, found.info["calibration"]
-            )  # fmt: skip
-            record.metrics(scores)
-            record.json({"history": history, "scores": scores}, _RESULT)
-        return self._recorded(training, fitted.run_id)
-
-    def baselines(self) -> dict[str, dict[str, float]]:
-        """Scores of the task's methods without training."""
-        trained_on, judged = self._made.untrained(self._config)
-        chosen = settings.load(self._task.name, "quick")
-        parts = self._parts(trained_on, chosen)
-        scores = {}
-        for name, (predictor, calibration) in fit_baselines(self._task, parts, chosen.train.seed).items():
-            ask = Ask(_asked(predictor, parts.samples))
-            scores[name] = self._made.judge(self._config, None, ask, self.samples(judged), calibration)
-        return scores
-
-    def _recorded(self, training: Training, run_id: str) -> Finished:
-        held = json.loads(runs.download(self._store, run_id, _RESULT).read_text(encoding="utf-8"))
-        return Finished(
-            training, run_id, held["history"], held["scores"],
-            lambda: ask_model(bundle.load(runs.download(self._store, run_id, "bundle")).model),
-        )  # fmt: skip
-
-    def _parts(self, name: str, chosen: settings.Settings) -> Parts:
-        key = f"{name} {chosen.split}"
-        if self._split is None or self._split[0] != key:
-            self._split = (key, load_parts(self._paths[name], self._task, chosen.split, chosen.train.targets))
-        return self._split[1]
-
-    def _measured(self, training: Training) -> Measured:
-        if training.unlabelled is None:
-            return Measured()
-        part = self.samples([training.unlabelled])[training.unlabelled]
-        return Measured(tuple(part.images), {training.unlabelled: part.attributes["digest"]})
-
-
-def _asked(predictor: Predictor, like: Samples) -> Any:
-    """Return a method that takes samples as a function of images."""
-
-    def prediction(images: Array) -> Array:
-        rows = np.zeros(len(images), np.int64)
-        return predictor(replace(like.subset(rows), images=np.asarray(images, np.float32)))
-
-    return prediction
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+def _explained(store: Store, finished: Sequence[Finished], out: Path) -> list[Path]:
+    """Copy the figures of where trained networks look beside the report."""
+    copies = []
+    for one in finished:
+        for method in one.attention:
+            for kind in ("attention", "maps"):
+                copies.append(out / f"{kind}_{one.training.figure(method)}.png")
+                with atomic_path(copies[-1]) as part:
+                    shutil.copyfile(runs.download(store, one.run_id, f"figures/{kind}_{method}.png"), part)
+    return copies

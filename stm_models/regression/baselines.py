@@ -25,16 +25,18 @@ _FOLDS = 5
 _RIDGE = {"alpha": np.logspace(-6, 3, 10)}
 # Coordinates share one scale: with each scaled to 1 the weak components, mostly noise, count too much (MAE
 # .013 instead of .008 eV on unseen U). Two samples are 2 * components apart in mean square.
-_KERNEL = {"alpha": np.logspace(-7, -1, 4), "gamma": np.array([0.03, 0.1, 0.3, 1, 3]) / _COMPONENTS}
+_KERNEL = {"alpha": np.logspace(-7, -1, 4), "gamma": np.array([0.03, 0.1, 0.3, 1, 3])}  # gamma over the components
 
 
-def fit_baselines(names: Iterable[str], images: Array, targets: Array, groups: Array, seed: int) -> dict[str, Baseline]:
+def fit_baselines(
+    names: Iterable[str], images: Array, targets: Array, groups: Array, seed: int, *, components: int = _COMPONENTS
+) -> dict[str, Baseline]:
     """Fit baselines on the principal components of training images standardised per pixel.
 
     Parameters
     ----------
     names : iterable of str
-        Of ``mean`` (of the training targets), ``ridge`` and ``kernel_ridge`` (on 20 components in
+        Of ``mean`` (of the training targets), ``ridge`` and ``kernel_ridge`` (on the components in
         units of their root mean square; RBF; parameters by cross-validation that never splits a group).
     images : (S, C, H, W) floating
     targets : (S, T) floating
@@ -42,6 +44,8 @@ def fit_baselines(names: Iterable[str], images: Array, targets: Array, groups: A
         Samples with the same value stay on one side of every fold.
     seed : int
         Of the decomposition and the folds.
+    components : int
+        How many there are, at most.
 
     Returns
     -------
@@ -69,15 +73,16 @@ def fit_baselines(names: Iterable[str], images: Array, targets: Array, groups: A
     if set(names) - {"mean"}:
         spread = targets.std(axis=0, dtype=np.float64)
         spread = np.where(spread > 0, spread, 1.0)
-        components = principal_components(images, _COMPONENTS, seed)
-        scores, scaled = components.scores(images), (targets - centre) / spread
+        found = principal_components(images, components, seed)
+        scores, scaled = found.scores(images), (targets - centre) / spread
+        kernel = {**_KERNEL, "gamma": np.asarray(_KERNEL["gamma"]) / components}
     for name in names:
         if name == "mean":
             fitted[name] = _constant(centre)
             continue
-        estimator, grid = (Ridge(), _RIDGE) if name == "ridge" else (KernelRidge(kernel="rbf"), _KERNEL)
+        estimator, grid = (Ridge(), _RIDGE) if name == "ridge" else (KernelRidge(kernel="rbf"), kernel)
         model = _search(estimator, grid, scores, scaled, groups, seed)
-        fitted[name] = _regression(model, components.scores, centre, spread)
+        fitted[name] = _regression(model, found.scores, centre, spread)
     return fitted
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from numpy.typing import NDArray
 
 from stm_models.config import Config
+from stm_models.tasks.perturbation import CLEAN
 
 if TYPE_CHECKING:
     from stm_models.data.dataset import Samples
+    from stm_models.tasks.base import Predictor
 
-__all__ = ["Ask", "Conclusion", "DataSet", "Finished", "Reproduction", "Training"]
+__all__ = ["Ask", "Baseline", "Conclusion", "DataSet", "Finished", "Reproduction", "Training"]
 
 Array = NDArray[Any]
 Numbers = dict[str, float]
@@ -22,10 +25,14 @@ Numbers = dict[str, float]
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set to simulate: a preset of the task, and values of its section ``simulate`` laid over it."""
+    """A data set to simulate: a preset of the task, and values of its section ``simulate`` laid over it.
+
+    Those that differ in ``perturbation`` alone, the set of the task's that the images are shown as, share a store.
+    """
 
     preset: str
     simulate: Mapping[str, Any] = field(default_factory=dict)
+    perturbation: str = CLEAN.name
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,12 @@ class Training:
         Data set whose images take part in the training without their labels.
     watched, judged : tuple of str
         Data sets scored after every epoch, and once with the finished model.
+    split, calibrate : mapping
+        Laid over the preset's sections of these names.
+    explained : str, optional
+        Data set over which maps of the finished model are averaged, and related to the task's regions.
+    explanations : tuple of str
+        Methods of those maps.
     """
 
     name: str
@@ -55,6 +68,14 @@ class Training:
     unlabelled: str | None = None
     watched: tuple[str, ...] = ()
     judged: tuple[str, ...] = ()
+    split: Mapping[str, Any] = field(default_factory=dict)
+    calibrate: Mapping[str, Any] = field(default_factory=dict)
+    explained: str | None = None
+    explanations: tuple[str, ...] = ()
+
+    def figure(self, method: str) -> str:
+        """Return the name, fit for a file, of the figure of where attention of ``method`` goes."""
+        return "_".join([*re.findall("[A-Za-z0-9]+", self.name), str(self.seed), method])
 
 
 @dataclass(frozen=True)
@@ -67,21 +88,38 @@ class Ask:
         Gives the answers in the form of the task's predictions.
     raw : callable or None
         Gives what the last layer of a network that answers with maps does, (S, 1, H, W); for others ``None``.
+    novelty : callable or None
+        Gives the share (S,) of held-out simulated images that lie as far from the training data.
     """
 
     prediction: Callable[[Array], Array]
     raw: Callable[[Array], Array] | None = None
+    novelty: Callable[[Array], Array] | None = None
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A recorded training: its run, what was watched in each epoch, its scores, and its model to ask."""
+    """A recorded training: its run, what was watched in each epoch, its scores, and its model to ask.
+
+    ``attention``: of each method of its explanations the record of `stm_models.explain.attention.Attention` with the
+    ``statement`` made from it.
+    """
 
     training: Training
     run_id: str
     history: Sequence[Mapping[str, float]]
     scores: Mapping[str, float]
     ask: Callable[[], Ask]
+    attention: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A method without training, fitted to the data of ``training``, and its scores."""
+
+    training: Training
+    method: str
+    scores: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -116,8 +154,16 @@ class Reproduction(ABC):
         """List the trainings, in the order in which they are done."""
 
     @abstractmethod
-    def untrained(self, config: Any) -> tuple[str, tuple[str, ...]]:
-        """Name the data set that baselines are fitted and calibrated on, and those that they are judged on."""
+    def untrained(self, config: Any) -> list[Training]:
+        """List what methods without training are fitted to: data, preset, split and seed, and where they are judged."""
+
+    def methods(self, config: Any, training: Training, train: Samples) -> dict[str, Predictor]:
+        """Fit further methods without training, beside the task's baselines, to ``train``, the data of ``training``."""
+        return {}
+
+    def scoring(self, config: Any) -> dict[str, Any]:
+        """Return what of the config `watch` and `judge` depend on: where it changes, trainings are done again."""
+        return dict(config.model_dump(mode="json"))
 
     @abstractmethod
     def watch(self, config: Any, ask: Ask, samples: Mapping[str, Samples]) -> Numbers:
@@ -132,7 +178,7 @@ class Reproduction(ABC):
 
     @abstractmethod
     def conclude(
-        self, config: Any, finished: Sequence[Finished], baselines: Mapping[str, Numbers],
+        self, config: Any, finished: Sequence[Finished], baselines: Sequence[Baseline],
         samples: Mapping[str, Samples],
     ) -> Conclusion:  # fmt: skip
         """Compare, and say what was found; ``samples``: every watched and judged data set."""

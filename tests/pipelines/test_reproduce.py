@@ -16,11 +16,11 @@ from scipy import stats
 from scipy.ndimage import gaussian_filter
 
 from pipelines import reproduce as command
-from pipelines import settings
+from pipelines import reproducing, settings
 from stm_models.config import Config, validate
 from stm_models.errors import InputError
 from stm_models.tasks import registry
-from stm_models.tasks.impurity.findings import compare
+from stm_models.tasks.findings import compare
 from stm_models.tasks.impurity.labels import heat_map, padded
 from stm_models.tasks.impurity.occlusion import occlusion
 from stm_models.tasks.impurity.reproduction import ImpurityReproduction, ReproductionConfig, by_tiles
@@ -56,7 +56,12 @@ class ToyReproduction(Reproduction):
         ]
 
     def untrained(self, config):
-        return "toy data", ("toy data",)
+        return [Training("untrained", 3, "toy data", "test", judged=("toy data",))]
+
+    def methods(self, config, training, train):
+        assert training.seed == 3
+        assert len(train) > 0
+        return {"nothing": lambda samples: np.zeros_like(samples.images)}
 
     def watch(self, config, ask, samples):
         wide = np.concatenate([samples["toy data"].images[:1]] * 2, axis=3)
@@ -70,7 +75,10 @@ class ToyReproduction(Reproduction):
         return {"hits": registry.get("toy-map").metrics(ask.prediction(part.images), part, calibration)["hits"]}
 
     def conclude(self, config, finished, baselines, samples):
-        hits = [one.scores["hits"] for one in finished] + [baselines["brightest"]["hits"]]
+        assert {one.training.name for one in baselines} == {"untrained"}
+        hits = [one.scores["hits"] for one in finished] + [
+            one.scores["hits"] for name in ("brightest", "nothing") for one in baselines if one.method == name
+        ]
         assert finished[0].ask().prediction(samples["toy data"].images[:2]).shape == (2, 1, toy.SIDE, toy.SIDE)
         figure = Figure()
         figure.subplots().plot(hits)
@@ -100,7 +108,7 @@ def test_finished_trainings_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(ToyReproduction, "fails", set())
     result = command.reproduce(store, task, made, config, tmp_path / "out", workers=1)
     assert result["runs"]["plain, seed 0"] == first.id
-    monkeypatch.setattr(command, "fit", None)  # nothing is trained any more
+    monkeypatch.setattr(reproducing, "fit", None)  # nothing is trained any more
     again = command.reproduce(store, task, made, config, tmp_path / "out", workers=1)
     assert (again["run_id"], again["runs"]) == (result["run_id"], result["runs"])
 
@@ -113,15 +121,18 @@ def test_finished_trainings_are_kept(tmp_path, monkeypatch):
     assert made.watched[0] == (1, 1, toy.SIDE, 2 * toy.SIDE)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["hits"][2] == 1  # the brightest pixels
+    assert report["hits"][3] < 1
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"data", "hits.png", "report.json", "report.md"}
     assert result["run_id"] in (tmp_path / "out" / "report.md").read_text()
     assert "found" in command.describe(result)
 
 
-def test_what_cannot_be_reproduced_is_refused(tmp_path):
+def test_what_cannot_be_reproduced_is_refused(tmp_path, monkeypatch):
     given = {"preset": "quick", "assignments": [], "out": str(tmp_path), "workers": 1}
-    with pytest.raises(InputError, match=r"hubbard has nothing to reproduce yet: choose from .*impurity"):
-        command.run(Namespace(task="hubbard", **given))
+    task = toy.ToyMapTask()
+    monkeypatch.setattr(registry, "_TASKS", {**registry._TASKS, task.name: task})
+    with pytest.raises(InputError, match=r"toy-map has nothing to reproduce yet: choose from hubbard, impurity"):
+        command.run(Namespace(task=task.name, **given))
     with pytest.raises(InputError, match=r"unknown reproduction of impurity 'qick'.*did you mean 'quick'"):
         command.run(Namespace(task="impurity", **given | {"preset": "qick"}))
     with pytest.raises(InputError, match="seeds"):

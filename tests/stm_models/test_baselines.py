@@ -55,12 +55,13 @@ def test_components_leave_out_directions_without_variance():
         principal_components(images[:1], 20, seed=0)
 
 
-def test_ridge_against_the_closed_form(monkeypatch):
+@pytest.mark.parametrize("count", [20, 3])
+def test_ridge_against_the_closed_form(monkeypatch, count):
     monkeypatch.setattr(baselines, "_RIDGE", {"alpha": [3.0]})
     images, targets, groups = _data(targets=2)
     test, *_ = _data(seed=5)
-    prediction = fit_baselines(["ridge"], images, targets, groups, 0)["ridge"](test)
-    components = principal_components(images, 20, 0)
+    prediction = fit_baselines(["ridge"], images, targets, groups, 0, components=count)["ridge"](test)
+    components = principal_components(images, count, 0)
     x, mean, scale = components.scores(images), targets.mean(axis=0), targets.std(axis=0)
     centre = x.mean(axis=0)
     x = x - centre
@@ -69,12 +70,13 @@ def test_ridge_against_the_closed_form(monkeypatch):
     np.testing.assert_allclose(prediction, expected, rtol=1e-6, atol=1e-8)
 
 
-def test_kernel_ridge_against_the_closed_form(monkeypatch):
-    monkeypatch.setattr(baselines, "_KERNEL", {"alpha": [0.1], "gamma": [0.02]})
+@pytest.mark.parametrize("count", [20, 3])
+def test_kernel_ridge_against_the_closed_form(monkeypatch, count):
+    monkeypatch.setattr(baselines, "_KERNEL", {"alpha": [0.1], "gamma": [0.02 * count]})
     images, targets, groups = _data()
     test, *_ = _data(seed=5)
-    prediction = fit_baselines(["kernel_ridge"], images, targets, groups, 0)["kernel_ridge"](test)
-    components = principal_components(images, 20, 0)
+    prediction = fit_baselines(["kernel_ridge"], images, targets, groups, 0, components=count)["kernel_ridge"](test)
+    components = principal_components(images, count, 0)
     x, new = components.scores(images), components.scores(test)
 
     def kernel(first, second):

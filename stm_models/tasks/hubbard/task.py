@@ -24,6 +24,7 @@ from stm_models.tasks.regression import RegressionTask
 
 if TYPE_CHECKING:
     from stm_models.data.opened import OpenDataSet
+    from stm_models.tasks.reproduction import Reproduction
 
 __all__ = ["HubbardTask"]
 
@@ -157,3 +158,9 @@ class HubbardTask(RegressionTask):
             "learning_rate": Range(5e-4, 1e-2, log=True),
             "weight_decay": Range(1e-6, 1e-2, log=True),
         }
+
+    def reproduction(self) -> Reproduction:
+        """Return arXiv 2602.18890 made again, see `stm_models.tasks.hubbard.reproduction`."""
+        from stm_models.tasks.hubbard.reproduction import HubbardReproduction
+
+        return HubbardReproduction()

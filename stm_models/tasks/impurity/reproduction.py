@@ -17,7 +17,7 @@ from stm_models.tasks.impurity import scoring
 from stm_models.tasks.impurity.ceiling import ceiling, references
 from stm_models.tasks.impurity.occlusion import occlusion
 from stm_models.tasks.impurity.reproduction_report import ABLATIONS, OURS
-from stm_models.tasks.reproduction import Ask, Conclusion, DataSet, Finished, Reproduction, Training
+from stm_models.tasks.reproduction import Ask, Baseline, Conclusion, DataSet, Finished, Reproduction, Training
 
 if TYPE_CHECKING:
     from stm_models.data.dataset import Samples
@@ -142,9 +142,9 @@ class ImpurityReproduction(Reproduction):
                     )  # fmt: skip
         return made
 
-    def untrained(self, config: ReproductionConfig) -> tuple[str, tuple[str, ...]]:
+    def untrained(self, config: ReproductionConfig) -> list[Training]:
         """Calibrate on our network's validation fields."""
-        return OURS, tuple(_judged(name) for name in config.experiments)
+        return [Training("untrained", 0, OURS, "quick", judged=tuple(_judged(name) for name in config.experiments))]
 
     def watch(self, config: ReproductionConfig, ask: Ask, samples: Mapping[str, Samples]) -> dict[str, float]:
         """Return EXPERIMENT.RULE.MEASURE: the paper's ratio, its chance level, peaks per field, and F1 of the truth."""
@@ -185,14 +185,15 @@ class ImpurityReproduction(Reproduction):
         return self._references[key]
 
     def conclude(
-        self, config: ReproductionConfig, finished: Sequence[Finished], baselines: Mapping[str, Mapping[str, float]],
+        self, config: ReproductionConfig, finished: Sequence[Finished], baselines: Sequence[Baseline],
         samples: Mapping[str, Samples],
     ) -> Conclusion:  # fmt: skip
         """Tables, findings and figures; see `reproduction_report`."""
         from stm_models.tasks.impurity import reproduction_figures, reproduction_report
 
         ceilings = {name: ceiling(samples[name], self.references(samples[name])) for name in config.experiments}
-        report = reproduction_report.numbers(config, finished, baselines, ceilings)
+        untrained = {one.method: one.scores for one in baselines}
+        report = reproduction_report.numbers(config, finished, untrained, ceilings)
         drawn = {
             f"fig4_{name}": reproduction_figures.ratio_against_epoch(finished, name, ceilings[name])
             for name in config.experiments

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stm_models.tasks.impurity.findings import compare, ordering, spread
+from stm_models.tasks.findings import compare, ordering, spread
 from stm_models.tasks.impurity.occlusion import GOAL_CORE, GOAL_RINGS
 from stm_models.tasks.reproduction import Finished
 

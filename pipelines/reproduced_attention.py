@@ -1,0 +1,86 @@
+"""Where a trained network looks over a data set, for a reproduction: records and figures, a method each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from stm_models.data.dataset import Samples
+from stm_models.errors import InputError
+from stm_models.explain import localisation
+from stm_models.explain.attention import MeanMaps, attention, bins_of
+from stm_models.explain.torch_maps import torch_maps
+from stm_models.explain.units import unit_of
+from stm_models.figures import explanation as figures
+from stm_models.networks.bundle import Bundle
+from stm_models.tasks.base import Task
+
+__all__ = ["Looked", "look"]
+
+_BATCH = 16
+_BINS = 8
+_STATES = 3  # in a bin, at least about
+
+
+@dataclass(frozen=True)
+class Looked:
+    """The shares of the task's regions against the target in numbers, with words, and both as figures by name."""
+
+    record: dict[str, Any]
+    figures: dict[str, Figure]
+
+
+def look(task: Task, found: Bundle, samples: Samples, methods: Sequence[str], seed: int) -> dict[str, Looked]:
+    """Relate maps of the explained number to the regions that the task knows; a network without a map is left out.
+
+    Raises
+    ------
+    InputError
+        Where the task knows no regions of the images, or there are too few states.
+    """
+    target = int(found.info["explained"])
+    about, values = samples.attributes["targets"][target], samples.targets[:, target]
+    bins = max(2, min(_BINS, len(np.unique(samples.coordinates["group"])) // _STATES))
+    which = bins_of(values, bins)
+    known = [_regions(task, samples, row) for row in range(len(samples))]
+    names = list(known[0])
+    areas = np.array([list(localisation.areas(one).values()) for one in known])
+    ways = torch_maps(found, target)
+    looked = {}
+    for method in methods:
+        if method not in ways:
+            continue
+        means, shares = MeanMaps(int(which.max()) + 1, samples.images.shape[1:]), []
+        for first in range(0, len(samples), _BATCH):
+            rows = np.arange(first, min(first + _BATCH, len(samples)))
+            maps = ways[method](found.model, samples.images[rows])
+            means.add(maps, which[rows])
+            shares += [list(localisation.shares(own, known[row]).values()) for own, row in zip(maps, rows, strict=True)]
+        moves = attention(
+            values, np.array(shares), areas, samples.coordinates["group"], names, compared=task.compared, bins=bins,
+            seed=seed,
+        )  # fmt: skip
+        name, unit = about["name"], about["unit"]
+        drawn = {
+            "attention": figures.attention(moves, method=method, quantity=name, unit=unit),
+            "maps": figures.mean_maps(
+                means.mean[:, 0], [f"{name} = {values[which == one].mean():.2f} {unit}" for one in np.unique(which)],
+                axes=task.axes(samples.attributes["input"]), title=f"mean {method}",
+                unit=unit_of(method, unit, samples.attributes["input"]["unit"]),
+            ),
+        }  # fmt: skip
+        looked[method] = Looked({"statement": moves.statement(name, unit), **moves.record()}, drawn)
+    return looked
+
+
+def _regions(task: Task, samples: Samples, row: int) -> dict[str, Any]:
+    shape = (samples.images.shape[2], samples.images.shape[3])
+    own = {name: float(values[row]) for name, values in samples.coordinates.items()}
+    found = task.regions(samples.attributes, own, shape, None)
+    if not found:
+        raise InputError(f"the task {task.name} knows no regions of {samples.path}: expected some to explain it by")
+    return localisation.partition(found, shape)

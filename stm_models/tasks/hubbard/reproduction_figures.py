@@ -11,8 +11,8 @@ from matplotlib.ticker import NullLocator
 
 from stm_models.figures import dataset
 from stm_models.signal.similarity import Similarity, principal_components
-from stm_models.tasks.base import Axes
 from stm_models.tasks.hubbard.reproduction_plan import TEST, TEST_U
+from stm_models.tasks.inputs import Axes
 
 if TYPE_CHECKING:
     from stm_models.data.dataset import Samples

@@ -45,6 +45,15 @@ def test_there_is_something_to_run():
     assert {words[1] for words in commands if words[0] == "make"} <= targets
 
 
+def test_named_tests_and_benchmarks_exist():
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    named = {
+        one for page in pages for one in re.findall(r"(?<![\w/])(?:tests|benchmarks)/[\w/]+(?:\.py)?", page.read_text())
+    }
+    assert len(named) >= 20
+    assert {one for one in named if not (ROOT / one).exists()} == {"benchmarks/NAME.py"}  # stands for any
+
+
 @pytest.mark.parametrize(
     "line", [p for p in lines() if p.values[0].startswith(".venv/bin/stm") and not p.id.startswith(APART)]
 )

@@ -50,7 +50,7 @@ def test_named_tests_and_benchmarks_exist():
     named = {
         one for page in pages for one in re.findall(r"(?<![\w/])(?:tests|benchmarks)/[\w/]+(?:\.py)?", page.read_text())
     }
-    assert len(named) >= 20
+    assert len(named) >= 15
     assert {one for one in named if not (ROOT / one).exists()} == {"benchmarks/NAME.py"}  # stands for any
 
 

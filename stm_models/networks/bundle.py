@@ -181,7 +181,7 @@ def load(bundle_dir: str | Path) -> Bundle:
             interval = Interval(len(tensors["interval.mean"]), outputs, tensors["interval.factor"].shape[1])
             interval.load_state_dict(_part(tensors, "interval."))
             interval.eval().requires_grad_(False)
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise _damaged(bundle_dir / _WEIGHTS, f"its tensors do not fit network {info['network']!r}") from error
     return Bundle(model.eval().requires_grad_(False), novelty, info, interval=interval, **_part(tensors, "references."))
 

@@ -39,18 +39,13 @@ class Appearance(nn.Module):
 
     def __init__(self, in_shape: tuple[int, int, int], components: int) -> None:
         super().__init__()
-        self.block = block_size(in_shape)
+        self.block = _block_size(in_shape)
         means = (in_shape[0], in_shape[1] // self.block, in_shape[2] // self.block)
         self.register_buffer("pixels", torch.tensor(in_shape))
         self.register_buffer("mean", torch.zeros(means))
         self.register_buffer("scale", torch.ones(means))
         self.register_buffer("directions", torch.zeros(components, int(np.prod(means))))
         self.register_buffer("spread", torch.ones(components))
-
-    @property
-    def count(self) -> int:
-        """Numbers per image."""
-        return len(self.spread) + 1
 
     @classmethod
     def fit(cls, images: NDArray[Any], seed: int = 0) -> Appearance:
@@ -62,7 +57,7 @@ class Appearance(nn.Module):
             When there are fewer than two images, all are equal, or they hold NaN or infinity.
         """
         in_shape = (images.shape[1], images.shape[2], images.shape[3])
-        size = block_size(in_shape)
+        size = _block_size(in_shape)
         parts = [
             functional.avg_pool2d(torch.from_numpy(np.ascontiguousarray(images[i : i + _CHUNK], np.float32)), size)
             for i in range(0, len(images), _CHUNK)
@@ -85,6 +80,6 @@ class Appearance(nn.Module):
         return torch.cat([inside / self.spread, rest], dim=1)
 
 
-def block_size(in_shape: tuple[int, int, int]) -> int:
+def _block_size(in_shape: tuple[int, int, int]) -> int:
     """Return the side, in pixels, of the blocks that images (C, H, W) are averaged over: 16 along the shorter side."""
     return max(1, min(in_shape[1:]) // _BLOCKS)

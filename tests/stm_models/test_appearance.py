@@ -31,7 +31,7 @@ def _blocks(images):
 def test_it_is_the_principal_components_of_block_means(appearance):
     known, new = _blocks(_images(300, 0)), _blocks(_images(7, 1))
     centre, scale = known.mean(axis=0), known.std(axis=0)
-    pca = PCA(appearance.count - 1, svd_solver="full").fit((known - centre) / scale)
+    pca = PCA(len(appearance.spread), svd_solver="full").fit((known - centre) / scale)
     z = (new - centre) / scale
     expected = pca.transform(z) / np.sqrt(pca.explained_variance_)
     rest = np.sqrt(np.square(z - pca.inverse_transform(pca.transform(z))).mean(axis=1))
@@ -64,10 +64,11 @@ def test_novelty_sees_what_features_do_not():
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 31, 33), (3, 16, 200)])
 def test_any_size_has_a_look(shape):
     images = np.random.default_rng(0).random((12, *shape)).astype(np.float32)
-    found = Appearance.fit(images)(torch.from_numpy(images[:3]))
-    assert found.shape == (3, Appearance.fit(images).count)
+    appearance = Appearance.fit(images)
+    found = appearance(torch.from_numpy(images[:3]))
+    assert found.shape == (3, len(appearance.spread) + 1)
     assert torch.isfinite(found).all()
-    assert not list(Appearance.fit(images).parameters())
+    assert not list(appearance.parameters())
 
 
 def test_images_without_differences_are_refused():

@@ -1,8 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from stm_models.errors import InputError
+from stm_models.networks import bundle
+from stm_models.networks.model import Model
+from stm_models.networks.registry import create
 from stm_models.training.intervals import Interval, Residuals, least_groups
 
 
@@ -68,6 +72,16 @@ def test_a_factor_for_each_range_of_the_spread_covers_kinds_whose_errors_are_sha
     one = Interval(2, 1).requires_grad_(False)
     one.load_state_dict({**interval.state_dict(), "edges": torch.zeros(1, 0), "factor": interval.factor[:, -1:]})
     assert abs(_covered(one, new)[0][~loud].mean() - inside[~loud].mean()) > 0.1  # the loud ones' factor is another
+
+
+def test_a_bundle_from_before_the_ranges_is_refused_in_words(tmp_path):
+    model = Model.blank(create("linear", (1, 8, 8), 1, {})).eval()
+    info = {"network": "linear", "options": {}, "input": {}, "targets": [], "task": "t", "data": {}, "explained": 0}
+    saved = bundle.save(tmp_path / "b", model, None, info, interval=Interval(3, 1))
+    tensors = load_file(saved / "weights.safetensors")
+    save_file({**tensors, "interval.factor": torch.ones(1)}, saved / "weights.safetensors")
+    with pytest.raises(InputError, match="its tensors do not fit network 'linear'"):
+        bundle.load(saved)
 
 
 def test_few_groups_have_one_range():

@@ -9,6 +9,7 @@ import argparse
 import shlex
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     start = time.monotonic()
     chosen = settings.load(args.task, args.preset, config=args.config, assignments=args.assignments, seed=args.seed)
     task = chosen.task
+    if chosen.demo.states is not None:
+        chosen = replace(chosen, calibrate=chosen.calibrate.model_copy(update={"states": chosen.demo.states}))
     for config in _configs(chosen, chosen.train.model_dump()):
         registry.check(config.network, config.options)
     out, store = output_directory(args.out).absolute(), connect()

@@ -132,11 +132,14 @@ class DemoConfig(Config):
     ----------
     epochs : int or None
         ``None``: those of ``train``.
+    states : int or None
+        What it calibrates on; ``None``: those of ``calibrate``.
     compare : dict
         Training values by network name.
     """
 
     epochs: int | None = Field(None, ge=1, le=100_000)
+    states: int | None = Field(None, ge=0, le=100_000)
     compare: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 

@@ -19,7 +19,7 @@ __all__ = ["Interval", "Residuals", "least_groups"]
 
 _HIDDEN = 16
 _STEPS, _RATE, _DECAY = 300, 1e-2, 1e-2
-_BINS, _GROUPS = 5, 3
+_BINS, _GROUPS = 8, 3
 _LIMIT = 6.0  # standard deviations of a hint; what lies farther out counts as that far
 _RANGE = (-9.0, 3.0)  # of the logarithm of a spread, in units of the mean error
 

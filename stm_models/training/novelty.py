@@ -40,7 +40,7 @@ class Novelty(nn.Module):
     With what is seen f, its mean m and covariance C over the training images (shrunk as Ledoit and Wolf do),
     distance = sqrt((f - m)^T C^-1 (f - m) / F) / unit, 1 being the median of held-out images.
 
-    The p-value of one kind of images (clean, noisy, ...) is the share of held-out ones at least as far, see
+    The p-value of one kind of images (clean, noisy, ...) is how often held-out ones are at least as far, see
     `stm_models.signal.conformal.tail_table`; ``novelty`` is the largest of them. An image is strange only where it is
     for every kind that the model knows, so that each kind gives false alarms no more often than stated.
 

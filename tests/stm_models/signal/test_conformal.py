@@ -49,6 +49,30 @@ def test_p_values_of_new_samples_are_uniform_or_larger():
     assert np.mean(low) > 0.04
 
 
+def test_enough_groups_bound_the_false_alarms_of_nearly_every_calibration():
+    """Scores are uniform, so the share of new ones beyond a score is known exactly."""
+    rng, limit = np.random.default_rng(1), 0.05
+    alarms = []
+    for _ in range(400):
+        table = tail_table(rng.random(320), np.arange(320))
+        ask = np.linspace(0, 1, 2001)
+        alarms.append(1 - ask[np.argmax(table(ask) <= limit)])
+    share = np.mean(np.array(alarms) > limit + 1e-3)
+    assert share <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
+    assert np.mean(alarms) > 0.02  # and yet they are no smaller than need be
+
+
+def test_the_bound_is_the_largest_share_that_explains_so_few():
+    from scipy.stats import binom
+
+    table = tail_table(np.arange(400.0), np.arange(400))
+    for score in (399.0, 395.0, 380.0, 100.0):
+        as_far = 400 - score  # held-out groups
+        assert binom.cdf(as_far, 400, table(score)) == pytest.approx(0.05, rel=1e-6)
+    assert table(1e9) == pytest.approx(1 - 0.05 ** (1 / 400))
+    assert tail_table(np.arange(298.0), np.arange(298))(1e9) == pytest.approx(1 / 299)  # too few to tell .01
+
+
 def test_mistakes_are_named():
     with pytest.raises(InputError, match="two lists"):
         quantile([1.0, 2.0], [0], 0.5)

@@ -20,6 +20,7 @@ __all__ = ["Lattice", "LatticeOptions"]
 _LIMIT = 8.0  # standard deviations; what lies farther out counts as that far
 _SOFT = 6.0  # standard deviations of simulated images
 _FAINT = 5e-4  # of the strongest component; below lies what single precision rounds
+_SHRUNK = 0.1  # of the mean variance that noise adds: what is added in every direction, as few images tell them apart
 _GATE = 64
 _CHUNK = 32
 Pair = tuple[float, float]
@@ -40,7 +41,7 @@ class LatticeOptions(NetworkOptions):
     gated : bool
         Let the noise of an image decide how much each component counts.
     components : int
-        Principal components of the simulated images to start from; as many again start at random.
+        Principal components of the simulated images to start from, and as many directions that the noise spares.
     """
 
     vectors: tuple[Pair, Pair] | None = None
@@ -58,6 +59,32 @@ class LatticeOptions(NetworkOptions):
         return value.split("-") if isinstance(value, str) else value
 
 
+def principal(values: Tensor, count: int) -> Tensor:
+    """Return the principal directions (up to ``count``, D) of values (S, D) about 0, each of unit variance."""
+    _, sizes, directions = torch.linalg.svd(values, full_matrices=False)
+    kept = min(count, int((sizes > _FAINT * sizes[0]).sum()))
+    return directions[:kept] * (len(values) ** 0.5 / sizes[:kept, None])
+
+
+def discriminants(values: Tensor, noise: Tensor, count: int) -> Tensor:
+    """Return the directions (up to ``count``, D) in which values vary most in units of their noise.
+
+    Parameters
+    ----------
+    values, noise : (S, D) float64
+        About 0; what is seen is their sum, of unit variance along each direction. None without noise.
+    count : int
+    """
+    signal, hidden = (part.T @ part / len(part) for part in (values, noise))
+    mean = hidden.diagonal().mean()
+    if not mean > 0:
+        return values.new_zeros((0, values.shape[1]))
+    whitening = torch.linalg.inv(torch.linalg.cholesky(hidden + _SHRUNK * mean * torch.eye(len(hidden)).to(hidden)))
+    _, directions = torch.linalg.eigh(whitening @ signal @ whitening.T)
+    found = directions.flip(1)[:, :count].T @ whitening
+    return found / ((found @ (signal + hidden)) * found).sum(dim=1, keepdim=True).sqrt().clamp_min(1e-12)
+
+
 class Lattice(Network):
     """Peaks of the moiré lattice, their components weighed by the image's noise, then linear layers.
 
@@ -67,6 +94,10 @@ class Lattice(Network):
     sees images scaled by the noise learns them slowly or never. Here the components of the simulated images start
     at the same scale, as in a regression on principal components, and a gate between 0 and 1, which depends on the
     noise alone, shrinks each as a Wiener filter does: a clean image keeps them all, a noisy one the strong ones.
+
+    Noise of a map changes the peaks together, by far more in some directions than in others. So there are as many
+    components again that start where the states' variance is largest in units of the noise's: Fisher's discriminants
+    (Ann. Eugenics 7, 179 (1936)) with the states for classes.
     """
 
     Options = LatticeOptions
@@ -105,13 +136,16 @@ class Lattice(Network):
             found = torch.cat([self.measured(part) for part in images.split(_CHUNK)]).double()
             self.mean.copy_(found.mean(dim=0))
             self.scale.copy_(found.std(dim=0, unbiased=False).clamp_min(1e-6))
+            seen = self._scaled(found)[0]
             plain = torch.cat([self._scaled(self.measured(part))[0] for part in simulated.split(_CHUNK)]).double()
-            centre = plain.mean(dim=0)
-            _, sizes, directions = torch.linalg.svd(plain - centre, full_matrices=False)
-            kept = min(self.options.components, int((sizes > _FAINT * sizes[0]).sum()))
-            weights = directions[:kept] * (len(plain) ** 0.5 / sizes[:kept, None])
-            self.components.weight[:kept] = weights.float()
-            self.components.bias[:kept] = -(weights @ centre).float()
+            centre, count = plain.mean(dim=0), self.options.components
+            self._start(0, principal(plain - centre, count), centre)
+            self._start(count, discriminants(plain - centre, seen - plain, count), centre)
+
+    def _start(self, first: int, weights: Tensor, centre: Tensor) -> None:
+        rows = slice(first, first + len(weights))
+        self.components.weight[rows] = weights.float()
+        self.components.bias[rows] = -(weights @ centre).float()
 
     def measured(self, x: Tensor) -> Tensor:
         """Return what is measured of peaks and noise, (B, count + noises)."""

@@ -16,7 +16,10 @@ __all__ = ["CLEAN", "KINDS", "Perturbation", "Remake", "Step", "find", "scaled"]
 Array = NDArray[Any]
 
 Remake = Callable[[Mapping[str, Any], Mapping[str, Array], np.random.Generator], NDArray[np.float32]]
-"""From a sample's coordinates, its stored arrays and its ``image``, with random numbers, to its image anew."""
+"""From a sample's coordinates, its stored arrays and its ``image``, with random numbers, to its image anew.
+
+The coordinates have ``copy`` too: which copy of the whole data set the image is for.
+"""
 
 KINDS: dict[str, tuple[str, ...]] = {
     "gain_shift": ("gain", "shift"),

@@ -98,7 +98,7 @@ def copies_of(perturbation: Perturbation, samples: Samples, seed: int) -> Callab
     if perturbation.remake is None:
         return None
     remake = _maker(perturbation, samples)
-    return lambda number: _remade(remake, perturbation.needs, samples, mixed(seed, number, 2))
+    return lambda number: _remade(remake, perturbation.needs, samples, mixed(seed, number, 2), number)
 
 
 def digest(images: NDArray[Any]) -> str:
@@ -121,14 +121,14 @@ def _maker(perturbation: Perturbation, samples: Samples) -> Remake:
     return perturbation.remake({**samples.attributes, "example": example})
 
 
-def _remade(remake: Remake, needs: Sequence[str], samples: Samples, seed: int) -> NDArray[np.float32]:
+def _remade(remake: Remake, needs: Sequence[str], samples: Samples, seed: int, copy: int = 0) -> NDArray[np.float32]:
     images = np.empty(samples.images.shape, np.float32)
     with threadpool_limits(1, "blas"):  # products of small matrices: more threads only wait for one another
         for first in range(0, len(samples), _CHUNK):
             part = samples.subset(np.arange(first, min(first + _CHUNK, len(samples))))
             arrays = {name: stored(part, name) for name in needs}
             for place, row in enumerate(part.coordinates["sample"]):
-                coordinates = {name: values[place] for name, values in part.coordinates.items()}
+                coordinates = {name: values[place] for name, values in part.coordinates.items()} | {"copy": copy}
                 own = {name: values[place] for name, values in arrays.items()} | {"image": part.images[place]}
                 images[first + place] = remake(coordinates, own, np.random.default_rng([seed, int(row)]))
     return images

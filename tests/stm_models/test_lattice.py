@@ -6,6 +6,7 @@ import torch
 
 from stm_models.errors import InputError
 from stm_models.networks import registry
+from stm_models.networks.lattice import discriminants
 from stm_models.networks.lattice_measure import PeakMeasure
 from stm_models.networks.lattice_windows import PARTS, PeakGrid, between, quadrant, stars, windows
 from stm_models.networks.model import Model
@@ -206,7 +207,25 @@ def test_it_starts_from_the_components_of_the_simulated_images():
         found = made.components(made._scaled(made.measured(torch.from_numpy(simulated)))[0])[:, :6]
     np.testing.assert_allclose(found.mean(dim=0), 0, atol=1e-3)
     np.testing.assert_allclose(found.T @ found / 12, np.eye(6), atol=1e-2)
-    assert torch.equal(made.components.weight[6:], free)
+    assert not torch.equal(made.components.weight[6:], free)
+    same = network(components=6)
+    Model.for_data(same, simulated, np.linspace(0, 6, 12)[:, None])
+    assert torch.equal(same.components.weight[6:], free)  # without noise there is nothing to start them from
+
+
+def test_discriminants_find_what_the_noise_spares():
+    """States differ most along the first axis, where noise hides it, and a little along the second, where there is none."""
+    rng = np.random.default_rng(0)
+    values = torch.from_numpy(rng.standard_normal((4000, 5)) * [3.0, 0.3, 0.01, 0.01, 0.01])
+    noise = torch.from_numpy(rng.standard_normal((4000, 5)) * [6.0, 0.01, 1.0, 1.0, 1.0])
+    turn = torch.linalg.qr(torch.from_numpy(rng.standard_normal((5, 5))))[0]
+    found = discriminants(values @ turn, noise @ turn, 2)
+    along = (found @ turn.T).abs()
+    assert along[0].argmax() == 1
+    assert (along[0, 1] / along[0, [0, 2, 3, 4]]).min() > 10
+    assert along[1].argmax() == 0
+    np.testing.assert_allclose(((values + noise) @ turn @ found.T).var(dim=0), 1, rtol=0.05)
+    assert discriminants(values, 0 * noise, 2).shape == (0, 5)
 
 
 def test_the_gate_sees_noise_alone_and_can_be_left_out():

@@ -16,9 +16,10 @@ from stm_models.errors import InputError
 from stm_models.physics.instrument import Instrument
 from stm_models.physics.moire.fourier import KGrid, image
 from stm_models.tasks import registry
+from stm_models.tasks.hubbard import perturbations as perturbation_sets
 from stm_models.tasks.hubbard.config import HubbardSimulation
 from stm_models.tasks.hubbard.perturbations import SETS, Imaging, observed
-from stm_models.tasks.hubbard.quick_instrument import QuickInstrument
+from stm_models.tasks.hubbard.quick_instrument import QuickInstrument, Transform
 from stm_models.tasks.hubbard.structure import disc_radius, imaged_atoms
 from stm_models.tasks.perturbation import CLEAN, KINDS, Perturbation, Step, find, scaled
 from stm_models.training.perturbations import copies_of, digest, perturb, perturbed
@@ -269,8 +270,9 @@ def _both(samples, instrument, count):
     imaging = Imaging.of(samples.attributes["input"])
     ldos = zarr.open_group(samples.path)["ldos"][0].astype(np.float64)
     one = imaging.maps(imaged_atoms(CONFIG, row), ldos)[0]
-    quick = QuickInstrument(imaging, one, instrument, np.random.default_rng(1))
-    clean, rng = quick.spectrum(one), np.random.default_rng(2)
+    transform = Transform(imaging)
+    quick = QuickInstrument(transform, one, instrument, np.random.default_rng(1))
+    clean, rng = transform.spectrum(one), np.random.default_rng(2)
     slow = np.stack([exact(row, {"ldos": ldos}, rng)[0] for _ in range(count)])
     return slow, np.stack([quick.draw([clean], rng)[0] for _ in range(count)])
 
@@ -303,11 +305,12 @@ def test_quick_channels_share_noise_as_an_instruments(samples):
     row = {name: values[0] for name, values in samples.coordinates.items()}
     ldos = np.repeat(zarr.open_group(samples.path)["ldos"][0].astype(np.float64), 2, axis=0)
     one = imaging.maps(imaged_atoms(CONFIG, row), ldos[:1])[0]
+    transform = Transform(imaging)
     quick, exact = (
-        QuickInstrument(imaging, one, instrument, np.random.default_rng(1)),
+        QuickInstrument(transform, one, instrument, np.random.default_rng(1)),
         observed(samples.attributes, instrument),
     )
-    rng, clean = np.random.default_rng(2), quick.spectrum(one)
+    rng, clean = np.random.default_rng(2), transform.spectrum(one)
     shared = []
     for draw in (lambda: exact(row, {"ldos": ldos}, rng), lambda: quick.draw([clean, clean], rng)):
         images = np.stack([draw() for _ in range(200)])
@@ -315,6 +318,26 @@ def test_quick_channels_share_noise_as_an_instruments(samples):
         shared.append(np.mean(noise[:, 0] * noise[:, 1]) / np.mean(noise**2))
     assert shared[1] == pytest.approx(shared[0], abs=0.08)
     assert 0.2 < shared[0] < 0.6
+
+
+def test_later_copies_draw_from_other_stores_of_noise(samples, monkeypatch):
+    """A network that saw one store through a whole training would learn to take its noises away."""
+    stores = []
+
+    class Watched(QuickInstrument):
+        def __init__(self, *args):
+            super().__init__(*args)
+            stores.append(np.stack([noise for noise, _ in self._noises]).reshape(len(self._noises), -1))
+
+    monkeypatch.setattr(perturbation_sets, "QuickInstrument", Watched)
+    monkeypatch.setattr(perturbation_sets, "_REMADE", 1.0)
+    copies = copies_of(BY_NAME["mixed"], samples, 3)
+    made = [copies(number) for number in range(6)]
+    assert len(stores) == 3  # two copies each
+    for new in stores[1:]:
+        alike = np.abs(np.corrcoef(stores[0], new)[: len(new), len(new) :])
+        assert np.median(alike.max(axis=0)) < 0.6  # 1 where a noise is there again
+    np.testing.assert_array_equal(copies_of(BY_NAME["mixed"], samples, 3)(5), made[5])  # as after an interruption
 
 
 def test_a_layer_below_the_tip_counts_as_in_the_simulation(samples):

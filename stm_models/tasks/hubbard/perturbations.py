@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stm_models.physics.instrument import Instrument, measure
 from stm_models.tasks.hubbard.imaging import ATOM_WIDTH, PIXEL, Imaging
-from stm_models.tasks.hubbard.quick_instrument import QuickInstrument, Spectrum
+from stm_models.tasks.hubbard.quick_instrument import QuickInstrument, Spectrum, Transform
 from stm_models.tasks.hubbard.structure import GEOMETRY, ImagedAtoms, imaged_atoms
 from stm_models.tasks.perturbation import CLEAN, Perturbation, Remake, Step
 
@@ -52,22 +52,25 @@ def instrument(attributes: Mapping[str, Any]) -> Remake:
 
 
 _REMADE = 0.4  # of the images in `mixed`
+_LIFE = 2  # copies of the data set that share the stored noises: few enough that no network learns these by heart
 _KEPT = 1000  # transforms, which a training asks for again and again: 260 MB of them for preset quick
 
 
 def sometimes_instrument(attributes: Mapping[str, Any]) -> Remake:
     """Most images stay as they are, the others are drawn by `QuickInstrument`, the example being any other sample."""
     imaging, example = Imaging.of(attributes["input"]), np.atleast_2d(attributes["example"]["ldos"])[:1]
+    transform = Transform(imaging)
     field = _fields(attributes)
 
     @lru_cache(maxsize=4)
-    def noises(place: tuple[float, ...]) -> QuickInstrument:
-        return QuickInstrument(imaging, imaging.maps(field(*place), example)[0], Instrument(), np.random.default_rng(0))
+    def noises(place: tuple[float, ...], life: int) -> QuickInstrument:
+        rng = np.random.default_rng(life)
+        return QuickInstrument(transform, imaging.maps(field(*place), example)[0], Instrument(), rng)
 
     @lru_cache(maxsize=_KEPT)
     def spectra(place: tuple[float, ...], ldos: bytes, channels: int) -> list[Spectrum]:
         maps = imaging.maps(field(*place), np.frombuffer(ldos).reshape(channels, -1))
-        return [noises(place).spectrum(one) for one in maps]
+        return [transform.spectrum(one) for one in maps]
 
     def remake(
         coordinates: Mapping[str, Any], arrays: Mapping[str, Array], rng: np.random.Generator
@@ -75,7 +78,8 @@ def sometimes_instrument(attributes: Mapping[str, Any]) -> Remake:
         if rng.random() >= _REMADE:
             return np.asarray(arrays["image"], np.float32)
         place, ldos = _place(coordinates), np.atleast_2d(np.asarray(arrays["ldos"], np.float64))
-        return noises(place).draw(spectra(place, ldos.tobytes(), len(ldos)), rng)
+        stored = noises(place, int(coordinates["copy"]) // _LIFE)
+        return stored.draw(spectra(place, ldos.tobytes(), len(ldos)), rng)
 
     return remake
 

@@ -133,11 +133,12 @@ class Lattice(Network):
     def learn(self, images: Tensor, simulated: Tensor) -> None:
         """Take the scale of what is measured from ``images``, the components to start from of ``simulated`` ones."""
         with torch.no_grad():
-            found = torch.cat([self.measured(part) for part in images.split(_CHUNK)]).double()
-            self.mean.copy_(found.mean(dim=0))
-            self.scale.copy_(found.std(dim=0, unbiased=False).clamp_min(1e-6))
-            seen = self._scaled(found)[0]
-            plain = torch.cat([self._scaled(self.measured(part))[0] for part in simulated.split(_CHUNK)]).double()
+            found, simple = (
+                torch.cat([self.measured(part) for part in one.split(_CHUNK)]) for one in (images, simulated)
+            )
+            self.mean.copy_(found.double().mean(dim=0))
+            self.scale.copy_(found.double().std(dim=0, unbiased=False).clamp_min(1e-6))
+            seen, plain = (self._scaled(one)[0].double() for one in (found, simple))
             centre, count = plain.mean(dim=0), self.options.components
             self._start(0, principal(plain - centre, count), centre)
             self._start(count, discriminants(plain - centre, seen - plain, count), centre)

@@ -35,6 +35,8 @@ class View:
         Runs and groups whose nested runs are shown; ``all`` opens every one.
     seeds : bool
         Whether runs that differ by seed alone are put together.
+    whole : bool
+        Whether every row is shown, not the first ones alone.
     """
 
     experiment: str = ""
@@ -44,6 +46,7 @@ class View:
     columns: tuple[str, ...] = ()
     opened: frozenset[str] = frozenset()
     seeds: bool = False
+    whole: bool = False
 
     @classmethod
     def of(cls, asked: Sequence[tuple[str, str]]) -> View:
@@ -53,6 +56,7 @@ class View:
             one.get("experiment", ""), one.get("q", ""), one.get("sort", ""), one.get("desc") == "1",
             tuple(dict.fromkeys(text for key, text in asked if key == "c" and text)),
             frozenset(text for key, text in asked if key == "open" and text), one.get("seeds") == "1",
+            one.get("rows") == "all",
         )  # fmt: skip
 
     def address(self, **changes: Any) -> str:
@@ -60,6 +64,7 @@ class View:
         view = replace(self, **changes)
         asked = [("experiment", view.experiment), ("q", view.q), ("sort", view.sort)]
         asked += [("desc", "1" if view.descending else ""), ("seeds", "1" if view.seeds else "")]
+        asked += [("rows", "all" if view.whole else "")]
         asked += [("c", name) for name in view.columns] + [("open", name) for name in sorted(view.opened)]
         return urlencode([(key, text) for key, text in asked if text])
 

@@ -126,9 +126,10 @@ class Training:
         return json.loads(out)
 
 
-def train(uri, turns, seconds):
+def train(uri, turns, seconds, begun):
     """Train twice, recorded and not, while something is done to the server; return a report of the time."""
     recorded, alone = Training(turns, uri), Training(turns)
+    begun.set()
     pairs, filed, began, files = [], 0.0, time.monotonic(), 0
     while (passed := time.monotonic() - began) < seconds:
         both = (recorded, alone) if len(pairs) % 2 else (alone, recorded)
@@ -148,11 +149,12 @@ def train(uri, turns, seconds):
 
 
 @contextlib.contextmanager
-def meanwhile(*acts):
-    """Do ``acts``, pairs of seconds and a callable, beside the block, and all of them before it is left."""
+def meanwhile(begun, *acts):
+    """Do ``acts``, pairs of seconds and a callable, beside the block once ``begun`` is set; all before it is left."""
     stop = threading.Event()
 
     def work():
+        begun.wait()
         for seconds, act in acts:
             stop.wait(seconds)
             act()
@@ -163,6 +165,7 @@ def meanwhile(*acts):
         yield
     finally:
         stop.set()
+        begun.set()
         thread.join()
 
 
@@ -171,7 +174,7 @@ class Campaign:
 
     def __init__(self, server, small, scale):
         self.server, self.small, self.scale = server, small, scale
-        self.calm = False
+        self.calm, self.begun = False, threading.Event()
 
     @contextlib.contextmanager
     def nothing(self):
@@ -180,12 +183,12 @@ class Campaign:
     @contextlib.contextmanager
     def stopped_60_s(self):
         stop, go = (lambda: self.server.signal(signal.SIGSTOP)), (lambda: self.server.signal(signal.SIGCONT))
-        with meanwhile((5, stop), (60 * self.scale, go)):
+        with meanwhile(self.begun, (5, stop), (60 * self.scale, go)):
             yield self.server.uri
 
     @contextlib.contextmanager
     def killed_and_restarted(self):
-        with meanwhile((5, self.server.kill), (10 * self.scale, self.server.start)):
+        with meanwhile(self.begun, (5, self.server.kill), (10 * self.scale, self.server.start)):
             yield self.server.uri
 
     @contextlib.contextmanager
@@ -197,7 +200,7 @@ class Campaign:
                 while True:
                     file.write(bytes(4096))
 
-        with meanwhile((5, fill), (30 * self.scale, ballast.unlink)):
+        with meanwhile(self.begun, (5, fill), (30 * self.scale, ballast.unlink)):
             yield self.server.uri
 
     @contextlib.contextmanager
@@ -308,8 +311,9 @@ def main():
             if name == "killed_client":
                 row |= {"compared": killed_client(server, folder, 10)}
             else:
+                campaign.begun.clear()
                 with getattr(campaign, name)() as uri:
-                    row |= train(uri, turns, 5 + 75 * options.scale)
+                    row |= train(uri, turns, 5 + 75 * options.scale, campaign.begun)
                     failed += [name] if row["ratio"] > LIMIT else []
                 sent(server.uri if name == "never_there" else None)
                 opened = store.connect(server.uri)

@@ -176,7 +176,15 @@ def test_slack_is_of_the_champions_mean_and_floors_are_allowed_themselves():
     assert gates.robustness("f1", {"new": 0.1}, ranked, {"new": 0.1}, larger=True, slack=0.0).record() == record(
         "robustness", "passed", "f1 holds on new; the worst is 0.1", 0.1
     )
+    less = {"clean": 0.9, "mild": 0.4}  # by 0.1; 0.25 of the mean is 0.175
+    assert gates.robustness("f1", less, ranked, {}, larger=True, slack=0.25).passed
     assert gates.robustness("mae", {"clean": 5.0}, {}, {}, larger=False, slack=0.25).passed, "there is no champion"
+
+
+def test_half_precision_answers_are_compared_without_its_limits():
+    far = np.array([[-6e4], [6e4]], np.float16)  # their difference is no number of half precision
+    assert gates.sanity(far).value == pytest.approx(1.2e5, rel=1e-3)
+    assert gates.parity(far, -far, 1e-4).value == pytest.approx(2.0)
 
 
 def test_a_record_is_plain():

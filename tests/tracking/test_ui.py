@@ -102,6 +102,22 @@ def test_a_long_table_begins_with_its_first_rows_and_has_the_way_to_the_others(l
     assert len(page.get("/table.csv?experiment=long").text.splitlines()) == 131
 
 
+def test_a_metrics_column_has_no_parameter_of_its_name(tmp_path):
+    store = connect(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = store.experiment("clash")
+    for name in ("measured", "configured"):
+        run = store.client.create_run(experiment, run_name=name).info.run_id
+        store.client.log_param(run, "train.precision", "fp32")
+        if name == "measured":
+            store.client.log_metric(run, "precision", 0.75)
+    page = TestClient(create_app(store), base_url="http://127.0.0.1")
+    text = page.get("/?experiment=clash&c=precision").text
+    assert ">0.75</td>" in text
+    assert "fp32" not in text.partition("<tbody>")[2]
+    assert page.get("/?experiment=clash&c=train.precision").text.count("<td>fp32</td>") == 2
+    assert _order(page.get("/?experiment=clash&q=precision%3Dfp32").text, ("measured", "configured")) == ["configured"]
+
+
 def test_unknown_experiment_is_named(page):
     answer = page.get("/?experiment=hubard")
     assert answer.status_code == 404

@@ -176,17 +176,17 @@ def _line(
     if members:
         cells = [_spread(one, members, key, values) for key in columns]
     else:
-        cells = [values.of(one, key) for key in columns]
+        cells = [values.shown(one, key) for key in columns]
     # What a search has found is shown.
     opened = bool(below) and (bool(view.q) or bool(view.opened & {"all", one.id}))
     return Line(one, depth, cells, one.id, len(below), opened, bool(members)), below
 
 
 def _spread(own: RunRow, members: Sequence[RunRow], key: str, values: Values) -> Any:
-    found = [values.of(row, key) for row in members]
+    found = [values.shown(row, key) for row in members]
     numbers = [value for value in found if isinstance(value, float) and value == value]
     if key == "seconds" or not numbers:
-        mine = values.of(own, key)
+        mine = values.shown(own, key)
         return mine if mine is not None or not found else found[0] if len(set(found)) == 1 else None
     return sum(numbers) / len(numbers), deviation(numbers), len(numbers)
 
@@ -210,7 +210,7 @@ def _order(
     def value(one: Group | RunRow) -> tuple[int, Any] | None:
         own = run(one)
         members = one.members if isinstance(one, Group) else whole.get(own.id, []) if REPEATS in own.tags else []
-        cell: Any = _spread(own, members, view.sort, values) if members else values.of(own, view.sort)
+        cell: Any = _spread(own, members, view.sort, values) if members else values.shown(own, view.sort)
         cell = cell[0] if isinstance(cell, tuple) else cell
         if isinstance(cell, str):
             try:

@@ -114,7 +114,7 @@ def _head(key: str, view: View, values: Values) -> dict[str, str]:
     larger = None if sample is None else direction(task_of(sample), key)
     return {
         "title": OWN.get(key, key), "address": view.address(sort=key, descending=turned), "order": order,
-        "better": {True: " ↑", False: " ↓", None: ""}[larger],
+        "better": {True: " ↑", False: " ↓", None: ""}[larger], "number": "1" if sample or key == "seconds" else "",
     }  # fmt: skip
 
 

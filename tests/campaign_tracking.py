@@ -1,8 +1,10 @@
 """A training that is recorded through every fault of a real server: nothing lost, nothing twice, no time lost either.
 
-The training alternates blocks of the same work that record nothing and that record their metrics; their paired ratio of
-wall time is what recording costs, whatever else the machine does. Beside it the share of CPU time that other threads of
-the process took. Every spool is compared with the store value by value. Run by ``make campaign``, some 15 minutes.
+Two processes do the same work in turns; one of them records it. The median ratio of their wall times, in pairs, is what
+recording costs, its own threads with it, whatever else the machine does: ``ratio``. Beside it ``whole``, the ratio of
+all the time, with the files that are logged; ``cpu``, how much more of a processor all of it takes; ``threads``, what
+of that the threads take which send. What the process leaves is sent by ``stm sync``; every spool is compared with the
+store value by value. Run by ``make campaign``, some 20 minutes.
 """
 
 from __future__ import annotations
@@ -36,59 +38,123 @@ from mlflow_server import Server  # noqa: E402
 from tracking import datasets, runs, spool, store, syncing  # noqa: E402
 
 LIMIT = 1.03
-BLOCK = 0.1  # seconds of work, about
+BLOCK = 0.02  # seconds of a processor, about
 
 
 class Work:
-    """Blocks of the same arithmetic."""
+    """Blocks of the same arithmetic.
 
-    def __init__(self):
+    Parameters
+    ----------
+    turns : int, optional
+        How long a block is; else as many as take `BLOCK` seconds.
+    """
+
+    def __init__(self, turns=1):
         self.matrix = np.random.default_rng(0).random((300, 300))
-        self.turns = 1
-        while self._seconds() < BLOCK:
+        self.turns = turns
+        while turns == 1 and self._seconds() < BLOCK:
             self.turns *= 2
 
     def _seconds(self):
-        began = time.perf_counter()
+        began = time.process_time()
         self()
-        return time.perf_counter() - began
+        return time.process_time() - began
 
     def __call__(self):
         for _ in range(self.turns):
             self.matrix @= self.matrix / self.matrix.sum(axis=0)
 
 
-def train(opened, work, seconds, folder):
-    """Train while something is done to the server; return run, the pairs' ratio, the others' CPU share, and steps."""
-    ratios, step, blob = [], 0, folder / "blob.bin"
-    blob.write_bytes(random.Random(0).randbytes(5_000_000))
-    with runs.start(opened, "campaign", "training") as run:
-        run.config({"train": {"epochs": 3}})
-        datasets.log(run, {"digest": "d" * 64, "samples": 3}, folder / "x.zarr")
-        began, cpu, own, files = time.monotonic(), time.process_time(), time.thread_time(), 0
-        while time.monotonic() - began < seconds:
-            times = {}
-            for recorded in (False, True) if step % 2 else (True, False):
-                start = time.perf_counter()
-                work()
-                if recorded:
-                    run.metrics({"loss": 1 / (step + 1), "mae": step / 3, "rate": 1e-3}, step)
-                times[recorded] = time.perf_counter() - start
-            ratios.append(times[True] / times[False])
-            step += 1
-            if time.monotonic() - began > (files + 1) * seconds / 4:
-                files += 1
+def blocks(work, run=None):
+    """Do a block for every line that comes in, or log a file for ``file``; say how many seconds it took, then all."""
+    blob, files, step = Path("blob.bin"), 0, 0
+    if run is not None:
+        blob.write_bytes(random.Random(0).randbytes(5_000_000))
+    began, cpu, own = time.monotonic(), time.process_time(), time.thread_time()
+    for line in sys.stdin:
+        start = time.perf_counter()
+        if line.strip() == "file":
+            files += 1
+            if run is not None:
                 run.artifact(blob, f"bundle {files}")
-        cpu, own = time.process_time() - cpu, time.thread_time() - own
-    return run, statistics.median(ratios), (cpu - own) / cpu, step
+        else:
+            work()
+            if run is not None:
+                run.metrics({"loss": 1 / (step + 1), "mae": step / 3, "rate": 1e-3}, step)
+            step += 1
+        print(time.perf_counter() - start, flush=True)
+    cpu, own = time.process_time() - cpu, time.thread_time() - own
+    return {"cpu": cpu, "threads": (cpu - own) / (time.monotonic() - began)}
+
+
+def child(turns, uri):
+    """Be one of the two processes; one without ``uri`` records nothing."""
+    work = Work(turns)
+    if not uri:
+        found = blocks(work)
+    else:
+        with runs.start(store.recording(uri), "campaign", "training") as run:
+            run.config({"train": {"epochs": 3}})
+            datasets.log(run, {"digest": "d" * 64, "samples": 3}, Path("x.zarr").absolute())
+            found = blocks(work, run)
+            ended = time.monotonic()
+        found |= {"closing_s": time.monotonic() - ended, "run_id": run.id}
+    print(json.dumps(found), flush=True)
+
+
+class Training:
+    """A process that trains, in the working directory."""
+
+    def __init__(self, turns, uri=""):
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--child", str(turns), uri], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+        self()
+
+    def __call__(self, what=""):
+        """Do one block, or log a file; return its seconds."""
+        self._process.stdin.write(f"{what}\n")
+        self._process.stdin.flush()
+        return float(self._process.stdout.readline())
+
+    def close(self):
+        """Let it end; return what it says."""
+        out, _ = self._process.communicate()
+        assert self._process.returncode == 0
+        return json.loads(out)
+
+
+def train(uri, turns, seconds, begun):
+    """Train twice, recorded and not, while something is done to the server; return a report of the time."""
+    recorded, alone = Training(turns, uri), Training(turns)
+    begun.set()
+    pairs, filed, began, files = [], 0.0, time.monotonic(), 0
+    while (passed := time.monotonic() - began) < seconds:
+        both = (recorded, alone) if len(pairs) % 2 else (alone, recorded)
+        times = {each: each() for each in both}
+        pairs.append((times[recorded], times[alone]))
+        if passed > (files + 1) * seconds / 4:
+            files += 1
+            filed += recorded("file")
+    own, other = recorded.close(), alone.close()
+    found = {
+        "ratio": statistics.median(one / two for one, two in pairs),
+        "whole": (sum(one for one, _ in pairs) + filed) / sum(two for _, two in pairs),
+        "cpu": (own["cpu"] - other["cpu"]) / seconds, "threads": own["threads"], "closing_s": own["closing_s"],
+    }  # fmt: skip
+    rounded = {name: round(value, 4) for name, value in found.items()}
+    return {"steps": len(pairs), **rounded, "run_id": own["run_id"]}
 
 
 @contextlib.contextmanager
-def meanwhile(*acts):
-    """Do ``acts``, pairs of seconds and a callable, beside the block, and all of them before it is left."""
+def meanwhile(begun, *acts):
+    """Do ``acts``, pairs of seconds and a callable, beside the block once ``begun`` is set; all before it is left."""
     stop = threading.Event()
 
     def work():
+        begun.wait()
         for seconds, act in acts:
             stop.wait(seconds)
             act()
@@ -99,6 +165,7 @@ def meanwhile(*acts):
         yield
     finally:
         stop.set()
+        begun.set()
         thread.join()
 
 
@@ -107,7 +174,7 @@ class Campaign:
 
     def __init__(self, server, small, scale):
         self.server, self.small, self.scale = server, small, scale
-        self.calm = False
+        self.calm, self.begun = False, threading.Event()
 
     @contextlib.contextmanager
     def nothing(self):
@@ -116,12 +183,12 @@ class Campaign:
     @contextlib.contextmanager
     def stopped_60_s(self):
         stop, go = (lambda: self.server.signal(signal.SIGSTOP)), (lambda: self.server.signal(signal.SIGCONT))
-        with meanwhile((5, stop), (60 * self.scale, go)):
+        with meanwhile(self.begun, (5, stop), (60 * self.scale, go)):
             yield self.server.uri
 
     @contextlib.contextmanager
     def killed_and_restarted(self):
-        with meanwhile((5, self.server.kill), (10 * self.scale, self.server.start)):
+        with meanwhile(self.begun, (5, self.server.kill), (10 * self.scale, self.server.start)):
             yield self.server.uri
 
     @contextlib.contextmanager
@@ -133,7 +200,7 @@ class Campaign:
                 while True:
                     file.write(bytes(4096))
 
-        with meanwhile((5, fill), (30 * self.scale, ballast.unlink)):
+        with meanwhile(self.begun, (5, fill), (30 * self.scale, ballast.unlink)):
             yield self.server.uri
 
     @contextlib.contextmanager
@@ -142,7 +209,7 @@ class Campaign:
         with FaultProxy(self.server.uri, lambda *call: None if self.calm else choose(*call), delay) as proxy:
             yield proxy.uri
             self.calm = True
-            settled(proxy.uri)
+            sent()
             assert sum(count for name, count in proxy.counts.items() if name != "passed"), "nothing happened"
 
     def half_are_500(self):
@@ -168,7 +235,7 @@ class Campaign:
             proxy.authorised = "Basic " + base64.b64encode(b"me:right").decode()
             yield proxy.uri
             os.environ["MLFLOW_TRACKING_PASSWORD"] = "right"
-            settled(proxy.uri)
+            sent()
         del os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"]
 
     @contextlib.contextmanager
@@ -182,14 +249,10 @@ FAULTS = (
 )  # fmt: skip
 
 
-def settled(uri, seconds=300):
-    """Wait until no spool of this folder is left; return whether that is so."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if not list(spool.root().glob("[0-9a-f]*")):
-            return True
-        time.sleep(0.5)
-    return False
+def sent(to=None):
+    """Send what was left, as ``stm sync`` does."""
+    for one in syncing.sync([spool.root()], to):
+        assert one.state == "sent", one
 
 
 def killed_client(server, folder, kills):
@@ -221,8 +284,12 @@ def killed_client(server, folder, kills):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="of the faults' durations")
-    parser.add_argument("--only", nargs="+", default=[*FAULTS, "killed_client"])
+    parser.add_argument("--only", nargs="+", default=[*FAULTS, "killed_client"], choices=[*FAULTS, "killed_client"])
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.child:
+        return child(int(options.child[0]), options.child[1])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that the server and its disk go too
     with contextlib.ExitStack() as stack:
         base = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         small = base / "server"
@@ -235,7 +302,7 @@ def main():
         server = Server(small)
         stack.callback(server.kill)
         server.start()
-        campaign, work, failed = Campaign(server, small, options.scale), Work(), []
+        campaign, turns, failed = Campaign(server, small, options.scale), Work().turns, []
         for name in options.only:
             folder = base / name
             folder.mkdir()
@@ -244,33 +311,17 @@ def main():
             if name == "killed_client":
                 row |= {"compared": killed_client(server, folder, 10)}
             else:
+                campaign.begun.clear()
                 with getattr(campaign, name)() as uri:
-                    began = time.monotonic()
-                    run, ratio, share, steps = train(store.recording(uri), work, 5 + 75 * options.scale, folder)
-                    row |= {"seconds": round(time.monotonic() - began), "steps": steps, "ratio": round(ratio, 4)}
-                    row |= {"others_cpu": round(share, 4), "run_id": run.id}
-                    failed += [name] if ratio > LIMIT else []
-                if name == "never_there":
-                    for one in syncing_own(server):
-                        assert one.state == "sent", one
-                assert settled(uri), f"{name}: not everything was sent"
+                    row |= train(uri, turns, 5 + 75 * options.scale, campaign.begun)
+                    failed += [name] if row["ratio"] > LIMIT else []
+                sent(server.uri if name == "never_there" else None)
                 opened = store.connect(server.uri)
                 kept = delivered.kept(spool.root())
                 assert len(kept) == 1
                 row |= {"compared": delivered.check(*kept.values(), opened)}
             print(json.dumps(row), flush=True)
     assert not failed, f"more than {LIMIT - 1:.0%} of the training's time: {failed}"
-
-
-def syncing_own(server):
-    """Send what this process itself holds, as another one would."""
-    from tracking.sender import _senders
-
-    for one in _senders.values():
-        for parcel in one.left():
-            parcel.release()
-            parcel.done = True
-    return list(syncing.sync([spool.root()], server.uri))
 
 
 if __name__ == "__main__":

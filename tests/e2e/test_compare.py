@@ -131,6 +131,9 @@ def test_every_view_is_accessible_and_complains_of_nothing(site, page, scheme):
         assert page.locator("h1").count() == 1, name
         assert page.evaluate("[...document.images].every(one => one.complete && one.naturalWidth > 0)"), name
         assert browser.serious(page) == [], name
+        # axe does not look at the colours of a drawing.
+        assert page.evaluate("""[...document.querySelectorAll("svg.plot text:not(a text)")].every(
+            one => getComputedStyle(one).fill === getComputedStyle(document.body).color)"""), name
 
 
 def test_the_table_is_worked_with_the_keyboard(site, page):
@@ -336,6 +339,24 @@ def test_the_report_is_one_file(site, chromium, monkeypatch, capsys):
     assert browser.serious(page) == []
     context.close()
     assert wrong == []
+
+
+def test_the_end_of_a_long_table_brings_the_others_and_what_was_chosen_stays(site, page):
+    experiment = site.store.experiment("long")
+    for number in range(130):
+        site.store.client.create_run(experiment, run_name=f"run {number}")
+    page.goto(f"{site.url}/?experiment=long")
+    rows_of = page.locator("tbody tr")
+    assert rows_of.count() == 100
+    rows_of.nth(7).locator("input").check()
+    chosen = page.locator("input[name=runs]:checked")
+    identity = chosen.get_attribute("value")
+    page.locator("#more").focus()  # comes into view with it
+    page.wait_for_function("() => document.querySelectorAll('tbody tr').length === 130")
+    assert page.locator("#more").count() == 0
+    assert chosen.get_attribute("value") == identity
+    assert len({one.get_attribute("value") for one in page.locator("input[name=runs]").all()}) == 130
+    assert page.evaluate("document.activeElement.className") == "scroll"
 
 
 def test_a_run_that_goes_on_appears(site, page):

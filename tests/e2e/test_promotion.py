@@ -129,6 +129,45 @@ def test_a_file_that_is_not_the_runs_model_fails_the_gate_of_parity(command, dem
     assert "file and torch model differ" in refused["reason"]
 
 
+def test_a_model_whose_intervals_hold_nothing_fails_the_gate_of_coverage(command, demo, trained, as_before, tmp_path):
+    """The run's own file with intervals of no width: the answers are the model's, what it promises of them is not."""
+    import onnx
+
+    store, run_id = connect(), trained()["run_id"]
+    refused = answer(command("promote", "hubbard", "--run", run_id, "--json"))
+    assert verdicts(refused)["coverage"] == "passed"
+    graph = onnx.load(models.resolve(store, f"models:/{NAME}/{refused['version']}"))
+    for bound in ("lower", "upper"):
+        for node in graph.graph.node:
+            node.output[:] = [f"{bound} before" if name == bound else name for name in node.output]
+            node.input[:] = [f"{bound} before" if name == bound else name for name in node.input]
+        graph.graph.node.append(onnx.helper.make_node("Identity", ["prediction"], [bound]))
+    onnx.save(graph, tmp_path / "model.onnx")
+    metadata = {"task": "hubbard", "metrics": {}, "data": {"digest": demo.result["digest"]}}
+    digest = models.sha256_of(tmp_path / "model.onnx")
+    models.log_onnx(runs.existing(store, run_id), tmp_path / "model.onnx", digest, metadata)
+    narrow = models.register(store, NAME, run_id)
+    refused = answer(command("promote", "hubbard", "--run", run_id, "--json"))
+    assert (refused["version"], refused["promoted"]) == (narrow, False)
+    assert {verdicts(refused)[name] for name in ("parity", "sanity")} == {"passed"}
+    assert verdicts(refused)["coverage"] == "failed"
+    assert re.search(r"intervals hold the truth in clean 0.0% of \d+.*: expected \d+% on clean", refused["reason"])
+    assert models.champion(store, NAME).version == as_before.version
+
+
+def test_a_model_of_other_data_is_not_compared_with_the_champion_on_them(command, demo, trained, as_before):
+    other = answer(command(
+        "train", "hubbard", "--data", "demo-output/fresh-unseen.zarr", "--preset", "test", "--model", "mlp", "--json",
+        "--set", "train.epochs=1",
+    ))  # fmt: skip
+    refused = answer(command("promote", "hubbard", "--run", other["run_id"], "--json"))
+    assert refused["promoted"] is False
+    assert verdicts(refused)["data"] == "failed"
+    assert f"champion version {as_before.version} was trained on other data" in refused["reason"]
+    assert "champion" not in verdicts(refused)
+    assert models.champion(connect(), NAME).version == as_before.version
+
+
 def test_data_for_judging_are_new_to_both(command, demo, trained, as_before, tmp_path):
     """States that the champion was trained on, or that were looked at before, are refused; new ones are taken."""
     store, best = connect(), demo.result["best_run"]
@@ -167,6 +206,27 @@ def test_two_promotions_at_once_leave_one_champion(command, demo, trained, clean
     assert order[0]["champion"]["version"] == as_before.version
     assert order[1]["champion"]["version"] == order[0]["version"]  # it met the first, not the one before
     assert models.champion(connect(), NAME).version == order[1]["version"]
+
+
+def test_a_champion_that_came_meanwhile_is_not_replaced(command, demo, trained, as_before, monkeypatch):
+    """On a server no lock keeps two promotions apart: the later one looks again before it moves the alias."""
+    from pipelines import promotion
+
+    store = connect()
+    rival = answer(command("promote", "hubbard", "--run", trained()["run_id"], "--json"))["version"]
+    store.client.delete_registered_model_alias(NAME, "champion")
+    judge = promotion._judge
+
+    def slowly(*arguments):
+        found = judge(*arguments)
+        models.set_alias(store, NAME, "champion", rival)
+        return found
+
+    monkeypatch.setattr(promotion, "_judge", slowly)
+    code, _, err = command("promote", "hubbard", "--run", demo.result["best_run"])
+    assert code == 2
+    assert f"version {rival} of {NAME} became champion while version {as_before.version} was judged" in err
+    assert models.champion(store, NAME).version == rival
 
 
 def test_lineage_goes_both_ways(command, demo, tmp_path):

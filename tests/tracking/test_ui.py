@@ -76,6 +76,48 @@ def test_sorting_and_filtering(page, query, order):
     assert ("search" in _order(text, ("search",))) == bool(order), "a match keeps its parent"
 
 
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    """A store of more runs than a page begins with."""
+    store = connect(f"sqlite:///{tmp_path_factory.mktemp('long')}/mlflow.db")
+    experiment = store.experiment("long")
+    for number in range(130):
+        run = store.client.create_run(experiment, run_name=f"run {number:03d}").info.run_id
+        store.client.log_metric(run, "mae", float(number))
+    return store
+
+
+def test_a_long_table_begins_with_its_first_rows_and_has_the_way_to_the_others(long):
+    page = TestClient(create_app(long), base_url="http://127.0.0.1")
+    names = re.compile(r'href="/runs/\w+">(run \d+)<')
+    first = page.get("/?experiment=long&sort=mae&desc=1").text
+    assert names.findall(first) == [f"run {number:03d}" for number in range(129, 29, -1)]
+    assert "130 runs" in first
+    link, words = re.search(r'<a href="([^"]+)" data-more id="more">([^<]+)</a>', first).groups()
+    assert words == "Show the other 30 rows"
+    whole = page.get(link.replace("&amp;", "&")).text
+    assert names.findall(whole) == [f"run {number:03d}" for number in range(129, -1, -1)]
+    assert "data-more" not in whole
+    assert re.search(r'href="[^"]*rows=all[^"]*" data-live id="by-1"', whole), "what was opened stays open"
+    assert len(page.get("/table.csv?experiment=long").text.splitlines()) == 131
+
+
+def test_a_metrics_column_has_no_parameter_of_its_name(tmp_path):
+    store = connect(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = store.experiment("clash")
+    for name in ("measured", "configured"):
+        run = store.client.create_run(experiment, run_name=name).info.run_id
+        store.client.log_param(run, "train.precision", "fp32")
+        if name == "measured":
+            store.client.log_metric(run, "precision", 0.75)
+    page = TestClient(create_app(store), base_url="http://127.0.0.1")
+    text = page.get("/?experiment=clash&c=precision").text
+    assert ">0.75</td>" in text
+    assert "fp32" not in text.partition("<tbody>")[2]
+    assert page.get("/?experiment=clash&c=train.precision").text.count("<td>fp32</td>") == 2
+    assert _order(page.get("/?experiment=clash&q=precision%3Dfp32").text, ("measured", "configured")) == ["configured"]
+
+
 def test_unknown_experiment_is_named(page):
     answer = page.get("/?experiment=hubard")
     assert answer.status_code == 404

@@ -12,7 +12,7 @@ __all__ = ["COLOURS", "STYLE", "Plot", "bars", "standalone", "ticks"]
 
 COLOURS = 8
 """Number of colours; series beyond them begin again, with other dashes."""
-STYLE = """svg.plot { font: 12px system-ui, sans-serif; color: #222; }
+STYLE = """svg.plot { font: 12px system-ui, sans-serif; color: var(--text, #222); }
 svg.plot text { fill: currentColor; } svg.plot .grid { stroke: #8884; } svg.plot .axis { stroke: currentColor; }
 svg.plot .line, svg.plot .c { fill: none; stroke-width: 1.6; } svg.plot .thin { stroke-width: 1; opacity: .45; }
 svg.plot .band { stroke: none; opacity: .2; } svg.plot .dot { stroke-width: 5; stroke-linecap: round; opacity: .75; }

@@ -35,6 +35,8 @@ class View:
         Runs and groups whose nested runs are shown; ``all`` opens every one.
     seeds : bool
         Whether runs that differ by seed alone are put together.
+    whole : bool
+        Whether every row is shown, not the first ones alone.
     """
 
     experiment: str = ""
@@ -44,6 +46,7 @@ class View:
     columns: tuple[str, ...] = ()
     opened: frozenset[str] = frozenset()
     seeds: bool = False
+    whole: bool = False
 
     @classmethod
     def of(cls, asked: Sequence[tuple[str, str]]) -> View:
@@ -53,6 +56,7 @@ class View:
             one.get("experiment", ""), one.get("q", ""), one.get("sort", ""), one.get("desc") == "1",
             tuple(dict.fromkeys(text for key, text in asked if key == "c" and text)),
             frozenset(text for key, text in asked if key == "open" and text), one.get("seeds") == "1",
+            one.get("rows") == "all",
         )  # fmt: skip
 
     def address(self, **changes: Any) -> str:
@@ -60,6 +64,7 @@ class View:
         view = replace(self, **changes)
         asked = [("experiment", view.experiment), ("q", view.q), ("sort", view.sort)]
         asked += [("desc", "1" if view.descending else ""), ("seeds", "1" if view.seeds else "")]
+        asked += [("rows", "all" if view.whole else "")]
         asked += [("c", name) for name in view.columns] + [("open", name) for name in sorted(view.opened)]
         return urlencode([(key, text) for key, text in asked if text])
 
@@ -171,17 +176,17 @@ def _line(
     if members:
         cells = [_spread(one, members, key, values) for key in columns]
     else:
-        cells = [values.of(one, key) for key in columns]
+        cells = [values.shown(one, key) for key in columns]
     # What a search has found is shown.
     opened = bool(below) and (bool(view.q) or bool(view.opened & {"all", one.id}))
     return Line(one, depth, cells, one.id, len(below), opened, bool(members)), below
 
 
 def _spread(own: RunRow, members: Sequence[RunRow], key: str, values: Values) -> Any:
-    found = [values.of(row, key) for row in members]
+    found = [values.shown(row, key) for row in members]
     numbers = [value for value in found if isinstance(value, float) and value == value]
     if key == "seconds" or not numbers:
-        mine = values.of(own, key)
+        mine = values.shown(own, key)
         return mine if mine is not None or not found else found[0] if len(set(found)) == 1 else None
     return sum(numbers) / len(numbers), deviation(numbers), len(numbers)
 
@@ -205,7 +210,7 @@ def _order(
     def value(one: Group | RunRow) -> tuple[int, Any] | None:
         own = run(one)
         members = one.members if isinstance(one, Group) else whole.get(own.id, []) if REPEATS in own.tags else []
-        cell: Any = _spread(own, members, view.sort, values) if members else values.of(own, view.sort)
+        cell: Any = _spread(own, members, view.sort, values) if members else values.shown(own, view.sort)
         cell = cell[0] if isinstance(cell, tuple) else cell
         if isinstance(cell, str):
             try:

@@ -19,6 +19,7 @@ __all__ = ["context", "csv", "read"]
 _OWN = ("network", "experiment", "outcome", "digest", "seconds", "start", "id")
 _MOST = 400  # columns to choose from
 _BADGED = 200  # characters
+_ROWS = 100  # of the page at first: a browser lays out a table of thousands for seconds
 
 
 def read(site: Site, view: View) -> tuple[Values, Table, str]:
@@ -62,13 +63,15 @@ def context(site: Site, view: View) -> dict[str, Any]:
     values, found, problem = read(site, view)
     badges = site.badges()
     opened = "all" in view.opened
+    lines = found.lines if view.whole else found.lines[:_ROWS]
     return {
         "view": view, "location": site.store.location, "experiments": site.reader.experiments(), "problem": problem,
         "address": view.address(), "unfold": view.address(opened=frozenset() if opened else frozenset({"all"})),
         "every_metric": view.address(columns=("all",)), "foldable": any(line.below for line in found.lines),
         "count": f"{found.runs:,}", "choices": _choices(values, view),
         "heads": [_head("name", view, values), *(_head(key, view, values) for key in found.columns)],
-        "rows": [_row(line, view, found.columns, badges) for line in found.lines],
+        "rows": [_row(line, view, found.columns, badges) for line in lines],
+        "more": len(found.lines) - len(lines), "everything": view.address(whole=True),
     }  # fmt: skip
 
 
@@ -111,7 +114,7 @@ def _head(key: str, view: View, values: Values) -> dict[str, str]:
     larger = None if sample is None else direction(task_of(sample), key)
     return {
         "title": OWN.get(key, key), "address": view.address(sort=key, descending=turned), "order": order,
-        "better": {True: " ↑", False: " ↓", None: ""}[larger],
+        "better": {True: " ↑", False: " ↓", None: ""}[larger], "number": "1" if sample or key == "seconds" else "",
     }  # fmt: skip
 
 

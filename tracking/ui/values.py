@@ -122,6 +122,14 @@ class Values:
         ending = f".{key}"
         return next((text for known, text in row.params.items() if known.endswith(ending)), None)
 
+    def shown(self, row: RunRow, key: str) -> float | str | None:
+        """Return what a column has for a run: as `of`, but among a metric's values no parameter of the same name."""
+        return None if key in self._measured and key not in row.metrics else self.of(row, key)
+
+    @cached_property
+    def _measured(self) -> set[str]:
+        return set(self.metrics) - set(OWN)
+
     def _evaluated(self, row: RunRow) -> str | None:
         """Return the network of the run that an evaluation is of."""
         run = self._by_id.get(row.tags.get("evaluated.run", ""))

@@ -25,7 +25,6 @@ for _name in ("alembic", "mlflow.utils.environment", "urllib3.connectionpool"):
 
 import mlflow.onnx as onnx_flavour
 from mlflow import MlflowClient, set_tracking_uri
-from mlflow.artifacts import download_artifacts
 from mlflow.entities import (
     Dataset,
     DatasetInput,
@@ -38,13 +37,14 @@ from mlflow.entities import (
 )
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.models import Model, ModelSignature
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.types import Schema, TensorSpec
 
 __all__ = [
     "Dataset", "DatasetInput", "InputTag", "LoggedModelOutput", "Metric", "MlflowClient", "MlflowException",
     "Model", "ModelSignature", "Param", "RestException", "RunTag", "Schema", "TensorSpec", "ViewType",
-    "download_artifacts", "onnx_flavour", "resolve_tags", "selected",
+    "get_artifact_repository", "onnx_flavour", "resolve_tags", "selected",
 ]  # fmt: skip
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import importlib
 import json
 import os
 import sys
 from collections.abc import Sequence
 
+from pipelines import trouble
 from stm_models import __version__
 from stm_models.errors import InputError, unknown
 
@@ -41,8 +41,6 @@ COMMANDS = {
 }
 _MODULES = {"import": "import_data", "inspect": "inspect_input"}  # where a command's module is not named like it
 _OURS = ("deploy", "pipelines", "stm_models", "tracking")
-_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
-_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,14 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        if error.errno in _OUT_OF_SPACE:
-            return _refuse(
-                f"no space left writing {error.filename or 'a file'}: free some and run the same command again"
-            )
-        if error.errno in _NOT_ALLOWED:
-            return _refuse(f"{error.filename or 'a file'}: {error.strerror}; choose a place that you may write")
-        raise
+    except Exception as error:
+        if (reason := trouble.told(error)) is None:
+            raise
+        return _refuse(reason)
 
 
 def _run(command: str, arguments: list[str]) -> int:

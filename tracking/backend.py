@@ -44,8 +44,18 @@ from mlflow.types import Schema, TensorSpec
 __all__ = [
     "Dataset", "DatasetInput", "InputTag", "LoggedModelOutput", "Metric", "MlflowClient", "MlflowException",
     "Model", "ModelSignature", "Param", "RestException", "RunTag", "Schema", "TensorSpec", "ViewType",
-    "get_artifact_repository", "onnx_flavour", "resolve_tags", "selected",
+    "create_database", "get_artifact_repository", "onnx_flavour", "resolve_tags", "selected",
 ]  # fmt: skip
+
+
+def create_database(uri: str, artifacts: str) -> None:
+    """Make mlflow's tables, its default experiment keeping files at ``artifacts``.
+
+    Left to itself it takes the working folder for that, and fails where this has a quote in its name.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # sqlalchemy, which a server's client needs not
+
+    SqlAlchemyStore(uri, artifacts)
 
 
 @contextmanager

@@ -283,7 +283,8 @@ print(len(os.listdir(tempfile.gettempdir())))
 """
     aside = tmp_path / "aside"
     aside.mkdir()
-    process = start_script(f"import tempfile; tempfile.tempdir = {str(aside)!r}\n{code}", store.uri, run.id, folder=tmp_path)
+    code = f"import tempfile; tempfile.tempdir = {str(aside)!r}\n{code}"
+    process = start_script(code, store.uri, run.id, folder=tmp_path)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert int(out) == store.remote  # what lies on this machine is not even copied

@@ -1,0 +1,37 @@
+"""Addresses of SQLite files; ``%``, ``?`` and ``#`` of a path mean something in a URL, and are written as in one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote
+
+from stm_models.errors import InputError
+
+__all__ = ["address", "path_of"]
+
+
+def address(path: Path) -> str:
+    """Return the address of the file ``path``.
+
+    Examples
+    --------
+    >>> address(Path("/data/50 %/runs.db"))
+    'sqlite:////data/50 %25/runs.db'
+    >>> path_of(address(Path("/data/is it?/#1.db")), "store").as_posix()
+    '/data/is it?/#1.db'
+    """
+    return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F").replace("#", "%23")
+
+
+def path_of(uri: str, what: str) -> Path:
+    """Return the absolute path of the file that ``uri`` names; ``what`` is the file's, for the error.
+
+    Raises
+    ------
+    InputError
+        When it names none.
+    """
+    name = unquote(uri.partition(":///")[2].partition("?")[0])
+    if not name or name == ":memory:":
+        raise InputError(f"the {what} {uri!r} names no file: expected sqlite:///FILE.db")
+    return Path(name).absolute()

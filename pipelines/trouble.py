@@ -9,8 +9,10 @@ __all__ = ["told"]
 
 _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
-# Libraries' own errors, which carry no number: SQLite, safetensors, mlflow.
-_FULL = re.compile(r"database or disk is full|no space left on device|disk quota exceeded", re.IGNORECASE)
+# Libraries' own errors, which carry no number: SQLite, safetensors, numpy.
+_FULL = re.compile(
+    r"database or disk is full|no space left on device|disk quota exceeded|\d+ requested and \d+ written", re.IGNORECASE
+)
 _READ_ONLY = re.compile(r"attempt to write a readonly database|read-only file system", re.IGNORECASE)
 
 

@@ -22,6 +22,8 @@ for _name, _value in _DEFAULTS.items():
 os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
 for _name in ("alembic", "mlflow.utils.environment", "urllib3.connectionpool"):
     logging.getLogger(_name).setLevel(logging.ERROR)
+# It writes the traceback of every error of a database that it then raises.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 import mlflow.onnx as onnx_flavour
 from mlflow import MlflowClient, set_tracking_uri

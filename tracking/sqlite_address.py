@@ -1,4 +1,4 @@
-"""Addresses of SQLite files; ``%``, ``?`` and ``#`` of a path mean something in a URL, and are written as in one."""
+"""Addresses of SQLite files, in which characters of a path that mean something in a URL are written as in one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from urllib.parse import unquote
 from stm_models.errors import InputError
 
 __all__ = ["address", "path_of"]
+
+_SPECIAL = "%?#{}"  # the braces are Optuna's
 
 
 def address(path: Path) -> str:
@@ -20,7 +22,7 @@ def address(path: Path) -> str:
     >>> path_of(address(Path("/data/is it?/#1.db")), "store").as_posix()
     '/data/is it?/#1.db'
     """
-    return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F").replace("#", "%23")
+    return "sqlite:///" + "".join(f"%{ord(one):02X}" if one in _SPECIAL else one for one in str(path))
 
 
 def path_of(uri: str, what: str) -> Path:

@@ -202,8 +202,9 @@ def redact(uri: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """Return the first line of an error's message, without what SQLAlchemy puts before it."""
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    return next((line for line in lines if not line.startswith("(raised as a result of")), lines[0])
 
 
 class _Absent:

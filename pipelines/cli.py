@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import io
 import json
 import os
 import sys
@@ -46,6 +47,9 @@ _OURS = ("deploy", "pipelines", "stm_models", "tracking")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``stm`` with ``argv``; return 0, 2 for bad input, 130 when interrupted, 1 for anything else."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() not in ("utf-8", "utf8"):
+            stream.reconfigure(errors="replace")  # a locale that has no such letter is no reason to fail
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import sys
 
 __all__ = ["told"]
 
@@ -17,7 +18,7 @@ _READ_ONLY = re.compile(r"attempt to write a readonly database|read-only file sy
 
 
 def told(error: BaseException) -> str | None:
-    """Return what to tell of an error that comes from a full or protected disk; ``None`` for any other.
+    """Return what to tell of a full or protected disk, or a name that the locale cannot write; ``None`` for any other.
 
     What an error was raised from counts too.
     """
@@ -33,5 +34,10 @@ def told(error: BaseException) -> str | None:
             return f"{name}: {one.strerror}; choose a place that you may write"  # type: ignore[attr-defined]
         if _READ_ONLY.search(str(one)):
             return "the disk or a database on it cannot be written; choose a place that you may write"
+        if isinstance(one, UnicodeEncodeError) and "surrogates" in one.reason:
+            return (
+                f"a file has a name that this locale, whose encoding is {sys.getfilesystemencoding()}, cannot write: "
+                "set PYTHONUTF8=1 and run the same command again"
+            )
         one = one.__cause__ or one.__context__
     return None

@@ -114,9 +114,12 @@ def packages_read_only(place, calm):
 
 @fault
 def bare(place, calm):
-    """No HOME, no UTF-8, a TMPDIR that is not there, and a folder whose name is not ASCII."""
+    """No HOME, no UTF-8, a TMPDIR that is not there; where a name cannot be written without UTF-8, that is told."""
     plain = {"LC_ALL": "C", "LANG": None, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    return same(Chain(place, "größe ☃", variables={**plain, "HOME": None, "TMPDIR": place / "none"}), calm)
+    named = Chain(place, "größe ☃", variables={**plain, "HOME": None, "TMPDIR": place / "none"})
+    named.go("simulate")
+    named.refused(named.command("train"), "PYTHONUTF8=1")
+    return same(Chain(place, variables=named.variables), calm)
 
 
 @fault

@@ -54,7 +54,7 @@ def test_a_full_disk_is_told_and_made_good(calm, tmp_path):
 
 def test_no_home_no_utf8_and_an_odd_folder(calm, ends):
     odd = ends(
-        name="-a 'b' \"c\" #d %41 {e} ü?",
+        name="-a 'b' \"c\" #d %41 {e} ?",
         variables={"HOME": None, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "TMPDIR": "/none"},
         umask=0o077,
     )

@@ -1,6 +1,7 @@
 """A full or a protected disk, whoever notices it."""
 
 import errno
+import io
 import sqlite3
 
 import pytest
@@ -21,6 +22,7 @@ def caused(error, cause):
         (caused(RuntimeError("cannot log"), sqlite3.OperationalError("database or disk is full")), "no space left"),
         (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), "no space left"),
         (OSError("1024 requested and 992 written"), "no space left"),  # numpy's
+        (UnicodeEncodeError("utf-8", "\udcc3", 0, 1, "surrogates not allowed"), "PYTHONUTF8=1"),
         (PermissionError(errno.EACCES, "Permission denied", "/a"), "/a: Permission denied; choose a place"),
         (
             caused(ValueError("x"), sqlite3.OperationalError("attempt to write a readonly database")),
@@ -46,3 +48,12 @@ def test_everything_else_stays_an_error(monkeypatch):
     monkeypatch.setattr(cli, "_run", fail)
     with pytest.raises(ZeroDivisionError):
         cli.main(["models"])
+
+
+def test_a_letter_that_the_locale_has_not_is_no_reason_to_fail(monkeypatch):
+    plain = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", plain)
+    monkeypatch.setattr(cli, "_overview", lambda: "±1 eV")
+    assert cli.main([]) == 0
+    plain.flush()
+    assert plain.buffer.getvalue() == b"?1 eV\n"

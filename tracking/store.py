@@ -245,5 +245,8 @@ def _create(path: Path, artifacts: str) -> None:
         # A new file is built aside, so that a process killed here leaves no half-made schema behind.
         part = path.with_name(f"{path.name}.new")
         part.unlink(missing_ok=True)
-        create_database(address(part), artifacts)
-        part.replace(path)
+        try:
+            create_database(address(part), artifacts)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)

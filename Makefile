@@ -26,9 +26,10 @@ slow-test: setup ## the others, half an hour or more
 cluster-test: setup ## the tests that need a real SLURM (Debian: slurm-wlm and munge; run as root)
 	$(BIN)/python -m pytest -m cluster tests/cluster
 
-campaign: setup ## kill -9 over simulations and searches (KILLS=200), faults of a tracking server, a server under load (MINUTES=30) and attack (FUZZ=100000)
+campaign: setup ## kill -9 over simulations and searches (KILLS=200), the whole chain under all faults, faults of a tracking server, a server under load (MINUTES=30) and attack (FUZZ=100000)
 	$(BIN)/python tests/campaign.py --kills $(or $(KILLS),200)
 	$(BIN)/python tests/campaign_tune.py --kills $(or $(KILLS),100)
+	$(BIN)/python tests/campaign_chain.py
 	$(BIN)/python tests/campaign_tracking.py
 	$(BIN)/python tests/campaign_serving.py --minutes $(or $(MINUTES),30) --fuzz $(or $(FUZZ),100000)
 

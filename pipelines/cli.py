@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import importlib
+import io
 import json
 import os
 import sys
 from collections.abc import Sequence
 
+from pipelines import trouble
 from stm_models import __version__
 from stm_models.errors import InputError, unknown
 
@@ -41,13 +42,14 @@ COMMANDS = {
 }
 _MODULES = {"import": "import_data", "inspect": "inspect_input"}  # where a command's module is not named like it
 _OURS = ("deploy", "pipelines", "stm_models", "tracking")
-_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
-_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``stm`` with ``argv``; return 0, 2 for bad input, 130 when interrupted, 1 for anything else."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() not in ("utf-8", "utf8"):
+            stream.reconfigure(errors="replace")  # a locale that has no such letter is no reason to fail
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0
@@ -71,14 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        if error.errno in _OUT_OF_SPACE:
-            return _refuse(
-                f"no space left writing {error.filename or 'a file'}: free some and run the same command again"
-            )
-        if error.errno in _NOT_ALLOWED:
-            return _refuse(f"{error.filename or 'a file'}: {error.strerror}; choose a place that you may write")
-        raise
+    except Exception as error:
+        if (reason := trouble.told(error)) is None:
+            raise
+        return _refuse(reason)
 
 
 def _run(command: str, arguments: list[str]) -> int:

@@ -19,7 +19,7 @@ from deploy.serving import provider
 from stm_models import __version__
 from stm_models.errors import InputError
 from stm_models.machine import cores
-from tracking import store
+from tracking import sqlite_address, store
 
 __all__ = ["arguments", "describe", "run"]
 
@@ -91,7 +91,7 @@ def _store() -> dict[str, Any]:
             folder = next(parent for parent in absent.parents if parent.exists())
             if not folder.is_dir() or not os.access(folder, os.W_OK):
                 return {"error": f"cannot write to {folder}: choose a folder that you may write"}
-            return {"location": f"sqlite:///{absent}", "experiments": [], "note": "not made yet"}
+            return {"location": sqlite_address.address(absent), "experiments": [], "note": "not made yet"}
         opened = store.connect()
         return {"location": opened.location, "experiments": sorted(opened.experiments().values())}
     except (InputError, OSError) as error:

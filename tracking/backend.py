@@ -22,10 +22,11 @@ for _name, _value in _DEFAULTS.items():
 os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
 for _name in ("alembic", "mlflow.utils.environment", "urllib3.connectionpool"):
     logging.getLogger(_name).setLevel(logging.ERROR)
+# It writes the traceback of every error of a database that it then raises.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 import mlflow.onnx as onnx_flavour
 from mlflow import MlflowClient, set_tracking_uri
-from mlflow.artifacts import download_artifacts
 from mlflow.entities import (
     Dataset,
     DatasetInput,
@@ -38,14 +39,25 @@ from mlflow.entities import (
 )
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.models import Model, ModelSignature
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.types import Schema, TensorSpec
 
 __all__ = [
     "Dataset", "DatasetInput", "InputTag", "LoggedModelOutput", "Metric", "MlflowClient", "MlflowException",
     "Model", "ModelSignature", "Param", "RestException", "RunTag", "Schema", "TensorSpec", "ViewType",
-    "download_artifacts", "onnx_flavour", "resolve_tags", "selected",
+    "create_database", "get_artifact_repository", "onnx_flavour", "resolve_tags", "selected",
 ]  # fmt: skip
+
+
+def create_database(uri: str, artifacts: str) -> None:
+    """Make mlflow's tables, its default experiment keeping files at ``artifacts``.
+
+    Left to itself it takes the working folder for that, and fails where this has a quote in its name.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # sqlalchemy, which a server's client needs not
+
+    SqlAlchemyStore(uri, artifacts)
 
 
 @contextmanager

@@ -26,9 +26,9 @@ from tracking.backend import (
     ModelSignature,
     Schema,
     TensorSpec,
-    download_artifacts,
     onnx_flavour,
 )
+from tracking.fetching import fetched, lies_here
 from tracking.registry import (
     ModelVersionInfo,
     champion,
@@ -152,17 +152,17 @@ def sha256_of(path: str | Path) -> str:
 def _fetch(store: Store, model_id: str, uri: str, sha256: str = "") -> Path:
     try:
         logged = store.client.get_logged_model(model_id)
-        source = f"{logged.artifact_location}/{_FILE}"
+        source = logged.artifact_location
         sha256 = sha256 or logged.tags["sha256"]
-        if not store.remote:
-            path = Path(download_artifacts(source, tracking_uri=store.uri))
+        if lies_here(source):
+            path = fetched(source, _FILE, store.uri)
             _check(path, sha256)
             return path
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stm-lab" / "models"
         kept = base / f"{sha256}.onnx"
         if not kept.is_file() or sha256_of(kept) != sha256:
             with tempfile.TemporaryDirectory() as folder:
-                path = Path(download_artifacts(source, dst_path=folder, tracking_uri=store.uri))
+                path = fetched(source, _FILE, store.uri, folder)
                 _check(path, sha256)
                 with atomic_path(kept) as part:
                     shutil.copyfile(path, part)

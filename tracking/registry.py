@@ -153,7 +153,10 @@ def logged_model(store: Store, run_id: str) -> Any:
     """
     row = rows.get(store, run_id)
     if "model.id" not in row.tags:
-        raise InputError(f"run {run_id} ({row.name}, {row.outcome}) logged no ONNX model: give a finished training run")
+        raise InputError(
+            f"run {run_id} ({row.name}, {row.outcome}) logged no ONNX model: "
+            f"make one of a finished training with stm export {run_id} --out MODEL.onnx"
+        )
     return store.client.get_logged_model(row.tags["model.id"])
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from stm_models.errors import InputError, unknown
-from tracking.backend import MlflowException, download_artifacts
+from tracking.backend import MlflowException
+from tracking.fetching import fetched
 from tracking.spool import PREFIX
 from tracking.store import Store, first_line
 
@@ -140,12 +141,13 @@ def get(store: Store, run_id: str) -> RunRow:
 
 
 def download(store: Store, run_id: str, artifact_path: str, folder: str | Path | None = None) -> Path:
-    """Return a local copy of a run's file or folder.
+    """Return a run's file or folder as a local one, to be read and not changed.
 
     Parameters
     ----------
     folder : path, optional
-        Where to put it; else it stays where it is when it is local, or goes to a temporary folder.
+        Where to put a copy; else it stays where it is when it is local, or goes to a folder that is removed when
+        this process ends.
 
     Raises
     ------
@@ -154,12 +156,9 @@ def download(store: Store, run_id: str, artifact_path: str, folder: str | Path |
     """
     run_id = get(store, run_id).id
     try:
-        path = download_artifacts(
-            run_id=run_id, artifact_path=artifact_path, tracking_uri=store.uri,
-            dst_path=None if folder is None else str(folder),
-        )  # fmt: skip
-        if Path(path).exists():
-            return Path(path)
+        path = fetched(store.client.get_run(run_id).info.artifact_uri, artifact_path, store.uri, folder)
+        if path.exists():
+            return path
     except (MlflowException, OSError):
         pass
     names = [entry.path for entry in store.client.list_artifacts(run_id)]

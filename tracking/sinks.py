@@ -115,7 +115,7 @@ class Spooled:
         """The page of the run, or the command that leads to it."""
         store, parcel = self._sender.store, self._parcel
         if not store.remote:
-            return f"mlflow ui --backend-store-uri {store.location}"
+            return store.run_link(self.id)
         if parcel.run is None:
             return f"stm sync {parcel.folder.parent}"
         return f"{store.location}/#/experiments/{parcel.experiment}/runs/{parcel.run}"

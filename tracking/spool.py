@@ -73,6 +73,7 @@ class Spool:
             os.fsync(self._log)
             part.rename(self.folder)
         except OSError as error:
+            shutil.rmtree(part, ignore_errors=True)
             raise InputError(
                 f"cannot write the spool of a run to {base}: {error.strerror}; give another folder with STM_SPOOL"
             ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,15 @@ from urllib.parse import urlsplit, urlunsplit
 
 from stm_models.errors import InputError
 from tracking import probe
-from tracking.backend import MlflowClient, MlflowException, ViewType
+from tracking.backend import MlflowClient, MlflowException, ViewType, create_database
 from tracking.lock import exclusive
 from tracking.spool import root as spool_root
+from tracking.sqlite_address import address, path_of
 
 __all__ = ["Store", "connect", "missing", "patience", "recording"]
 
 DEFAULT = "sqlite:///mlflow.db"
+_WHAT = "tracking store"
 _DATABASES = ("postgresql", "mysql", "mssql")
 _PATIENCE = 10.0  # seconds that whoever records a run waits at its start
 _FORMS = "sqlite:///FILE.db, http(s)://HOST:PORT or postgresql://USER@HOST/NAME"
@@ -57,7 +60,7 @@ class Store:
     @property
     def folder(self) -> Path | None:
         """Where the SQLite file is; ``None`` for a server or another database."""
-        return _sqlite_path(self.uri).parent if self.uri.startswith("sqlite") else None
+        return path_of(self.uri, _WHAT).parent if self.uri.startswith("sqlite") else None
 
     def reached(self) -> Store:
         """Return the store as it is now.
@@ -103,7 +106,7 @@ class Store:
     def run_link(self, run_id: str) -> str:
         """Return the page of a run on the server, or the command that shows it."""
         if not self.remote:
-            return f"mlflow ui --backend-store-uri {self.location}"
+            return f"mlflow ui --backend-store-uri {shlex.quote(self.location)}"
         info = self.client.get_run(run_id).info
         return f"{self.location}/#/experiments/{info.experiment_id}/runs/{run_id}"
 
@@ -124,9 +127,10 @@ def connect(uri: str | None = None) -> Store:
     """
     uri, scheme = _address(uri)
     if scheme == "sqlite":
-        path = _sqlite_path(uri)
-        _create(path)
-        return _open(f"sqlite:///{path}", (path.parent / "mlartifacts").as_uri())
+        path = path_of(uri, _WHAT)
+        artifacts = (path.parent / "mlartifacts").as_uri()
+        _create(path, artifacts)
+        return _open(address(path), artifacts)
     if scheme in ("http", "https"):
         uri = uri.rstrip("/")
         probe.http(uri, redact(uri))
@@ -184,7 +188,7 @@ def missing(uri: str | None = None) -> Path | None:
     uri, scheme = _address(uri)
     if scheme != "sqlite":
         return None
-    path = _sqlite_path(uri)
+    path = path_of(uri, _WHAT)
     return None if _filled(path) else path
 
 
@@ -198,8 +202,9 @@ def redact(uri: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """Return the first line of an error's message, without what SQLAlchemy puts before it."""
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    return next((line for line in lines if not line.startswith("(raised as a result of")), lines[0])
 
 
 class _Absent:
@@ -232,20 +237,16 @@ def _filled(path: Path) -> bool:
     return path.exists() and path.stat().st_size > 0
 
 
-def _sqlite_path(uri: str) -> Path:
-    name = uri.partition(":///")[2].partition("?")[0]
-    if not name or name == ":memory:":
-        raise InputError(f"the tracking store {uri!r} names no file: expected sqlite:///FILE.db")
-    return Path(name).absolute()
-
-
-def _create(path: Path) -> None:
+def _create(path: Path, artifacts: str) -> None:
     with exclusive(path.with_name(f"{path.name}.lock")):
-        probe.sqlite(path, {"experiments", "runs"}, "tracking store", _ANOTHER)
+        probe.sqlite(path, {"experiments", "runs"}, _WHAT, _ANOTHER)
         if _filled(path):
             return
         # A new file is built aside, so that a process killed here leaves no half-made schema behind.
         part = path.with_name(f"{path.name}.new")
         part.unlink(missing_ok=True)
-        _open(f"sqlite:///{part}", None)
-        part.replace(path)
+        try:
+            create_database(address(part), artifacts)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import optuna
@@ -19,6 +20,7 @@ from stm_models.search import Range, Space
 from tracking import probe
 from tracking.lock import advisory, exclusive
 from tracking.samplers import create_pruner, create_sampler
+from tracking.sqlite_address import address
 from tracking.store import Store, first_line, redact
 
 __all__ = ["TrialRow", "beside", "create_study", "importances", "open_study", "rows", "suggest"]
@@ -64,7 +66,7 @@ class TrialRow:
 def beside(store: Store) -> str:
     """Return the address of the study database in the folder of ``store``; of the working directory's for a server."""
     folder = store.folder
-    return DEFAULT if folder is None else f"sqlite:///{folder / 'optuna.db'}"
+    return DEFAULT if folder is None else address(folder / "optuna.db")
 
 
 def create_study(
@@ -241,7 +243,7 @@ def _lock(study: Any, lock_file: Path | None) -> Callable[[], AbstractContextMan
 
 
 def _lock_file(storage: str) -> Path | None:
-    name = storage.partition(":///")[2].partition("?")[0] if storage.startswith("sqlite") else ""
+    name = unquote(storage.partition(":///")[2].partition("?")[0]) if storage.startswith("sqlite") else ""
     if not name:
         return None
     path = Path(name).absolute()

@@ -267,3 +267,25 @@ def test_data_set_digest_round_trip(store, tmp_path):
     assert tags["data.evaluation.digest"] == "e" * 64
     with pytest.raises(InputError, match="no digest"), runs.start(store, EXPERIMENT, "data") as run:
         datasets.log(run, {"recipe": "r"}, tmp_path / "half.zarr")
+
+
+def test_what_is_read_back_leaves_nothing_behind(store, tmp_path, start_script):
+    (tmp_path / "note.txt").write_text("hello")
+    with runs.start(store, EXPERIMENT, "tidy") as run:
+        run.artifact(tmp_path / "note.txt", "notes")
+    code = """
+import os, sys, tempfile
+from tracking import runs, store
+found = runs.download(store.connect(sys.argv[1]), sys.argv[2], "notes")
+assert (found / "note.txt").read_text() == "hello"
+assert (runs.download(store.connect(sys.argv[1]), sys.argv[2], "notes/note.txt")).read_text() == "hello"
+print(len(os.listdir(tempfile.gettempdir())))
+"""
+    aside = tmp_path / "aside"
+    aside.mkdir()
+    code = f"import tempfile; tempfile.tempdir = {str(aside)!r}\n{code}"
+    process = start_script(code, store.uri, run.id, folder=tmp_path)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert int(out) == store.remote  # what lies on this machine is not even copied
+    assert not list(aside.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
@@ -191,3 +192,15 @@ def test_only_the_dead_are_closed():
             assert leftovers.close_abandoned(parcel) is True
             assert [record["kind"] for record in records(made.folder)].count("end") == 1
         parcel.release()
+
+
+def test_a_spool_that_cannot_be_begun_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("STM_SPOOL", str(tmp_path / "spools"))
+
+    def full(handle, line):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(spool.os, "write", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        spool.Spool({"name": "one"})
+    assert list((tmp_path / "spools").iterdir()) == []

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from stm_models.errors import InputError
+from tracking import runs
 from tracking.store import Store, connect, missing, redact
+from tracking.study import beside, create_study
 
 
 def _create(barrier) -> None:
@@ -115,3 +117,19 @@ def test_links(local, remote):
 def test_password_is_hidden():
     assert redact("postgresql://me:secret@host:5/x") == "postgresql://me:***@host:5/x"
     assert Store("http://me:secret@host", None, None).location == "http://me:***@host"
+
+
+@pytest.mark.parametrize("name", ["a 'b' \"c\"", "50%", "%41", "is it?", "#1 & ; [e] {f} $HOME", "größe ☃", "-a"])
+def test_any_folder_holds_a_store(tmp_path, monkeypatch, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    store = connect()
+    with runs.start(store, "odd", "one") as run:
+        run.json({"a": 1}, "b/c.json")
+    assert store.folder == folder
+    assert runs.download(connect(store.uri), run.id, "b/c.json").is_relative_to(folder / "mlartifacts")
+    assert {path.name for path in folder.iterdir()} == {"mlflow.db", "mlflow.db.lock", "mlartifacts"}
+    assert create_study("odd", beside(store), seed=0).study_name == "odd"
+    assert (folder / "optuna.db").is_file()
+    assert (folder / "optuna.db.lock").is_file()

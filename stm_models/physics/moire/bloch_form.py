@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy.linalg import blas
+
+from stm_models.physics.compiled import compiled
 
 __all__ = ["assemble", "bond_orders", "occupied_projector", "site_density"]
 
@@ -20,7 +21,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-@njit(cache=True)
+@compiled
 def assemble(value: Array, phase: Array, start: Ints, end: Ints, onsite: Floats, out: Array) -> None:
     """Write the lower triangle of sum_b value phase + h.c. + diag(onsite) into ``out``.
 
@@ -60,7 +61,7 @@ def occupied_projector(vectors: Array, occupation: Floats) -> Array:
     return blas.zherk(1.0, scaled, lower=1) if np.iscomplexobj(scaled) else blas.dsyrk(1.0, scaled, lower=1)
 
 
-@njit(cache=True)
+@compiled
 def bond_orders(projector: Array, phase: Array, start: Ints, end: Ints, weight: float, out: Array) -> None:
     """Add weight P_ij exp(-i k.R) of every bond to ``out`` (B,) complex128.
 

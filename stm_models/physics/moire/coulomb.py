@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from stm_models.physics.compiled import compiled
 from stm_models.physics.moire.constants import COULOMB, LATTICE_CONSTANT
 from stm_models.physics.moire.hopping import Bonds
 from stm_models.physics.moire.lattice import Lattice, site_images
@@ -89,7 +89,7 @@ def hartree_rows(lattice: Lattice, rows: NDArray[np.int64], dielectric: float, g
     return result
 
 
-@njit(cache=True)
+@compiled
 def _add_rows(
     positions: Floats, rows: NDArray[np.int64], shifts: Floats, cut: float, low: float, step: float,
     table: Floats, out: Floats,

@@ -11,9 +11,10 @@ Only bonds that start on the first half of the sites are needed; the others are 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy.linalg import blas
+
+from stm_models.physics.compiled import compiled
 
 __all__ = ["assemble", "occupied_projector", "pair_expectation", "site_density"]
 
@@ -21,7 +22,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-@njit(cache=True)
+@compiled
 def assemble(value: Floats, cos: Floats, sin: Floats, start: Ints, end: Ints, onsite: Floats, out: Floats) -> None:
     """Write the real form of sum_b value exp(i k.d) + diag(onsite) into ``out``.
 
@@ -68,7 +69,7 @@ def occupied_projector(vectors: Floats, occupation: Floats) -> Floats:
     return blas.dsyrk(1.0, scaled, lower=1).T
 
 
-@njit(cache=True)
+@compiled
 def pair_expectation(
     projector: Floats, cos: Floats, sin: Floats, start: Ints, end: Ints, label: Ints, out: Floats
 ) -> None:

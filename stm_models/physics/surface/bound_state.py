@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy.special import k0
+
+from stm_models.physics.compiled import compiled
 
 __all__ = ["BoundState", "bound_state_map"]
 
@@ -62,7 +63,7 @@ def bound_state_map(positions: Floats, size: int, shape: BoundState, rng: np.ran
     return total.astype(np.float32)
 
 
-@njit(cache=True)
+@compiled
 def _add_profiles(total: Floats, positions: Floats, height: Floats, profile: Floats) -> None:
     for i in range(positions.shape[0]):
         for row in range(total.shape[0]):

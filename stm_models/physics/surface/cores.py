@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from stm_models.physics.compiled import compiled
 
 __all__ = ["add_spot", "occlude"]
 
@@ -14,7 +15,7 @@ Floats = NDArray[np.float64]
 _EXTENT = 5.0  # widths after which a spot ends: exp(-12.5)
 
 
-@njit(cache=True)
+@compiled
 def occlude(image: Floats, y: float, x: float, radius: float) -> None:
     """Set the pixels of ``image`` (L, L) closer than ``radius`` px to (y, x) to zero."""
     size = image.shape[0]
@@ -24,7 +25,7 @@ def occlude(image: Floats, y: float, x: float, radius: float) -> None:
                 image[row, column] = 0.0
 
 
-@njit(cache=True)
+@compiled
 def add_spot(image: Floats, y: float, x: float, amplitude: float, width: float) -> None:
     """Add amplitude exp(-r² / 2 width²) about (y, x) px to ``image`` (L, L)."""
     size = image.shape[0]

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import KDTree
 
 from stm_models.errors import InputError
+from stm_models.physics.compiled import compiled
 from stm_models.physics.surface import materials, noise, presets
 from stm_models.physics.surface.bound_state import bound_state_map
 from stm_models.physics.surface.cores import add_spot
@@ -217,7 +217,7 @@ def _noise(recipe: Preset, rng: np.random.Generator, shape: tuple[int, ...]) -> 
     )
 
 
-@njit(cache=True)
+@compiled
 def _damping(positions: Floats, displacement: Floats, size: int, length: float) -> Floats:
     """Product over the impurities of 1 - exp(-(r / length)²): (V, size, size)."""
     result = np.ones((displacement.shape[0], size, size))
@@ -232,7 +232,7 @@ def _damping(positions: Floats, displacement: Floats, size: int, length: float) 
     return result
 
 
-@njit(cache=True)
+@compiled
 def _add_spots(maps: Floats, positions: Floats, displacement: Floats, heights: Floats, widths: Floats) -> None:
     """Add spots of heights (V, N) and widths (N,) to the stack, where the drifted frame sees them."""
     for v in range(maps.shape[0]):

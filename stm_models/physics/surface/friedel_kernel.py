@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from stm_models.physics.compiled import compiled
 from stm_models.physics.surface.cores import add_spot, occlude
 
 __all__ = ["render"]
@@ -17,7 +17,7 @@ Ints = NDArray[np.int64]
 _SINE = tuple((-1) ** n * math.pi ** (2 * n + 1) / math.factorial(2 * n + 1) for n in range(8))
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _cosine(turns: float) -> float:
     """Cosine of 2 pi turns, to 2e-11: 1 - 2 sin²(pi u) with u in [-1/2, 1/2]; no call, so that loops vectorise."""
     u = turns - math.floor(turns + 0.5)
@@ -30,7 +30,7 @@ def _cosine(turns: float) -> float:
     return 1.0 - 2.0 * sine * sine
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def render(
     positions: Floats,
     total: Ints,
@@ -73,7 +73,7 @@ def render(
             _finish(field[v], noise[s], normal[s, v], images[s, v])
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _distances(y: float, x: float, exponent: float, cutoff: float, distance: Floats, envelope: Floats) -> None:
     size = distance.shape[0]
     for row in range(size):
@@ -89,7 +89,7 @@ def _distances(y: float, x: float, exponent: float, cutoff: float, distance: Flo
                 envelope[row, column] = math.exp(-exponent * math.log(distance[row, column] + cutoff))
 
 
-@njit(cache=True)
+@compiled
 def _randomise_cores(
     field: Floats,
     positions: Floats,
@@ -119,7 +119,7 @@ def _randomise_cores(
             add_spot(field[v], decoys[d, 0], decoys[d, 1], rms * decoy[v, d], decoy_width[d])
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _finish(field: Floats, noise: float, normal: NDArray[np.float32], image: NDArray[np.float32]) -> None:
     """Subtract the mean, divide by the largest magnitude, add the noise."""
     size = field.shape[0]

@@ -10,9 +10,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy.special import hankel1
+
+from stm_models.physics.compiled import compiled
 
 __all__ = ["SHORTEST", "HankelTable", "tabulate", "waves"]
 
@@ -115,7 +116,7 @@ def waves(table: HankelTable, points: Floats, scatterers: Floats, out: Waves | N
     return out
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _waves(
     y: Floats,
     x: Floats,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from stm_models.errors import InputError
+from stm_models.physics.compiled import compiled
 
 __all__ = ["choose", "choose_batch", "place"]
 
@@ -53,7 +53,7 @@ def place(
     return places[len(taken) :]
 
 
-@njit(cache=True)
+@compiled
 def choose(darts: Floats, count: int, minimum_distance: float, places: Floats, used: int) -> int:
     """Append the first ``count`` darts far enough from the ``used`` places before them; return how many were found."""
     square = minimum_distance * minimum_distance
@@ -73,7 +73,7 @@ def choose(darts: Floats, count: int, minimum_distance: float, places: Floats, u
     return found
 
 
-@njit(cache=True)
+@compiled
 def choose_batch(
     darts: Floats,
     around: Floats,

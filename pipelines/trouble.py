@@ -1,0 +1,43 @@
+"""What the machine refuses, told so that its user can mend it."""
+
+from __future__ import annotations
+
+import errno
+import re
+import sys
+
+__all__ = ["told"]
+
+_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+# Libraries' own errors, which carry no number: SQLite, safetensors, numpy.
+_FULL = re.compile(
+    r"database or disk is full|no space left on device|disk quota exceeded|\d+ requested and \d+ written", re.IGNORECASE
+)
+_READ_ONLY = re.compile(r"attempt to write a readonly database|read-only file system", re.IGNORECASE)
+
+
+def told(error: BaseException) -> str | None:
+    """Return what to tell of a full or protected disk, or a name that the locale cannot write; ``None`` for any other.
+
+    What an error was raised from counts too.
+    """
+    one: BaseException | None = error
+    seen: set[int] = set()
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        name = getattr(one, "filename", None) or "a file"
+        number = one.errno if isinstance(one, OSError) else None
+        if number in _OUT_OF_SPACE or _FULL.search(str(one)):
+            return f"no space left writing {name}: free some and run the same command again"
+        if number in _NOT_ALLOWED:
+            return f"{name}: {one.strerror}; choose a place that you may write"  # type: ignore[attr-defined]
+        if _READ_ONLY.search(str(one)):
+            return "the disk or a database on it cannot be written; choose a place that you may write"
+        if isinstance(one, UnicodeEncodeError) and "surrogates" in one.reason:
+            return (
+                f"a file has a name that this locale, whose encoding is {sys.getfilesystemencoding()}, cannot write: "
+                "set PYTHONUTF8=1 and run the same command again"
+            )
+        one = one.__cause__ or one.__context__
+    return None

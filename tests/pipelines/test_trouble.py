@@ -1,0 +1,59 @@
+"""A full or a protected disk, whoever notices it."""
+
+import errno
+import io
+import sqlite3
+
+import pytest
+
+from pipelines import cli, trouble
+
+
+def caused(error, cause):
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/a/b.onnx"), "no space left writing /a/b.onnx"),
+        (OSError(errno.EFBIG, "File too large"), "no space left writing a file"),
+        (caused(RuntimeError("cannot log"), sqlite3.OperationalError("database or disk is full")), "no space left"),
+        (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), "no space left"),
+        (OSError("1024 requested and 992 written"), "no space left"),  # numpy's
+        (UnicodeEncodeError("utf-8", "\udcc3", 0, 1, "surrogates not allowed"), "PYTHONUTF8=1"),
+        (PermissionError(errno.EACCES, "Permission denied", "/a"), "/a: Permission denied; choose a place"),
+        (
+            caused(ValueError("x"), sqlite3.OperationalError("attempt to write a readonly database")),
+            "cannot be written",
+        ),
+    ],
+)
+def test_told_in_one_line(error, words, monkeypatch, capsys):
+    def fail(command, arguments):
+        raise error
+
+    assert words in trouble.told(error)
+    monkeypatch.setattr(cli, "_run", fail)
+    assert cli.main(["models"]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_everything_else_stays_an_error(monkeypatch):
+    def fail(command, arguments):
+        raise ZeroDivisionError("a fault of ours")
+
+    assert trouble.told(caused(RuntimeError("x"), ValueError("y"))) is None
+    monkeypatch.setattr(cli, "_run", fail)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["models"])
+
+
+def test_a_letter_that_the_locale_has_not_is_no_reason_to_fail(monkeypatch):
+    plain = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", plain)
+    monkeypatch.setattr(cli, "_overview", lambda: "±1 eV")
+    assert cli.main([]) == 0
+    plain.flush()
+    assert plain.buffer.getvalue() == b"?1 eV\n"

@@ -1,0 +1,44 @@
+"""What a store keeps as files: where it lies on this machine, or as a copy that the process removes at its end."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tracking.backend import get_artifact_repository
+
+__all__ = ["fetched", "lies_here"]
+
+
+def fetched(address: str, name: str, tracking_uri: str, folder: str | Path | None = None) -> Path:
+    """Return the file or folder ``name`` below the artifact address ``address``.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Where to copy it; else it is not copied when it lies on this machine, or goes to a temporary folder of
+        this process. mlflow's own download leaves a folder behind for each call.
+
+    Raises
+    ------
+    MlflowException, OSError
+        When there is no such file, or it cannot be fetched.
+    """
+    repository = get_artifact_repository(address, tracking_uri=tracking_uri)
+    if folder is None and not lies_here(address):
+        folder = tempfile.mkdtemp(dir=_own().name)
+    if folder is not None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    return Path(repository.download_artifacts(name, None if folder is None else str(folder)))
+
+
+def lies_here(address: str) -> bool:
+    """Tell whether an artifact address is a folder of this machine."""
+    return urlsplit(address).scheme in ("", "file")
+
+
+@functools.cache
+def _own() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="stm-fetched-")

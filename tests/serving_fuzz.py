@@ -175,14 +175,14 @@ def _described(url, count, seed, counts, report):
     import schemathesis
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import seed as seeded
+    from schemathesis.specs.openapi import checks as conformance
 
     headers = {"Authorization": f"Bearer {TOKEN}"}
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json", headers=headers)
     checks = [
-        schemathesis.checks.not_a_server_error, schemathesis.specs.openapi.checks.status_code_conformance,
-        schemathesis.specs.openapi.checks.content_type_conformance,
-        schemathesis.specs.openapi.checks.response_schema_conformance,
-        schemathesis.specs.openapi.checks.response_headers_conformance,
+        schemathesis.checks.not_a_server_error, conformance.status_code_conformance,
+        conformance.content_type_conformance, conformance.response_schema_conformance,
+        conformance.response_headers_conformance,
     ]  # fmt: skip
     # Files are read by processes of their own, which have tests of their own.
     operations = [one for one in (found.ok() for found in schema.get_all_operations()) if not one.path.endswith("/ask")]

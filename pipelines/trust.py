@@ -65,10 +65,10 @@ class _Seen:
     group: Array
     truth: Array
 
-    def residuals(self, novelty: Novelty) -> Residuals:
+    def residuals(self, novelty: Novelty, kind: int) -> Residuals:
         with torch.no_grad():
             hints = novelty.hints(torch.from_numpy(self.features), torch.from_numpy(self.noise)).numpy()
-        return Residuals(hints, self.prediction - self.truth, self.group)
+        return Residuals(hints, self.prediction - self.truth, self.group, np.full(len(self.group), kind))
 
 
 def trust(
@@ -104,8 +104,10 @@ def trust(
     about: dict[str, Any] = {"distance": {"quantiles": quantiles}, "novelty": shared, "interval": None}
     interval, scores = None, _false_alarms(novelty, seen)
     if not isinstance(model.network, MapNetwork) and shared["groups"] > least_groups(level) * _FOLDS / (_FOLDS - 1):
-        learnt = [_see(model, appearance, part).residuals(novelty) for part, _ in parts.values()]
-        found = {name: one.residuals(novelty) for name, one in seen.items()}
+        learnt = [
+            _see(model, appearance, part).residuals(novelty, kind) for kind, (part, _) in enumerate(parts.values())
+        ]
+        found = {name: one.residuals(novelty, kind) for kind, (name, one) in enumerate(seen.items())}
         interval = Interval.fit(_joined(learnt), _joined(found.values()), level=level, seed=seed)
         scores |= _coverage(interval, found, level)
         about["interval"] = {"level": level, **shared}
@@ -133,7 +135,8 @@ def _see(model: Model, appearance: Appearance | None, part: Samples) -> _Seen:
 
 def _joined(parts: Any) -> Residuals:
     parts = list(parts)
-    return Residuals(*(np.concatenate([getattr(one, name) for one in parts]) for name in ("hints", "error", "group")))
+    names = ("hints", "error", "group", "kinds")
+    return Residuals(*(np.concatenate([getattr(one, name) for one in parts]) for name in names))
 
 
 def _coverage(interval: Interval, found: Mapping[str, Residuals], level: float) -> dict[str, float]:

@@ -178,7 +178,7 @@ def load(bundle_dir: str | Path) -> Bundle:
             novelty.load_state_dict(_part(tensors, "novelty."))
             novelty.eval()
         if "interval.mean" in tensors:
-            interval = Interval(len(tensors["interval.mean"]), outputs, tensors["interval.factor"].shape[1])
+            interval = Interval(len(tensors["interval.mean"]), outputs, *tensors["interval.factor"].shape[1:])
             interval.load_state_dict(_part(tensors, "interval."))
             interval.eval().requires_grad_(False)
     except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ __all__ = ["Interval", "Residuals", "least_groups"]
 
 _HIDDEN = 16
 _STEPS, _RATE, _DECAY = 300, 1e-2, 1e-2
-_BINS, _GROUPS = 8, 3
+_BINS, _EACH, _GROUPS = 8, 3, 3
 _LIMIT = 6.0  # standard deviations of a hint; what lies farther out counts as that far
 _RANGE = (-9.0, 3.0)  # of the logarithm of a spread, in units of the mean error
 
@@ -38,15 +39,23 @@ class Residuals:
         Prediction minus truth, the targets' units.
     group : (S,) str
         Which state each is of: a name that no other state has.
+    kind : (S,) int, optional
+        Which set of images each is from: 0, 1, ...; by default all are from one.
     """
 
     hints: Array
     error: Array
     group: Array
+    kind: Array | None = None
+
+    @property
+    def kinds(self) -> Array:
+        """Kinds (S,) of the samples."""
+        return np.zeros(len(self.group), np.int64) if self.kind is None else self.kind
 
     def subset(self, rows: Array) -> Residuals:
         """Return those at ``rows``, indices or a mask."""
-        return Residuals(self.hints[rows], self.error[rows], self.group[rows])
+        return Residuals(self.hints[rows], self.error[rows], self.group[rows], self.kinds[rows])
 
 
 def least_groups(level: float) -> int:
@@ -61,28 +70,29 @@ def least_groups(level: float) -> int:
 
 
 class Interval(nn.Module):
-    r"""Prediction -+ factor x spread, the factor depending on how large the spread is.
+    r"""Prediction -+ factor x spread, the factor depending on what kind of image it looks like and on the spread.
 
     Parameters
     ----------
     hints, outputs : int
         Numbers of hints F and of targets T.
-    bins : int
-        Number K of ranges of the spread, each with a factor of its own.
+    kinds, bins : int
+        Numbers of kinds of images K, and of ranges R of the spread in each, with a factor of their own.
 
     Notes
     -----
     The spread s(x) > 0 of a target is a small network on hints of how an image differs from the usual and how noisy it
     is, trained so that errors are Laplace distributed with scale s. Whatever it says, the factor makes the interval
-    hold for new groups like the calibration's: it is the quantile of |error| / s over those whose s is in the same
-    range. So it holds for clean images, whose s is small, as for noisy ones, up to how well s tells them apart; that is
-    measured.
+    hold for new groups like the calibration's: it is the quantile of |error| / s over those that look like the same
+    kind of image (clean, noisy, ...) and whose s is in the same range. What an image looks like is the answer of a
+    second small network on the hints. A clean image and one of a noisy set that no noise met look alike, and are;
+    so the bounds hold for every look, and for every set up to how well its images are told apart; that is measured.
 
     References
     ----------
     .. [1] Lei, G'Sell, Rinaldo, Tibshirani, Wasserman, "Distribution-free predictive inference for regression",
        JASA 113, 1094 (2018): split conformal, locally weighted.
-    .. [2] Boström, Johansson, "Mondrian conformal regressors", COPA, PMLR 128, 114 (2020): a factor per range.
+    .. [2] Boström, Johansson, "Mondrian conformal regressors", COPA, PMLR 128, 114 (2020): a factor per category.
     """
 
     mean: Tensor
@@ -91,14 +101,15 @@ class Interval(nn.Module):
     edges: Tensor
     factor: Tensor
 
-    def __init__(self, hints: int, outputs: int, bins: int = 1) -> None:
+    def __init__(self, hints: int, outputs: int, kinds: int = 1, bins: int = 1) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(hints))
         self.register_buffer("scale", torch.ones(hints))
         self.register_buffer("unit", torch.ones(outputs))
-        self.register_buffer("edges", torch.zeros(outputs, bins - 1))
-        self.register_buffer("factor", torch.ones(outputs, bins))
+        self.register_buffer("edges", torch.zeros(outputs, kinds, bins - 1))
+        self.register_buffer("factor", torch.ones(outputs, kinds, bins))
         self.body = nn.Sequential(nn.Linear(hints, _HIDDEN), nn.GELU(), nn.Linear(_HIDDEN, outputs))
+        self.look = nn.Sequential(nn.Linear(hints, _HIDDEN), nn.GELU(), nn.Linear(_HIDDEN, kinds))
 
     @classmethod
     def fit(cls, spread: Residuals, calibration: Residuals, *, level: float, seed: int = 0) -> Interval:
@@ -120,7 +131,8 @@ class Interval(nn.Module):
             When a group is in both, or the calibration has too few groups for the level.
         """
         separate(spread.group, calibration.group, "what the spread is learnt from and what it is calibrated on")
-        made = cls(spread.hints.shape[1], spread.error.shape[1])
+        kinds = 1 + int(max(spread.kinds.max(), calibration.kinds.max()))
+        made = cls(spread.hints.shape[1], spread.error.shape[1], kinds)
         made._learn(spread, seed)
         made.eval().requires_grad_(False)
         return made.calibrated(calibration, level)
@@ -135,37 +147,47 @@ class Interval(nn.Module):
             )
         made = copy.deepcopy(self)
         with torch.no_grad():
-            spread = made.spread(torch.from_numpy(calibration.hints)).double().numpy()
-        scores = np.abs(calibration.error) / spread
+            hints = torch.from_numpy(calibration.hints)
+            spread, look = made.spread(hints).numpy(), made.looks(hints).argmax(dim=1).numpy()
+        scores = np.abs(calibration.error) / spread.astype(np.float64)
+        targets, kinds = made.factor.shape[:2]
         # A range has so many groups that its quantile is far from their largest score.
-        bins = max(1, min(_BINS, count // (_GROUPS * least_groups(level))))
-        edges = np.quantile(spread, np.arange(1, bins) / bins, axis=0).T.astype(np.float32)
-        made.edges = torch.from_numpy(np.ascontiguousarray(edges))
-        made.factor = torch.ones(len(edges), bins)
-        for target, row in enumerate(edges):
-            within = np.searchsorted(row, spread[:, target].astype(np.float32), side="left")
-            for own in range(bins):
-                rows = within == own
-                found = quantile(scores[rows, target], calibration.group[rows], level) if rows.any() else math.inf
-                made.factor[target, own] = found
-        whole = [quantile(column, calibration.group, level) for column in scores.T]
-        # Samples of the same spread may leave a range without the groups that a finite factor takes.
-        made.factor = torch.where(made.factor.isfinite(), made.factor, torch.tensor(whole)[:, None])
+        bins = max(1, min(_EACH if kinds > 1 else _BINS, count // (_GROUPS * least_groups(level))))
+        made.edges, made.factor = torch.zeros(targets, kinds, bins - 1), torch.ones(targets, kinds, bins)
+        for target in range(targets):
+            whole = quantile(scores[:, target], calibration.group, level)
+            for kind in range(kinds):
+                rows = look == kind
+                own = calibration.subset(rows)
+                found = _ranges(spread[rows, target], scores[rows, target], own.group, level, bins)
+                made.edges[target, kind] = torch.from_numpy(found[0])
+                # Few may look like a kind, or samples of the same spread leave a range without groups enough.
+                made.factor[target, kind] = torch.from_numpy(np.where(np.isfinite(found[1]), found[1], whole))
         return made
+
+    def looks(self, hints: Tensor) -> Tensor:
+        """Return how much images with hints (B, F) look like each kind: (B, K) logits."""
+        found: Tensor = self.look(self._scaled(hints))
+        return found
 
     def spread(self, hints: Tensor) -> Tensor:
         """Return how far predictions may be off: (B, T), the targets' units, for hints (B, F)."""
-        scaled = ((hints - self.mean) / self.scale).clamp(-_LIMIT, _LIMIT)
-        found: Tensor = self.unit * self.body(scaled).clamp(*_RANGE).exp()
+        found: Tensor = self.unit * self.body(self._scaled(hints)).clamp(*_RANGE).exp()
         return found
+
+    def _scaled(self, hints: Tensor) -> Tensor:
+        return ((hints - self.mean) / self.scale).clamp(-_LIMIT, _LIMIT)
 
     def forward(self, hints: Tensor, prediction: Tensor) -> tuple[Tensor, Tensor]:
         """Return lower and upper bounds (B, T), the targets' units, of predictions (B, T) with hints (B, F)."""
         spread = self.spread(hints)
-        factor = self.factor[:, 0]
-        if self.edges.shape[1]:  # a sum of steps is what an ONNX graph has for a look-up
-            passed = (spread[:, :, None] > self.edges).to(spread.dtype)
-            factor = factor + (passed * (self.factor[:, 1:] - self.factor[:, :-1])).sum(dim=2)
+        # Sums of steps are what an ONNX graph has for a look-up: (B, T, K), and of these the kind that it looks like.
+        passed = (spread[:, :, None, None] > self.edges).to(spread.dtype)
+        steps = self.factor[:, :, 1:] - self.factor[:, :, :-1]
+        factors = self.factor[:, :, 0] + (passed * steps).sum(dim=3)
+        looks = self.looks(hints)
+        chosen = (looks >= looks.amax(dim=1, keepdim=True)).to(spread.dtype)
+        factor = (factors * chosen[:, None]).sum(dim=2) / chosen.sum(dim=1, keepdim=True)
         reach = factor * spread
         return prediction - reach, prediction + reach
 
@@ -175,14 +197,36 @@ class Interval(nn.Module):
         self.scale.copy_(hints.std(dim=0, unbiased=False).clamp_min(1e-6))
         self.unit.copy_(error.mean(dim=0).clamp_min(1e-12))
         generator = torch.Generator().manual_seed(seed)
-        for layer in self.body:
+        for layer in (*self.body, *self.look):
             if isinstance(layer, nn.Linear):
                 nn.init.normal_(layer.weight, std=layer.in_features**-0.5, generator=generator)
                 nn.init.zeros_(layer.bias)
-        optimiser = torch.optim.AdamW(self.body.parameters(), lr=_RATE, weight_decay=_DECAY)
-        with torch.enable_grad():
-            for _ in range(_STEPS):
-                optimiser.zero_grad()
-                scale = self.spread(hints)
-                (scale.log() + error / scale).mean().backward()
-                optimiser.step()
+        kind = torch.from_numpy(spread.kinds.astype(np.int64))
+        weight = 1 / torch.bincount(kind, minlength=self.factor.shape[1]).clamp_min(1)
+
+        def laplace() -> Tensor:
+            scale = self.spread(hints)
+            return (scale.log() + error / scale).mean()
+
+        _fit(self.body, laplace)
+        _fit(self.look, lambda: nn.functional.cross_entropy(self.looks(hints), kind, weight=weight.to(error)))
+
+
+def _fit(body: nn.Module, loss: Callable[[], Tensor]) -> None:
+    optimiser = torch.optim.AdamW(body.parameters(), lr=_RATE, weight_decay=_DECAY)
+    with torch.enable_grad():
+        for _ in range(_STEPS):
+            optimiser.zero_grad()
+            loss().backward()
+            optimiser.step()
+
+
+def _ranges(spread: Array, scores: Array, group: Array, level: float, bins: int) -> tuple[Array, Array]:
+    """Return edges (bins - 1,) float32 of ranges of the spread (S,), and the factor (bins,) float32 of each."""
+    if not len(spread):
+        return np.zeros(bins - 1, np.float32), np.full(bins, np.inf, np.float32)
+    edges = np.quantile(spread, np.arange(1, bins) / bins).astype(np.float32)
+    within = np.searchsorted(edges, spread, side="left")
+    parts = [within == own for own in range(bins)]
+    found = [quantile(scores[rows], group[rows], level) if rows.any() else math.inf for rows in parts]
+    return edges, np.array(found, np.float32)

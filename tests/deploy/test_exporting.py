@@ -77,8 +77,8 @@ def _make(name, folder):
     )
     hints = novelty.hints(torch.from_numpy(held_out), torch.zeros(16, 0)).numpy()
     errors = np.random.default_rng(8).normal(0, 0.3, (16, len(case["targets"])))
-    calibration = Residuals(hints, errors, np.array([f"c{row}" for row in range(16)]))
-    spread = Residuals(hints, errors[::-1].copy(), np.array([f"s{row}" for row in range(16)]))
+    calibration = Residuals(hints, errors, np.array([f"c{row}" for row in range(16)]), np.arange(16) % 2)
+    spread = Residuals(hints, errors[::-1].copy(), np.array([f"s{row}" for row in range(16)]), np.arange(16) % 2)
     interval = Interval.fit(spread, calibration, level=0.8)
     channels, height, width = case["shape"]
     info = {
@@ -208,11 +208,18 @@ def test_bounds_and_novelty_are_their_formulas_in_numpy(exported):
     assert got["novelty"][6:].max() < 0.2 < got["novelty"][:6].max() <= 1
     own = {key: value.double().numpy() for key, value in bundle.interval.state_dict().items()}
     hints = np.concatenate([2 * np.log(distance)[:, None], where[:, :5]], axis=1)
-    scaled = np.clip((hints - own["mean"]) / own["scale"], -6, 6) @ own["body.0.weight"].T + own["body.0.bias"]
-    hidden = scaled * (1 + special.erf(scaled / np.sqrt(2))) / 2
-    spread = own["unit"] * np.exp(np.clip(hidden @ own["body.2.weight"].T + own["body.2.bias"], -9, 3))
-    rows = [[np.searchsorted(edges, value) for edges, value in zip(own["edges"], one, strict=True)] for one in spread]
-    factor = np.array([[own["factor"][target, row] for target, row in enumerate(one)] for one in rows])
+    scaled = np.clip((hints - own["mean"]) / own["scale"], -6, 6)
+
+    def answer(name):
+        inner = scaled @ own[f"{name}.0.weight"].T + own[f"{name}.0.bias"]
+        hidden = inner * (1 + special.erf(inner / np.sqrt(2))) / 2
+        return hidden @ own[f"{name}.2.weight"].T + own[f"{name}.2.bias"]
+
+    spread, looks = own["unit"] * np.exp(np.clip(answer("body"), -9, 3)), answer("look").argmax(axis=1)
+    factor = np.empty_like(spread)
+    for row, target in np.ndindex(spread.shape):
+        rank = np.searchsorted(own["edges"][target, looks[row]], spread[row, target])
+        factor[row, target] = own["factor"][target, looks[row], rank]
     for name, sign in (("lower", -1), ("upper", 1)):
         expected = got["prediction"] + sign * factor * spread
         np.testing.assert_allclose(got[name], expected, rtol=1e-3, atol=1e-4)

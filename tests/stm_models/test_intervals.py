@@ -66,12 +66,42 @@ def test_a_factor_for_each_range_of_the_spread_covers_kinds_whose_errors_are_sha
     new = _two_kinds(3000, 7)
     inside, _ = _covered(interval, new)
     loud = new.hints[:, 0] > 0.5
-    assert interval.factor.shape == (1, 5)
+    assert interval.factor.shape == (1, 1, 8)
     assert inside[loud].mean() == pytest.approx(0.8, abs=0.06)
     assert inside[~loud].mean() >= 0.75
     one = Interval(2, 1).requires_grad_(False)
-    one.load_state_dict({**interval.state_dict(), "edges": torch.zeros(1, 0), "factor": interval.factor[:, -1:]})
+    one.load_state_dict({**interval.state_dict(), "edges": torch.zeros(1, 1, 0), "factor": interval.factor[..., -1:]})
     assert abs(_covered(one, new)[0][~loud].mean() - inside[~loud].mean()) > 0.1  # the loud ones' factor is another
+
+
+def _alike_in_spread(groups, seed, name="c"):
+    """Two kinds of images whose errors have one mean size and other tails; a hint tells which."""
+    rng = np.random.default_rng(seed)
+    kind = np.arange(3 * groups) % 2
+    error = np.where(kind, rng.exponential(1.0, len(kind)) * rng.choice([-1.0, 1.0], len(kind)), 1.0)
+    hints = np.stack([kind, rng.normal(size=len(kind))], axis=1).astype(np.float32)
+    of = np.array([f"{name}{seed}-{group}" for group in np.repeat(np.arange(groups), 3)])
+    return Residuals(hints, error[:, None] * rng.uniform(0.9, 1.1, (len(kind), 1)), of, kind)
+
+
+def test_each_kind_that_an_image_can_look_like_is_covered_by_itself():
+    interval = Interval.fit(_alike_in_spread(300, 0, "s"), _alike_in_spread(300, 1), level=0.9)
+    assert interval.factor.shape == (1, 2, 3)
+    new = _alike_in_spread(3000, 7)
+    inside, width = _covered(interval, new)
+    for kind in (0, 1):
+        assert inside[new.kind == kind].mean() == pytest.approx(0.9, abs=0.04)
+    assert width[new.kind == 1].mean() > 1.5 * width[new.kind == 0].mean()
+    looks = interval.looks(torch.from_numpy(new.hints)).argmax(dim=1).numpy()
+    assert (looks == new.kind).all()
+
+
+def test_a_kind_that_nothing_looks_like_has_the_factor_of_all():
+    spread, calibration = _alike_in_spread(100, 0, "s"), _alike_in_spread(100, 1)
+    only = calibration.subset(calibration.kind == 0)
+    interval = Interval.fit(spread, only, level=0.8)
+    assert interval.factor.isfinite().all()
+    assert interval.factor[0, 1].unique().numel() == 1
 
 
 def test_a_bundle_from_before_the_ranges_is_refused_in_words(tmp_path):
@@ -85,7 +115,7 @@ def test_a_bundle_from_before_the_ranges_is_refused_in_words(tmp_path):
 
 
 def test_few_groups_have_one_range():
-    assert Interval.fit(_residuals(30, 0, "s"), _residuals(20, 1), level=0.9).factor.shape == (1, 1)
+    assert Interval.fit(_residuals(30, 0, "s"), _residuals(20, 1), level=0.9).factor.shape == (1, 1, 1)
 
 
 def test_groups_on_both_sides_are_refused():

@@ -72,12 +72,13 @@ def discriminants(values: Tensor, noise: Tensor, count: int) -> Tensor:
     Parameters
     ----------
     values, noise : (S, D) float64
-        About 0; what is seen is their sum, of unit variance along each direction. None without noise.
+        About 0; what is seen is their sum, of unit variance along each direction. None without noise, and for fewer
+        samples than dimensions, which do not tell its covariance.
     count : int
     """
     signal, hidden = (part.T @ part / len(part) for part in (values, noise))
     mean = hidden.diagonal().mean()
-    if not mean > 0:
+    if len(noise) < noise.shape[1] or not mean > 0:
         return values.new_zeros((0, values.shape[1]))
     whitening = torch.linalg.inv(torch.linalg.cholesky(hidden + _SHRUNK * mean * torch.eye(len(hidden)).to(hidden)))
     _, directions = torch.linalg.eigh(whitening @ signal @ whitening.T)
@@ -97,7 +98,7 @@ class Lattice(Network):
 
     Noise of a map changes the peaks together, by far more in some directions than in others. So there are as many
     components again that start where the states' variance is largest in units of the noise's: Fisher's discriminants
-    (Ann. Eugenics 7, 179 (1936)) with the states for classes.
+    (Ann. Eugenics 7, 179 (1936)) with the states for classes. With fewer images than measures they start at random.
     """
 
     Options = LatticeOptions

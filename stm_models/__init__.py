@@ -5,7 +5,7 @@ Nothing here needs a tracking store or a server; a notebook can use it alone.
 
 import os
 
-# onnxruntime's wheel reports to its maker, and writes an identity to HOME and TMPDIR, unless told so before its import.
+# onnxruntime's wheel keeps telemetry, and writes an identity to HOME and TMPDIR, unless this is set before its import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"

@@ -15,7 +15,7 @@ from stm_models.networks.lattice_measure import PeakMeasure
 from stm_models.networks.lattice_windows import PeakGrid
 from stm_models.search import Choice, Space
 
-__all__ = ["Lattice", "LatticeOptions"]
+__all__ = ["Lattice", "LatticeOptions", "discriminants", "principal"]
 
 _LIMIT = 8.0  # standard deviations; what lies farther out counts as that far
 _SOFT = 6.0  # standard deviations of simulated images

@@ -1,0 +1,217 @@
+"""Sets whose images are made again from maps, and the copies of a data set that a training sees."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import zarr
+
+from stm_models.data.dataset import Samples
+from stm_models.errors import InputError
+from stm_models.physics.instrument import Instrument
+from stm_models.physics.moire.fourier import KGrid, image
+from stm_models.tasks.hubbard import perturbations as perturbation_sets
+from stm_models.tasks.hubbard.config import HubbardSimulation
+from stm_models.tasks.hubbard.perturbations import SETS, Imaging, observed
+from stm_models.tasks.hubbard.quick_instrument import QuickInstrument, Transform
+from stm_models.tasks.hubbard.structure import disc_radius, imaged_atoms
+from stm_models.tasks.perturbation import CLEAN, Perturbation, Step
+from stm_models.training.perturbations import copies_of, digest, perturbed
+
+BY_NAME = {one.name: one for one in SETS}
+CONFIG = HubbardSimulation(index=1, patch_radius=4.0, image_size=24, energies=(0.0,))
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    """Ten samples of an LDOS that was made up, imaged as the simulator does it."""
+    rng = np.random.default_rng(0)
+    grid, radius = KGrid(24), disc_radius(CONFIG)
+    coordinates = {
+        "sample": np.arange(10), "group": np.arange(10), "index": np.ones(10), "layer_distance": np.full(10, 2.75),
+        "strain": np.zeros(10), "strain_angle": np.zeros(10),
+    }  # fmt: skip
+    atoms = imaged_atoms(CONFIG, {name: values[0] for name, values in coordinates.items()})
+    ldos = rng.uniform(0.2, 0.6, (10, 1, atoms.copies.max() + 1)).astype(np.float32)
+    images = image(*atoms.positions.T, ldos[:, 0][:, atoms.copies] * atoms.weights, grid)[:, None]
+    path = tmp_path_factory.mktemp("made up") / "data.zarr"
+    root = zarr.open_group(path, mode="w", zarr_format=3)
+    root.attrs.update({"schema": "stm-dataset/1"})
+    root.create_array("ldos", data=ldos).attrs["role"] = "array"
+    attributes = {
+        "config": CONFIG.model_dump(mode="json"),
+        "input": {"width": 24, "kx_max": grid.kx_max, "ky_max": grid.ky_max, "envelope": CONFIG.envelope,
+                  "radius": radius},
+    }  # fmt: skip
+    return Samples(images, np.zeros((10, 1)), coordinates, attributes, path)
+
+
+@pytest.mark.parametrize("one", SETS, ids=lambda one: one.name)
+def test_a_sample_is_the_same_in_any_company(one, samples):
+    whole = perturbed(one, samples, seed=3)
+    some = np.array([7, 2, 3])
+    np.testing.assert_array_equal(perturbed(one, samples.subset(some), seed=3), whole[some])
+    np.testing.assert_array_equal(perturbed(one, samples, seed=3), whole)
+    assert whole.shape == samples.images.shape
+    assert whole.dtype == np.float32
+    assert (digest(whole) == digest(perturbed(one, samples, seed=4))) == (one == CLEAN)
+    assert np.array_equal(whole, samples.images) == (one == CLEAN)
+
+
+def test_every_sample_draws_its_own(samples):
+    same = replace(samples, images=np.repeat(samples.images[:1], 10, axis=0))
+    always = Perturbation("noise", "", (Step("gaussian", 1.0, {"sigma": (0.1, 0.1)}),))
+    noise = (perturbed(always, same, 0) - same.images).reshape(10, -1)
+    assert np.abs(np.corrcoef(noise) - np.eye(10)).max() < 0.2
+
+
+def test_digest_forgives_the_last_bits_alone(samples):
+    images = np.round(samples.images, 3)
+    assert digest(images) == digest(images + np.float32(1e-7)) != digest(images + np.float32(1e-4))
+    assert digest(images) != digest(images[::-1])
+
+
+def test_an_unperturbed_map_gives_the_image_of_the_point_sum(samples):
+    """To 2e-6: what is missing is the tail of the outermost Gaussians, and the transform's own tolerance."""
+    clean = replace(BY_NAME["instrument"], remake=lambda attributes: observed(attributes, None))
+    assert np.abs(perturbed(clean, samples, 0) - samples.images).max() < 2e-6
+    imaging = Imaging.of(samples.attributes["input"])
+    assert imaging.pixel_nm <= 0.05
+    assert 1 < 1 / imaging.divisor.min() < 20
+
+
+def test_instrument_disturbs_every_image_by_some_per_cent(samples):
+    noise = perturbed(BY_NAME["instrument"], samples, 0) - samples.images
+    spread = noise.std(axis=(1, 2, 3))
+    assert ((spread > 1e-3) & (spread < 0.05)).all()
+
+
+NOTHING = (0.0, 0.0)
+QUIET = Instrument(
+    noise=NOTHING, row_offset=NOTHING, shear=NOTHING, spikes=NOTHING, blur_probability=0, change_probability=0
+)
+
+
+def _both(samples, instrument, count):
+    """Images (count, n, n) of the first sample: map by map, and from stored spectra."""
+    exact = observed(samples.attributes, instrument)
+    row = {name: values[0] for name, values in samples.coordinates.items()}
+    imaging = Imaging.of(samples.attributes["input"])
+    ldos = zarr.open_group(samples.path)["ldos"][0].astype(np.float64)
+    one = imaging.maps(imaged_atoms(CONFIG, row), ldos)[0]
+    transform = Transform(imaging)
+    quick = QuickInstrument(transform, one, instrument, np.random.default_rng(1))
+    clean, rng = transform.spectrum(one), np.random.default_rng(2)
+    slow = np.stack([exact(row, {"ldos": ldos}, rng)[0] for _ in range(count)])
+    return slow, np.stack([quick.draw([clean], rng)[0] for _ in range(count)])
+
+
+def test_quick_images_are_the_slow_ones_where_nothing_is_drawn(samples):
+    slow, quick = _both(samples, QUIET, 1)
+    assert quick.dtype == np.float32
+    assert np.abs(quick - slow).max() < 1e-5
+    slow, blunt = _both(samples, replace(QUIET, blur_probability=1, blur_nm=(0.04, 0.04), blur_ratio=(1, 1)), 1)
+    # The tip is applied after the envelope instead of before it: peaks change alike, their flanks a little otherwise.
+    assert np.abs(blunt - slow).max() < 0.15 * np.abs(quick - slow).max()
+
+
+@pytest.mark.parametrize(
+    "part", [{"noise": (0.1, 0.1)}, {"row_offset": (0.15, 0.15)}, {"change_probability": 1.0, "change": (1.15, 1.15)}]
+)
+def test_quick_noise_is_as_strong_as_the_slow_one(samples, part):
+    slow, quick = _both(samples, replace(QUIET, **part), 300)
+    spread = [images.std(axis=0) for images in (slow, quick)]
+    regions = [np.s_[:, 11:13], np.s_[:, :9], np.s_[11:13, :]]  # kx = 0, far from it, along a scan line
+    for region in regions:
+        strong = np.sqrt(np.mean(spread[0][region] ** 2))
+        assert np.sqrt(np.mean(spread[1][region] ** 2)) == pytest.approx(strong, rel=0.15)
+    assert np.abs(quick.mean(axis=0) - slow.mean(axis=0)).max() < 0.3 * spread[0].max()
+
+
+def test_quick_channels_share_noise_as_an_instruments(samples):
+    instrument = replace(QUIET, noise=(0.1, 0.1), correlation=0.5)
+    imaging = Imaging.of(samples.attributes["input"])
+    row = {name: values[0] for name, values in samples.coordinates.items()}
+    ldos = np.repeat(zarr.open_group(samples.path)["ldos"][0].astype(np.float64), 2, axis=0)
+    one = imaging.maps(imaged_atoms(CONFIG, row), ldos[:1])[0]
+    transform = Transform(imaging)
+    quick, exact = (
+        QuickInstrument(transform, one, instrument, np.random.default_rng(1)),
+        observed(samples.attributes, instrument),
+    )
+    rng, clean = np.random.default_rng(2), transform.spectrum(one)
+    shared = []
+    for draw in (lambda: exact(row, {"ldos": ldos}, rng), lambda: quick.draw([clean, clean], rng)):
+        images = np.stack([draw() for _ in range(200)])
+        noise = (images - images.mean(axis=0))[:, :, 12:].reshape(200, 2, -1)
+        shared.append(np.mean(noise[:, 0] * noise[:, 1]) / np.mean(noise**2))
+    assert shared[1] == pytest.approx(shared[0], abs=0.08)
+    assert 0.2 < shared[0] < 0.6
+
+
+def test_later_copies_draw_from_other_stores_of_noise(samples, monkeypatch):
+    """A network that saw one store through a whole training would learn to take its noises away."""
+    stores = []
+
+    class Watched(QuickInstrument):
+        def __init__(self, *args):
+            super().__init__(*args)
+            stores.append(np.stack([noise for noise, _ in self._noises]).reshape(len(self._noises), -1))
+
+    monkeypatch.setattr(perturbation_sets, "QuickInstrument", Watched)
+    monkeypatch.setattr(perturbation_sets, "_REMADE", 1.0)
+    copies = copies_of(BY_NAME["mixed"], samples, 3)
+    made = [copies(number) for number in range(6)]
+    assert len(stores) == 3  # two copies each
+    for new in stores[1:]:
+        alike = np.abs(np.corrcoef(stores[0], new)[: len(new), len(new) :])
+        assert np.median(alike.max(axis=0)) < 0.6  # 1 where a noise is there again
+    np.testing.assert_array_equal(copies_of(BY_NAME["mixed"], samples, 3)(5), made[5])  # as after an interruption
+
+
+def test_a_layer_below_the_tip_counts_as_in_the_simulation(samples):
+    config = CONFIG.model_copy(update={"bottom_layer": 0.1})
+    attributes = {**samples.attributes, "config": config.model_dump(mode="json")}
+    row = {name: values[0] for name, values in samples.coordinates.items()}
+    atoms = imaged_atoms(config, row)
+    ldos = np.random.default_rng(1).uniform(0.2, 0.6, (3, atoms.copies.max() + 1))
+    expected = image(*atoms.positions.T, ldos[:, atoms.copies] * atoms.weights, KGrid(24))
+    found = observed(attributes, None)(row, {"ldos": ldos}, np.random.default_rng(0))
+    assert found.shape == (3, 24, 24)
+    assert np.abs(found - expected).max() < 2e-6
+
+
+def test_a_data_set_without_what_the_set_needs_is_refused(samples, tmp_path):
+    root = zarr.open_group(tmp_path / "bare.zarr", mode="w", zarr_format=3)
+    root.attrs.update({"schema": "stm-dataset/1"})
+    root.create_array("image", data=samples.images).attrs["role"] = "array"
+    words = r"does not hold 'ldos' \(it holds image\): simulate a data set that keeps it, or .* than 'instrument'"
+    with pytest.raises(InputError, match=words):
+        perturbed(BY_NAME["instrument"], replace(samples, path=tmp_path / "bare.zarr"), 0)
+
+
+def test_images_from_elsewhere_cannot_be_made_again(samples):
+    attributes = {**samples.attributes, "input": {"width": 24}}
+    with pytest.raises(InputError, match=r"kx_max, ky_max, envelope, radius missing.*stm simulate"):
+        perturbed(BY_NAME["instrument"], replace(samples, attributes=attributes), 0)
+
+
+def test_copies_differ_and_come_again(samples):
+    assert copies_of(BY_NAME["mild"], samples, 0) is None
+    copies = copies_of(BY_NAME["instrument"], samples, 1)
+    first, second, again = copies(0), copies(1), copies(0)
+    assert np.array_equal(first, again)
+    assert np.abs(first - second).max() > 1e-3
+
+
+def test_the_record_says_all(samples):
+    record = BY_NAME["noisy"].record()
+    assert record["steps"][2] == {"kind": "tip_blur", "probability": 0.25, "sigma": [0.5, 0.9], "ratio": [1.0, 1.15]}
+    assert BY_NAME["instrument"].record()["instrument"]["noise"] == Instrument().noise
+
+
+def test_the_mixture_takes_some_images_through_an_instrument(samples):
+    copies = copies_of(BY_NAME["mixed"], samples, 1)
+    remade = np.array([(copies(number) != samples.images).any(axis=(1, 2, 3)) for number in range(12)])
+    assert 0.1 < remade.mean() < 0.5
+    assert len({tuple(row) for row in remade}) > 1

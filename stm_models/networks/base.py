@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -69,10 +69,16 @@ class Network(nn.Module, ABC):
         """Return the names of published weights to start from."""
         return []
 
-    def learn(self, images: Tensor, simulated: Tensor) -> None:
-        """Take from training images (S, C, H, W) what gradients do not teach.
+    def learn(self, shown: Iterable[Tensor], simulated: Tensor) -> None:
+        """Take from training images what gradients do not teach.
 
-        ``images``: perturbed as the training shows them; ``simulated``: as they are in the data set.
+        Parameters
+        ----------
+        shown : iterable of (S, C, H, W)
+            Copies of the images, each perturbed as the training shows them; made when they are asked for. There is
+            one at least.
+        simulated : (S, C, H, W)
+            The images as they are in the data set.
         """
 
     @abstractmethod

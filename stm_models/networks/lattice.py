@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain, islice
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -20,7 +22,8 @@ __all__ = ["Lattice", "LatticeOptions", "discriminants", "principal"]
 _LIMIT = 8.0  # standard deviations; what lies farther out counts as that far
 _SOFT = 6.0  # standard deviations of simulated images
 _FAINT = 5e-4  # of the strongest component; below lies what single precision rounds
-_SHRUNK = 0.1  # of the mean variance that noise adds: what is added in every direction, as few images tell them apart
+_COPIES = 8  # of the images that tell the noise's covariance
+_SHRUNK = 0.01  # of the mean variance that noise adds: what is added in every direction, as few images tell them apart
 _GATE = 64
 _CHUNK = 32
 Pair = tuple[float, float]
@@ -71,9 +74,11 @@ def discriminants(values: Tensor, noise: Tensor, count: int) -> Tensor:
 
     Parameters
     ----------
-    values, noise : (S, D) float64
-        About 0; what is seen is their sum, of unit variance along each direction. None without noise, and for fewer
-        samples than dimensions, which do not tell its covariance.
+    values : (S, D) float64
+        About 0.
+    noise : (N, D) float64
+        What is added to them, in one copy or more; the sums have unit variance along each direction. None without
+        noise, and for less of it than dimensions, which does not tell its covariance.
     count : int
     """
     signal, hidden = (part.T @ part / len(part) for part in (values, noise))
@@ -98,7 +103,8 @@ class Lattice(Network):
 
     Noise of a map changes the peaks together, by far more in some directions than in others. So there are as many
     components again that start where the states' variance is largest in units of the noise's: Fisher's discriminants
-    (Ann. Eugenics 7, 179 (1936)) with the states for classes. With fewer images than measures they start at random.
+    (Ann. Eugenics 7, 179 (1936)) with the states for classes. With fewer perturbed images than measures they start at
+    random.
     """
 
     Options = LatticeOptions
@@ -131,18 +137,21 @@ class Lattice(Network):
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(width + count, outputs)
 
-    def learn(self, images: Tensor, simulated: Tensor) -> None:
-        """Take the scale of what is measured from ``images``, the components to start from of ``simulated`` ones."""
+    def learn(self, shown: Iterable[Tensor], simulated: Tensor) -> None:
+        """Take the scale of what is measured, and the components to start from, of copies and ``simulated`` images."""
         with torch.no_grad():
-            found, simple = (
-                torch.cat([self.measured(part) for part in one.split(_CHUNK)]) for one in (images, simulated)
+            simple, *found = (
+                torch.cat([self.measured(part) for part in one.split(_CHUNK)])
+                for one in chain([simulated], islice(shown, _COPIES))
             )
-            self.mean.copy_(found.double().mean(dim=0))
-            self.scale.copy_(found.double().std(dim=0, unbiased=False).clamp_min(1e-6))
-            seen, plain = (self._scaled(one)[0].double() for one in (found, simple))
+            every = torch.cat(found)
+            self.mean.copy_(every.double().mean(dim=0))
+            self.scale.copy_(every.double().std(dim=0, unbiased=False).clamp_min(1e-6))
+            seen, plain = (self._scaled(one)[0].double() for one in (every, simple))
             centre, count = plain.mean(dim=0), self.options.components
             self._start(0, principal(plain - centre, count), centre)
-            self._start(count, discriminants(plain - centre, seen - plain, count), centre)
+            noise = seen - plain.repeat(len(found), 1)
+            self._start(count, discriminants(plain - centre, noise, count), centre)
 
     def _start(self, first: int, weights: Tensor, centre: Tensor) -> None:
         rows = slice(first, first + len(weights))

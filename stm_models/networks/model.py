@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -59,10 +61,11 @@ class Model(nn.Module):
         *,
         standardise: bool = True,
         simulated: NDArray[Any] | None = None,
+        further: Iterable[NDArray[Any]] = (),
     ) -> Model:
         """Wrap ``network`` with the statistics of training ``images`` (S, C, H, W) and ``targets`` (S, T).
 
-        ``simulated``: the images before they were perturbed, where they were.
+        ``simulated``: the images before they were perturbed, where they were; ``further``: other perturbed copies.
 
         With ``standardise=False``, and for networks that answer with a map, zero means and unit scales; for those
         that take images as they are, of the images alone.
@@ -79,11 +82,12 @@ class Model(nn.Module):
         if not network.standardised:
             model.pixel_mean.zero_()
             model.pixel_scale.fill_(1.0)
-        shown, plain = (
+        seen = (
             model.standardise(torch.from_numpy(np.ascontiguousarray(part, np.float32)))
-            for part in (images, images if simulated is None else simulated)
+            for part in chain([images if simulated is None else simulated, images], further)
         )
-        network.learn(shown, plain)
+        simple = next(seen)
+        network.learn(seen, simple)
         return model
 
     @classmethod

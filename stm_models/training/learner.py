@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -99,8 +100,9 @@ def create_learner(
     outputs = targets.shape[1] if targets.ndim == 2 else 1
     network = registry.create(config.network, images.shape[1:], outputs, config.options, seed=config.seed)
     shown = images if copies is None else copies(0)
-    first = _distorted(shown, steps, config.seed)
-    model = Model.for_data(network, first, targets, standardise=standardise, simulated=images).to(device)
+    first, further = _distorted(shown, steps, config.seed), _further(images, steps, copies, config.seed)
+    model = Model.for_data(network, first, targets, standardise=standardise, simulated=images, further=further)
+    model = model.to(device)
     _check_network(config.network, model, images, targets)
     repeated = config.repeats > 1
     if repeated and (batches is not None or unlabelled):
@@ -128,11 +130,17 @@ def create_learner(
     )  # fmt: skip
 
 
-def _distorted(images: Array, steps: Sequence[Step], seed: int) -> Array:
-    """Return one distorted copy of the training images: what the network's input is standardised by."""
+def _further(images: Array, steps: Sequence[Step], copies: Callable[[int], Array] | None, seed: int) -> Iterator[Array]:
+    """Yield other perturbed copies of the training images than the first, without end where there are any."""
+    for number in count(1) if steps or copies is not None else ():
+        yield _distorted(images if copies is None else copies(number), steps, seed, number)
+
+
+def _distorted(images: Array, steps: Sequence[Step], seed: int, number: int = 0) -> Array:
+    """Return one distorted copy of the training images: the first is what the network's input is standardised by."""
     if not steps:
         return images
-    generator = torch.Generator().manual_seed(mixed(seed, 0, 1))
+    generator = torch.Generator().manual_seed(mixed(seed, number, 1))
     parts = (torch.from_numpy(np.array(images[i : i + _CHUNK], np.float32)) for i in range(0, len(images), _CHUNK))
     return np.concatenate([perturb(part, steps, generator).numpy() for part in parts])
 

@@ -1,5 +1,7 @@
 """The network that looks at the peaks of the moiré lattice: what it must not see, and what it must."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -216,14 +218,35 @@ def test_with_images_enough_the_other_components_start_from_what_noise_spares():
     simulated = np.concatenate([picture(some_heights(seed)).numpy() for seed in range(count)])
     shown = simulated + 0.003 * np.random.default_rng(1).standard_normal(simulated.shape).astype(np.float32)
     free = made.components.weight[6:].clone()
-    made.learn(torch.from_numpy(simulated), torch.from_numpy(simulated))
+    made.learn([torch.from_numpy(simulated)], torch.from_numpy(simulated))
     assert torch.equal(made.components.weight[6:], free)  # without noise there is nothing to start from
-    made.learn(torch.from_numpy(shown), torch.from_numpy(simulated))
+    made.learn([torch.from_numpy(shown)], torch.from_numpy(simulated))
     with torch.no_grad():
         found = made.components(made._scaled(made.measured(torch.from_numpy(shown)))[0])
         plain = made.components(made._scaled(made.measured(torch.from_numpy(simulated)))[0])
     left = ((found - plain).square().mean(dim=0) / plain.var(dim=0))[[0, 6]]
     assert left[1] < left[0]  # the noise is smaller, for what the states differ by, than along the first principal one
+
+
+def test_several_copies_of_few_images_tell_what_noise_spares():
+    made = network(components=6)
+    simulated = np.concatenate([picture(some_heights(seed)).numpy() for seed in range(made.measure.count // 4)])
+    asked = []
+
+    def copies():
+        for number in itertools.count():
+            asked.append(number)
+            noise = np.random.default_rng(number).standard_normal(simulated.shape).astype(np.float32)
+            yield simulated + np.float32(0.003) * noise
+
+    free = made.components.weight[6:].clone()
+    shown = next(copies())
+    Model.for_data(made, shown, np.ones((len(shown), 1)), simulated=simulated)
+    assert torch.equal(made.components.weight[6:], free)
+    asked.clear()
+    Model.for_data(made, shown, np.ones((len(shown), 1)), simulated=simulated, further=copies())
+    assert not torch.equal(made.components.weight[6:], free)
+    assert len(asked) == 7  # and no more of them than it takes
 
 
 def test_discriminants_find_what_the_noise_spares():
@@ -247,7 +270,7 @@ def test_the_gate_sees_noise_alone_and_can_be_left_out():
     with torch.no_grad():
         for gated in (True, False):
             made = network(gated=gated, components=4)
-            made.learn(images, images)
+            made.learn([images], images)
             before = made.features(images)[:, 8:]
             made.gate[2].bias -= 100.0  # shut
             after = made.features(images)[:, 8:]

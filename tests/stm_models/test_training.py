@@ -1,16 +1,17 @@
+import itertools
 import json
 
 import numpy as np
 import pytest
 import torch
-from sklearn import metrics as reference
 
 from stm_models.config import validate
 from stm_models.data.dataset import Samples
 from stm_models.errors import InputError
 from stm_models.networks import registry
+from stm_models.networks.mlp import FullyConnected
 from stm_models.networks.model import Model
-from stm_models.regression.metrics import mae, metrics, r2, rmse
+from stm_models.regression.metrics import metrics
 from stm_models.tasks import registry as tasks
 from stm_models.tasks.perturbation import Step
 from stm_models.training import learner, trainer
@@ -222,6 +223,29 @@ def test_first_copy_is_distorted_no_more_than_the_others(linear):
     assert np.array_equal(np.sort(shown, axis=0), np.sort(linear[0].astype(np.float32), axis=0))
 
 
+def test_a_network_may_look_at_several_perturbed_copies_before_it_starts(linear, monkeypatch):
+    seen = []
+    monkeypatch.setattr(FullyConnected, "learn", lambda self, shown, plain: seen.extend(itertools.islice(shown, 3)))
+    monkeypatch.setattr(FullyConnected, "standardised", False)
+    always, plain = Step("gaussian", 1.0, {"sigma": (0.1, 0.2)}), linear[0].astype(np.float32)
+
+    def start(**given):
+        seen.clear()
+        create_learner(
+            _config(network="fc"), *linear[:2], torch.device("cpu"), standardise=True, batches=None, unlabelled=(),
+            numbers=None, **{"steps": (), "copies": None, **given},
+        )  # fmt: skip
+        return [copy.numpy() for copy in seen]
+
+    (alone,) = start()
+    assert np.array_equal(alone, plain)
+    noises = [copy - plain for copy in start(steps=(always,))]
+    assert [0.1 < noise.std() < 0.2 for noise in noises] == [True] * 3
+    assert abs(np.corrcoef(np.reshape(noises, (3, -1))) - np.eye(3)).max() < 0.05
+    made = start(copies=lambda number: plain + np.float32(number))
+    assert [round(float((copy - plain).mean())) for copy in made] == [0, 1, 2]
+
+
 def test_no_steps_change_nothing(linear):
     never = Step("gaussian", 0.0, {"sigma": (1.0, 2.0)})
     clean = train(_config(), *linear)
@@ -388,39 +412,6 @@ def test_fingerprint_sees_values_shape_and_type():
     array = np.arange(6.0)
     marks = [array, array.reshape(2, 3), array.astype(np.float32), array + 1]
     assert len({fingerprint(mark) for mark in marks}) == 4
-
-
-def test_metrics_against_scikit_learn():
-    rng = np.random.default_rng(2)
-    target = rng.normal(size=(50, 3))
-    prediction = target + rng.normal(0, 0.3, (50, 3))
-    np.testing.assert_allclose(
-        mae(prediction, target), reference.mean_absolute_error(target, prediction, multioutput="raw_values")
-    )
-    np.testing.assert_allclose(
-        rmse(prediction, target),
-        reference.root_mean_squared_error(target, prediction, multioutput="raw_values"),
-    )
-    np.testing.assert_allclose(r2(prediction, target), reference.r2_score(target, prediction, multioutput="raw_values"))
-    scores = metrics(prediction, target, ["a", "b", "c"])
-    assert scores["r2"] == pytest.approx(reference.r2_score(target, prediction))
-    assert scores["mae_b"] == pytest.approx(np.abs(prediction - target)[:, 1].mean())
-    assert set(metrics(prediction[:, :1], target[:, :1], ["a"])) == {"mae", "rmse", "r2"}
-
-
-def test_metrics_of_a_constant_target_are_finite():
-    target = np.full((4, 1), 2.0)
-    assert metrics(target, target) == {"mae": 0, "rmse": 0, "r2": 1}
-    assert metrics(target + 1, target) == {"mae": 1, "rmse": 1, "r2": 0}
-
-
-def test_metrics_refuse_nan_and_other_shapes():
-    with pytest.raises(InputError, match="1 of 2 predictions are NaN"):
-        metrics(np.array([1.0, np.nan]), np.zeros(2))
-    with pytest.raises(InputError, match="targets are NaN"):
-        metrics(np.zeros(2), np.array([1.0, np.inf]))
-    with pytest.raises(InputError, match="cannot be compared"):
-        metrics(np.zeros((2, 1)), np.zeros(2))
 
 
 @pytest.mark.gpu

@@ -28,9 +28,9 @@ class Contrast(Network):
         self.body = nn.Sequential(nn.Linear(2 * channels, options.hidden), nn.GELU())
         self.head = nn.Linear(options.hidden, outputs)
 
-    def learn(self, images, simulated):
+    def learn(self, shown, simulated):
         """Bring what is measured of the training images to one scale."""
-        found = self.moments(images)
+        found = self.moments(next(iter(shown)))
         self.mean.copy_(found.mean(0))
         self.scale.copy_(found.std(0) + 1e-6)
 

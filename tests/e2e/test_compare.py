@@ -8,7 +8,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
 import sys
 import time
 import urllib.request
@@ -25,6 +24,7 @@ from tracking.store import Store, connect
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 browser = importlib.import_module("browser")
+served = importlib.import_module("stm_server").served
 
 pytestmark = pytest.mark.browser
 PATIENCE = 120_000  # ms, on a machine that is busy with other things
@@ -79,18 +79,9 @@ def site(demo, clean, tmp_path_factory):
     trained = stm("train", "impurity", "--data", "fields.zarr", *small, "train.epochs=2")
     stm("export", trained["run_id"], "--out", "impurity.onnx")
     stm("evaluate", "impurity.onnx", "--data", "fields.zarr")
-    command = [sys.executable, "-m", "pipelines", "compare", "--port", "0"]
-    server = subprocess.Popen(
-        command, cwd=folder, env={**clean, "MLFLOW_TRACKING_URI": uri}, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        line = next(line for line in server.stderr if line.startswith("ready"))
+    with served(["compare"], folder, {**clean, "MLFLOW_TRACKING_URI": uri}) as address:
         search = demo.result["runs"][0]
-        yield Site(line.split()[1], connect(uri), folder, seeds["run_id"], best, other, trained["run_id"], search)
-    finally:
-        server.terminate()
-        assert server.wait(30) == 0
-        server.stderr.close()
+        yield Site(address, connect(uri), folder, seeds["run_id"], best, other, trained["run_id"], search)
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,10 @@ import io
 import json
 import re
 import shlex
-import signal
 import subprocess
 import sys
 import urllib.request
-from contextlib import closing, contextmanager, redirect_stdout
+from contextlib import closing, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from tracking.store import connect
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 distribution = importlib.import_module("example_distribution")
+served = importlib.import_module("stm_server").served
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "own_task.md").read_text()
@@ -76,28 +76,6 @@ def made(tmp_path_factory, clean):
                 said[words[0]] = out.getvalue()
         yield Made(folder, {**clean, "PYTHONPATH": path}, said)
     plugins.names.cache_clear()
-
-
-@contextmanager
-def served(made, words, environment=None):
-    """Run a server of the page on a free port; yields its address."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines", *words, "--port", "0"],
-        cwd=made.folder, env=environment or made.environment, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    said = []
-    try:
-        for line in process.stderr:
-            said.append(line)
-            if line.startswith("ready: "):
-                break
-        assert said, "the server ended without a word"
-        assert said[-1].startswith("ready: "), "".join(said)
-        yield said[-1].split()[1]
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
-        process.stderr.close()
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +176,7 @@ def test_the_served_answer_is_that_of_torch(made, trained, clean, known):
     with torch.no_grad():
         expected = model(torch.from_numpy(samples)).numpy()
     (serve,) = [words for words in SERVERS if words[0] == "serve"]
-    with served(made, serve, made.environment if known else clean) as url, closing(Client(url)) as client:
+    with served(serve, made.folder, made.environment if known else clean) as url, closing(Client(url)) as client:
         answer = client.infer(samples, ("prediction", "lower", "upper"))
         shape, values = [1, *samples.shape[1:]], samples[0].ravel().tolist()
         tensor = {"name": "image", "shape": shape, "datatype": "FP32", "data": values}
@@ -234,7 +212,7 @@ def test_it_keeps_the_contract_of_our_own_tasks(made):
 
 def test_the_comparison_shows_the_runs(made, trained):
     (compare,) = [words for words in SERVERS if words[0] == "compare"]
-    with served(made, compare) as url, urllib.request.urlopen(url, timeout=60) as answer:
+    with served(compare, made.folder, made.environment) as url, urllib.request.urlopen(url, timeout=60) as answer:
         page = answer.read().decode()
     assert trained.id in page
     assert "honeycomb" in page

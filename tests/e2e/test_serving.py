@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
-import signal
 import subprocess
 import sys
 import urllib.request
@@ -19,26 +19,16 @@ from deploy.client import Client
 from deploy.serving.protocol import decode_response
 from deploy.serving.session import Session
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+served = importlib.import_module("stm_server").served
+
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "serving.md"
 
 
 @pytest.fixture(scope="module")
 def url(demo, clean):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines", "serve", demo.model, "--port", "0"],
-        cwd=demo.folder, env=clean, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    said = []
-    for line in process.stderr:
-        said.append(line)
-        if line.startswith("ready: "):
-            break
-    assert said, "the server ended without a word"
-    assert said[-1].startswith("ready: "), "".join(said)
-    yield said[-1].split()[1]
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
-    process.stderr.close()
+    with served(["serve", demo.model], demo.folder, clean) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ def main() -> None:
     for case in QUICK if args.quick else FULL:
         for key, cell in measured(case).items():
             cells[key] = cell
-            errors["parity"] = max(errors["parity"], cell.get("difference", 0.0))
+            errors["parity"] = float(np.maximum(errors["parity"], cell.get("difference", 0.0)))  # NaN stays NaN
             print(key, cell, file=sys.stderr)
     ratios: dict[str, float] = {}
     for cell in cells.values():
@@ -182,7 +182,7 @@ def pytorch_grad_cam(bundle: bundles.Bundle, x: torch.Tensor) -> tuple[Call | No
         kept = np.maximum(own[:, 0], 0)
         kept /= kept.max(axis=(1, 2), keepdims=True).clip(1e-30)
         alike = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(kept, other, strict=True) if a.std() > 0]
-        return float(max((1 - value for value in alike), default=0.0)) * 1e-2  # scaled twice there: 10 % of the limit
+        return float(1 - np.min(alike, initial=1.0)) * 1e-2  # scaled twice there: 10 % of the limit
 
     leaf = x.clone().requires_grad_(True)  # the model's weights need no gradient
     return (lambda: cam(input_tensor=leaf, targets=wanted)), positive

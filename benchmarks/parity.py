@@ -197,7 +197,9 @@ def main() -> None:
     if args.out:
         args.out.write_text(table(results), encoding="utf-8")
     errors = {
-        f"{name}_{kind}": max(found[kind].values()) for name, found in results.items() for kind in ("autograd", "peers")
+        f"{name}_{kind}": float(np.max(list(found[kind].values())))
+        for name, found in results.items()
+        for kind in ("autograd", "peers")
     }
     report("parity", {}, errors, results, as_json=args.json)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -124,8 +125,11 @@ def robustness(
     ] + [
         f"{name}: {value:.4g}, the champion {theirs[name]:.4g}"
         for name, value in ours.items() if name in theirs and sign * (value - theirs[name]) > allowed
+    ] + [
+        f"{name}: {value:g}" for name, value in ours.items() if not math.isfinite(value)
     ]  # fmt: skip
-    worst = (min if larger else max)(ours.values())
+    known = [value for value in ours.values() if math.isfinite(value)]
+    worst = (min if larger else max)(known, default=None)
     if lost:
         return Gate("robustness", False, f"{metric} is too bad on single sets ({'; '.join(lost)})", worst)
     return Gate("robustness", True, f"{metric} holds on {', '.join(ours)}; the worst is {worst:.4g}", worst)

@@ -201,10 +201,10 @@ def max_sensitivity(
     for _ in range(draws):
         noise = radius * spread * rng.uniform(-1, 1, image.shape)
         moved = np.asarray(explain((image + noise).astype(image.dtype)[None])[0], np.float64)
-        largest = max(largest, float(np.linalg.norm(moved - plain)))
+        largest = float(np.maximum(largest, np.linalg.norm(moved - plain)))  # NaN stays NaN
     if size > 0:
         return largest / size
-    return float("inf") if largest > 0 else 0.0
+    return 0.0 if largest == 0 else float("inf")
 
 
 def evaluate_in_batches(answer: Answer, images: Iterator[Array], size: int) -> NDArray[np.float64]:

@@ -48,6 +48,10 @@ def test_one_set_given_up_for_the_others_fails():
     assert "mild: 0.1, allowed 0.09" in floor.reason
     ranked = {"clean": 0.9, "noisy": 0.5}
     assert gates.robustness("f1", ranked, {}, {"noisy": 0.6}, larger=True, slack=0.25).passed is False
+    for missing in (float("nan"), float("inf"), float("-inf")):
+        unknown = gates.robustness("mae", {"clean": 0.01, "mild": missing}, {}, {}, larger=False, slack=0.25)
+        assert unknown.passed is False
+        assert f"mild: {missing:g}" in unknown.reason
     assert gates.robustness("f1", ranked, ranked, {"noisy": 0.4}, larger=True, slack=0.0).passed
 
 

@@ -110,6 +110,8 @@ def test_sensitivity_of_a_map_that_is_the_image_and_of_one_that_never_moves():
     twice = max_sensitivity(lambda images: 7 * images, image, radius=0.2, draws=50, seed=1)
     assert twice == pytest.approx(2 * found, rel=1e-4)
     assert max_sensitivity(lambda images: images - image, image) == np.inf
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(max_sensitivity(lambda images: np.sqrt(images - image.min()), image, radius=5.0, draws=20))
 
 
 def test_shares_of_known_regions_and_what_the_answer_loses_without_them():

@@ -265,8 +265,9 @@ def test_a_dead_worker_of_this_machine_is_found_at_once_and_its_trial_goes_on(lo
             raise SystemExit  # neither told nor failed
         return seen[-1][2]
 
+    left = []
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "_end", lambda *_: None)
+        patch.setattr(runs, "_end", lambda sink, _: left.append(sink))
         with pytest.raises(SystemExit):
             _run(opened, objective, 2, local, parent)
     assert _states(opened) == ["running"]
@@ -277,6 +278,8 @@ def test_a_dead_worker_of_this_machine_is_found_at_once_and_its_trial_goes_on(lo
     assert opened.trials[1].intermediate_values == {1: 3.0}
     assert runs.get(local, opened.trials[0].user_attrs["run_id"]).outcome == "killed"
     assert runs.get(local, opened.trials[1].user_attrs["run_id"]).tags["trial.origin"] == "0"
+    for sink in left:
+        sink.end("KILLED", {})  # else it is waited for when the tests end
 
 
 def test_a_trial_is_given_up_when_workers_keep_dying_before_anything_new(local, parent):

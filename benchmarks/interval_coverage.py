@@ -39,8 +39,8 @@ from stm_models.signal.conformal import coverage_interval
 from stm_models.tasks.perturbation import find
 from stm_models.tasks.verdict import UNUSUAL
 
-FRESH_SEED = 8_061_507
-"""Of the fresh states; nothing else uses it."""
+FRESH_SEED = 9_173_311
+"""Of the fresh states; nothing else uses it, and nothing was chosen on them."""
 SETS = ("clean", "mild", "noisy", "symb", "instrument")
 
 
@@ -56,14 +56,14 @@ def arguments(description: str | None, states: str) -> argparse.Namespace:
 
 
 def prepared(folder: Path, quick: bool, workers: int) -> tuple[Settings, Bundle]:
-    """Simulate, train as the demo does and calibrate what is not in ``folder`` yet."""
+    """Simulate, train and calibrate what is not in ``folder`` yet."""
     preset = "test" if quick else "quick"
     chosen = settings.load("hubbard", preset)
     data, saved = folder / f"{preset}.zarr", folder / f"{preset}-model"
     simulate(chosen.task, chosen.simulate, data, workers=workers)
     if not saved.is_dir():
         parts = load_parts(data, chosen.task, chosen.split)
-        epochs = 20 if quick else chosen.demo.epochs or chosen.train.epochs
+        epochs = 20 if quick else chosen.train.epochs
         config = informed(chosen.task, chosen.train.model_copy(update={"epochs": epochs, "patience": epochs}), parts)
         model = learn(chosen.task, config, parts).final.model
         perturbation = find(chosen.task.perturbations(), config.perturbation)

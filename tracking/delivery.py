@@ -146,7 +146,7 @@ class Target:
                     refused += self._try(partial(self._file, record, folder), record["name"])
                 case "input":
                     refused += self._try(partial(self._input, record), record["dataset"]["name"])
-                case "end":
+                case "end" if self._ours(record):
                     tags |= record["tags"]
         if params:
             new = [Param(key, value) for key, value in params.items() if key not in self._given()]

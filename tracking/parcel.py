@@ -54,7 +54,7 @@ class Parcel:
         self.run: str | None = known["run"]
         self.experiment: str | None = known.get("experiment")
         self.store: str | None = known.get("store")
-        self.refused: list[str] = []
+        self.refused: list[str] = known.get("refused", [])
         self.blocked: Exception | None = None
         self.done = False
         self.sent = 0
@@ -122,7 +122,7 @@ class Parcel:
     def _acknowledge(self, offset: int, store: Store) -> None:
         self.store = store.location
         values: dict[str, Any] = {"offset": offset, "run": self.run, "experiment": self.experiment}
-        spool.write_state(self.folder, {**values, "store": self.store})
+        spool.write_state(self.folder, {**values, "store": self.store, "refused": self.refused})
         self.offset = offset
 
 

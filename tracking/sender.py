@@ -60,6 +60,7 @@ class Sender:
         self._reached = time.monotonic()
         self._tried = 0  # rounds that ended
         self._due = 0.0
+        self._turn: Parcel | None = None
         threading.Thread(target=self._work, daemon=True, name="spool").start()
 
     @classmethod
@@ -117,6 +118,8 @@ class Sender:
             begun = time.monotonic()
             failed = self._round(parcels)
             with self._changed:
+                # What may be the spool's own trouble keeps the others back once only.
+                self._parcels.sort(key=lambda parcel: bool(failed) and parcel is self._turn)
                 self._parcels = [parcel for parcel in self._parcels if not parcel.done]
                 now = time.monotonic()
                 self._due = now + (back_off(self._failures) if failed else pause(now - begun))
@@ -134,6 +137,7 @@ class Sender:
             if self.store.away or self.trouble or time.monotonic() - self._reached > _LONGEST:
                 self.store = self.store.reached()
             for parcel in waiting:
+                self._turn = parcel
                 self._all_of(parcel)
                 self._reached = time.monotonic()
         except Exception as error:  # clients, drivers and file systems raise their own kinds

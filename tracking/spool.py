@@ -181,7 +181,7 @@ def claim(folder: Path) -> int:
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """Return what is known of the delivery: ``offset``, ``run`` and ``experiment`` in the store ``store``."""
+    """Return what is known of a delivery: ``offset``, ``run``, ``experiment``, ``store``, and what that ``refused``."""
     try:
         found: dict[str, Any] = json.loads((folder / _STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

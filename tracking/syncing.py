@@ -17,6 +17,7 @@ from tracking.store import Store, connect, first_line, missing, redact
 __all__ = ["Sent", "sync"]
 
 _ATTEMPTS = 4  # in a row without progress, after 1, 2 and 4 s
+_FAILURES = 2  # spools in a row that a store does not take before the others are left
 
 
 @dataclass(frozen=True)
@@ -66,30 +67,43 @@ def sync(folders: Sequence[Path], to: str | None = None) -> Iterator[Sent]:
     Raises
     ------
     InputError
-        When a store cannot be reached, or is not the one that has the run already.
+        When a store cannot be reached, or is not the one that has the run already; after the others are sent.
     """
     stores: dict[str, Store] = {}
+    problems: list[InputError] = []
+    failed: dict[str, int] = {}  # times in a row, by store
     taken = [parcel for folder in folders for parcel in leftovers.take(folder)]
     parcels = taken
     try:
         while parcels:
             moved, waiting = False, []
             for parcel in parcels:
-                uri = _address(parcel, to)
-                if uri not in stores:
-                    stores[uri] = connect(uri)
                 try:
-                    yield _send(parcel, stores[uri])
-                    moved = True
+                    uri = _address(parcel, to)
+                    if failed.get(uri, 0) >= _FAILURES:
+                        continue
+                    failed[uri] = failed.get(uri, 0) + 1
+                    if uri not in stores:
+                        stores[uri] = connect(uri)
+                    sent = _send(parcel, stores[uri])
+                    failed[uri] = 0
                 except Deferred as error:
+                    failed[uri] = 0
                     waiting.append((parcel, stores[uri], first_line(error)))
+                except InputError as error:
+                    problems.append(error)
+                else:
+                    yield sent
+                    moved = True
             parcels = [parcel for parcel, _, _ in waiting]
             if not moved:
                 yield from (_sent(*each[:2], "waits", [each[2]]) for each in waiting)
-                return
+                break
     finally:
         for parcel in taken:
             parcel.release()
+    if problems:
+        raise problems[0]
 
 
 def _send(parcel: Parcel, store: Store) -> Sent:

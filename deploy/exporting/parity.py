@@ -142,6 +142,8 @@ def _compare(
 ) -> dict[str, float]:
     """Compare on batches of arguments, the images first; see `check`."""
     wanted = [reference(*batch) for batch in batches]
+    if not all(np.isfinite(value).all() for part in wanted for value in part.values()):
+        raise ExportError("the model itself gives NaN or infinity: train it anew; nothing was written")
     found = [run(*batch) for batch in batches]
     total = sum(len(batch[0]) for batch in batches)
     sizes = {name: max(float(np.abs(part[name]).max()) for part in wanted) for name in wanted[0]}
@@ -162,6 +164,7 @@ def _compare(
                 exact = exact or truth(*batch)
                 own = _relative(want[name], exact[name], size)
                 allowed = np.maximum(_ALLOWED * np.maximum(own, np.median(own)), tolerance)
+                allowed = np.where(np.isfinite(allowed), allowed, tolerance)
                 bad = _above(errors, tolerance) & (_relative(got[name], exact[name], size) <= allowed)
                 errors = np.where(bad, 0.0, errors)
                 excused["rounding"] += int(bad.sum())
@@ -188,7 +191,7 @@ def _compare(
     if any(_above(np.array(errors), tolerance).any() for errors in table.values()):
         problems.append("errors above the limit")
     if problems:
-        raise ExportError(_explain(problems, table, tolerance, wanted))
+        raise ExportError(_explain(problems, table, tolerance, [len(batch[0]) for batch in batches]))
     worst = {name: max(errors) for name, errors in table.items()}
     return worst | {name: float(number) for name, number in excused.items()}
 
@@ -233,14 +236,8 @@ def _same_shapes(want: Mapping[str, Array], got: Mapping[str, Array]) -> None:
         raise ExportError(f"the ONNX graph gives shapes {shapes[1]}, the model {shapes[0]}")
 
 
-def _explain(
-    problems: list[str], table: Mapping[str, list[float]], tolerance: float, wanted: list[Mapping[str, Array]]
-) -> str:
-    finite = all(np.isfinite(value).all() for part in wanted for value in part.values())
-    if not finite:
-        problems = ["the model itself gives NaN or infinity: train it anew", *problems]
+def _explain(problems: list[str], table: Mapping[str, list[float]], tolerance: float, rows: Sequence[int]) -> str:
     width = max(len(name) for name in ("relative error", *table)) + 1
-    rows = [len(next(iter(part.values()))) for part in wanted]
     head = "relative error".ljust(width) + "".join(f"batch {count}".rjust(11) for count in rows)
     lines = [name.ljust(width) + "".join(f"{e:.1e}".rjust(11) for e in errors) for name, errors in table.items()]
     return "\n".join(

@@ -32,7 +32,7 @@ def r2(prediction: Array, target: Array) -> NDArray[np.float64]:
     prediction, target = _pair(prediction, target)
     residual = np.square(prediction - target).sum(axis=0)
     total = np.square(target - target.mean(axis=0)).sum(axis=0)
-    varies = total > 0
+    varies = np.ptp(target, axis=0) > 0  # the mean of equal numbers is often another
     ratio = residual / np.where(varies, total, 1.0)
     return np.where(varies, 1.0 - ratio, np.where(residual == 0, 1.0, 0.0))
 

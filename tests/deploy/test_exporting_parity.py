@@ -92,6 +92,12 @@ def test_a_model_that_gives_nan_is_blamed_itself():
     broken = changed("prediction", lambda v: v * np.nan)
     with pytest.raises(ExportError, match="the model itself gives NaN"):
         check(broken, broken, MEAN, SCALE)
+    endless = changed("prediction", lambda v: v + np.inf)
+    for ours, model, truth in ((broken, broken, broken), (smooth, endless, smooth)):
+        with pytest.raises(ExportError, match="the model itself gives NaN"):
+            check(ours, model, MEAN, SCALE, truth=truth)
+    with pytest.raises(ExportError, match="errors above the limit"):
+        check(changed("prediction", lambda v: v - 777), smooth, MEAN, SCALE, truth=endless)
 
 
 def _rounded(seed, size):

@@ -30,6 +30,10 @@ def test_metrics_of_a_constant_target_are_finite():
     target = np.full((4, 1), 2.0)
     assert metrics(target, target) == {"mae": 0, "rmse": 0, "r2": 1}
     assert metrics(target + 1, target) == {"mae": 1, "rmse": 1, "r2": 0}
+    for value in (0.1, 0.7, 7.9):  # numbers whose mean is another number
+        same = np.full((24, 1), value)
+        assert r2(same + 0.05, same) == 0
+        assert r2(same, same) == 1
 
 
 def test_metrics_refuse_nan_and_other_shapes():

@@ -17,6 +17,7 @@ import pytest
 from pipelines import sync as command
 from stm_models.errors import InputError
 from tracking import datasets, liveness, rows, runs, sender, spool, store, syncing
+from tracking.parcel import Parcel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 delivered = importlib.import_module("delivered")
@@ -217,7 +218,8 @@ def test_the_next_command_sends_and_closes_what_a_killed_one_left(tmp_path, loca
     assert not list(tmp_path.glob(".stm-spool/[0-9a-f]*"))
 
 
-def test_a_run_taken_up_by_another_is_not_closed_by_what_the_first_left(local):
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_run_taken_up_by_another_is_not_closed_by_what_the_first_left(local, finished):
     gone = liveness.identity().rpartition("/")[0] + "/0"
     with runs.start(local, "taken", "first") as first:
         pass
@@ -231,11 +233,15 @@ def test_a_run_taken_up_by_another_is_not_closed_by_what_the_first_left(local):
     spool.write_state(made.folder, {"offset": begun, "run": first.id, "store": local.location})
     os.close(made.lock)
     with runs.start(local, "taken", "", resume=first.id):
+        if not finished:
+            (sent,) = send(made.folder, to=None)
+            row = runs.get(local, first.id)
+            assert (row.status, row.metrics) == ("RUNNING", {"late": 1.0})
+    if finished:
         (sent,) = send(made.folder, to=None)
-        assert sent.state == "sent"
-        row = runs.get(local, first.id)
-        assert (row.status, row.metrics) == ("RUNNING", {"late": 1.0})
-    assert runs.get(local, first.id).outcome == "complete"
+    assert sent.state == "sent"
+    row = runs.get(local, first.id)
+    assert (row.status, row.outcome, row.metrics) == ("FINISHED", "complete", {"late": 1.0})
 
 
 def test_what_the_store_refuses_is_kept_and_told(tmp_path, local, capsys):
@@ -249,6 +255,76 @@ def test_what_the_store_refuses_is_kept_and_told(tmp_path, local, capsys):
     assert (row.status, row.params, row.metrics) == ("FINISHED", {"a": "1", "b": "3"}, {"fine": 1.0, "also": 2.0})
     (kept,) = (spool.root() / "refused").iterdir()
     assert "not*allowed" in (kept / "refused.txt").read_text()
+
+
+def test_what_was_refused_is_known_to_who_sends_the_rest(local):
+    with runs.start(local, "refused", "in two parts") as run:
+        pass
+    owner = liveness.identity()
+    made = spool.Spool(
+        {"time": 1, "store": local.location, "experiment": "refused", "name": "x", "parent": None, "attach": run.id,
+         "owner": owner, "tags": {}}
+    )  # fmt: skip
+    made.append({"kind": "metrics", "time": 2, "step": 0, "values": {"not*allowed": 1.0}})
+    os.close(made.lock)
+    first = Parcel(made.folder, spool.claim(made.folder))
+    while first.step(local):
+        pass
+    assert "not*allowed" in first.refused[0]
+    first.release()
+    spool.add(made.folder, {"kind": "end", "status": "FINISHED", "tags": {}, "time": 3, "owner": owner})
+    (sent,) = send(made.folder, to=None)
+    assert sent.state == "refused"
+    assert "not*allowed" in (spool.root() / "refused" / made.folder.name / "refused.txt").read_text()
+
+
+def test_a_spool_that_cannot_be_sent_keeps_no_other_back(tmp_path, local):
+    away = store.recording(NOWHERE)
+    for name in ("lost", "fine"):
+        leave(record(tmp_path, away, name, steps=2))
+    lost, fine = sorted(spool.root().glob("[0-9a-f]*"), key=lambda folder: spool.read(folder, limit=1)[0][0]["time"])
+    spool.write_state(lost, {"offset": 0, "run": None, "store": "sqlite:////nowhere/old.db"})
+    found = []
+    sending = syncing.sync([lost, fine], local.uri)
+    found.append(next(sending))
+    with pytest.raises(InputError, match=r"in sqlite:////nowhere/old.db already"):
+        next(sending)
+    assert [(sent.name, sent.state) for sent in found] == [("fine", "sent")]
+    assert lost.is_dir()
+
+
+def test_a_run_that_the_store_does_not_take_keeps_no_other_back(monkeypatch):
+    monkeypatch.setattr(sender, "back_off", lambda failures: 0.05)
+
+    class Some:
+        blocked, done, id, tried = None, False, "", 0
+
+        def waiting(self):
+            return not self.done
+
+        def step(self, opened):
+            self.tried += 1
+            if self is bad:
+                raise OSError("one file of 5 GB")
+            self.done = True
+            return False
+
+    class Opened:
+        away, remote, uri, location = None, True, "http://x", "http://x"
+
+        def reached(self):
+            return self
+
+    bad, good = Some(), Some()
+    sending = sender.Sender(Opened())
+    sending.add(bad)
+    sending.add(good)
+    deadline = time.monotonic() + 30
+    while not (good.done and bad.tried > 1) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    bad.done = True
+    assert good.done
+    assert bad.tried > 1
 
 
 def test_a_deleted_experiment_is_refused_at_the_start(local):

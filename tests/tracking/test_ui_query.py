@@ -95,7 +95,13 @@ def test_directions_are_the_tasks():
     for name, larger in {"unseen_mild.mae": False, "r2_U": True, "kernel_ridge.unseen_r2": True, "train_loss": False,
                          "val_mae": False, "best_epoch": None}.items():  # fmt: skip
         assert direction(hubbard, name) is larger, name
-    for name, larger in {"f1_std": True, "without_rings": True, "error_px": False, "count": None}.items():
+    for name, larger in {
+        "f1_std": True,
+        "without_core": True,
+        "without_rings": False,
+        "error_px": False,
+        "count": None,
+    }.items():
         assert direction(impurity, name) is larger, name
     assert direction(None, "Accuracy") is True
     assert direction(None, "val_loss") is False

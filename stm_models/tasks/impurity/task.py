@@ -43,8 +43,8 @@ class ImpurityTask(Task):
     unseen: ClassVar[bool] = False
     metric: ClassVar[str] = "f1"
     larger_is_better: ClassVar[bool] = True
-    higher: ClassVar[tuple[str, ...]] = ("precision", "recall", "without_core", "without_rings", "paper_ratio")
-    lower: ClassVar[tuple[str, ...]] = ("error_px", "false_positives")
+    higher: ClassVar[tuple[str, ...]] = ("precision", "recall", "without_core", "paper_ratio")
+    lower: ClassVar[tuple[str, ...]] = ("error_px", "false_positives", "without_rings")
     columns: ClassVar[tuple[Column, ...]] = (
         Column("F1", "f1", ".3f"), Column("precision", "precision", ".3f"), Column("recall", "recall", ".3f"),
         Column("error (px)", "error_px", ".3f"),

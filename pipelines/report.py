@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stm_models.errors import InputError
-from stm_models.files import atomic_path
+from stm_models.files import atomic_path, output_directory
 from tracking.store import connect
 from tracking.ui.report import build
 
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise InputError(f"--out is {args.out}: expected a file that ends in .html")
     chosen = [one for one in (args.runs or "").split(",") if one]
     html, about = build(connect(), args.experiment or None, chosen, query=args.search, studies=args.storage or None)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    output_directory(out.parent)
     with atomic_path(out) as part:
         part.write_text(html, encoding="utf-8")
     return {"report": str(out), "bytes": out.stat().st_size, **about}

@@ -42,7 +42,7 @@ def bury(store: Store, experiment: str) -> bool:
         if sender.trouble:
             return False
         store.reached()
-        for row in find(store, experiment, status="RUNNING", limit=1_000_000):
+        for row in find(store, experiment, status="RUNNING"):
             # It may have closed the run since it was found.
             who = row.tags.get("process", "")
             dead = liveness.gone(who) or (not liveness.here(who) and heartbeat.silent(row.tags))

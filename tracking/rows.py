@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ __all__ = ["RUN_TAG", "RunRow", "configuration", "download", "find", "get", "loc
 
 RUN_TAG = "stm.run"
 """Tag with the identity of a run, which it has before the store gives it an id."""
+_IDENTITY = re.compile("[0-9a-f]{32}")
+_PAGE = 1000  # runs a request
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,12 @@ class RunRow:
 
 def located(store: Store, identity: str) -> list[str]:
     """Return the ids of the runs whose tag says that they are the run ``identity``, with or without ``spool_``."""
+    known = identity.removeprefix(PREFIX)
+    if not _IDENTITY.fullmatch(known):
+        return []
     experiments = [one.experiment_id for one in store.client.search_experiments()]
     found = store.client.search_runs(
-        experiments, filter_string=f"tags.`{RUN_TAG}` = '{identity.removeprefix(PREFIX)}'",
+        experiments, filter_string=f"tags.`{RUN_TAG}` = '{known}'",
         order_by=["attributes.start_time ASC"],
     )  # fmt: skip
     return sorted(run.info.run_id for run in found)
@@ -76,7 +82,7 @@ def find(
     *,
     parent: str | None = None,
     status: str | None = None,
-    limit: int = 1000,
+    limit: int | None = None,
 ) -> list[RunRow]:
     """Return runs, the newest first.
 
@@ -88,6 +94,8 @@ def find(
         Only the runs nested in this one.
     status : str, optional
         Only those that are RUNNING, FINISHED, FAILED or KILLED.
+    limit : int, optional
+        No more than so many; all when not given.
 
     Raises
     ------
@@ -105,10 +113,11 @@ def find(
     wanted += [] if status is None else [f"attributes.status = '{status}'"]
     rows: list[RunRow] = []
     token = None
-    while names and len(rows) < limit:
+    while names and (limit is None or len(rows) < limit):
         try:
+            most = _PAGE if limit is None else min(limit - len(rows), _PAGE)
             page = store.client.search_runs(
-                list(names), filter_string=" AND ".join(wanted), max_results=min(limit - len(rows), 1000),
+                list(names), filter_string=" AND ".join(wanted), max_results=most,
                 order_by=["attributes.start_time DESC"], page_token=token,
             )  # fmt: skip
         except MlflowException as error:

@@ -97,7 +97,7 @@ class Reader:
         before = self._fetched.get(experiment)
         if before is not None and time.monotonic() - before[0] < _FRESH:
             return before[1]
-        found = Snapshot(rows.find(self.store, experiment, limit=1_000_000))
+        found = Snapshot(rows.find(self.store, experiment))
         self._fetched[experiment] = (time.monotonic(), found)
         return found
 

@@ -50,7 +50,7 @@ _EXPERIMENTS = text(
     "ORDER BY e.creation_time DESC"
 )
 _HISTORY = text(
-    "SELECT run_uuid, step, value FROM metrics WHERE run_uuid IN :runs AND key = :key ORDER BY step, timestamp"
+    "SELECT run_uuid, step, value, is_nan FROM metrics WHERE run_uuid IN :runs AND key = :key ORDER BY step, timestamp"
 )
 _CHANGES = {"sqlite": "PRAGMA data_version", "postgresql": "SELECT CAST(pg_current_snapshot() AS TEXT)"}
 _PART = 500  # runs a query
@@ -93,7 +93,8 @@ class Database:
     def history(self, run_ids: Sequence[str], key: str) -> list[tuple[str, int, float]]:
         """Return run, step and value of everything logged of a metric, in the order of steps and times."""
         with self._connected() as connection:
-            return [tuple(row) for row in _rows(connection, _HISTORY, {"runs": list(run_ids), "key": key}, "runs")]
+            found = _rows(connection, _HISTORY, {"runs": list(run_ids), "key": key}, "runs")
+            return [(run, step, float("nan") if is_nan else value) for run, step, value, is_nan in found]
 
     @contextmanager
     def _connected(self) -> Iterator[Any]:

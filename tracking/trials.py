@@ -119,7 +119,7 @@ def settle(study: Any, store: Store, experiment: str) -> None:
     states = {trial.number: trial.state for trial in _trials(study)}
     for parent in [key.removeprefix(_PARENT) for key in study.user_attrs if key.startswith(_PARENT)]:
         with suppress(MlflowException, InputError):
-            for row in runs.find(store, parent=parent, limit=1_000_000):
+            for row in runs.find(store, parent=parent):
                 state = states.get(int(row.tags.get("trial", -1)))
                 # Its worker closed the run before it told the study, and was killed in between; or is gone at all.
                 untold = state == TrialState.FAIL and row.outcome in ("complete", "pruned")

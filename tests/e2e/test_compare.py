@@ -317,6 +317,7 @@ def test_the_report_is_one_file(site, chromium, monkeypatch, capsys):
     assert main(["report", "--experiment", "hubard", "--out", "two.html"]) == 2
     assert main(["report", "--runs", "none", "--out", "two.html"]) == 2
     assert main(["report", "--out", "two.pdf"]) == 2
+    assert main(["report", "--out", "report.html/two.html"]) == 2
     context = chromium.new_context()
     context.set_default_timeout(PATIENCE)
     page = context.new_page()

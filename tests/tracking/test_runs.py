@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from stm_models.errors import InputError
-from tracking import datasets, heartbeat, keeper, liveness, runs
+from tracking import datasets, heartbeat, keeper, liveness, rows, runs
 from tracking.store import connect
 
 EXPERIMENT = "runs"
@@ -232,6 +232,22 @@ def test_a_run_gives_signs_of_life(local, monkeypatch):
     assert int(last.tags["alive"]) >= 4
     time.sleep(0.2)
     assert runs.get(local, run.id).tags == last.tags
+
+
+def test_all_runs_are_found_however_many(local, monkeypatch):
+    monkeypatch.setattr(rows, "_PAGE", 2)
+    for name in "abcde":
+        with runs.start(local, "many", name):
+            pass
+    assert [row.name for row in runs.find(local, "many")] == list("edcba")
+    assert [row.name for row in runs.find(local, "many", limit=3)] == list("edc")
+
+
+@pytest.mark.parametrize("identity", ["spool_a'b", "spool_", "spool_" + "0" * 31, "spool_%27"])
+def test_what_is_no_identity_of_a_run_is_not_asked_for(local, identity):
+    with pytest.raises(InputError, match=f"run {identity} is not in"):
+        runs.get(local, identity)
+    assert runs.find(local, parent=identity) == []
 
 
 def test_finding_and_missing(local):

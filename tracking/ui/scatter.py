@@ -21,13 +21,13 @@ _LEVELS = np.linspace(0.02, 0.98, 49)
 _CALIBRATES = "validation"
 
 Columns = Mapping[str, NDArray[Any]]
-Sets = Mapping[str, Mapping[int, list[tuple[Columns, Predictions]]]]
-"""By set of samples and series: columns and the file that they are from."""
+Sets = Mapping[str, Mapping[int, list[tuple[Columns, Predictions, str]]]]
+"""By set of samples and series: columns, the file that they are from, and the training's run."""
 
 
 def read(site: Site, found: Sequence[Series]) -> Sets:
     """Return what the runs logged of their predictions, or what evaluations of their models did."""
-    sets: dict[str, dict[int, list[tuple[Columns, Predictions]]]] = {}
+    sets: dict[str, dict[int, list[tuple[Columns, Predictions, str]]]] = {}
     for one in found:
         for row in one.members:
             files = [(row.id, "")] + [(each.id, "evaluated: ") for each in evaluations(site, row.id)[:1]]
@@ -37,17 +37,20 @@ def read(site: Site, found: Sequence[Series]) -> Sets:
                     continue
                 for name, columns in logged.sets.items():
                     if columns:
-                        sets.setdefault(f"{before}{name}", {}).setdefault(one.number, []).append((columns, logged))
+                        of_series = sets.setdefault(f"{before}{name}", {}).setdefault(one.number, [])
+                        of_series.append((columns, logged, row.id))
     return sets
 
 
 def plots(found: Sequence[Series], sets: Sets, name: str) -> dict[str, Plot]:
     """Draw one set of samples: the plots by what they show."""
     chosen = sets[name]
-    targets = list(dict.fromkeys(target for ones in chosen.values() for _, logged in ones for target in logged.targets))
+    targets = list(
+        dict.fromkeys(target for ones in chosen.values() for _, logged, _ in ones for target in logged.targets)
+    )
     drawn: dict[str, Plot] = {}
     for target in targets:
-        units = [logged.about.get("units") or {} for ones in chosen.values() for _, logged in ones]
+        units = [logged.about.get("units") or {} for ones in chosen.values() for _, logged, _ in ones]
         unit = str(next((one[target] for one in units if target in one), ""))
         label = f"{target} ({unit})" if unit not in ("", "1") else target
         drawn |= _numbers(found, sets, name, target, label)
@@ -64,7 +67,8 @@ def _numbers(found: Sequence[Series], sets: Sets, name: str, target: str, label:
     residual.level(0.0)
     coverage.diagonal()
     for one in found:
-        for columns, logged in sets[name].get(one.number, []):
+        held = {run: columns for columns, _, run in sets.get(_CALIBRATES, {}).get(one.number, [])}
+        for columns, logged, run in sets[name].get(one.number, []):
             true, predicted = columns.get(f"true:{target}"), columns.get(f"predicted:{target}")
             if true is None or predicted is None or not len(true):
                 continue
@@ -73,9 +77,8 @@ def _numbers(found: Sequence[Series], sets: Sets, name: str, target: str, label:
             words = f"{one.label}: MAE {error:.3g}"
             parity.dots(zip(true[chosen], predicted[chosen], strict=True), one.number, words)
             residual.dots(zip(true[chosen], (predicted - true)[chosen], strict=True), one.number, words)
-            held = sets.get(_CALIBRATES, {}).get(one.number, [])
-            if name != _CALIBRATES and held:
-                coverage.line(_conformal(held[0][0], true, predicted, target), one.number, one.label)
+            if name != _CALIBRATES and run in held:
+                coverage.line(_conformal(held[run], true, predicted, target), one.number, one.label)
             lower, upper = columns.get(f"lower:{target}"), columns.get(f"upper:{target}")
             level = logged.about.get("level")
             if lower is not None and upper is not None and isinstance(level, float):
@@ -108,7 +111,7 @@ def _places(
     both = Plot(f"precision against recall, {name}", "recall", "precision", 400, 380)
     trust.diagonal()
     for one in found:
-        for columns, _ in chosen.get(one.number, []):
+        for columns, _, _ in chosen.get(one.number, []):
             stated, right = columns.get("confidence"), columns.get("right")
             if stated is None or right is None or not len(stated) or not ((stated >= 0) & (stated <= 1)).all():
                 continue

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -13,6 +12,7 @@ from markupsafe import Markup
 from stm_models.errors import InputError
 from tracking import study
 from tracking.rows import RunRow
+from tracking.sqlite_address import path_of
 from tracking.study import TrialRow
 from tracking.ui import svg
 from tracking.ui.site import Site
@@ -214,10 +214,9 @@ def _front(trials: Sequence[TrialRow], larger: Sequence[bool]) -> list[int]:
 
 def _optuna(site: Site, name: str) -> Any:
     storage = site.studies or study.beside(site.store)
-    path = storage.partition(":///")[2].partition("?")[0] if storage.startswith("sqlite") else ""
-    if path and not Path(path).is_file():
-        return None  # opening it would make it
     try:
+        if storage.startswith("sqlite") and not path_of(storage, "study storage").is_file():
+            return None  # opening it would make it
         return study.open_study(name, storage)
     except InputError:
         return None

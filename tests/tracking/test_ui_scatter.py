@@ -1,0 +1,33 @@
+"""Plots of predictions: each run is judged by what it logged itself."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from stm_models.data.predictions import Predictions
+from tracking.ui import scatter
+
+
+def logged(error, rng):
+    def columns(count):
+        true = rng.uniform(0, 6, count)
+        return {"true:U": true, "predicted:U": true + rng.normal(0, error, count)}
+
+    return Predictions({"validation": columns(2000), "unseen": columns(2000)}, {"units": {"U": "eV"}})
+
+
+def test_the_bounds_of_a_seed_come_from_its_own_validation():
+    rng = np.random.default_rng(0)
+    files = {"coarse": logged(1.0, rng), "fine": logged(0.1, rng)}
+    site = SimpleNamespace(
+        predictions=files.get, reader=SimpleNamespace(read=lambda *_: SimpleNamespace(rows=[]))
+    )  # fmt: skip
+    members = [SimpleNamespace(id=name, tags={}) for name in files]
+    series = [SimpleNamespace(members=members, number=0, label="two seeds", run=members[0])]
+    plots = scatter.plots(series, scatter.read(site, series), "unseen")
+    lines = [points for kind, points, _, label in plots["coverage_U"]._marks if label == "two seeds" and kind == "line"]
+    assert len(lines) == 2
+    for points in lines:
+        stated, within = np.transpose(points)
+        assert within == pytest.approx(stated, abs=0.05)

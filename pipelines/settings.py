@@ -214,11 +214,14 @@ def load(
     found = get(task)
     if preset not in presets(task):
         raise unknown(f"preset of {task}", preset, presets(task))
-    values = _read(preset_folder(task) / f"{preset}.yaml")
-    if config:
-        values = merge(values, _read(Path(config)))
+    values = {"train": {}, **_read(preset_folder(task) / f"{preset}.yaml")}
+    given = _read(Path(config)) if config else {}
     pairs = [pair for text in assignments or [] for pair in text.split(";") if pair.strip()]
-    values = merge(values, parse_assignments(pairs))
+    given = merge(given, parse_assignments(pairs))
+    values["train"] = {"network": found.default_network, "loss": found.losses[0], **values["train"]}
+    if _network(given) not in (None, _network(values)):
+        values["train"].pop("options", None)  # they are another network's
+    values = merge(values, given)
     kinds: dict[str, type[Config]] = {
         "simulate": found.simulation, "split": SplitConfig, "train": TrainConfig, "tune": TuneConfig,
         "evaluate": EvaluateConfig, "demo": DemoConfig, "promote": PromoteConfig, "calibrate": CalibrateConfig,
@@ -231,16 +234,21 @@ def load(
                 f"section {section!r} of the configuration is {values[section]!r}: expected keys below it, "
                 f"e.g. --set {section}.seed=1"
             )
-    values = merge({"train": {"network": found.default_network, "loss": found.losses[0]}}, values)
     if seed is not None:
         values = merge(values, {name: {"seed": seed} for name in ("simulate", "split", "train", "tune")})
-    values = merge(values, {name: given for name, given in (recorded or {}).items() if name in kinds})
+    for name in kinds.keys() & (recorded or {}).keys():
+        values[name] = {**values.get(name, {}), **(recorded or {})[name]}  # whole: {} is no less than another value
     made: dict[str, Any] = {name: validate(kind, values.get(name, {}), name) for name, kind in kinds.items()}
     for name in (made["train"].perturbation, *(made["split"].judged or ()), *made["promote"].floors):
         find(found.perturbations(), name)
     if made["train"].loss not in found.losses:
         raise unknown(f"loss of {task}", made["train"].loss, found.losses)
     return Settings(found, preset, **made)
+
+
+def _network(values: Mapping[str, Any]) -> Any:
+    train = values.get("train")
+    return train.get("network") if isinstance(train, Mapping) else None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -62,12 +62,25 @@ def parse_assignments(pairs: Iterable[str]) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with ``extra`` laid over it, nested mappings merged key by key."""
+    """Return ``base`` with ``extra`` laid over it, nested mappings merged key by key.
+
+    An empty mapping below another one takes all away that was there, as ``--set train.options={}`` asks for.
+
+    Examples
+    --------
+    >>> merge({"train": {"epochs": 3, "options": {"width": 8}}}, {"train": {"options": {"depth": 2}}})
+    {'train': {'epochs': 3, 'options': {'width': 8, 'depth': 2}}}
+    >>> merge({"train": {"epochs": 3, "options": {"width": 8}}}, {"train": {"options": {}}})
+    {'train': {'epochs': 3, 'options': {}}}
+    """
+    return _merged(base, extra, nested=False)
+
+
+def _merged(base: Mapping[str, Any], extra: Mapping[str, Any], *, nested: bool) -> dict[str, Any]:
     result = dict(base)
     for key, value in extra.items():
-        if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
-            value = merge(result[key], value)
-        result[key] = value
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = _merged(result[key], value, nested=True) if both and (value or not nested) else value
     return result
 
 

@@ -45,12 +45,11 @@ def read(site: Site, found: Sequence[Series]) -> Sets:
 def plots(found: Sequence[Series], sets: Sets, name: str) -> dict[str, Plot]:
     """Draw one set of samples: the plots by what they show."""
     chosen = sets[name]
-    targets = list(
-        dict.fromkeys(target for ones in chosen.values() for _, logged, _ in ones for target in logged.targets)
-    )
+    files = [logged for ones in chosen.values() for _, logged, _ in ones]
+    targets = list(dict.fromkeys(target for logged in files for target in logged.targets))
     drawn: dict[str, Plot] = {}
     for target in targets:
-        units = [logged.about.get("units") or {} for ones in chosen.values() for _, logged, _ in ones]
+        units = [logged.about.get("units") or {} for logged in files]
         unit = str(next((one[target] for one in units if target in one), ""))
         label = f"{target} ({unit})" if unit not in ("", "1") else target
         drawn |= _numbers(found, sets, name, target, label)
@@ -105,7 +104,7 @@ def _conformal(held: Columns, true: NDArray[Any], predicted: NDArray[Any], targe
 
 
 def _places(
-    found: Sequence[Series], chosen: Mapping[int, list[tuple[Columns, Predictions]]], name: str
+    found: Sequence[Series], chosen: Mapping[int, list[tuple[Columns, Predictions, str]]], name: str
 ) -> dict[str, Plot]:
     trust = Plot(f"reliability, {name}", "stated confidence", "share that is right", 400, 380, square=True)
     both = Plot(f"precision against recall, {name}", "recall", "precision", 400, 380)

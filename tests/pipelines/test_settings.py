@@ -1,0 +1,29 @@
+"""How a preset, a file, assignments and a run's record make one configuration."""
+
+import pytest
+
+from pipelines import settings
+
+
+def of(*assignments, preset="quick", recorded=None):
+    return settings.load("impurity", preset, assignments=list(assignments), recorded=recorded).train
+
+
+def test_the_preset_s_options_are_its_own_network_s():
+    assert of().options == {"eightfold": True}
+    assert of("train.network=voltage_attention").options == {}
+    assert of("train.network=voltage_attention", "train.options.width=8").options == {"width": 8}
+    assert of(f"train.network={of().network}").options == {"eightfold": True}
+    assert of("train.network=voltage_attention", preset="test").options == {}
+
+
+def test_options_can_be_taken_away():
+    assert of("train.options={}").options == {}
+
+
+@pytest.mark.parametrize("options", [{}, {"width": 8}])
+def test_a_run_is_repeated_with_its_own_options_and_no_others(options):
+    recorded = {"train": {"network": "voltage_attention", "options": options}, "evaluate": {}, "code": {"a": 1}}
+    made = of(recorded=recorded)
+    assert (made.network, made.options) == ("voltage_attention", options)
+    assert made.epochs == of().epochs

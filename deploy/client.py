@@ -204,9 +204,12 @@ class Client:
             raise InputError(f"cannot read {path}: {error.strerror}") from error
         headers = {"Content-Type": "application/octet-stream"}
         answer, _ = self._checked("POST", f"{self._address('ask')}?{query}", content, headers, timeout)
-        found: dict[str, Any] = json.loads(answer)
-        for values in (found["image"], *found["maps"].values()):
-            values["array"] = np.frombuffer(base64.b64decode(values.pop("base64")), "<f4").reshape(values["shape"])
+        try:
+            found: dict[str, Any] = json.loads(answer)
+            for values in (found["image"], *found["maps"].values()):
+                values["array"] = np.frombuffer(base64.b64decode(values.pop("base64")), "<f4").reshape(values["shape"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{self.url} answers no question: is this the address of a model server?") from error
         return found
 
     def close(self) -> None:
@@ -279,7 +282,7 @@ class Client:
                 connection.request(method, self._prefix + path, body, {**self._headers, **(headers or {})})
                 response = connection.getresponse()
                 return response.status, response.read(), response.headers
-            except (http.client.HTTPException, OSError) as error:
+            except (http.client.HTTPException, OSError, UnicodeError) as error:
                 self.close()
                 if connection is kept and isinstance(error, ConnectionError | http.client.BadStatusLine):
                     continue

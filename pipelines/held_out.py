@@ -25,6 +25,8 @@ from tracking.store import Store
 
 __all__ = ["HeldOut", "fresh", "held_out", "parts_of"]
 
+_CALIBRATED = "data.calibration.digest"
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -100,15 +102,19 @@ def fresh(store: Store, task: Task, row: RunRow, champion: ModelVersionInfo | No
     if attributes["task"] != task.name:
         raise InputError(f"{path} is a data set of task {attributes['task']!r}: expected {task.name!r}")
     problem = ""
-    trained = {row.tags["data.digest"]: "this model"}
+    known: dict[str, str] = {}
     if champion is not None:
-        trained[champion.digest or ""] = f"champion version {champion.version}"
+        theirs, name = runs.get(store, champion.run_id), f"champion version {champion.version}"
+        known[theirs.tags.get(_CALIBRATED, "")] = f"{name} was calibrated on"
+        known[champion.digest or ""] = f"{name} was trained on"
+    known[row.tags.get(_CALIBRATED, "")] = "this model was calibrated on"
+    known[row.tags["data.digest"]] = "this model was trained on"
     read = [
         each for each in runs.find(store, task.name)
         if each.tags.get("data.evaluation.digest") == attributes["digest"] and each.tags.get("evaluated.run") == row.id
     ]  # fmt: skip
-    if attributes["digest"] in trained:
-        problem = f"{trained[attributes['digest']]} was trained on {path}: simulate others with another --seed"
+    if attributes["digest"] in known:
+        problem = f"{known[attributes['digest']]} {path}: simulate others with another --seed"
     elif read:
         problem = (
             f"run {read[-1].id} has scored this model on {path} already, so it may have been chosen by it: "

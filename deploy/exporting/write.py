@@ -24,7 +24,7 @@ from deploy.exporting.parity import Evaluate, check, check_focus
 from deploy.exporting.parts import parts_of, references_of
 from deploy.exporting.precision import judge, latencies, reduced
 from stm_models.config import validate
-from stm_models.errors import InputError
+from stm_models.errors import InputError, unknown
 from stm_models.files import atomic_path
 from stm_models.networks import bundle as bundles
 
@@ -62,6 +62,9 @@ def write(
             f"metadata of the export: interval is {given['interval']}, but {bundle_dir} was trained "
             f"{'without' if bundle.interval is None else 'with'} one: pass the bundle's own"
         )
+    for name in config.budget:
+        if name not in (known := [target["name"] for target in given["targets"]]):
+            raise unknown("target of export.budget", name, known)
     explained, steps = int(given["explained"]), config.steps
     maps, refused = choose(bundle, config)
     maps, refused = [name for name in maps if name not in left_out], {**refused, **left_out}

@@ -213,9 +213,16 @@ def _check_same_contract(old: Session, new: Session) -> None:
         raise InputError(f"its task is {new.metadata.task!r}, expected {old.metadata.task!r}: {way_out}")
     if new.metadata.input != old.metadata.input:
         raise InputError(f"its input is {new.metadata.input}, expected {old.metadata.input}: {way_out}")
-    names = [[target.name for target in session.metadata.targets] for session in (old, new)]
-    if names[0] != names[1]:
-        raise InputError(f"it predicts {', '.join(names[1])}, expected {', '.join(names[0])}: {way_out}")
+    wanted, found = (
+        [f"{target.name} ({target.unit})" if target.unit else target.name for target in session.metadata.targets]
+        for session in (old, new)
+    )
+    if wanted != found:
+        raise InputError(f"it predicts {', '.join(found)}, expected {', '.join(wanted)}: {way_out}")
+    if new.metadata.explained != old.metadata.explained:
+        raise InputError(
+            f"its maps explain target {new.metadata.explained}, expected {old.metadata.explained}: {way_out}"
+        )
     shapes = dict(new.outputs)
     for name, shape in old.outputs:
         if shapes.get(name) != shape:

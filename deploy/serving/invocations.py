@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.serving.image import as_batch
+from deploy.serving.json_array import json_array
 from deploy.serving.strict_json import dump_json, parse_json
 from stm_models.errors import InputError
 
@@ -39,10 +40,7 @@ def decode_invocation(body: bytes, *, image: tuple[int, int, int], max_rows: int
         raise InputError(f"{form} has {len(rows)} rows, at most {max_rows} in one request")
     if form == "instances" and rows and all(isinstance(row, dict) and list(row) == ["image"] for row in rows):
         rows = [row["image"] for row in rows]
-    try:
-        values = np.asarray(rows)
-    except ValueError as error:
-        raise InputError(f"{form} is ragged, expected nested lists (batch, {image[0]}, ...)") from error
+    values = json_array(rows, form, "an array of float32 numbers, nested lists (batch, C, H, W)")
     return as_batch(values, image, max_rows)
 
 

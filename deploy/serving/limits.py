@@ -8,6 +8,8 @@ from stm_models.errors import InputError
 
 __all__ = ["Limits"]
 
+_LONGEST = 1e6  # seconds
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -49,8 +51,8 @@ class Limits:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
         for name in ("body_seconds", "request_seconds"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}, expected more than 0")
+            if not 0 < getattr(self, name) <= _LONGEST:
+                raise InputError(f"{name} is {getattr(self, name)}, expected more than 0, at most {_LONGEST:g}")
         for name in ("rate", "burst"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name} is {getattr(self, name)}, expected 0 (no limit) or more")

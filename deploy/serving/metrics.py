@@ -55,6 +55,8 @@ class Metrics:
         self._cells = np.zeros((1, len(self._places))) if cells is None else cells
         self._mine: Any = memoryview(self._cells[row])
         self._mine[self._places["pid"]] = float(os.getpid())
+        for name in [name for name, (kind, _) in _OF_PROCESS.items() if kind == "gauge"]:
+            self.gauge(name, 0.0)  # a worker that died before may have left others
         self._latency = {route: self._places["seconds", route, 0] for route in ROUTES}
         self._request = {key[1:]: place for key, place in self._places.items() if key[0] == "requests"}
         self._rows = {name: self._places["rows", name] for name in self.models}

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["options", "plan_from", "read_token"]
 
+_LONGEST = 1e6  # seconds between two looks at an alias
+_LARGEST_MB = 1e6
+
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
@@ -70,8 +73,10 @@ def plan_from(arguments: argparse.Namespace) -> Plan:
         raise InputError(f"--workers is {given.workers}, expected at least 1")
     if (given.tls_cert is None) != (given.tls_key is None):
         raise InputError("--tls-cert and --tls-key belong together: give both")
-    if given.poll_seconds < 0:
-        raise InputError(f"--poll-seconds is {given.poll_seconds:g}, expected 0 (never) or more")
+    if not 0 <= given.poll_seconds <= _LONGEST:
+        raise InputError(f"--poll-seconds is {given.poll_seconds:g}, expected 0 (never) to {_LONGEST:g}")
+    if not 0 < given.max_body_mb <= _LARGEST_MB:
+        raise InputError(f"--max-body-mb is {given.max_body_mb:g}, expected more than 0, at most {_LARGEST_MB:g}")
     token = read_token(given.token_file) if given.token_file else None
     tls = Tls(given.tls_cert, given.tls_key) if given.tls_cert else None
     return Plan(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.serving.json_array import json_array
 from deploy.serving.strict_json import mapping
 from stm_models.errors import InputError, unknown
 
@@ -90,13 +91,10 @@ def decode_tensor(
 def _from_json(name: str, data: object, shape: list[int], count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     if not isinstance(data, list):
         raise InputError(f"{name!r} has neither data (a list of numbers) nor parameters.binary_data_size")
-    try:
-        values = np.asarray(data)
-    except ValueError as error:
-        raise InputError(f"data of {name!r} is ragged, expected a flat list of {count} numbers") from error
+    what = "integers" if dtype.kind == "i" else "numbers"
+    values = json_array(data, f"data of {name!r}", f"{count} {what}")
     numbers = "iu" if dtype.kind == "i" else "fiu"
     if (count and values.dtype.kind not in numbers) or values.shape not in ((count,), tuple(shape)):
-        what = "integers" if dtype.kind == "i" else "numbers"
         raise InputError(
             f"data of {name!r} has shape {str(values.shape)[:64]} of {str(values.dtype)[:32]}, "
             f"expected {count} {what}, flat or nested as {str(shape)[:64]}"

@@ -75,7 +75,7 @@ def fit_baselines(
         spread = np.where(spread > 0, spread, 1.0)
         found = principal_components(images, components, seed)
         scores, scaled = found.scores(images), (targets - centre) / spread
-        kernel = {**_KERNEL, "gamma": np.asarray(_KERNEL["gamma"]) / components}
+        kernel = {**_KERNEL, "gamma": np.asarray(_KERNEL["gamma"]) / len(found.variances)}
     for name in names:
         if name == "mean":
             fitted[name] = _constant(centre)

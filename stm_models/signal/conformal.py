@@ -48,10 +48,10 @@ def quantile(scores: ArrayLike, groups: ArrayLike, level: float) -> float:
     inf
     """
     values, of = np.asarray(scores, np.float64), np.asarray(groups)
-    if values.ndim != 1 or values.shape != of.shape or not 0 < level < 1:
+    if values.ndim != 1 or values.shape != of.shape or not 0 < level < 1 or np.isnan(values).any():
         raise InputError(
-            f"conformal quantile: scores {values.shape}, groups {of.shape}, level {level}: expected two lists of one "
-            "length, and a level between 0 and 1"
+            f"conformal quantile: scores {values.shape}, {np.isnan(values).sum()} of them NaN, groups {of.shape}, "
+            f"level {level}: expected two lists of one length without NaN, and a level between 0 and 1"
         )
     _, of, count = np.unique(of, return_inverse=True, return_counts=True)
     order = np.argsort(values, kind="stable")
@@ -79,7 +79,8 @@ class TailTable:
     def __call__(self, score: ArrayLike) -> Floats:
         """Return the p-value of each score, same shape."""
         values = np.asarray(score, np.float64)[..., None]
-        passed = np.clip((values - self.starts) / self.widths, 0, 1)
+        with np.errstate(over="ignore"):  # far beyond a step as narrow as numbers can be
+            passed = np.clip((values - self.starts) / self.widths, 0, 1)
         result: Floats = np.maximum(1 - passed @ self.weights, self.floor)
         return result
 
@@ -108,8 +109,11 @@ def tail_table(scores: ArrayLike, groups: ArrayLike) -> TailTable:
     from scipy.special import betaincinv
 
     values, of = np.asarray(scores, np.float64), np.asarray(groups)
-    if values.ndim != 1 or values.shape != of.shape or not len(values):
-        raise InputError(f"p-values: scores {values.shape}, groups {of.shape}: expected two lists of one length")
+    if values.ndim != 1 or values.shape != of.shape or not len(values) or np.isnan(values).any():
+        raise InputError(
+            f"p-values: scores {values.shape}, {np.isnan(values).sum()} of them NaN, groups {of.shape}: expected two "
+            "lists of one length without NaN"
+        )
     _, of, count = np.unique(of, return_inverse=True, return_counts=True)
     order = np.argsort(values, kind="stable")
     values, shares = values[order], 1 / count[of[order]]

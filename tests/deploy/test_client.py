@@ -166,6 +166,13 @@ def test_a_server_that_came_back_is_found_again(session, toy):
         client.infer(toy.images(1))
 
 
+def test_an_address_that_is_none():
+    client = Client("http://.a:80", "m")
+    assert client.ready() is False
+    with pytest.raises(InputError, match=r"no answer from http://\.a:80"):
+        client.metadata()
+
+
 def test_nobody_there(free_port, toy):
     client = Client(f"http://127.0.0.1:{free_port}", "m")
     assert client.ready() is False

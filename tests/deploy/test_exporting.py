@@ -381,6 +381,10 @@ def test_maps_without_an_onnx_form_are_left_out_and_told(exports, tmp_path, monk
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_smaller_files_answer_within_a_budget_in_physical_units_or_are_refused(exports, tmp_path, precision):
     one = exports["mlp"]
+    for kind in ("fp32", precision):
+        config = ExportConfig(precision=kind, explanations=(), budget={"u": 5.0})
+        with pytest.raises(InputError, match=r"unknown target of export.budget 'u'.*U"):
+            writing.write(one.bundle, tmp_path / "a.onnx", one.metadata, config)
     refused = rf"{precision} file answers U up to .* eV off on \d+ held-out images, budget 1e-07 eV"
     for limit, message in ((1e-7, refused), (5.0, None)):
         config = ExportConfig(precision=precision, explanations=(), budget={"U": limit, "gap": 5.0})

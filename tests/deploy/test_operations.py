@@ -100,6 +100,10 @@ def test_workers_count_in_one_place():
     two.rows("a", 4)
     assert one.count("rows", "a") == two.count("rows", "a") == 7
     assert one.processes() == [os.getpid()] * 2
+    two.gauge("queue_rows", 2000.0)
+    replaced = Metrics(["a"], cells, 1)  # of a worker that died with a full queue
+    assert replaced.count("queue_rows") == 0
+    assert replaced.count("rows", "a") == 7
 
 
 def test_the_description_names_every_route(url):

@@ -159,6 +159,7 @@ def test_an_interval_and_a_p_value_are_shown_where_the_file_has_them(models, fol
         ({"key": "m"}, 400, "leave the key out", ["key"]),
         ({"explain": "shap"}, 400, "unknown explanation of this model 'shap': choose from gradient", []),
         ({"place": "x"}, 400, "place is 'x'", []),
+        ({"place": "999"}, 400, "no explanation is asked for", []),
         ({"explain": "gradient", "place": "0"}, 400, "place is 0: the answer has 0 places", []),
     ],
 )

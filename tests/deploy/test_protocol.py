@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -194,6 +195,9 @@ def test_a_wrong_request_is_refused(body, message):
         ([True] * 24, "expected 24 numbers"),
         ([[1.0], [1.0, 2.0]], "ragged"),
         ([10**40] * 24, "expected 24 numbers|beyond float32"),
+        ([[1.0], 2.0], "ragged"),
+        ([[[1.0, "a"]]], "holds str, expected 24 numbers"),
+        ([{"a": 1}] * 24, "holds dict, expected 24 numbers"),
         ([1e39] * 24, "beyond float32"),
         ({"a": 1}, "neither data"),
     ],
@@ -239,6 +243,30 @@ def test_invocations_take_both_forms(form):
     got = decode_invocation(json.dumps({form: IMAGE.tolist()}).encode(), image=SHAPE)
     np.testing.assert_array_equal(got, IMAGE)
     assert got.dtype == np.float32
+
+
+_LONG = ["a" * 50_000] + [0] * 4095
+_TENSOR = {"name": "image", "datatype": "FP32", "shape": [1, 1, 64, 64], "data": _LONG}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "decode"),
+    [
+        ([[_LONG]], decode_invocation),
+        ([_TENSOR], lambda body, image: decode_request(body, None, image=image, outputs=OUTPUTS)),
+    ],
+    ids=["invocations", "v2"],
+)
+def test_one_long_text_among_numbers_takes_no_memory(inputs, decode):
+    """numpy would make every number as long as it: 800 MB of 60 kB."""
+    body = json.dumps({"inputs": inputs}).encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="holds str"):
+            decode(body, image=(1, 64, 64))
+        assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_invocations_take_a_named_input_and_answer_with_rows():

@@ -153,7 +153,12 @@ def _without_a_map(path):
     ("change", "message"),
     [
         ({"task": "other"}, "its task is 'other', expected 'toy'"),
-        ({"targets": [{"name": "gap"}, {"name": "U"}]}, "it predicts gap, U, expected U, gap"),
+        ({"targets": [{"name": "gap"}, {"name": "U"}]}, "it predicts gap (1), U (1), expected U (eV), gap (eV)"),
+        (
+            {"targets": [{"name": "U", "unit": "meV"}, {"name": "gap", "unit": "eV"}]},
+            "it predicts U (meV), gap (eV), expected U (eV), gap (eV)",
+        ),
+        ({"explained": 0}, "its maps explain target 0, expected 1"),
         (_without_a_map, "its output 'distance' is None"),
     ],
 )

@@ -155,6 +155,16 @@ def test_a_model_whose_intervals_hold_nothing_fails_the_gate_of_coverage(command
     assert models.champion(store, NAME).version == as_before.version
 
 
+def test_intervals_are_not_judged_by_the_states_that_they_were_fitted_to(command, demo, as_before):
+    own = answer(command(
+        "train", "hubbard", "--data", str(demo.data), "--preset", "test", "--model", "mlp", "--json",
+        "--set", "train.epochs=1;calibrate.states=0;calibrate.level=0.5",
+    ))  # fmt: skip
+    refused = answer(command("promote", "hubbard", "--run", own["run_id"], "--json"))
+    assert verdicts(refused)["coverage"] == "not judged"
+    assert verdicts(refused)["parity"] == "passed"
+
+
 def test_a_model_of_other_data_is_not_compared_with_the_champion_on_them(command, demo, trained, as_before):
     other = answer(command(
         "train", "hubbard", "--data", "demo-output/fresh-unseen.zarr", "--preset", "test", "--model", "mlp", "--json",
@@ -175,6 +185,10 @@ def test_data_for_judging_are_new_to_both(command, demo, trained, as_before, tmp
     known = answer(command("promote", "hubbard", "--run", worse, "--on", str(demo.data), "--json"))
     assert verdicts(known)["data"] == "failed"
     assert "was trained on" in known["reason"]
+    calibrating = next(demo.data.parent.glob("*.calibration-*.zarr"))
+    known = answer(command("promote", "hubbard", "--run", worse, "--on", str(calibrating), "--json"))
+    assert verdicts(known)["data"] == "failed"
+    assert f"this model was calibrated on {calibrating}" in known["reason"]
     looked = answer(command("promote", "hubbard", "--run", best, "--on", "demo-output/fresh-unseen.zarr", "--json"))
     assert "already" in looked["reason"]  # it is the champion
 

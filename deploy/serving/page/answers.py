@@ -56,6 +56,8 @@ def describe_answer(
         )
     if explain is not None and explain not in about.explanations:
         raise unknown("explanation of this model", explain[:100], about.explanations)
+    if explain is None and place is not None:
+        raise InputError(f"place is {place}, but no explanation is asked for: give explain, too")
     described = about.as_dict()
     (entry,), outputs = answer(session, question, explain if place is None else None)
     places = task.places(entry, question.about)

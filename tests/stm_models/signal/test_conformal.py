@@ -80,6 +80,10 @@ def test_mistakes_are_named():
         quantile([1.0], [0], 1.0)
     with pytest.raises(InputError, match="two lists"):
         tail_table([], [])
+    with pytest.raises(InputError, match="1 of them NaN"):
+        quantile([1.0, np.nan], [0, 1], 0.5)
+    with pytest.raises(InputError, match="1 of them NaN"):
+        tail_table([1.0, np.nan], [0, 1])
     with pytest.raises(InputError, match=r"1 groups .e.g. 3. are both in a and b"):
         separate([1, 3], [3, 4], "a and b")
 

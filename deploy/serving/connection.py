@@ -11,6 +11,7 @@ from uvicorn.server import ServerState
 
 from deploy.serving.express import MOST_BYTES, Express
 from deploy.serving.limits import Limits
+from deploy.serving.page import upload as uploads
 from deploy.serving.security import PAGE_HEADERS
 from deploy.serving.strict_json import dump_json
 
@@ -23,6 +24,7 @@ HEAD_SECONDS = 10.0
 _READ_SECONDS = 30.0
 """For a client to go on reading an answer."""
 _MOST_LINES = 256
+_UPLOADS = b"/ask"
 
 
 def connection_class(limits: Limits, express: Express | None = None) -> type[HttpToolsProtocol]:
@@ -46,8 +48,7 @@ class _Connection(HttpToolsProtocol):
         self._head = self._received = 0
         self._held: list[bytes] | None = None
         self._patience: TimerHandle | None = None
-        # Chunked encoding may double a body; headers and trailers come on top.
-        self._most = 2 * self.limits.body_bytes + 4 * HEAD_BYTES
+        self._bound()
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -77,8 +78,7 @@ class _Connection(HttpToolsProtocol):
             if self._received > self._most:
                 self._end(413, f"more than {self._most} bytes came with one request: send fewer images at a time")
             elif self._patience is None:
-                seconds = self.limits.body_seconds
-                self._patience = self.loop.call_later(seconds, self._late, "body", seconds)
+                self._patience = self.loop.call_later(self._seconds, self._late, "body", self._seconds)
 
     def on_message_begin(self) -> None:
         self._in_head = True
@@ -94,12 +94,20 @@ class _Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head, self._in_body = False, True
         self._head = 0
+        self._bound(upload=self.url.partition(b"?")[0].endswith(_UPLOADS))
         if self._patience is not None:
             self._calm()
         if self._may_be_short():
             self._held = []
         else:
             super().on_headers_complete()
+
+    def _bound(self, *, upload: bool = False) -> None:
+        # Files have bounds of their own, which the page keeps; these are only just above.
+        most = uploads.MAX_UPLOAD_BYTES if upload else self.limits.body_bytes
+        # Chunked encoding may double a body; headers and trailers come on top.
+        self._most = 2 * most + 4 * HEAD_BYTES
+        self._seconds = uploads.SECONDS + HEAD_SECONDS if upload else self.limits.body_seconds
 
     def on_body(self, body: bytes) -> None:
         if self._held is not None:

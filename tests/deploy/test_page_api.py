@@ -9,6 +9,7 @@ import re
 import sys
 import tempfile
 import threading
+import time
 import zipfile
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
@@ -17,6 +18,7 @@ import numpy as np
 import onnx
 import pytest
 
+from deploy.serving.limits import Limits
 from deploy.serving.metadata import ModelMetadata
 from deploy.serving.page import routes, static_files, upload
 from deploy.serving.questions import Reading
@@ -211,6 +213,23 @@ def test_size_limits(models, toy, tmp_path, monkeypatch):
         assert "larger than" in json.loads(body)["error"]
         assert ask(url, npy(toy.images(1)[0]))[0] == 200
     assert not list(tmp_path.iterdir())
+
+
+def test_files_have_bounds_of_their_own(models, toy):
+    """Smaller ones for requests of tensors do not hold for them."""
+    limits = Limits(body_bytes=2**20, body_seconds=0.5)
+    content = npy(toy.images(1)[0])
+    with running({"numbers": models["numbers"]}, limits=limits) as url:
+        status, found = ask(url, content + b" " * (5 * 2**20 - len(content)))
+        assert status == 200, found  # what follows an array is no part of it
+
+        def slowly():
+            yield content[:100]
+            time.sleep(1.5)
+            yield content[100:]
+
+        status, body, _ = request(url, "POST", "/v2/models/numbers/ask?suffix=.npy", slowly(), CONTENT)
+        assert status == 200, body
 
 
 def test_a_slow_upload_ends_and_too_many_are_sent_away(models, toy, monkeypatch):

@@ -74,7 +74,7 @@ class _Handlers:
 
     async def cards(self, request: Request) -> Response:
         # Whoever looks at the page is likely to ask soon.
-        await self._compute(self.reader.prepare)
+        self.pool.submit(self.reader.prepare)
         return JSONResponse(
             {
                 "models": [card(name, session) for name, session in dict(self.models).items()],

@@ -32,6 +32,7 @@ from stm_models.errors import InputError
 __all__ = ["supervise"]
 
 _START_SECONDS = 300.0
+_LOOK_SECONDS = 0.5
 _STOP_SECONDS = 40.0
 
 
@@ -130,13 +131,7 @@ class _Crew:
 
     def _ask(self, workers: Sequence[_Worker], name: str, version: Version) -> list[bool]:
         sent = [_send(worker, ("offer", name, version)) for worker in workers]
-        answers = []
-        for worker, was_sent in zip(workers, sent, strict=True):
-            try:
-                answers.append(was_sent and worker.said.get(timeout=_START_SECONDS) is True)
-            except queue.Empty:
-                answers.append(False)
-        return answers
+        return [was_sent and _reply(worker) is True for worker, was_sent in zip(workers, sent, strict=True)]
 
     def _one(self, row: int) -> _Worker:
         ours, theirs = self._context.Pipe()
@@ -154,10 +149,18 @@ class _Crew:
 
 
 def _ready(worker: _Worker) -> bool:
-    try:
-        return worker.said.get(timeout=_START_SECONDS) == "ready"
-    except queue.Empty:
-        return False
+    return _reply(worker) == "ready"
+
+
+def _reply(worker: _Worker) -> Any:
+    """Return the next word of a worker; ``None`` once it is dead, which another thread may have heard of before."""
+    end = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            return worker.said.get(timeout=_LOOK_SECONDS)
+        except queue.Empty:
+            if time.monotonic() > end or not worker.process.is_alive():
+                return None
 
 
 def _hear(worker: _Worker) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import json
 import os
+import queue
 import re
 import signal
 import sys
@@ -11,11 +12,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
 
+from deploy.serving import workers
 from deploy.serving.metrics import Metrics
 from deploy.serving.openapi import describe
 from deploy.serving.protocol import HEADER, decode_response, encode_request
@@ -249,3 +252,12 @@ def test_workers_answer_what_they_began_before_they_end(tmp_path):
     assert all(answers)
     # A connection that nobody had accepted when the port was closed may be reset; an answer under way may not.
     assert not [error for error in broken if "IncompleteRead" in repr(error)]
+
+
+def test_a_worker_that_died_unheard_is_not_waited_for():
+    dead = SimpleNamespace(said=queue.SimpleQueue(), process=SimpleNamespace(is_alive=lambda: False))
+    began = time.monotonic()
+    assert workers._reply(dead) is None
+    assert time.monotonic() - began < 30
+    dead.said.put("ready")  # said before it died
+    assert workers._reply(dead) == "ready"

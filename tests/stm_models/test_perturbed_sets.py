@@ -169,6 +169,27 @@ def test_later_copies_draw_from_other_stores_of_noise(samples, monkeypatch):
     np.testing.assert_array_equal(copies_of(BY_NAME["mixed"], samples, 3)(5), made[5])  # as after an interruption
 
 
+def test_a_larger_structure_has_noise_at_all_of_its_atoms(samples, monkeypatch):
+    """The example is the data set's first sample, padded with zeros where its structure is a smaller one."""
+    seen = []
+
+    class Watched(QuickInstrument):
+        def __init__(self, transform, example, *args):
+            super().__init__(transform, example, *args)
+            seen.append(example)
+
+    monkeypatch.setattr(perturbation_sets, "QuickInstrument", Watched)
+    monkeypatch.setattr(perturbation_sets, "_REMADE", 1.0)
+    row = {name: values[0] for name, values in samples.coordinates.items()} | {"copy": 0}
+    ldos = zarr.open_group(samples.path)["ldos"][0].astype(np.float64)
+    padded = np.where(np.arange(ldos.shape[-1]) < 5, ldos, 0.0)
+    for example in (ldos, padded):
+        make = perturbation_sets.sometimes_instrument({**samples.attributes, "example": {"ldos": example}})
+        make(row, {"ldos": ldos, "image": samples.images[0]}, np.random.default_rng(0))
+    assert seen[1].mean() == pytest.approx(seen[0].mean(), rel=0.3)
+    assert np.corrcoef(seen[0].ravel(), seen[1].ravel())[0, 1] > 0.7
+
+
 def test_a_layer_below_the_tip_counts_as_in_the_simulation(samples):
     config = CONFIG.model_copy(update={"bottom_layer": 0.1})
     attributes = {**samples.attributes, "config": config.model_dump(mode="json")}

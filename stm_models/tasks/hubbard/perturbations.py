@@ -58,7 +58,7 @@ _KEPT = 1000  # transforms, which a training asks for again and again: 260 MB of
 
 def sometimes_instrument(attributes: Mapping[str, Any]) -> Remake:
     """Most images stay as they are, the others are drawn by `QuickInstrument`, the example being any other sample."""
-    imaging, example = Imaging.of(attributes["input"]), np.atleast_2d(attributes["example"]["ldos"])[:1]
+    imaging, example = Imaging.of(attributes["input"]), _everywhere(attributes["example"]["ldos"])
     transform = Transform(imaging)
     field = _fields(attributes)
 
@@ -82,6 +82,13 @@ def sometimes_instrument(attributes: Mapping[str, Any]) -> Remake:
         return stored.draw(spectra(place, ldos.tobytes(), len(ldos)), rng)
 
     return remake
+
+
+def _everywhere(ldos: Array) -> NDArray[np.float64]:
+    """Return the LDOS (1, sites) at the first energy; its mean at the sites that larger structures have."""
+    first = np.atleast_2d(np.asarray(ldos, np.float64))[:1]
+    known = first > 0
+    return np.where(known, first, first[known].mean() if known.any() else 1.0)
 
 
 def _fields(attributes: Mapping[str, Any]) -> Callable[..., ImagedAtoms]:

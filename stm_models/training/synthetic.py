@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from stm_models.errors import InputError
-from stm_models.networks.map_network import SYMMETRIES, turn
 from stm_models.physics.surface import materials
 from stm_models.physics.surface.field_recipe import FieldRecipe
 from stm_models.physics.surface.friedel_recipe import Recipe
@@ -22,7 +21,7 @@ from stm_models.training.batches import Batches
 from stm_models.training.preparing import prepare
 from stm_models.training.synthetic_waves import occluded, smoothing, spots, targets, waves
 
-__all__ = ["FieldGenerator", "Places", "SyntheticBatches", "flipped"]
+__all__ = ["FieldGenerator", "Places", "SyntheticBatches"]
 
 _PLAIN = Recipe()
 _RINGS = 3.0  # px from an impurity, where its rings begin
@@ -266,23 +265,6 @@ class SyntheticBatches(Batches):
         own = torch.Generator(self._device).manual_seed(start)
         for _ in range(self.count):
             yield self._fields.batch(self._size, own)
-
-
-def flipped(x: Tensor, y: Tensor, generator: torch.Generator, *, turns: bool = False) -> tuple[Tensor, Tensor]:
-    """Reverse the axes of images ``x`` (B, C, H, W) and their target maps ``y`` (B, T, H, W) at random.
-
-    One symmetry for the whole batch. ``turns`` also swaps the axes, of square fields only: it carries noise along
-    the lines of the scan over to the other axis, where an instrument has none.
-
-    Raises
-    ------
-    InputError
-        When ``turns`` is asked for fields that are not square.
-    """
-    if turns and x.shape[-1] != x.shape[-2]:
-        raise InputError(f"fields have {x.shape[-2]} x {x.shape[-1]} pixels: only square ones can be turned")
-    index = int(torch.randint(len(SYMMETRIES) if turns else len(SYMMETRIES) // 2, (1,), generator=generator))
-    return turn(x, SYMMETRIES[index]), turn(y, SYMMETRIES[index])
 
 
 class _Draw:

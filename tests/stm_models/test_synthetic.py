@@ -17,7 +17,7 @@ from stm_models.signal.preprocessing import Preparation, prepare_stack
 from stm_models.tasks.impurity.labels import heat_map, pixel_map
 from stm_models.training import synthetic, synthetic_waves
 from stm_models.training.preparing import prepare
-from stm_models.training.synthetic import FieldGenerator, SyntheticBatches, flipped
+from stm_models.training.synthetic import FieldGenerator, SyntheticBatches
 
 GOLD = materials.create("Au(111)")
 BIASES = GOLD.biases(4)
@@ -175,20 +175,6 @@ def test_batches_come_from_the_generator_alone():
         assert torch.equal(y, y2)
         assert not torch.equal(x, x3)
     assert not torch.equal(first[0][0], first[1][0])
-
-
-def test_flips_move_images_and_targets_together():
-    x = torch.arange(2 * 3 * 4 * 4, dtype=torch.float32).reshape(2, 3, 4, 4)
-    seen = set()
-    for seed in range(40):
-        a, b = flipped(x, x[:, :2] * 2, _generator(seed), turns=seed % 2 == 1)
-        assert torch.equal(b, a[:, :2] * 2)
-        seen.add((seed % 2, tuple(a[0, 0].flatten().tolist())))
-    assert len([one for one in seen if one[0] == 0]) == 4
-    assert len([one for one in seen if one[0] == 1]) == 8
-    assert all(values[1] - values[0] in (-1, 1) for turned, values in seen if not turned)  # lines stay lines
-    with pytest.raises(InputError, match="only square ones"):
-        flipped(x[..., :3], x[..., :3], _generator(), turns=True)
 
 
 def test_mistakes_are_named():

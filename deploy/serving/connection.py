@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import TimerHandle, Transport
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -25,11 +25,13 @@ _READ_SECONDS = 30.0
 """For a client to go on reading an answer."""
 _MOST_LINES = 256
 _UPLOADS = b"/ask"
+_SHARE = 4  # of the bytes of all bodies one part may be held before anything is checked
 
 
 def connection_class(limits: Limits, express: Express | None = None) -> type[HttpToolsProtocol]:
     """Return the class of connections to a server with these limits."""
-    return cast(type[HttpToolsProtocol], type("Connection", (_Connection,), {"limits": limits, "express": express}))
+    own = {"limits": limits, "express": express, "held_bytes": [0]}
+    return cast(type[HttpToolsProtocol], type("Connection", (_Connection,), own))
 
 
 class _Connection(HttpToolsProtocol):
@@ -41,12 +43,15 @@ class _Connection(HttpToolsProtocol):
 
     limits = Limits()
     express: Express | None = None
+    held_bytes: ClassVar[list[int]] = [0]
+    """Of all connections together; what goes beyond its share takes the way on which tokens are checked first."""
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._in_head, self._in_body, self._last = True, False, False
         self._head = self._received = 0
         self._held: list[bytes] | None = None
+        self._counted = 0
         self._patience: TimerHandle | None = None
         self._bound()
 
@@ -60,6 +65,7 @@ class _Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._calm()
+        self._count(0)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -97,8 +103,9 @@ class _Connection(HttpToolsProtocol):
         self._bound(upload=self.url.partition(b"?")[0].endswith(_UPLOADS))
         if self._patience is not None:
             self._calm()
-        if self._may_be_short():
+        if length := self._short():
             self._held = []
+            self._count(length)
         else:
             super().on_headers_complete()
 
@@ -123,6 +130,7 @@ class _Connection(HttpToolsProtocol):
             super().on_message_complete()
             return
         held, self._held = self._held, None
+        self._count(0)
         body = held[0] if len(held) == 1 else b"".join(held)
         keep_alive = self.parser.should_keep_alive() and not self._last
         self.scope["path"] = self.url.decode("ascii")
@@ -158,7 +166,12 @@ class _Connection(HttpToolsProtocol):
         if self._held is None:  # else the request that is arriving is still answered
             super().shutdown()
 
-    def _may_be_short(self) -> bool:
+    def _count(self, held: int) -> None:
+        self.held_bytes[0] += held - self._counted
+        self._counted = held
+
+    def _short(self) -> int:
+        """Return the length of a body that may be one for `Express`; else 0."""
         if (
             self.express is None
             or not self.express.takes(self.url)
@@ -168,9 +181,11 @@ class _Connection(HttpToolsProtocol):
             or self.parser.get_method() != b"POST"
             or self.parser.get_http_version() != "1.1"
         ):
-            return False
-        length = next((value for name, value in self.headers if name == b"content-length"), b"")
-        return length.isdigit() and len(length) < 8 and 0 < int(length) <= min(MOST_BYTES, self.limits.body_bytes)
+            return 0
+        text = next((value for name, value in self.headers if name == b"content-length"), b"")
+        length = int(text) if text.isdigit() and len(text) < 8 else 0
+        left = self.limits.total_bytes // _SHARE - self.held_bytes[0]
+        return length if length <= min(MOST_BYTES, self.limits.body_bytes, left) else 0
 
     def _late(self, what: str, seconds: float) -> None:
         self._patience = None

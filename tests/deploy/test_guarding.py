@@ -348,3 +348,28 @@ def test_options_reach_the_server(model_file, tmp_path):
         process.communicate(timeout=20)
     assert process.returncode == 0
     assert main([str(model_file), "--max-body-mb", "0"]) == 2
+
+
+def test_what_is_held_before_a_token_is_checked_has_a_bound_for_all_connections(session):
+    """Beyond a quarter of the bytes of all bodies the token is looked at first, and bodies are not read without one."""
+    head = POST + b"Content-Type: application/octet-stream\r\nContent-Length: 1000000\r\n\r\n"
+    with running({"m": session}, token="secret-word", limits=Limits(total_bytes=8 * 2**20)) as url:
+        address, opened, answers = urlsplit(url), [], []
+        for _ in range(5):
+            one = socket.create_connection((address.hostname, address.port), timeout=60)
+            opened.append(one)
+            one.sendall(head + b"x")
+            one.settimeout(1.0 if len(opened) < 3 else 60)
+            try:
+                answers.append(one.recv(64)[9:12])
+            except TimeoutError:
+                answers.append(None)
+        assert answers == [None, None, b"401", b"401", b"401"]
+        opened[0].close()
+        time.sleep(0.5)
+        with socket.create_connection((address.hostname, address.port), timeout=1) as one:
+            one.sendall(head + b"x")  # its place is free again
+            with pytest.raises(TimeoutError):
+                one.recv(64)
+        for one in opened:
+            one.close()

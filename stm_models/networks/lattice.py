@@ -103,8 +103,7 @@ class Lattice(Network):
 
     Noise of a map changes the peaks together, by far more in some directions than in others. So there are as many
     components again that start where the states' variance is largest in units of the noise's: Fisher's discriminants
-    (Ann. Eugenics 7, 179 (1936)) with the states for classes. With fewer perturbed images than measures they start at
-    random.
+    (Ann. Eugenics 7, 179 (1936)) with the states for classes. With fewer images than measures they start at random.
     """
 
     Options = LatticeOptions
@@ -139,10 +138,11 @@ class Lattice(Network):
 
     def learn(self, shown: Iterable[Tensor], simulated: Tensor) -> None:
         """Take the scale of what is measured, and the components to start from, of copies and ``simulated`` images."""
+        copies = _COPIES if len(simulated) >= self.measure.count else 1
         with torch.no_grad():
             simple, *found = (
                 torch.cat([self.measured(part) for part in one.split(_CHUNK)])
-                for one in chain([simulated], islice(shown, _COPIES))
+                for one in chain([simulated], islice(shown, copies))
             )
             every = torch.cat(found)
             self.mean.copy_(every.double().mean(dim=0))

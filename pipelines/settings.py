@@ -214,13 +214,12 @@ def load(
     found = get(task)
     if preset not in presets(task):
         raise unknown(f"preset of {task}", preset, presets(task))
-    values = {"train": {}, **_read(preset_folder(task) / f"{preset}.yaml")}
+    values = _read(preset_folder(task) / f"{preset}.yaml")
     given = _read(Path(config)) if config else {}
     pairs = [pair for text in assignments or [] for pair in text.split(";") if pair.strip()]
     given = merge(given, parse_assignments(pairs))
-    values["train"] = {"network": found.default_network, "loss": found.losses[0], **values["train"]}
-    if _network(given) not in (None, _network(values)):
-        values["train"].pop("options", None)  # they are another network's
+    if _network(given) not in (None, _network(values) or found.default_network):
+        values = merge(values, {"train": {"options": {}}})  # they are another network's
     values = merge(values, given)
     kinds: dict[str, type[Config]] = {
         "simulate": found.simulation, "split": SplitConfig, "train": TrainConfig, "tune": TuneConfig,
@@ -234,6 +233,7 @@ def load(
                 f"section {section!r} of the configuration is {values[section]!r}: expected keys below it, "
                 f"e.g. --set {section}.seed=1"
             )
+    values = merge({"train": {"network": found.default_network, "loss": found.losses[0]}}, values)
     if seed is not None:
         values = merge(values, {name: {"seed": seed} for name in ("simulate", "split", "train", "tune")})
     for name in kinds.keys() & (recorded or {}).keys():

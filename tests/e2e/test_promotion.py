@@ -185,7 +185,7 @@ def test_data_for_judging_are_new_to_both(command, demo, trained, as_before, tmp
     known = answer(command("promote", "hubbard", "--run", worse, "--on", str(demo.data), "--json"))
     assert verdicts(known)["data"] == "failed"
     assert "was trained on" in known["reason"]
-    calibrating = next(demo.data.parent.glob("*.calibration-*.zarr"))
+    (calibrating,) = demo.data.parent.glob(f"{demo.data.stem}.calibration-*.zarr")  # other data sets have their own
     known = answer(command("promote", "hubbard", "--run", worse, "--on", str(calibrating), "--json"))
     assert verdicts(known)["data"] == "failed"
     assert f"this model was calibrated on {calibrating}" in known["reason"]

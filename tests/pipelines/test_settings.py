@@ -3,6 +3,7 @@
 import pytest
 
 from pipelines import settings
+from stm_models.errors import InputError
 
 
 def of(*assignments, preset="quick", recorded=None):
@@ -27,3 +28,10 @@ def test_a_run_is_repeated_with_its_own_options_and_no_others(options):
     made = of(recorded=recorded)
     assert (made.network, made.options) == ("voltage_attention", options)
     assert made.epochs == of().epochs
+
+
+def test_an_empty_section_of_a_file_is_a_mistake(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("train:\n")
+    with pytest.raises(InputError, match="section 'train' of the configuration is None"):
+        settings.load("impurity", "quick", config=str(file))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import importlib
 import io
@@ -41,12 +42,15 @@ COMMANDS = {
     "doctor": "check this installation",
 }
 _MODULES = {"import": "import_data", "inspect": "inspect_input"}  # where a command's module is not named like it
+_interrupted: list[bool] = []
 _OURS = ("deploy", "pipelines", "stm_models", "tracking")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``stm`` with ``argv``; return 0, 2 for bad input, 130 when interrupted, 1 for anything else."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        atexit.register(_end_as_told)  # before all others, to be the last
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() not in ("utf-8", "utf8"):
             stream.reconfigure(errors="replace")  # a locale that has no such letter is no reason to fail
@@ -69,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except KeyboardInterrupt:
         print("interrupted: what was finished is kept", file=sys.stderr)
+        _interrupted.append(True)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -77,6 +82,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (reason := trouble.told(error)) is None:
             raise
         return _refuse(reason)
+
+
+def _end_as_told() -> None:
+    """End with 130 after an interrupt: by SIGINT Python ends where that met code made of text, as dataclasses are."""
+    if _interrupted:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(130)
 
 
 def _run(command: str, arguments: list[str]) -> int:

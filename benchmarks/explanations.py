@@ -4,7 +4,8 @@ The network is ``conv``; one thread on both sides, CPU seconds. Grad-CAM, gradie
 captum, Grad-CAM against pytorch-grad-cam too, integrated gradients (Gauss-Legendre, the same points) against captum,
 and expected gradients (the same background and number of draws) against shap. Maps are compared before times: of shap
 the first image's, since it draws anew for every image of a batch; of pytorch-grad-cam what it keeps, the positive part.
-captum gets at most 16 images at once where all points together would not fit the memory.
+captum gets at most 16 images at once where all points together would not fit the memory. With ``--device cuda`` both
+compute on the GPU, in single precision without tf32, in seconds of the clock from arrays to arrays in main memory.
 
 A ratio is the worst over sizes and peers; ``detail`` has every cell, with what resident memory grew by during each
 side's first run. pytorch-grad-cam is none of the pins; without it its cells say so::
@@ -33,9 +34,9 @@ from typing import Any
 
 import captum.attr
 import numpy as np
-import onnxruntime
 import shap
 import torch
+from _devices import called, opened
 from _models import images, make
 from _timing import arguments, paired, report
 from numpy.typing import NDArray
@@ -71,13 +72,14 @@ QUICK = (Case(64, (1, 16), Steps(4, 4, 4, 0), 3),)
 
 def main() -> None:
     """Compare, measure and print."""
-    args = arguments(__doc__ or "")
+    args = arguments(__doc__ or "", devices=True)
     torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False
     warnings.simplefilter("ignore")  # captum tells that it sets hooks
     cells: dict[str, Any] = {}
     errors = {"parity": 0.0}
     for case in QUICK if args.quick else FULL:
-        for key, cell in measured(case).items():
+        for key, cell in measured(case, args.device).items():
             cells[key] = cell
             errors["parity"] = float(np.maximum(errors["parity"], cell.get("difference", 0.0)))  # NaN stays NaN
             print(key, cell, file=sys.stderr)
@@ -87,35 +89,37 @@ def main() -> None:
             key = f"{cell['method']}_b{cell['batch']}"
             ratios[key] = min(ratios.get(key, np.inf), cell["ratio"])
     assert errors["parity"] < 1e-3, "a map differs: its time says nothing"
-    report("explanations", ratios, errors, {"goals": GOALS, "cells": cells}, as_json=args.json)
+    detail = {"device": called(args.device), "goals": GOALS, "cells": cells}
+    report("explanations", ratios, errors, detail, as_json=args.json)
 
 
-def measured(case: Case) -> dict[str, dict[str, Any]]:
+def measured(case: Case, device: str) -> dict[str, dict[str, Any]]:
     """Return every cell of one size."""
     with tempfile.TemporaryDirectory() as folder:
         path, _ = make("conv", (1, case.side, case.side), Path(folder))
         bundle = bundles.load(path)
     content = build(parts_of(bundle, 0, METHODS, case.steps), (1, case.side, case.side)).SerializeToString()
+    bundle.model.to(device)
     cells: dict[str, dict[str, Any]] = {}
     for method in METHODS:
         part = extract(content, [method])
         for batch in case.batches:
             seen = images((1, case.side, case.side), batch, 99)
-            for name, (theirs, alike) in peers(bundle, method, seen, case.steps).items():
+            for name, (theirs, alike) in peers(bundle, method, seen, case.steps, device).items():
                 about = {"method": method, "batch": batch, "side": case.side, "peer": name}
                 key = f"{method}_b{batch}_{case.side}_{name}"
                 if theirs is None:
                     cells[key] = {**about, "missing": alike}
                     continue
-                cells[key] = about | compared(part, method, seen, theirs, alike, case.rounds)
+                cells[key] = about | compared(part, method, seen, theirs, alike, case.rounds, device)
     return cells
 
 
-def compared(part: bytes, method: str, seen: Array, theirs: Call, alike: Any, rounds: int) -> dict[str, Any]:
+def compared(
+    part: bytes, method: str, seen: Array, theirs: Call, alike: Any, rounds: int, device: str
+) -> dict[str, Any]:
     """Return one cell: difference, memory, ratio."""
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads, settings.log_severity_level = 1, 3
-    session = onnxruntime.InferenceSession(part, settings, providers=["CPUExecutionProvider"])
+    session = opened(part, device)
 
     def ours() -> Array:
         found: Array = session.run([method], {"image": seen})[0]
@@ -123,40 +127,48 @@ def compared(part: bytes, method: str, seen: Array, theirs: Call, alike: Any, ro
 
     (own, own_memory), (other, other_memory) = grown(ours), grown(theirs)
     difference = alike(own, other)
-    times = paired(ours, theirs, rounds=rounds, clock=time.process_time)
+    on_cpu = device == "cpu"
+    times = paired(ours, theirs, rounds=rounds, clock=time.process_time if on_cpu else time.perf_counter)
+    memory = {"ours_MiB": own_memory / 2**20, "theirs_MiB": other_memory / 2**20} if on_cpu else {}
     return {
-        "difference": difference, "ours_MiB": own_memory / 2**20, "theirs_MiB": other_memory / 2**20,
-        **{key: times[key] for key in ("ratio", "ours_s", "reference_s")},
+        "difference": difference, **memory, **{key: times[key] for key in ("ratio", "ours_s", "reference_s")},
     }  # fmt: skip
 
 
-def peers(bundle: bundles.Bundle, method: str, seen: Array, steps: Steps) -> dict[str, tuple[Call | None, Any]]:
+def peers(
+    bundle: bundles.Bundle, method: str, seen: Array, steps: Steps, device: str
+) -> dict[str, tuple[Call | None, Any]]:
     """Return the calls to compare with by library, each with what makes a difference of both maps."""
-    model, x = bundle.model, torch.from_numpy(seen)
+    model, x = bundle.model, torch.from_numpy(seen).to(device)
 
     def leaf() -> torch.Tensor:
         return x.clone().requires_grad_(True)
 
     if method == "gradient":
         saliency = captum.attr.Saliency(model)
-        return {"captum": (lambda: saliency.attribute(leaf(), target=0, abs=False).numpy(), relative)}
+        return {"captum": (lambda: saliency.attribute(leaf(), target=0, abs=False).cpu().numpy(), relative)}
     if method == "guided":
         guided = captum.attr.GuidedBackprop(model)
-        return {"captum": (lambda: guided.attribute(leaf(), target=0).detach().numpy(), relative)}
+        return {"captum": (lambda: guided.attribute(leaf(), target=0).detach().cpu().numpy(), relative)}
     if method == "grad_cam":
         layer = captum.attr.LayerGradCam(model, model.network.cam_layer())
 
         def cam() -> Array:
             found = layer.attribute(leaf(), target=0).detach()
-            return captum.attr.LayerAttribution.interpolate(found, tuple(seen.shape[2:]), "bilinear").numpy()
+            return captum.attr.LayerAttribution.interpolate(found, tuple(seen.shape[2:]), "bilinear").cpu().numpy()
 
         return {"captum": (cam, relative), "pytorch_grad_cam": pytorch_grad_cam(bundle, x)}
     if method == "integrated_gradients":
-        integrated, baseline = captum.attr.IntegratedGradients(model), bundle.baseline[None]
+        integrated, baseline = captum.attr.IntegratedGradients(model), bundle.baseline[None].to(device)
         at_once = None if seen.size * steps.integrated <= AT_ONCE else max(CHUNK, len(seen))
         options = {"n_steps": steps.integrated, "method": "gausslegendre", "internal_batch_size": at_once}
-        return {"captum": (lambda: integrated.attribute(x, baseline, target=0, **options).detach().numpy(), relative)}
-    explainer = shap.GradientExplainer(model, bundle.background[: steps.background])
+
+        def line() -> Array:
+            found: Array = integrated.attribute(x, baseline, target=0, **options).detach().cpu().numpy()
+            return found
+
+        return {"captum": (line, relative)}
+    explainer = shap.GradientExplainer(model, bundle.background[: steps.background].to(device))
 
     def expected() -> Array:
         found = explainer.shap_values(x, nsamples=steps.expected, rseed=steps.seed)

@@ -2,7 +2,8 @@
 
 The same normalisation and network on all sides, one image at a time and 16, on one thread and on two; seconds are CPU
 seconds on one thread and wall seconds on two. torch runs without gradients. A ratio is that of one image on one thread;
-``detail`` has the others.
+``detail`` has the others. With ``--device cuda`` all compute on the GPU, in single precision without tf32, in seconds
+of the clock from arrays to arrays in main memory.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
+from _devices import called, opened
 from _models import FAMILIES, images, make
 from _timing import paired, report
 
@@ -33,37 +34,35 @@ SIDE = 64
 ROUNDS = {1: 9, 16: 5}
 
 
-def measured(name: str, threads: tuple[int, ...], batches: tuple[int, ...]) -> dict[str, Any]:
+def measured(name: str, threads: tuple[int, ...], batches: tuple[int, ...], device: str) -> dict[str, Any]:
     """Return ratios and the largest relative difference of one family."""
     shape = (2 if name in ("fieldnet", "voltage_attention") else 1, SIDE, SIDE)
     with tempfile.TemporaryDirectory() as folder:
         model = bundles.load(make(name, shape, Path(folder))[0]).model
     content = build(Parts(lambda x: {"prediction": model(x)}, {}), shape).SerializeToString()
     found: dict[str, Any] = {"cells": {}, "relative": 0.0}
+    model.to(device)
     compiled = torch.compile(model)
     for count in threads:
         torch.set_num_threads(count)
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads, settings.log_severity_level = count, 3
-        session = onnxruntime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
+        session = opened(content, device, count)
         for batch in batches:
             seen = images(shape, batch, 99)
-            x = torch.from_numpy(seen)
 
             def ours(session: Any = session, seen: Any = seen) -> Any:
                 return session.run(["prediction"], {"image": seen})[0]
 
             for kind, network in (("eager", model), ("compile", compiled)):
 
-                def theirs(network: Callable[..., Any] = network, x: Any = x) -> Any:
+                def theirs(network: Callable[..., Any] = network, seen: Any = seen) -> Any:
                     with torch.inference_mode():
-                        return network(x).numpy()
+                        return network(torch.from_numpy(seen).to(device)).cpu().numpy()
 
                 own, other = ours(), theirs()
                 ours(), theirs()
                 error = float(np.abs(own - other).max() / np.abs(other).max())
                 found["relative"] = float(np.maximum(found["relative"], error))  # NaN stays NaN
-                clock = time.process_time if count == 1 else time.perf_counter
+                clock = time.process_time if count == 1 and device == "cpu" else time.perf_counter
                 # One run may be shorter than the clock's tick.
                 repeat = 1 if name.startswith(("resnet", "timm")) else 20
                 cell = paired(_times(ours, repeat), _times(theirs, repeat), rounds=ROUNDS[batch], clock=clock)
@@ -87,10 +86,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two families, one image, one thread")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where all compute")
+    parser.add_argument("--only", metavar="NAME,...", help="these families alone")
     args = parser.parse_args()
+    torch.backends.cudnn.allow_tf32 = False
     detail = {}
-    for name in ("mlp", "conv") if args.quick else FAMILIES:
-        detail[name] = measured(name, (1,) if args.quick else (1, 2), (1,) if args.quick else (1, 16))
+    threads = (1,) if args.quick or args.device == "cuda" else (1, 2)
+    for name in args.only.split(",") if args.only else ("mlp", "conv") if args.quick else FAMILIES:
+        detail[name] = measured(name, threads, (1,) if args.quick else (1, 16), args.device)
         print(name, detail[name], file=sys.stderr)
     ratios = {
         f"torch_{kind}_{name}": found["cells"][f"{kind}_b1_1threads"]["ratio"]
@@ -99,7 +102,8 @@ def main() -> None:
     }
     errors = {"relative": float(np.max([found["relative"] for found in detail.values()]))}
     assert errors["relative"] < 1e-3, "answers differ: their time says nothing"
-    report("inference", ratios, errors, {name: found["cells"] for name, found in detail.items()}, as_json=args.json)
+    cells = {name: found["cells"] for name, found in detail.items()}
+    report("inference", ratios, errors, {"device": called(args.device), **cells}, as_json=args.json)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,9 @@ An epoch's share beside forward, backward and step is taken from within a whole 
 and checkpoints. Tracking is a training recorded in a MLflow store of its own (configuration, environment, tags, every
 epoch's metrics) against the same one unrecorded. It has some seconds, real ones have minutes: what a run costs once
 weighs more here. Seconds are CPU seconds of one thread, so that a shared machine counts little.
+
+With ``--device cuda`` both train on the GPU, in seconds of the clock, and images per second alone are compared: ours by
+the options above, and with ``torch.compile``; the detail has the plain pipeline with processes that load ahead, too.
 """
 
 from __future__ import annotations
@@ -72,6 +75,8 @@ class Case:
 
 FULL = Case({64: 64, 256: 32}, (1003, 256), rounds=3, epochs=5, recorded_epochs=15, pairs=20)
 QUICK = Case({64: 8, 256: 4}, (256,), rounds=2, epochs=2, recorded_epochs=2, pairs=3)
+GPU = Case({64: 256, 256: 256}, (1003,), rounds=3, epochs=0, recorded_epochs=0, pairs=0)
+LOADERS = 8  # processes
 
 
 class Pictures(Dataset[tuple[Tensor, Tensor]]):
@@ -103,16 +108,22 @@ def write_pictures(folder: Path, count: int, side: int) -> list[Path]:
     return files
 
 
-def plain_training(pictures: Pictures, side: int, dropout: float = 0.2, batch: int = BATCH) -> Callable[[], float]:
+def plain_training(
+    pictures: Pictures, side: int, dropout: float = 0.2, batch: int = BATCH, device: str = "cpu", loaders: int = 0
+) -> Callable[[], float]:
     """Return what trains one epoch as public code does, and returns the mean loss."""
-    network = registry.create("conv", (1, side, side), 1, {"dropout": dropout}, seed=0)
+    network = registry.create("conv", (1, side, side), 1, {"dropout": dropout}, seed=0).to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=1e-4)
-    loader = DataLoader(pictures, batch_size=batch, shuffle=True, generator=torch.Generator().manual_seed(0))
+    loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+        pictures, batch_size=batch, shuffle=True, generator=torch.Generator().manual_seed(0), num_workers=loaders,
+        persistent_workers=loaders > 0, pin_memory=device != "cpu",
+    )  # fmt: skip
 
     def epoch() -> float:
         network.train()
         losses = []
-        for x, y in loader:
+        for images, labels in loader:
+            x, y = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
             optimiser.zero_grad(set_to_none=False)
             loss = nn.functional.mse_loss(network(x), y)
             loss.backward()
@@ -133,7 +144,7 @@ def config_of(**values: Any) -> TrainConfig:
 def our_training(images: Array, labels: Array, config: TrainConfig) -> Callable[[], float]:
     """Return what trains one epoch as the trainer does, and returns the mean loss."""
     learner = learners.create_learner(
-        config, images, labels, torch.device("cpu"), standardise=False, steps=(), copies=None, batches=None,
+        config, images, labels, torch.device(config.device), standardise=False, steps=(), copies=None, batches=None,
         unlabelled=(), numbers=None,
     )  # fmt: skip
     state, keeper = Checkpoint({}, 0), Keeper(None, learner.model, learner.optimiser, None)
@@ -154,6 +165,35 @@ def loss_difference(pictures: Pictures, images: Array, labels: Array) -> float:
     ours = our_training(images, labels, same)
     pairs = [(ours(), plain()) for _ in range(3)]
     return max(abs(own / theirs - 1) for own, theirs in pairs)
+
+
+def on_gpu(case: Case, folder: Path) -> tuple[dict[str, float], dict[str, Any]]:
+    """Compare images per second of both where they train on the GPU; return ratios and their detail."""
+    ratios, detail = {}, {}
+    for side, count in case.counts.items():
+        labels = np.random.default_rng(1).uniform(0, 6, (count, 1)).astype(np.float32)
+        pictures = Pictures(write_pictures(folder, count, case.files[0]), labels, side)
+        images = np.stack([pictures[row][0].numpy() for row in range(count)])
+        plain = plain_training(pictures, side, device="cuda")
+        ahead = plain_training(pictures, side, device="cuda", loaders=LOADERS)
+        own = {
+            name: our_training(images, labels, config_of(device="cuda", **values))
+            for name, values in (("", FAST), ("_fp32", {}), ("_compiled", {**FAST, "compile": True}))
+        }
+        for call in (plain, ahead, *own.values(), *own.values()):
+            call()
+        numbers: dict[str, Any] = {}
+        for name, call in own.items():
+            found = paired(call, plain, rounds=1 if name else case.rounds, repeats=9)
+            numbers |= {f"ratio{name}": found["ratio"], f"images_per_s{name}": count / found["ours_s"]}
+            if not name:
+                numbers |= {"ratios": found["ratios"], "images_per_s_plain": count / found["reference_s"]}
+        found = paired(own[""], ahead, rounds=1, repeats=9)
+        numbers |= {"ratio_loaders": found["ratio"], "images_per_s_loaders": count / found["reference_s"]}
+        ratios[f"paper_pipeline_{side}_gpu"] = numbers["ratio"]
+        detail[f"{side}_from_{case.files[0]}"] = numbers
+        print(f"{side} px on the GPU: {numbers}", file=sys.stderr, flush=True)
+    return ratios, {"device": torch.cuda.get_device_name(), "loaders": LOADERS, **detail}
 
 
 def throughput(case: Case, folder: Path) -> tuple[dict[str, float], dict[str, Any], float]:
@@ -288,9 +328,15 @@ def over_untracked(fit: Fit, folder: Path, pairs: int) -> dict[str, Any]:
 
 def main() -> None:
     """Compare the losses, then time all sides alternately."""
-    options = arguments(__doc__ or "")
+    options = arguments(__doc__ or "", devices=True)
     case = QUICK if options.quick else FULL
     torch.set_num_threads(1)
+    if options.device == "cuda":
+        with tempfile.TemporaryDirectory() as temporary:
+            ratios, detail = on_gpu(GPU, Path(temporary))
+        detail |= {"batch": BATCH, "images": GPU.counts}
+        report("training", ratios=ratios, errors={}, detail=detail, as_json=options.json)
+        return
     rng = np.random.default_rng(2)
     count = 2 * case.counts[64]
     images, labels = rng.random((count, 1, 64, 64), np.float32), rng.uniform(0, 6, (count, 1))

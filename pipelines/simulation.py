@@ -71,7 +71,7 @@ def simulate(
     device: str = "auto",
     progress: bool = True,
 ) -> SimulationSummary:
-    """Fill the store ``out``, or finish it where an earlier call stopped; do nothing if it is finished.
+    """Fill the store ``out``, or finish it where an earlier call stopped; only read it if it is finished.
 
     Neither the number of workers nor interruptions change the digest.
 
@@ -114,30 +114,40 @@ def simulate(
     out = Path(out).absolute()
     plan = task.plan(config)
     attributes = _attributes(task, config, plan)
-    output_directory(out.parent)
-    with _only_writer(out) as lease, _one_line_errors(out):
-        store = _open(out, plan, attributes)
-        if not store.attributes["complete"]:
-            finished = store.mend()
-            chains = _unfinished(plan, finished)
-            if chains:
-                done = int(finished.sum())
+    if not (_is_there(out) and _checked(out, attributes).attributes["complete"]):
+        output_directory(out.parent)
+        with _only_writer(out) as lease, _one_line_errors(out):
+            if not _is_there(out):
+                create(out, plan, attributes)
+            store = _checked(out, attributes)
+            if not store.attributes["complete"]:  # nor has another process finished it meanwhile
                 stream = None if progress else io.StringIO()
-                with Progress(len(finished), "simulate", "group", done=done, stream=stream) as bar:
-                    pool = executors.create(executor, min(workers, len(chains)), out)
-                    arguments = {"task": task, "config": config, "device": device, "lease": lease}
-                    map_chains(pool, chains, store, arguments, bar)
-            store.finish()
-        converged = store.scalar("converged")
-        return SimulationSummary(
-            data=str(out),
-            recipe=store.attributes["recipe"],
-            digest=store.attributes["digest"],
-            groups=len(converged),
-            samples=len(converged) * store.per_group,
-            flagged=int(np.sum(converged != 1.0)),
-            seconds=round(time.monotonic() - start, 3),
-        )
+                _fill(store, plan, workers, executor, stream, task=task, config=config, device=device, lease=lease)
+    return _summary(Store(out), start)
+
+
+def _fill(store: Store, plan: Plan, workers: int, executor: str, stream: io.StringIO | None, **arguments: Any) -> None:
+    """Simulate the groups that are missing, and finish the store."""
+    finished = store.mend()
+    chains = _unfinished(plan, finished)
+    if chains:
+        with Progress(len(finished), "simulate", "group", done=int(finished.sum()), stream=stream) as bar:
+            pool = executors.create(executor, min(workers, len(chains)), Path(store.path))
+            map_chains(pool, chains, store, arguments, bar)
+    store.finish()
+
+
+def _summary(store: Store, start: float) -> SimulationSummary:
+    converged = store.scalar("converged")
+    return SimulationSummary(
+        data=str(store.path),
+        recipe=store.attributes["recipe"],
+        digest=store.attributes["digest"],
+        groups=len(converged),
+        samples=len(converged) * store.per_group,
+        flagged=int(np.sum(converged != 1.0)),
+        seconds=round(time.monotonic() - start, 3),
+    )
 
 
 def _attributes(task: Task, config: Config, plan: Plan) -> dict[str, Any]:
@@ -153,9 +163,12 @@ def _attributes(task: Task, config: Config, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _open(out: Path, plan: Plan, attributes: Mapping[str, Any]) -> Store:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        create(out, plan, attributes)
+def _is_there(out: Path) -> bool:
+    return out.exists() and not (out.is_dir() and not any(out.iterdir()))
+
+
+def _checked(out: Path, attributes: Mapping[str, Any]) -> Store:
+    """Open the store ``out``, which holds this recipe."""
     there = open_root(out).attrs.get("recipe")
     if there != attributes["recipe"]:
         raise InputError(

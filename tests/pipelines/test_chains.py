@@ -12,7 +12,7 @@ from pipelines import simulation
 from pipelines.chains import Lease, simulate_chains
 from pipelines.simulation import simulate
 from stm_models.data.dataset import load
-from stm_models.data.store import Store
+from stm_models.data.store import Store, create
 
 TESTS = Path(__file__).parents[1]
 if str(TESTS) not in sys.path:
@@ -32,7 +32,8 @@ def undisturbed(tmp_path_factory):
 def begun(tmp_path):
     """A store without groups, its chains and a lease."""
     out, plan = tmp_path / "a.zarr", TASK.plan(CONFIG)
-    store = simulation._open(out, plan, simulation._attributes(TASK, CONFIG, plan))
+    create(out, plan, simulation._attributes(TASK, CONFIG, plan))
+    store = Store(out)
     lease = Lease(tmp_path / "lock", "mine")
     lease.path.write_text("mine")
     return store, simulation._unfinished(plan, store.mend()), lease

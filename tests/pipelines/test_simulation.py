@@ -180,6 +180,12 @@ def test_two_writers_at_once(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_finished_store_is_read_beside_a_writer(undisturbed):
+    out, summary = undisturbed
+    with simulation._only_writer(out):
+        assert run(SLOW, out).digest == summary.digest
+
+
 def test_bad_arguments(tmp_path):
     with pytest.raises(InputError, match="workers is 0"):
         run(CONFIG, tmp_path / "a.zarr", workers=0)

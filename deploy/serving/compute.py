@@ -131,11 +131,6 @@ class Compute:
         """Do ``work`` that takes long and computes nothing, like reading a large JSON body, in one of two threads."""
         return await self._within(asyncio.get_running_loop().run_in_executor(self._readers, work))
 
-    def close(self) -> None:
-        """Start no more work."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._readers.shutdown(wait=False, cancel_futures=True)
-
     async def _within(self, future: asyncio.Future[_Result]) -> _Result:
         try:
             async with asyncio.timeout(self._limits.request_seconds):

@@ -7,6 +7,7 @@ from pathlib import Path
 from pipelines.executors import dask, slurm
 from pipelines.executors.base import SimulationExecutor, WorkerLost
 from pipelines.executors.local import LocalExecutor
+from pipelines.executors.within import WithinExecutor, childless
 from stm_models.errors import InputError, unknown
 
 __all__ = ["CHOICES", "SimulationExecutor", "WorkerLost", "check", "create"]
@@ -50,4 +51,4 @@ def create(spec: str, workers: int, beside: Path) -> SimulationExecutor:
         return dask.DaskExecutor(rest, beside.parent)
     if kind == "slurm":
         return slurm.SlurmExecutor(slurm.parse(rest), beside.parent / f".{beside.name}.slurm")
-    return LocalExecutor(workers)
+    return WithinExecutor() if childless() else LocalExecutor(workers)

@@ -1,4 +1,5 @@
 import importlib
+import multiprocessing
 import os
 import shutil
 import signal
@@ -178,6 +179,15 @@ def test_two_writers_at_once(tmp_path):
     with simulation._only_writer(out), pytest.raises(InputError, match="another process is writing"):
         run(CONFIG, out)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_process_that_may_have_no_children_simulates_by_itself(tmp_path, undisturbed):
+    out = tmp_path / "a.zarr"
+    worker = multiprocessing.get_context("fork").Process(target=run, args=(SLOW, out, 2), daemon=True)
+    worker.start()
+    worker.join(60)
+    assert worker.exitcode == 0
+    assert load(out, verify=True).attributes["digest"] == undisturbed[1].digest
 
 
 def test_a_finished_store_is_read_beside_a_writer(undisturbed):

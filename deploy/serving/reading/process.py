@@ -76,13 +76,6 @@ class FileReader:
                 "is the file damaged? crop it, or save it as .npz"
             ) from None
 
-    def close(self) -> None:
-        """End the waiting process."""
-        with self._lock:
-            if self._spare is not None:
-                _end(self._spare)
-            self._spare = None
-
     def _take(self) -> subprocess.Popen[bytes]:
         with self._lock:
             process, self._spare = self._spare, None

@@ -320,8 +320,9 @@ def test_a_reader_knows_nothing_of_the_server(monkeypatch):
     assert b"A_SECRET_OF_THE_SERVER" not in names
     reader.prepare()
     assert reader._spare is process  # one waits, not two
-    reader.close()
-    assert process.poll() is not None
+    process.stdin.close()  # as when the server ends
+    assert process.wait(30) == 0
+    process.stdout.close()
 
 
 def test_many_at_once_get_their_own_answers(url, toy):

@@ -166,10 +166,10 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         "# Exported maps against torch, captum and shap", "",
         "Made by `python benchmarks/parity.py --out docs/parity.md`: the largest relative difference between the ONNX",
         "file and torch autograd on fresh images in batches of 1, 3 and 17 and, behind the slash, captum's or shap's",
-        "map of two images (same steps, same draws); in brackets how far that library's own float32 is from its float64",
-        "there. Weights are random: ReLU networks have many kinks on a line, where a map in float32 jumps. In float64 maps",
-        f"of torch by these formulas agree with captum's and shap's to {_most(results):.0e} in every cell.",
-        "A dash: there is no such map, see below.", "",
+        "map of two images (same steps, same draws); in brackets how far that library's own float32 is from its",
+        "float64 there. Weights are random: ReLU networks have many kinks on a line, where a map in float32 jumps.",
+        f"In float64 maps of torch by these formulas agree with captum's and shap's to {_most(results):.0e} in every",
+        "cell. A dash: there is no such map, see below.", "",
         "| network | " + " | ".join(heads) + " | kinks, rounding |", "|---" * (len(heads) + 2) + "|",
     ]  # fmt: skip
     for name, found in results.items():

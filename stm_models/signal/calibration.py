@@ -15,10 +15,11 @@ from stm_models.signal.conformal import quantile
 from stm_models.signal.matching import match_by_height
 from stm_models.signal.peaks import Peaks
 
-__all__ = ["Calibration", "fit", "reliability"]
+__all__ = ["Calibration", "fit", "kept", "reliability"]
 
 Floats = NDArray[np.float64]
 _BINS = 5  # of the position radius
+_NEAR = 2.0  # px; up to where a maximum counts as the same impurity's for the radius
 _LISTS = ("heights", "confidence", "radius_confidence", "radius")
 
 
@@ -111,7 +112,7 @@ def fit(
     *,
     tolerance: float = 1.0,
     radius_share: float = 0.9,
-    radius_tolerance: float = 2.0,
+    radius_tolerance: float = _NEAR,
 ) -> Calibration:
     """Learn from simulated fields with known positions.
 
@@ -163,6 +164,40 @@ def fit(
     return Calibration(
         threshold, _tuple(heights), _tuple(confidence), _tuple(radius_confidence), _tuple(radius), radius_share, best
     )
+
+
+def kept(
+    calibration: Calibration, peaks: Sequence[Peaks], truth: Sequence[ArrayLike], *, tolerance: float = 1.0
+) -> dict[str, float]:
+    """Hold what a calibration states of fields against the truth.
+
+    Parameters
+    ----------
+    calibration : Calibration
+    peaks : sequence of Peaks
+        All maxima of each field.
+    truth : sequence of (T, 2) array_like, px
+    tolerance : float, px
+        Of a correct position.
+
+    Returns
+    -------
+    dict
+        ``confidence_error``, the ``ece`` of `reliability` over all maxima; ``radius_coverage``, the share of positions
+        above the threshold and within 2 px of an impurity whose stated radius holds it: to compare with
+        ``radius_share``. Each is left out where nothing states it.
+    """
+    fields = [(one, true) for one, true in zip(peaks, truth, strict=True) if len(one)]
+    if not fields:
+        return {}
+    confidence = np.concatenate([calibration.apply(one.height) for one, _ in fields])
+    right = np.concatenate([np.isfinite(match_by_height(one.positions, true, tolerance)) for one, true in fields])
+    result = {"confidence_error": float(reliability(confidence, right)["ece"])}
+    surest = [(one.above(calibration.threshold), true) for one, true in fields]
+    error = np.concatenate([match_by_height(one.positions, true, _NEAR) for one, true in surest])
+    radius = np.concatenate([calibration.position_radius(one.height) for one, _ in surest])
+    near = np.isfinite(error) & np.isfinite(radius)
+    return result | ({"radius_coverage": float(np.mean(error[near] <= radius[near]))} if near.any() else {})
 
 
 def reliability(confidence: ArrayLike, right: ArrayLike, bins: int = 10) -> dict[str, Any]:

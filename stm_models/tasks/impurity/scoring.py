@@ -64,15 +64,19 @@ def calibration_of(record: Mapping[str, Any]) -> Calibration:
 def metrics(prediction: NDArray[Any], samples: Samples, record: Mapping[str, Any]) -> dict[str, float]:
     """Score maps (S, 1, H, W) above the calibrated threshold, and ``top_f1`` where the number was known beforehand.
 
-    Of several pseudo-experiments each has its own ``f1_NAME`` too.
+    Of several pseudo-experiments each has its own ``f1_NAME`` too. What a calibration states is held against the truth:
+    see `stm_models.signal.calibration.kept`.
     """
     peaks, truth = [maxima(one[0]) for one in prediction], truths(samples)
-    threshold = calibration_of(record).threshold
+    calibration = calibration_of(record)
+    threshold = calibration.threshold
     shape = (prediction.shape[-2], prediction.shape[-1])
     found = [one.above(threshold).positions for one in peaks]
     result = scores(found, truth, shape)
     top = [one.first(len(true)).positions for one, true in zip(peaks, truth, strict=True)]
     result["top_f1"] = detection_scores(top, truth, shape=shape, tolerance=TOLERANCE, resamples=1)["f1"]
+    if record:
+        result |= calibrating.kept(calibration, peaks, truth, tolerance=TOLERANCE)
     names = samples.attributes.get("presets", [])
     which = samples.coordinates.get("preset", np.zeros(len(truth))).astype(int)
     if len(np.unique(which)) > 1:

@@ -44,7 +44,7 @@ class ImpurityTask(Task):
     metric: ClassVar[str] = "f1"
     larger_is_better: ClassVar[bool] = True
     higher: ClassVar[tuple[str, ...]] = ("precision", "recall", "without_core", "paper_ratio")
-    lower: ClassVar[tuple[str, ...]] = ("error_px", "false_positives", "without_rings")
+    lower: ClassVar[tuple[str, ...]] = ("error_px", "false_positives", "without_rings", "confidence_error")
     columns: ClassVar[tuple[Column, ...]] = (
         Column("F1", "f1", ".3f"), Column("precision", "precision", ".3f"), Column("recall", "recall", ".3f"),
         Column("error (px)", "error_px", ".3f"),

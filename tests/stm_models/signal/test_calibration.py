@@ -1,13 +1,14 @@
 """Confidence learnt on some fields holds on others; the threshold is the best one."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.isotonic import IsotonicRegression
 
 from stm_models.errors import InputError
-from stm_models.signal.calibration import Calibration, fit, reliability
+from stm_models.signal.calibration import Calibration, fit, kept, reliability
 from stm_models.signal.matching import detection_scores
 from stm_models.signal.peaks import Peaks
 
@@ -54,6 +55,21 @@ def test_confidence_is_the_probability_also_on_fresh_fields(learnt):
     )
     assert reliability(learnt.apply(height), right)["ece"] < 0.025
     assert reliability(height**3, right)["ece"] > 0.1
+
+
+def test_what_is_stated_of_fresh_fields_is_held_against_the_truth(learnt):
+    peaks, truth = fields(2)
+    found = kept(learnt, peaks, truth)
+    assert found["confidence_error"] < 0.025
+    assert 0.87 < found["radius_coverage"] < 0.93 and learnt.radius_share == 0.9
+    near = replace(learnt, radius=tuple(np.array(learnt.radius) / 2))
+    assert kept(near, peaks, truth)["radius_coverage"] < 0.6
+    sure = replace(learnt, confidence=(1.0,) * len(learnt.confidence))
+    right = np.mean(np.concatenate([probability(one.height) for one in peaks]))
+    assert kept(sure, peaks, truth)["confidence_error"] == pytest.approx(1 - right, abs=0.02)
+    bare = replace(learnt, radius=(), radius_confidence=())
+    assert set(kept(bare, peaks, truth)) == {"confidence_error"}
+    assert kept(learnt, [peaks[0].first(0)], truth[:1]) == {}
 
 
 def test_levels_are_those_of_an_independent_isotonic_regression(learnt):

@@ -44,6 +44,17 @@ def state(request):
     return branch, solved(branch, interaction, start), request.param
 
 
+@pytest.mark.parametrize("name", ["broken", "collinear"])
+def test_each_bond_is_listed_once_in_one_of_its_directions(name):
+    branch = create(name, build(1, 2.75), k_count=1, temperature=TEMPERATURE, dielectric=10.0, fock_range=8.0)
+    bonds = find_bonds(branch.lattice, 8.0)
+    directed = list(zip(bonds.start, bonds.end, *bonds.cell.T, strict=True))
+    own = {tuple(cell) for i, j, *cell in directed if i == j}
+    assert {(1, 0), (0, 1), (1, -1), (-1, 1)} <= own  # an atom and its copies in the next cells
+    listed = [directed[pair] for pair in branch.pairs]
+    assert sorted(listed + [(j, i, -m, -n) for i, j, m, n in listed]) == sorted(directed)
+
+
 def directed_orders(branch, arrays, bonds):
     """Bond orders (spins, B) of every directed bond, from whatever form the branch keeps them in."""
     if hasattr(branch, "sites"):

@@ -21,25 +21,13 @@ from stm_models.networks.map_network import strongest
 from stm_models.networks.model import Model
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-create = importlib.import_module("network_cases").create
+cases = importlib.import_module("network_cases")
+FAMILIES, images = cases.FAMILIES, cases.images
 
-FAMILIES = [
-    "conv", "fc", "fieldnet", "lattice", "linear", "mlp", "resnet18", "timm:mobilenetv3_small_050",
-    "timm:test_convnext", "timm:test_efficientnet", "timm:test_vit", "voltage_attention",
-]  # fmt: skip
 RELU = ["conv", "fc", "fieldnet", "resnet18", "voltage_attention"]
 SPATIAL = [name for name in FAMILIES if name.startswith("timm:")] + ["conv", "resnet18"]
 LINES = [name for name in FAMILIES if name != "voltage_attention"]
 STEPS = Steps(8, 5, 3, seed=11)
-
-
-def _images(count, seed, side=32):
-    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
-    rng = np.random.default_rng(seed)
-    heights = rng.gamma(2.0, 0.5, (count, 2, 3, 1, 1))
-    peaks = np.stack([np.exp(-((x - a) ** 2 + (y - b) ** 2) / 0.05) for a, b in ((0, 0), (0.5, 0.1), (-0.5, -0.1))])
-    return (0.3 + (heights * peaks).sum(axis=2) + 0.1 * rng.normal(size=(count, 2, side, side))).astype(np.float32)
-
 
 _MADE = {}
 
@@ -47,12 +35,9 @@ _MADE = {}
 def _bundle(name, dtype=torch.float64, side=32):
     """A network that training could have left, its images, and the pixel statistics of these."""
     if (name, side) not in _MADE:
-        seen = _images(12, 0, side)
+        seen = images(12, 0, (2, side, side))
         outputs = 1 if registry.answers_with_map(name) else 2
-        network, generator = create(name, (2, side, side), outputs, seed=1), torch.Generator().manual_seed(5)
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+        network = cases.nudge(cases.create(name, (2, side, side), outputs, seed=1))
         model = Model.for_data(network, seen, np.random.default_rng(1).normal(2.0, 1.5, (12, outputs)))
         kept = {key: torch.from_numpy(value) for key, value in references(seen, seen[:4], 0).items()}
         _MADE[name, side] = Bundle(model.eval().requires_grad_(False), None, {}, **kept)
@@ -79,7 +64,7 @@ def test_every_method_gives_a_map_or_a_reason(name):
     assert bool(found["guided"]) == (name not in RELU)
     assert bool(found["grad_cam"]) == (name not in SPATIAL)
     assert bool(found["integrated_gradients"]) == bool(found["expected_gradients"]) == (name not in LINES)
-    x = torch.from_numpy(_images(3, 4)).double()
+    x = torch.from_numpy(images(3, 4)).double()
     before = x.clone()
     for method, reason in found.items():
         if reason:
@@ -115,7 +100,7 @@ def test_runs_without_images_to_compare_with_lack_two_methods():
 @pytest.mark.parametrize("name", ["conv", "resnet18", "timm:test_vit", "timm:test_convnext", "fieldnet"])
 def test_gradients_are_those_of_captum(name):
     bundle = _bundle(name)
-    x, model = torch.from_numpy(_images(2, 5)).double(), _Strongest(bundle.model)
+    x, model = torch.from_numpy(images(2, 5)).double(), _Strongest(bundle.model)
     want = captum.attr.Saliency(model).attribute(x.clone().requires_grad_(True), target=0, abs=False)
     torch.testing.assert_close(compute(bundle, "gradient")(x), want)
     want = captum.attr.InputXGradient(model).attribute(x.clone().requires_grad_(True), target=0)
@@ -126,7 +111,7 @@ def test_gradients_are_those_of_captum(name):
 def test_grad_cam_is_that_of_captum_with_its_signs(name):
     side = 96  # 3 x 3 pixels are left of it in the end
     bundle = _bundle(name, side=side)
-    x, network = torch.from_numpy(_images(2, 6, side)).double(), bundle.model.network
+    x, network = torch.from_numpy(images(2, 6, (2, side, side))).double(), bundle.model.network
     found = compute(bundle, "grad_cam", target=1)(x)
     assert (found < 0).any() or (compute(bundle, "grad_cam", target=0)(x) < 0).any()
     assert found[0].std() > 1e-3 * found[0].abs().max()
@@ -149,7 +134,7 @@ def test_grad_cam_is_that_of_captum_with_its_signs(name):
 @pytest.mark.parametrize("name", ["conv", "fc"])
 def test_guided_backpropagation_is_that_of_captum(name):
     bundle = _bundle(name)
-    x = torch.from_numpy(_images(2, 7)).double()
+    x = torch.from_numpy(images(2, 7)).double()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # captum tells that it sets hooks
         want = captum.attr.GuidedBackprop(bundle.model).attribute(x.clone().requires_grad_(True), target=1)
@@ -160,7 +145,7 @@ def test_guided_backpropagation_is_that_of_captum(name):
 
 def test_guided_backpropagation_reaches_a_relu_that_is_called_as_a_function():
     bundle = _bundle("fieldnet")
-    network, x = bundle.model.network, torch.from_numpy(_images(1, 8)).double()
+    network, x = bundle.model.network, torch.from_numpy(images(1, 8)).double()
     # By hand, layer by layer: x + relu(conv(x)), what is positive comes back.
     gates = []
     h = network.first(x)
@@ -188,7 +173,7 @@ def test_guided_backpropagation_reaches_a_relu_that_is_called_as_a_function():
 @pytest.mark.parametrize("name", ["conv", "mlp", "lattice"])
 def test_integrated_gradients_are_those_of_captum_and_add_up(name):
     bundle = _bundle(name)
-    x, baseline = torch.from_numpy(_images(2, 9)).double(), bundle.baseline[None].double()
+    x, baseline = torch.from_numpy(images(2, 9)).double(), bundle.baseline[None].double()
     found = compute(bundle, "integrated_gradients", target=1, steps=STEPS)(x)
     want = captum.attr.IntegratedGradients(bundle.model).attribute(
         x, baseline, target=1, n_steps=STEPS.integrated, method="gausslegendre"
@@ -205,7 +190,7 @@ def test_integrated_gradients_are_those_of_captum_and_add_up(name):
 
 def test_integrated_gradients_of_a_map_explain_one_pixel_all_along():
     bundle = _bundle("fieldnet")
-    x = torch.from_numpy(_images(2, 10)).double()
+    x = torch.from_numpy(images(2, 10)).double()
     for focus in (None, torch.tensor([40, 700])):
         maps = compute(bundle, "integrated_gradients", steps=Steps(64))(x, focus=focus)
         scores = bundle.model(x).flatten(1)
@@ -218,7 +203,7 @@ def test_integrated_gradients_of_a_map_explain_one_pixel_all_along():
 @pytest.mark.parametrize("name", ["conv", "mlp"])
 def test_expected_gradients_are_those_of_shap_with_the_same_draws(name):
     bundle = _bundle(name, torch.float32)
-    x = torch.from_numpy(_images(1, 12))
+    x = torch.from_numpy(images(1, 12))
     explainer = shap.GradientExplainer(bundle.model, bundle.background[:3])
     want = explainer.shap_values(x, nsamples=5, rseed=STEPS.seed)[..., 1]
     found = compute(bundle, "expected_gradients", target=1, steps=STEPS)(x).numpy()
@@ -229,7 +214,7 @@ def test_expected_gradients_are_those_of_shap_with_the_same_draws(name):
 
 def test_expected_gradients_of_many_draws_add_up_to_the_difference_from_the_mean_answer():
     bundle = _bundle("mlp")
-    x = torch.from_numpy(_images(1, 13)).double()
+    x = torch.from_numpy(images(1, 13)).double()
     maps = compute(bundle, "expected_gradients", steps=Steps(2, 3000, 12))(x)
     want = float(bundle.model(x)[0, 0] - bundle.model(bundle.background.double())[:, 0].mean())
     assert float(maps.sum()) == pytest.approx(want, rel=0.1)

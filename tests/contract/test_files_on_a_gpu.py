@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from deploy.exporting.config import ExportConfig
 from deploy.exporting.write import write
@@ -19,31 +18,14 @@ from stm_models.training.novelty import Novelty
 from stm_models.training.predict import features
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-network_cases = importlib.import_module("network_cases")
+cases = importlib.import_module("network_cases")
 
 SHAPE = (1, 32, 32)
-FAMILIES = [
-    "conv", "fc", "fieldnet", "lattice", "linear", "mlp", "resnet18", "timm:mobilenetv3_small_050",
-    "timm:test_convnext", "timm:test_efficientnet", "timm:test_vit", "voltage_attention",
-]  # fmt: skip
-
-
-def _images(count, seed):
-    y, x = np.mgrid[-1 : 1 : SHAPE[1] * 1j, -1 : 1 : SHAPE[2] * 1j]
-    rng = np.random.default_rng(seed)
-    heights = rng.gamma(2.0, 0.5, (count, 3, 1, 1))
-    peaks = np.stack([np.exp(-((x - a) ** 2 + (y - b) ** 2) / 0.05) for a, b in ((0, 0), (0.5, 0.1), (-0.5, -0.1))])
-    noise = 0.1 * rng.normal(size=(count, *SHAPE))
-    return np.asarray(0.3 + (heights * peaks).sum(axis=1, keepdims=True) + noise, np.float32)
 
 
 def _file(name, folder):
     """Write a file of a network with random weights: with all maps of `conv`, of others those that are soon checked."""
-    seen, generator = _images(24, 0), torch.Generator().manual_seed(5)
-    network = network_cases.create(name, SHAPE, 1, seed=1)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    seen, network = cases.images(24, 0, SHAPE), cases.nudge(cases.create(name, SHAPE, 1, seed=1))
     model = Model.for_data(network, seen, np.random.default_rng(2).normal(2.0, 1.5, (24, 1))).eval()
     found = features(model, seen)
     novelty, quantiles = Novelty.fit(found[:16]).calibrated({"clean": (found[16:], np.arange(8))})
@@ -52,8 +34,8 @@ def _file(name, folder):
         "input": {"kind": "test", "channels": SHAPE[0], "height": SHAPE[1], "width": SHAPE[2]},
         "data": {"recipe": "r", "digest": "d"},
     }  # fmt: skip
-    info = {"network": name, "options": network_cases.OPTIONS.get(name, {}), **known}
-    kept = bundle.save(folder / "bundle", model, novelty, info, references(seen, _images(16, 1), 0))
+    info = {"network": name, "options": cases.OPTIONS.get(name, {}), **known}
+    kept = bundle.save(folder / "bundle", model, novelty, info, references(seen, cases.images(16, 1, SHAPE), 0))
     own = {"run_id": None, "git_commit": None, "metrics": {}, "distance": {"quantiles": quantiles}}
     write(kept, folder / "m.onnx", {**known, **own}, _config(name))
     return folder / "m.onnx"
@@ -64,7 +46,7 @@ def _config(name):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", cases.FAMILIES)
 def test_a_gpu_gives_the_numbers_of_the_cpu(name, tmp_path):
     if not provider.cuda_devices():
         pytest.skip("no CUDA device")
@@ -72,7 +54,7 @@ def test_a_gpu_gives_the_numbers_of_the_cpu(name, tmp_path):
     on_gpu, on_cpu = Session(path, provider="cuda"), Session(path, provider="cpu")
     assert on_gpu.provider == "cuda"
     for rows in (1, 5):
-        seen = _images(rows, 90 + rows)
+        seen = cases.images(rows, 90 + rows, SHAPE)
         got, wanted = (one.run(seen, one.output_names) for one in (on_gpu, on_cpu))
         for output, values in wanted.items():
             scale = np.abs(values).max()

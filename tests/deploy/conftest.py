@@ -1,6 +1,9 @@
-"""A tiny model file of known arithmetic, as the exporter would write it."""
+"""Tiny model files of known arithmetic, as the exporter would write them, and small networks exported by it."""
 
+import importlib
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -175,3 +178,11 @@ def toy():
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory, toy):
     return toy.write(tmp_path_factory.mktemp("model") / "toy.onnx")
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory):
+    """Exported networks by name."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    models = importlib.import_module("exported_models")  # not above: toys need no torch
+    return models.make_and_export(tmp_path_factory.mktemp("exports"))

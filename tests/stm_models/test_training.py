@@ -1,76 +1,31 @@
-import itertools
+"""What a training learns, keeps, repeats and refuses."""
+
+import importlib
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from stm_models.config import validate
-from stm_models.data.dataset import Samples
 from stm_models.errors import InputError
 from stm_models.networks import registry
-from stm_models.networks.mlp import FullyConnected
 from stm_models.networks.model import Model
 from stm_models.regression.metrics import metrics
-from stm_models.tasks import registry as tasks
-from stm_models.tasks.perturbation import Step
 from stm_models.training import learner, trainer
 from stm_models.training.checkpoints import fingerprint
 from stm_models.training.config import TrainConfig
-from stm_models.training.learner import create_learner
 from stm_models.training.losses import loss_function
 from stm_models.training.schedules import factor
 from stm_models.training.trainer import predict
 
-SMALL = {"hidden": [32], "pool": 1, "dropout": 0.1}
-
-
-@pytest.fixture(scope="module")
-def linear():
-    """Images whose target is a linear function of them, in units far from 1."""
-    rng = np.random.default_rng(0)
-    pattern = rng.normal(size=(1, 10, 9))
-    strength = rng.uniform(0, 6, 300)
-    noise = rng.normal(0, 0.3, (300, 1, 10, 9))
-    images = (1e-3 * (50 + strength[:, None, None, None] * pattern + noise)).astype(np.float32)
-    return images[:200], strength[:200, None], images[200:], strength[200:, None]
-
-
-def _config(**changes):
-    return TrainConfig(options=SMALL, epochs=6, device="cpu", threads=1, **changes)
-
-
-def train(config, images, targets, validation_images, validation_targets, *, names=("U",), **more):
-    """Train as the task hubbard does."""
-    about = {"targets": [{"name": name, "unit": "eV"} for name in names]}
-    trained = Samples(images, targets, {}, about, None)
-    held = Samples(validation_images, validation_targets, {}, about, None)
-
-    def validate(prediction):
-        return tasks.get("hubbard").validation(prediction, held, trained)
-
-    data = (images, targets, validation_images, validation_targets)
-    return trainer.train(config, *data, validate=validate, **more)
-
-
-def _weights(result):
-    return result.model.state_dict()
-
-
-def _equal(first, second):
-    return all(torch.equal(first[key], second[key]) for key in first)
-
-
-class Interrupt(Exception):
-    pass
-
-
-def _interrupt_at(last):
-    def on_epoch(epoch, entry):
-        if epoch == last:
-            raise Interrupt
-
-    return on_epoch
+sys.path.insert(0, str(Path(__file__).parents[1]))
+trainings = importlib.import_module("small_trainings")
+config_of, train = trainings.small_config, trainings.train_as_hubbard
+SMALL, weights, same = trainings.SMALL, trainings.weights, trainings.same
+Interrupt, interrupt_at = trainings.Interrupt, trainings.interrupt_at
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "constant", "one_cycle"])
@@ -97,7 +52,7 @@ def test_conv_learns_too(linear):
 
 def test_several_targets(linear):
     both = [np.hstack([linear[i], 100 - 10 * linear[i]]) for i in (1, 3)]
-    result = train(_config(learning_rate=1e-2), linear[0], both[0], linear[2], both[1])
+    result = train(config_of(learning_rate=1e-2), linear[0], both[0], linear[2], both[1])
     scores = metrics(predict(result.model, linear[2]), both[1], ["U", "gap"])
     assert scores["r2_U"] > 0.8
     assert scores["r2_gap"] > 0.8
@@ -106,30 +61,30 @@ def test_several_targets(linear):
 def test_same_seed_same_weights_and_global_state_untouched(linear):
     torch.manual_seed(5)
     before, numpy_before = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    first = train(_config(seed=3), *linear)
+    first = train(config_of(seed=3), *linear)
     assert torch.equal(before, torch.random.get_rng_state())
     assert (numpy_before == np.random.get_state()[1]).all()  # noqa: NPY002
     torch.manual_seed(6)
-    second = train(_config(seed=3), *linear)
-    assert _equal(_weights(first), _weights(second))
-    assert not _equal(_weights(first), _weights(train(_config(seed=4), *linear)))
+    second = train(config_of(seed=3), *linear)
+    assert same(weights(first), weights(second))
+    assert not same(weights(first), weights(train(config_of(seed=4), *linear)))
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5])
 def test_interrupted_and_resumed_is_bitwise_the_same(linear, tmp_path, stop):
-    whole = train(_config(schedule="one_cycle"), *linear)
+    whole = train(config_of(schedule="one_cycle"), *linear)
     path = tmp_path / "checkpoint.pt"
     with pytest.raises(Interrupt):
-        train(_config(schedule="one_cycle"), *linear, on_epoch=_interrupt_at(stop), checkpoint=path)
+        train(config_of(schedule="one_cycle"), *linear, on_epoch=interrupt_at(stop), checkpoint=path)
     seen = []
     resumed = train(
-        _config(schedule="one_cycle"),
+        config_of(schedule="one_cycle"),
         *linear,
         on_epoch=lambda epoch, entry: seen.append(epoch),
         checkpoint=path,
     )
     assert seen == list(range(stop + 1, 7))
-    assert _equal(_weights(whole), _weights(resumed))
+    assert same(weights(whole), weights(resumed))
     without_time = [[{**entry, "seconds": 0} for entry in r.history] for r in (whole, resumed)]
     assert without_time[0] == without_time[1]
     assert resumed.best_epoch == whole.best_epoch
@@ -141,142 +96,14 @@ def test_resume_with_batch_norm_and_dropout(linear, tmp_path):
     whole = train(config, *data)
     path = tmp_path / "checkpoint.pt"
     with pytest.raises(Interrupt):
-        train(config, *data, on_epoch=_interrupt_at(2), checkpoint=path)
-    assert _equal(_weights(whole), _weights(train(config, *data, checkpoint=path)))
-
-
-STEPS = (
-    Step("gain_shift", 0.5, {"gain": (0.98, 1.02), "shift": (-1e-3, 1e-3)}),
-    Step("strain", 0.5, {"strain": (0.01, 0.03)}),
-    Step("gaussian", 0.5, {"sigma": (1e-4, 1e-3)}),
-)
-
-
-@pytest.mark.parametrize("kind", ["steps", "copies", "repeats"])
-def test_perturbed_training_resumes_bitwise(linear, tmp_path, kind):
-    repeated = {"repeats": 3} if kind == "repeats" else {}
-
-    def config(**values):
-        return _config(**repeated, **values)
-
-    asked = []
-
-    def copies(number):
-        asked.append(number)
-        noise = np.random.default_rng([1, number]).normal(0, 1e-3, linear[0].shape)
-        return (linear[0] + noise).astype(np.float32)
-
-    perturbed = {"steps": STEPS} if kind == "steps" else {"steps": STEPS[:1], "copies": copies}
-    whole = train(config(), *linear, **perturbed)
-    path = tmp_path / "checkpoint.pt"
-    with pytest.raises(Interrupt):
-        train(config(), *linear, on_epoch=_interrupt_at(3), checkpoint=path, **perturbed)
-    assert _equal(_weights(whole), _weights(train(config(), *linear, checkpoint=path, **perturbed)))
-    assert not _equal(_weights(whole), _weights(train(config(), *linear)))
-    assert not _equal(_weights(whole), _weights(train(config(seed=1), *linear, **perturbed)))
-    if kind != "steps":
-        assert asked[:3] == [0, 1, 2]
-
-
-def test_repeats_show_every_sample_as_the_last_epochs_perturbed_it(linear):
-    always = Step("gaussian", 1.0, {"sigma": (0.1, 0.2)})
-    learner = create_learner(
-        _config(repeats=3, batch_size=20), *linear[:2], torch.device("cpu"), standardise=True, steps=(always,),
-        copies=None, batches=None, unlabelled=(), numbers=None,
-    )  # fmt: skip
-    source, samples = learner.source, len(linear[0])
-
-    def seed():
-        return torch.Generator().manual_seed(4)
-
-    shown = list(source.epoch(5, seed()))
-    assert len(shown) == source.count == 3 * -(-samples // 20)
-    images, targets = (torch.cat([batch[part] for batch in shown]) for part in (0, 1))
-    rows = np.concatenate([source.rows(5, seed(), batch) for batch in range(source.count)])
-    assert np.array_equal(np.bincount(rows), np.full(samples, 3))
-    assert not np.array_equal(rows[:samples], rows[samples : 2 * samples])
-    assert np.array_equal(targets.numpy(), linear[1][rows].astype(np.float32))
-    assert len({image.numpy().tobytes() for image in images}) == 3 * samples  # three draws of the noise
-    after = torch.cat([x for x, _ in source.epoch(6, seed())])
-    kept = {image.numpy().tobytes() for image in images} & {image.numpy().tobytes() for image in after}
-    assert len(kept) == 2 * samples  # two of three epochs' draws stay
-    first = torch.cat([x for x, _ in source.epoch(1, seed())])
-    assert len({image.numpy().tobytes() for image in first}) == samples
-    assert learner.steps == ()
-    assert learner.prepare(images) is images
-
-
-def test_repeats_take_no_samples_but_the_data_sets(linear):
-    maps = [linear[0][0]]
-    with pytest.raises(InputError, match=r"train.repeats is 2.*set it to 1"):
-        train(_config(repeats=2), *linear, unlabelled=maps)
-
-
-def test_first_copy_is_distorted_no_more_than_the_others(linear):
-    always = Step("gaussian", 1.0, {"sigma": (0.1, 0.2)})
-    learner = create_learner(
-        _config(), *linear[:2], torch.device("cpu"), standardise=True, steps=(always,),
-        copies=lambda number: linear[0] + np.float32(number), batches=None, unlabelled=(), numbers=None,
-    )  # fmt: skip
-    shown = torch.cat([x for x, _ in learner.source.epoch(1, torch.Generator().manual_seed(0))]).numpy()
-    # Batch by batch the steps are taken afterwards, for every copy alike.
-    assert np.array_equal(np.sort(shown, axis=0), np.sort(linear[0].astype(np.float32), axis=0))
-
-
-def test_a_network_may_look_at_several_perturbed_copies_before_it_starts(linear, monkeypatch):
-    seen = []
-    monkeypatch.setattr(FullyConnected, "learn", lambda self, shown, plain: seen.extend(itertools.islice(shown, 3)))
-    monkeypatch.setattr(FullyConnected, "standardised", False)
-    always, plain = Step("gaussian", 1.0, {"sigma": (0.1, 0.2)}), linear[0].astype(np.float32)
-
-    def start(**given):
-        seen.clear()
-        create_learner(
-            _config(network="fc"), *linear[:2], torch.device("cpu"), standardise=True, batches=None, unlabelled=(),
-            numbers=None, **{"steps": (), "copies": None, **given},
-        )  # fmt: skip
-        return [copy.numpy() for copy in seen]
-
-    (alone,) = start()
-    assert np.array_equal(alone, plain)
-    noises = [copy - plain for copy in start(steps=(always,))]
-    assert [0.1 < noise.std() < 0.2 for noise in noises] == [True] * 3
-    assert abs(np.corrcoef(np.reshape(noises, (3, -1))) - np.eye(3)).max() < 0.05
-    made = start(copies=lambda number: plain + np.float32(number))
-    assert [round(float((copy - plain).mean())) for copy in made] == [0, 1, 2]
-
-
-def test_no_steps_change_nothing(linear):
-    never = Step("gaussian", 0.0, {"sigma": (1.0, 2.0)})
-    clean = train(_config(), *linear)
-    assert _equal(_weights(clean), _weights(train(_config(), *linear, steps=(never,), names=["U"])))
-
-
-def test_validation_images_stay_as_they_are(linear, monkeypatch):
-    seen = []
-    monkeypatch.setattr(trainer, "predict", lambda model, images: seen.append(images) or predict(model, images))
-    result = train(_config(), *linear, steps=STEPS)
-    scored = [images for images in seen if len(images) > 1]  # one image tells the shape of an answer
-    assert len(scored) == len(result.history)
-    assert all(images is linear[2] for images in scored)
-    assert metrics(predict(result.model, linear[2]), linear[3])["mae"] == min(h["val_mae"] for h in result.history)
-
-
-def test_noise_in_training_helps_against_noise(linear):
-    strong = (Step("gaussian", 1.0, {"sigma": (4e-3, 6e-3)}),)
-    config = TrainConfig(options={"hidden": [32], "pool": 1, "dropout": 0}, epochs=40, learning_rate=3e-3, device="cpu")
-    noisy = linear[2] + np.random.default_rng(3).normal(0, 5e-3, linear[2].shape).astype(np.float32)
-    errors = {
-        name: metrics(predict(train(config, *linear, steps=steps).model, noisy), linear[3])["mae"]
-        for name, steps in (("clean", ()), ("noise", strong))
-    }
-    assert errors["noise"] < 0.8 * errors["clean"]
+        train(config, *data, on_epoch=interrupt_at(2), checkpoint=path)
+    assert same(weights(whole), weights(train(config, *data, checkpoint=path)))
 
 
 def test_targets_of_unlike_units_count_alike(linear):
     """A second target of tiny numbers must not be drowned by the first when the best epoch is chosen."""
     both = [np.hstack([linear[i], 1e-6 * linear[i] ** 2]) for i in (1, 3)]
-    result = train(_config(learning_rate=1e-2), linear[0], both[0], linear[2], both[1], names=["U", "gap"])
+    result = train(config_of(learning_rate=1e-2), linear[0], both[0], linear[2], both[1], names=["U", "gap"])
     scale = both[0].std(axis=0)
     errors = [h["val_mae_U"] / scale[0] + h["val_mae_gap"] / scale[1] for h in result.history]
     assert result.best_epoch == 1 + int(np.argmin(errors))
@@ -284,10 +111,10 @@ def test_targets_of_unlike_units_count_alike(linear):
 
 def test_a_finished_checkpoint_is_not_trained_again(linear, tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.pt"
-    first = train(_config(), *linear, checkpoint=path)
+    first = train(config_of(), *linear, checkpoint=path)
     monkeypatch.setattr(trainer, "run_epoch", None)
-    again = train(_config(), *linear, checkpoint=path)
-    assert _equal(_weights(first), _weights(again))
+    again = train(config_of(), *linear, checkpoint=path)
+    assert same(weights(first), weights(again))
     assert again.history == first.history
     assert again.seconds == first.seconds > 0
 
@@ -305,7 +132,7 @@ def test_early_stopping_restores_the_best_weights(linear):
 def test_diverging_loss_names_epoch_batch_and_rate(linear, tmp_path):
     path = tmp_path / "checkpoint.pt"
     images, targets = linear[0].copy(), linear[1]
-    config = _config(learning_rate=1e6, schedule="constant").model_copy(
+    config = config_of(learning_rate=1e6, schedule="constant").model_copy(
         update={"options": {"hidden": [8] * 8, "pool": 1, "activation": "relu"}}
     )
     with pytest.raises(InputError, match=r"NaN or infinite in epoch 1, .*batch.* at learning rate 1e\+06: lower"):
@@ -316,27 +143,27 @@ def test_diverging_loss_names_epoch_batch_and_rate(linear, tmp_path):
 def test_diverging_later_keeps_the_last_good_checkpoint(linear, tmp_path, monkeypatch):
     path, original = tmp_path / "checkpoint.pt", loss_function
     with pytest.raises(Interrupt):
-        train(_config(), *linear, checkpoint=path, on_epoch=_interrupt_at(2))
+        train(config_of(), *linear, checkpoint=path, on_epoch=interrupt_at(2))
     good = path.read_bytes()
     monkeypatch.setattr(learner, "loss_function", lambda name: lambda p, y: original(name)(p, y) * float("nan"))
     with pytest.raises(InputError, match="in epoch 3, batch 1 of 7"):
-        train(_config(), *linear, checkpoint=path)
+        train(config_of(), *linear, checkpoint=path)
     assert path.read_bytes() == good
 
 
 def test_checkpoint_of_another_run_is_refused(linear, tmp_path):
     path = tmp_path / "checkpoint.pt"
-    train(_config(), *linear, checkpoint=path)
+    train(config_of(), *linear, checkpoint=path)
     with pytest.raises(InputError, match=r"learning_rate=0.001, now it is 0.5"):
-        train(_config(learning_rate=0.5), *linear, checkpoint=path)
+        train(config_of(learning_rate=0.5), *linear, checkpoint=path)
     with pytest.raises(InputError, match="other data"):
-        train(_config(), linear[0] * 2, *linear[1:], checkpoint=path)
+        train(config_of(), linear[0] * 2, *linear[1:], checkpoint=path)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match="damaged"):
-        train(_config(), *linear, checkpoint=path)
+        train(config_of(), *linear, checkpoint=path)
     torch.save({"format": 1, "run": print}, path)
     with pytest.raises(InputError, match="damaged"):
-        train(_config(), *linear, checkpoint=path)
+        train(config_of(), *linear, checkpoint=path)
 
 
 @pytest.mark.parametrize(
@@ -354,19 +181,19 @@ def test_data_that_do_not_fit(linear, change, match):
     data = [part.copy() for part in linear]
     change(data)
     with pytest.raises(InputError, match=match) as caught:
-        train(_config(), *data)
+        train(config_of(), *data)
     assert "\n" not in str(caught.value)
 
 
 def test_missing_device(linear, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="there is none"):
-        train(_config().model_copy(update={"device": "cuda"}), *linear)
+        train(config_of().model_copy(update={"device": "cuda"}), *linear)
 
 
 def test_threads_are_put_back(linear):
     before = torch.get_num_threads()
-    train(_config().model_copy(update={"threads": before + 1, "epochs": 1}), *linear)
+    train(config_of().model_copy(update={"threads": before + 1, "epochs": 1}), *linear)
     assert torch.get_num_threads() == before
 
 
@@ -420,7 +247,7 @@ def test_learns_and_resumes_on_a_gpu(linear, tmp_path):
     config = TrainConfig(options={"hidden": [32], "pool": 1}, epochs=40, learning_rate=3e-3, device="cuda")
     path = tmp_path / "checkpoint.pt"
     with pytest.raises(Interrupt):
-        train(config, *linear, checkpoint=path, on_epoch=_interrupt_at(20))
+        train(config, *linear, checkpoint=path, on_epoch=interrupt_at(20))
     result = train(config, *linear, checkpoint=path)
     assert result.history[-1]["epoch"] > 20
     assert metrics(predict(result.model, linear[2]), linear[3])["r2"] > 0.98

@@ -1,0 +1,54 @@
+"""Files of 16 and 8 bits: how far off their answers are, or that they are refused."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from deploy.exporting import write as writing
+from deploy.exporting.config import ExportConfig
+from deploy.exporting.export import ExportError
+from deploy.serving.session import Session
+from stm_models.errors import InputError
+from stm_models.networks import bundle as bundles
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_smaller_files_answer_within_a_budget_in_physical_units_or_are_refused(exports, tmp_path, precision):
+    one = exports["mlp"]
+    for kind in ("fp32", precision):
+        config = ExportConfig(precision=kind, explanations=(), budget={"u": 5.0})
+        with pytest.raises(InputError, match=r"unknown target of export.budget 'u'.*U"):
+            writing.write(one.bundle, tmp_path / "a.onnx", one.metadata, config)
+    refused = rf"{precision} file answers U up to .* eV off on \d+ held-out images, budget 1e-07 eV"
+    for limit, message in ((1e-7, refused), (5.0, None)):
+        config = ExportConfig(precision=precision, explanations=(), budget={"U": limit, "gap": 5.0})
+        if message:
+            with pytest.raises(ExportError, match=message):
+                writing.write(one.bundle, tmp_path / "a.onnx", one.metadata, config)
+            assert list(tmp_path.iterdir()) == []
+            continue
+        reply = writing.write(one.bundle, tmp_path / "a.onnx", one.metadata, config)
+        assert reply["size_bytes"] < 0.7 * one.report.size_bytes
+        found = reply["precision"]
+        assert 0 < found["error"]["U"] < found["budget"]["U"] == 5.0
+        assert {kind: set(times) for kind, times in found["seconds"].items()} == {
+            kind: {"1", "16"} for kind in ("fp32", precision)
+        }
+        small = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"), providers=["CPUExecutionProvider"])
+        kept = bundles.load(one.bundle).heldout.numpy()
+        got = small.run(["prediction"], {"image": kept})[0]
+        want = bundles.load(one.bundle).model(torch.from_numpy(kept)).numpy()
+        np.testing.assert_allclose(np.abs(got - want).max(axis=0), list(found["error"].values()), rtol=0.05, atol=1e-5)
+        # What the distance is computed from is never in 8 bits.
+        if precision == "int8":
+            (got,) = small.run(["distance"], {"image": kept})
+            full = onnxruntime.InferenceSession(str(one.report.path), providers=["CPUExecutionProvider"])
+            (want,) = full.run(["distance"], {"image": kept})
+            assert np.abs(want / got - 1).max() < 0.05  # features come through the network
+            weights = {tensor.name: tensor.data_type for tensor in onnx.load(tmp_path / "a.onnx").graph.initializer}
+            assert sum(kind == onnx.TensorProto.INT8 for kind in weights.values()) >= 3
+        session = Session(tmp_path / "a.onnx", provider="cpu")
+        assert session.metadata.precision["kind"] == precision
+        assert session.metadata.explanations == ()

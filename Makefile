@@ -1,6 +1,6 @@
 # make demo | make test do all their own set-up. A Python 3.11 to 3.14 and make are all they need.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow-test check bench cost accuracy lock picture similarity example docs clean
+.PHONY: help setup demo test slow-test cluster-test campaign check bench cost accuracy lock picture similarity example docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +14,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@sh bin/setup $(VENV)
 	@touch $@
 
-demo: setup ## simulate, tune, train, export, serve and ask, in a few minutes
+demo: setup ## simulate, tune, train, export, serve and ask, in a quarter of an hour
 	$(BIN)/stm demo
 
 test: setup ## all tests that take less than a minute; what the machine lacks is skipped

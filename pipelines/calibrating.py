@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.lease import Busy
 from pipelines.parts import Parts
 from pipelines.settings import CalibrateConfig, Settings
-from pipelines.simulation import Busy, simulate
+from pipelines.simulation import simulate
 from stm_models.config import Config, validate
 from stm_models.data import digest
 from stm_models.data.dataset import Samples, holds, load

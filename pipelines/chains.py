@@ -7,32 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.executors.threads import one_thread
+from pipelines.lease import Lease
 from stm_models.config import Config
 from stm_models.data.store import Store
 from stm_models.errors import InputError
 from stm_models.tasks.base import Task
 from stm_models.tasks.plan import Group, Simulator
 
-__all__ = ["FULL", "Chain", "Lease", "label", "simulate_chains"]
+__all__ = ["FULL", "Chain", "label", "simulate_chains"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 Chain = Sequence[tuple[int | None, Group]]
 """Groups to simulate in this order, each with the index of the group that it starts from."""
-
-
-class Lease:
-    """The right to write a store: good while the file at ``path`` holds ``token``."""
-
-    def __init__(self, path: Path, token: str) -> None:
-        self.path, self.token = path, token
-
-    def holds(self) -> bool:
-        """Whether the call that we work for still goes on, or ended without another one taking over."""
-        try:
-            return self.path.read_text() == self.token
-        except FileNotFoundError:
-            return False
 
 
 def simulate_chains(task: Task, config: Config, path: Path, chains: Sequence[Chain], device: str, lease: Lease) -> None:

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from deploy.exporting.errors import ExportError
 from pipelines import trouble
 from stm_models import __version__
 from stm_models.errors import InputError, unknown
@@ -38,7 +39,7 @@ COMMANDS = {
     "report": "write the comparison of runs as one HTML file",
     "sync": "send the runs that wait for their tracking store",
     "reproduce": "make the results of a task's paper again",
-    "demo": "all of the above, in a few minutes",
+    "demo": "all of the above, in a quarter of an hour",
     "doctor": "check this installation",
 }
 _MODULES = {"import": "import_data", "inspect": "inspect_input"}  # where a command's module is not named like it
@@ -79,6 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
+        if isinstance(error, ExportError):
+            print(f"error: {error}", file=sys.stderr)
+            return 1
         if (reason := trouble.told(error)) is None:
             raise
         return _refuse(reason)

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from pipelines.import_data import choose, given, watch
+from pipelines.lease import only_writer
 from stm_models.config import validate
 from stm_models.data.digest import StoredDigests
 from stm_models.data.opened import OpenDataSet
@@ -61,7 +62,7 @@ def convert(data: OpenDataSet, exporter: Exporter, out: Path, *, include_unconve
     Raises
     ------
     InputError
-        When ``out`` holds something, or the data set is damaged.
+        When ``out`` holds something or another process is writing it, or the data set is damaged.
     """
     start = time.monotonic()
     out = out.absolute()
@@ -69,28 +70,19 @@ def convert(data: OpenDataSet, exporter: Exporter, out: Path, *, include_unconve
         raise InputError(f"{out} is not empty: give a new folder with --out")
     output_directory(out.parent)
     part = out.parent / f".{out.name}.converting"
-    shutil.rmtree(part, ignore_errors=True)  # what a killed conversion left
-    part.mkdir()
-    identity = {key: data.attributes[key] for key in ("recipe", "digest")}
-    written: set[str] = set()
-    try:
-        with (part / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-            table = _Table(file)
-            for sample in _samples(data, exporter, include_unconverged):
-                name, content = exporter.file(sample)
-                if name in written:
-                    raise RuntimeError(f"two samples have the name {name}")
-                written.add(name)
-                (part / name).write_bytes(content)
-                table.add({"file": name, **exporter.facts(sample), "sample": sample["sample"], **identity})
-        part.rename(out)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+    with only_writer(out):
+        shutil.rmtree(part, ignore_errors=True)  # what a killed conversion left
+        part.mkdir()
+        try:
+            written = _write(part, data, exporter, include_unconverged)
+            part.rename(out)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
     return {
         "out": str(out),
-        "files": len(written),
-        "left_out": len(data) - len(written),
+        "files": written,
+        "left_out": len(data) - written,
         "seconds": round(time.monotonic() - start, 3),
     }
 
@@ -108,6 +100,22 @@ class _Table:
             self._writer = csv.DictWriter(self._file, list(row))
             self._writer.writeheader()
         self._writer.writerow(row)
+
+
+def _write(folder: Path, data: OpenDataSet, exporter: Exporter, include_unconverged: bool) -> int:
+    """Write the files and their table; return how many files."""
+    identity = {key: data.attributes[key] for key in ("recipe", "digest")}
+    written: set[str] = set()
+    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+        table = _Table(file)
+        for sample in _samples(data, exporter, include_unconverged):
+            name, content = exporter.file(sample)
+            if name in written:
+                raise RuntimeError(f"two samples have the name {name}")
+            written.add(name)
+            (folder / name).write_bytes(content)
+            table.add({"file": name, **exporter.facts(sample), "sample": sample["sample"], **identity})
+    return len(written)
 
 
 def _samples(data: OpenDataSet, exporter: Exporter, include_unconverged: bool) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Everything in a few minutes: simulate, tune, train, register, export, serve, ask, explain.
+"""Everything in a quarter of an hour: simulate, tune, train, register, export, serve, ask, explain.
 
 Files go to --out, runs to the tracking store. Run again, it keeps what is finished and continues.
 """

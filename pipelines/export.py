@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from deploy.exporting.config import ExportConfig
+from pipelines import settings
 from pipelines.publishing import model_name, publish
-from stm_models.config import parse_assignments, validate
-from stm_models.errors import InputError, unknown
+from stm_models.config import validate
+from stm_models.errors import InputError
 from stm_models.tasks.registry import get
 from tracking import runs
 from tracking.store import connect
@@ -81,8 +82,5 @@ def describe(result: dict[str, Any]) -> str:
 
 
 def _config(args: argparse.Namespace) -> ExportConfig:
-    values = parse_assignments([pair for text in args.assignments for pair in text.split(";") if pair.strip()])
-    for section in values:
-        if section != "export":
-            raise unknown("section of an export", section, ["export"])
-    return validate(ExportConfig, {"precision": args.precision, **values.get("export", {})}, "export")
+    given = settings.only_section("export", args.assignments)
+    return validate(ExportConfig, {"precision": args.precision, **given}, "export")

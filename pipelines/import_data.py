@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pipelines.lease import only_writer
 from stm_models.config import validate
 from stm_models.data import digest
 from stm_models.data.store import Store, create
@@ -64,7 +65,7 @@ def import_folder(task: Task, convention: Convention, folder: Path, options: Any
     Raises
     ------
     InputError
-        When ``out`` holds something, or a file of ``folder`` cannot be used.
+        When ``out`` holds something or another process is writing it, or a file of ``folder`` cannot be used.
     """
     start = time.monotonic()
     out = out.absolute()
@@ -76,17 +77,18 @@ def import_folder(task: Task, convention: Convention, folder: Path, options: Any
         print(f"warning: {warning}", file=sys.stderr)
     attributes = _attributes(task, survey)
     part = out.parent / f".{out.name}.importing"
-    shutil.rmtree(part, ignore_errors=True)  # what a killed import left
-    try:
-        create(part, survey.plan, attributes)
-        store = Store(part)
-        for group in watch(survey.plan.groups, "import"):
-            store.write(group, survey.read(group))
-        whole = store.finish()
-        part.rename(out)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+    with only_writer(out):
+        shutil.rmtree(part, ignore_errors=True)  # what a killed import left
+        try:
+            create(part, survey.plan, attributes)
+            store = Store(part)
+            for group in watch(survey.plan.groups, "import"):
+                store.write(group, survey.read(group))
+            whole = store.finish()
+            part.rename(out)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
     return {
         "data": str(out),
         "source": folder.resolve().name,

@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     run_id = args.run or best_run(store, task).id
     preset = runs.get(store, run_id).params.get("preset")
     known = preset if preset in settings.presets(task.name) else None
+    settings.only_section("promote", args.assignments)
     chosen = settings.load(task.name, *([known] if known else []), assignments=args.assignments)
     return promotion.promote(
         store, task, run_id, args.data or None, config=chosen.promote, on=args.on or None, force=args.force or None

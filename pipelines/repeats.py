@@ -33,6 +33,12 @@ def repeated(row: runs.RunRow) -> tuple[str, int] | None:
     return (row.tags[_KIND], int(row.tags[_COUNT])) if _KIND in row.tags else None
 
 
+def check(kind: str, count: int) -> None:
+    """Raise `InputError` for a number of repetitions that tells no spread."""
+    if count < 2:
+        raise InputError(f"--{kind} is {count}: expected at least 2, or leave it out")
+
+
 def repeat(
     store: Store,
     chosen: Settings,
@@ -70,8 +76,7 @@ def repeat(
     InputError
         For fewer than two repetitions, more folds than groups, or as `pipelines.fitting.fit`.
     """
-    if count < 2:
-        raise InputError(f"--{kind} is {count}: expected at least 2, or leave it out")
+    check(kind, count)
     task, network = chosen.task, chosen.train.network
     planned = [(name, each, _parts_of(each, parts, kind)) for name, each in _plan(chosen, kind, count)]
     tags = {"network": network, "task": task.name, _KIND: kind, _COUNT: count, **(about or {})}

@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise InputError(f"task {task.name} has nothing to reproduce yet: choose from {', '.join(able) or 'none'}")
     if args.preset not in made.presets:
         raise unknown(f"reproduction of {task.name}", args.preset, made.presets)
-    pairs = [pair for text in args.assignments for pair in text.split(";") if pair.strip()]
-    config = validate(made.config, merge(made.presets[args.preset], parse_assignments(pairs)), "the reproduction")
+    values = merge(made.presets[args.preset], parse_assignments(args.assignments))
+    config = validate(made.config, values, "the reproduction")
     return reproduce(connect(), task, made, config, args.out, workers=args.workers)
 
 

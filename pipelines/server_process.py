@@ -44,7 +44,8 @@ def serving(model: str, seconds: float = 120) -> Iterator[Client]:
         heard.wait(seconds)
         ready = next((line for line in said if line.startswith("ready: ")), None)
         if ready is None:
-            raise InputError(f"the server did not start in {seconds:.0f} s: {said[-1] if said else 'it said nothing'}")
+            what = f"did not start in {seconds:.0f} s" if process.poll() is None else "ended before it was ready"
+            raise InputError(f"the server {what}: {said[-1] if said else 'it said nothing'}")
         client = Client(ready.split()[1])
         client.wait_ready(seconds)
         yield client

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationInfo, field_validator
 
-from stm_models.config import Config, merge, parse_assignments, validate
+from stm_models.config import NO_YAML, Config, merge, parse_assignments, validate
 from stm_models.errors import InputError, unknown
 from stm_models.tasks.base import Task
 from stm_models.tasks.perturbation import find
@@ -28,11 +28,14 @@ __all__ = [
     "TuneConfig",
     "arguments",
     "load",
+    "only_section",
     "optional_int",
     "preset_folder",
     "presets",
 ]
 
+PRESET = "quick"
+"""The preset of every command where none is named."""
 # A checkout has configs/ beside this package, an installed wheel has it inside.
 _HERE = Path(__file__).resolve().parent
 _CONFIGS = _HERE / "presets" if (_HERE / "presets").is_dir() else _HERE.parent / "configs"
@@ -168,7 +171,7 @@ def arguments(parser: argparse.ArgumentParser, *, task: bool = True) -> None:
     """Add the options that every configured command shares."""
     if task:
         parser.add_argument("task", help="name of the task, e.g. hubbard")
-    parser.add_argument("--preset", default="quick", help="a file among the task's presets (default: quick)")
+    parser.add_argument("--preset", default=PRESET, help=f"a file among the task's presets (default: {PRESET})")
     parser.add_argument("--config", metavar="FILE.yaml", help="values laid over the preset")
     parser.add_argument(
         "--set", dest="assignments", action="append", default=[], metavar="SECTION.KEY=VALUE",
@@ -185,6 +188,24 @@ def optional_int(text: str) -> int | None:
         raise argparse.ArgumentTypeError(f"invalid int value: {text!r}") from None
 
 
+def only_section(name: str, assignments: list[str]) -> dict[str, Any]:
+    """Return what ``--set`` gives the one section that a command reads.
+
+    Raises
+    ------
+    InputError
+        For another section, or something that is no keys and values.
+    """
+    values = parse_assignments(assignments)
+    for section in values:
+        if section != name:
+            raise unknown(f"section of stm {name}", section, [name])
+    found = values.get(name, {})
+    if not isinstance(found, dict):
+        raise InputError(f"--set {name} is {found!r}: expected {name}.KEY=VALUE")
+    return found
+
+
 def presets(task: str) -> list[str]:
     """Names of the presets of a task."""
     return sorted(path.stem for path in preset_folder(task).glob("*.yaml"))
@@ -197,7 +218,7 @@ def preset_folder(task: str) -> Path:
 
 def load(
     task: str,
-    preset: str = "quick",
+    preset: str = PRESET,
     *,
     config: str | None = None,
     assignments: list[str] | None = None,
@@ -216,8 +237,7 @@ def load(
         raise unknown(f"preset of {task}", preset, presets(task))
     values = _read(preset_folder(task) / f"{preset}.yaml")
     given = _read(Path(config)) if config else {}
-    pairs = [pair for text in assignments or [] for pair in text.split(";") if pair.strip()]
-    given = merge(given, parse_assignments(pairs))
+    given = merge(given, parse_assignments(assignments or []))
     if _network(given) not in (None, _network(values) or found.default_network):
         values = merge(values, {"train": {"options": {}}})  # they are another network's
     values = merge(values, given)
@@ -254,7 +274,7 @@ def _network(values: Mapping[str, Any]) -> Any:
 def _read(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, *NO_YAML) as error:
         reason = getattr(error, "strerror", None) or "no valid YAML"
         raise InputError(f"cannot read the configuration {path}: {reason}; give a YAML file with sections") from error
     if not isinstance(values or {}, dict):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
-import os
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from pipelines import executors
-from pipelines.chains import FULL, Chain, Lease
+from pipelines.chains import FULL, Chain
+from pipelines.lease import only_writer
 from pipelines.mapping import map_chains
 from stm_models.config import Config
 from stm_models.data import digest
@@ -27,11 +25,7 @@ from stm_models.progress import Progress
 from stm_models.tasks.base import Task
 from stm_models.tasks.plan import Plan
 
-__all__ = ["Busy", "SimulationSummary", "simulate"]
-
-
-class Busy(InputError):
-    """Another process is writing the store."""
+__all__ = ["SimulationSummary", "simulate"]
 
 
 @dataclass(frozen=True)
@@ -116,7 +110,7 @@ def simulate(
     attributes = _attributes(task, config, plan)
     if not (_is_there(out) and _checked(out, attributes).attributes["complete"]):
         output_directory(out.parent)
-        with _only_writer(out) as lease, _one_line_errors(out):
+        with only_writer(out) as lease, _one_line_errors(out):
             if not _is_there(out):
                 create(out, plan, attributes)
             store = _checked(out, attributes)
@@ -197,31 +191,3 @@ def _one_line_errors(out: Path) -> Iterator[None]:
                 f"the disk of {out} is full; finished groups are kept: make room and run the same command again"
             ) from error
         raise
-
-
-@contextmanager
-def _only_writer(out: Path) -> Iterator[Lease]:
-    """Hold the lock file beside ``out``; it goes away with its holder's work.
-
-    What is written in it tells workers that outlive a killed call that another one has taken over.
-    """
-    path = out.parent / f".{out.name}.lock"
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The holder before us may have removed the file between our two calls.
-            if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
-                break
-        except BlockingIOError:
-            os.close(handle)
-            raise Busy(f"another process is writing {out}: wait until it is done, or give another --out") from None
-        os.close(handle)
-    lease = Lease(path, uuid.uuid4().hex)
-    os.truncate(handle, 0)
-    os.write(handle, lease.token.encode())
-    try:
-        yield lease
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)

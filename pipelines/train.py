@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     again = _kind(args)
     resume = args.resume
     if resume:
-        chosen, again, resume = _resumed(connect(), resume)
+        chosen, again, resume = _resumed(connect(), resume, args.preset)
     registry.check(chosen.train.network, chosen.train.options)
     with distributed.joined(chosen.train.device) as world:
         parts = load_parts(args.data, chosen.task, chosen.split, chosen.train.targets)
@@ -151,9 +151,11 @@ def _kind(args: argparse.Namespace) -> tuple[str, int] | None:
 
 
 def _assignments(args: argparse.Namespace) -> list[str]:
-    if args.resume and (args.assignments or args.model or args.config or args.include_unconverged or _kind(args)):
+    changes = (args.assignments, args.model, args.config, args.include_unconverged, _kind(args))
+    if args.resume and (any(changes) or args.seed is not None):
         raise InputError(
-            "--resume keeps the configuration that the run has: leave --set, --config, --model, --seeds and --folds out"
+            "--resume keeps the configuration that the run has: leave --set, --config, --model, --seed, --seeds and "
+            "--folds out"
         )
     pairs = list(args.assignments)
     pairs += [f"train.network={args.model}"] if args.model else []
@@ -167,7 +169,7 @@ def _same_maps(store: Store, run_id: str, wanted: str, measured: Measured) -> No
         raise InputError(f"run {run_id} was started with other measured maps: give the same --experiment files")
 
 
-def _resumed(store: Store, run_id: str) -> tuple[settings.Settings, tuple[str, int] | None, str]:
+def _resumed(store: Store, run_id: str, preset: str) -> tuple[settings.Settings, tuple[str, int] | None, str]:
     """Return configuration and kind of a run of the past, and the id that it was started with."""
     row = runs.get(store, run_id)
     again = repeats.repeated(row)
@@ -179,4 +181,6 @@ def _resumed(store: Store, run_id: str) -> tuple[settings.Settings, tuple[str, i
             "resume in the folder where it was started, or train anew without --resume"
         )
     values = runs.configuration(store, run_id)
+    if preset not in (settings.PRESET, values["preset"]):
+        raise InputError(f"--preset is {preset!r}, but run {run_id} has preset {values['preset']!r}: leave it out")
     return settings.load(values["task"], values["preset"], recorded=values), again, (*begun, run_id)[0]

@@ -32,6 +32,8 @@ def told(error: BaseException) -> str | None:
             return f"no space left writing {name}: free some and run the same command again"
         if number in _NOT_ALLOWED:
             return f"{name}: {one.strerror}; choose a place that you may write"  # type: ignore[attr-defined]
+        if number == errno.ENAMETOOLONG:
+            return f"the name {str(name)[:60]!r}... is longer than the file system allows: choose a shorter one"
         if _READ_ONLY.search(str(one)):
             return "the disk or a database on it cannot be written; choose a place that you may write"
         if isinstance(one, UnicodeEncodeError) and "surrogates" in one.reason:

@@ -75,6 +75,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Tune."""
     if args.workers < 1:
         raise InputError(f"--workers is {args.workers}: expected at least 1")
+    if args.seeds is not None:
+        repeats.check("seeds", args.seeds)
     executors.check(args.executor)
     networks = [name for name in (args.model or "").split(",") if name]
     pairs = list(args.assignments)

@@ -11,7 +11,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stm_models.errors import InputError
 
-__all__ = ["Config", "merge", "parse_assignments", "validate"]
+__all__ = ["NO_YAML", "Config", "merge", "parse_assignments", "validate"]
+
+NO_YAML = (yaml.YAMLError, ValueError, RecursionError)
+"""What reading a text as YAML may raise: dates and numbers that are none, nesting without end."""
 
 
 class Config(BaseModel):
@@ -37,24 +40,29 @@ def validate(kind: type[AnyConfig], values: Mapping[str, Any], where: str) -> An
         raise InputError(f"{where}: {_explain(kind, error)}") from error
 
 
-def parse_assignments(pairs: Iterable[str]) -> dict[str, Any]:
-    """Turn ``["a.b=1", "c=[1, 2]"]`` into a nested mapping; values are read as YAML.
+def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
+    """Turn ``["a.b=1;a.d=x", "c=[1, 2]"]`` into a nested mapping; values are read as YAML.
+
+    Raises
+    ------
+    InputError
+        For a pair without key or sign, or a value that is no YAML.
 
     Examples
     --------
-    >>> parse_assignments(["simulate.draws=2", "train.network=conv"])
+    >>> parse_assignments(["simulate.draws=2; train.network=conv"])
     {'simulate': {'draws': 2}, 'train': {'network': 'conv'}}
     """
     result: dict[str, Any] = {}
-    for pair in pairs:
+    for pair in (pair for text in texts for pair in text.split(";") if pair.strip()):
         key, sign, text = pair.partition("=")
         parts = key.strip().split(".")
         if not sign or not all(parts):
             raise InputError(f"--set got {pair!r}: expected section.key=value, e.g. --set train.epochs=20")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise InputError(f"--set got {pair!r}: the value is no valid YAML") from error
+        except NO_YAML as error:
+            raise InputError(f"--set got {pair[:200]!r}: the value is no valid YAML") from error
         for part in reversed(parts[1:]):
             value = {part: value}
         result = merge(result, {parts[0]: value})

@@ -117,7 +117,7 @@ def _tensor(draw):
                 tail += draw.randbytes(draw.randint(1, 64))
             case 6:
                 fields[HEADER] = draw.choice(
-                    ["-1", "0", "1", "99999999", "1e2", "", "0x10", "9" * 30, " 5 ", "+7", None]
+                    ["-1", "0", "1", "99999999", "1e2", "", "0x10", "9" * 30, " 5 ", "+7", "\xb2", None]
                 )
             case 7 if isinstance(tensor, dict):
                 tensor["datatype"] = draw.choice(["FP16", "FP64", "INT64", "INT8", "BOOL", "BYTES", "BF16", "fp32"])

@@ -103,3 +103,16 @@ def test_the_reference_says_what_the_docstring_says(site, name):
     _, _, after = page.partition(f'id="{name}"')
     plain = html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", after)))[:3000]
     assert first.split(";")[0].replace("``", "").replace("`", "") in plain
+
+
+def test_the_page_on_clusters_repeats_the_measured_cost():
+    (measured,) = re.findall(r"^\| paper, 100,000 samples \|(.+)\|$", (ROOT / "docs/cost.md").read_text(), re.MULTILINE)
+    rate, hours, size = (float(cell.replace(",", "")) for cell in measured.split("|")[2:])
+    states = re.findall(r"^\| paper \|(.+)\|$", (ROOT / "docs/cost.md").read_text(), re.MULTILINE)
+    seconds = float(states[0].split("|")[6])
+    text = (ROOT / "docs/cluster.md").read_text()
+    cells = text.split("<!-- cost")[1].split("<!-- end")[0].splitlines()[-1].split("|")[1:-1]
+    said = [float(re.sub("[^0-9.]", "", cell)) for cell in cells]
+    chain = 61 * seconds / 60
+    wanted = [seconds, rate, hours, max(hours * 60 / 110, chain), max(hours * 60 / 328, chain), size]
+    assert said == pytest.approx(wanted, rel=0.03)

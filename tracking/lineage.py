@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stm_models.errors import InputError, unknown
-from tracking import models, rows
+from tracking import models, registry, rows
 from tracking.registry import ModelVersionInfo
 from tracking.rows import RunRow
 from tracking.store import Store
@@ -111,7 +111,7 @@ def _made(store: Store, made: list[RunRow]) -> list[dict[str, Any]]:
 
 
 def _versions(store: Store) -> list[ModelVersionInfo]:
-    return [one for model in store.client.search_registered_models() for one in models.versions(store, model.name)]
+    return [one for name in registry.names(store) for one in models.versions(store, name)]
 
 
 def _by_sha256(store: Store, path: Path) -> ModelVersionInfo:

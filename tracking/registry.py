@@ -97,6 +97,17 @@ def describe_version(store: Store, name: str, number: int, text: str) -> None:
     store.client.update_model_version(name, str(number), text)
 
 
+def names(store: Store) -> list[str]:
+    """Return the names of all registered models, sorted, from however many pages the store gives."""
+    found, token = [], None
+    while True:
+        page = store.client.search_registered_models(page_token=token)
+        found += [model.name for model in page]
+        token = page.token
+        if not token:
+            return sorted(found)
+
+
 def versions(store: Store, name: str) -> list[ModelVersionInfo]:
     """Return all versions of a model, the newest first.
 
@@ -108,8 +119,7 @@ def versions(store: Store, name: str) -> list[ModelVersionInfo]:
     try:
         aliases = store.client.get_registered_model(name).aliases
     except MlflowException as error:
-        names = [model.name for model in store.client.search_registered_models()]
-        raise unknown("registered model", name, names) from error
+        raise unknown("registered model", name, names(store)) from error
     found = store.client.search_model_versions(f"name='{name}'")
     by_version: dict[int, list[str]] = {}
     for alias, number in aliases.items():

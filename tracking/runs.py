@@ -175,7 +175,7 @@ def start(
     launched = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
     given = resume or launched
     if given is not None and store.away is None:
-        _check(store, given)
+        _check(store, given, "the run to resume" if resume else "MLFLOW_RUN_ID")
     own = tags_of(tags or {}) | {"process": liveness.identity(), **heartbeat.now()}
     sink = Spooled(
         store,
@@ -197,13 +197,13 @@ def start(
         _end(sink, None)
 
 
-def _check(store: Store, run_id: str) -> None:
+def _check(store: Store, run_id: str, what: str) -> None:
     try:
         get(store, run_id)
     except InputError as error:
         raise InputError(
-            f"MLFLOW_RUN_ID is {run_id!r}, which is no run of {store.location}: "
-            "unset it, or set MLFLOW_TRACKING_URI to its store"
+            f"{what} is {run_id!r}, which is no run of {store.location}: "
+            "leave it out, or set MLFLOW_TRACKING_URI to its store"
         ) from error
 
 

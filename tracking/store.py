@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import shlex
 import sys
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ DEFAULT = "sqlite:///mlflow.db"
 _WHAT = "tracking store"
 _DATABASES = ("postgresql", "mysql", "mssql")
 _PATIENCE = 10.0  # seconds that whoever records a run waits at its start
+_LONGEST = 86_400.0
 _FORMS = "sqlite:///FILE.db, http(s)://HOST:PORT or postgresql://USER@HOST/NAME"
 _ANOTHER = "give another file with MLFLOW_TRACKING_URI=sqlite:///FILE.db"
 
@@ -168,13 +171,16 @@ def patience(seconds: float) -> float:
     Raises
     ------
     InputError
-        When the variable is no number.
+        When the variable is no number, below 0 or longer than a day.
     """
     text = os.environ.get("STM_SPOOL_WAIT", "").strip()
     try:
-        return float(text) if text else seconds
+        found = float(text) if text else seconds
     except ValueError:
-        raise InputError(f"STM_SPOOL_WAIT is {text!r}: expected seconds") from None
+        found = math.nan
+    if not 0 <= found <= _LONGEST:
+        raise InputError(f"STM_SPOOL_WAIT is {text!r}: expected seconds, from 0 to {_LONGEST:g}")
+    return found
 
 
 def missing(uri: str | None = None) -> Path | None:
@@ -230,7 +236,13 @@ def _open(uri: str, artifacts: str | None) -> Store:
 
 def _address(uri: str | None) -> tuple[str, str]:
     uri = (uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT).strip()
-    return uri, urlsplit(uri).scheme.split("+")[0]
+    try:
+        if "\0" in uri:
+            raise ValueError("it holds a zero byte")
+        return uri, urlsplit(uri).scheme.split("+")[0]
+    except ValueError as error:
+        hidden = re.sub(r"//[^/@]*@", "//***@", uri)
+        raise InputError(f"the tracking store {hidden!r} is no address ({error}): expected {_FORMS}") from error
 
 
 def _filled(path: Path) -> bool:

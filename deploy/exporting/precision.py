@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from deploy.exporting.errors import ExportError
 from deploy.exporting.paths import drop_output
+from stm_models.errors import InputError
 
 __all__ = ["judge", "latencies", "reduced"]
 
@@ -146,7 +147,7 @@ def judge(
 
     Raises
     ------
-    ExportError
+    InputError
         With both, when an error is above its budget.
     """
     got, want = run(images)["prediction"], full(images)["prediction"]
@@ -158,7 +159,7 @@ def judge(
         limits[name] = float(budget.get(name, _DEFAULT * spread))
         if not errors[name] <= limits[name]:
             unit = target.get("unit", "1")
-            raise ExportError(
+            raise InputError(
                 f"the {precision} file answers {name} up to {errors[name]:.3g} {unit} off on {len(images)} held-out "
                 f"images, budget {limits[name]:.3g} {unit}, nothing was written: raise it with --set "
                 f"export.budget.{name}=VALUE, or choose another precision"

@@ -30,6 +30,8 @@ __all__ = [
     "read_file", "read_question",
 ]  # fmt: skip
 
+_MOST_ROWS = 1_000_000
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -87,7 +89,7 @@ def parse_samples(text: str) -> tuple[int, ...] | None:
     Raises
     ------
     InputError
-        When it is something else, or a range is empty.
+        When it is something else, a range is empty, or there are more than a million rows.
     """
     found: list[int] = []
     for part in text.split(",") if text.strip() else ():
@@ -95,6 +97,8 @@ def parse_samples(text: str) -> tuple[int, ...] | None:
         end = None if match is None else int(match[2] or int(match[1]) + 1)
         if match is None or end is None or end <= int(match[1]):
             raise InputError(f"--samples is {text!r}: expected rows such as 3, 3,5,9 or 0:16")
+        if len(found) + end - int(match[1]) > _MOST_ROWS:
+            raise InputError(f"--samples is {text!r}: expected at most {_MOST_ROWS} rows")
         found += range(int(match[1]), end)
     return tuple(dict.fromkeys(found)) or None
 

@@ -34,9 +34,9 @@ NAME = "stm-simulate"
 class SlurmOptions(Config):
     """The options of ``--executor slurm:KEY=VALUE,...``."""
 
-    partition: str | None = Field(None, pattern=r"[\w.,-]+")
-    account: str | None = Field(None, pattern=r"[\w.-]+")
-    qos: str | None = Field(None, pattern=r"[\w.-]+")
+    partition: str | None = Field(None, pattern=r"^[\w.-]+$")
+    account: str | None = Field(None, pattern=r"^[\w.-]+$")
+    qos: str | None = Field(None, pattern=r"^[\w.-]+$")
     time: int = Field(240, ge=1, le=60 * 24 * 30, description="minutes per job")
     memory: str = Field("2GB", pattern=r"^\d+(MB|GB|TB)$", description="per job, e.g. 1500MB or 2GB")
     jobs: int = Field(64, ge=1, le=1000, description="at most so many jobs; chains are shared out among them")

@@ -20,6 +20,15 @@ def test_a_port_in_use_is_a_one_line_error(model_file, capsys):
     assert capsys.readouterr().err == (f"error: port {port} on 127.0.0.1 is in use; give another with --port\n")
 
 
+def test_a_package_that_is_missing_is_named(model_file, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "deploy.serving.server", raising=False)
+    assert main([str(model_file), "--port", "0", "--provider", "cpu"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "error: stm-serve needs the package 'uvicorn': install stm-lab[serve]"
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -8,7 +8,6 @@ import torch
 
 from deploy.exporting import write as writing
 from deploy.exporting.config import ExportConfig
-from deploy.exporting.export import ExportError
 from deploy.serving.session import Session
 from stm_models.errors import InputError
 from stm_models.networks import bundle as bundles
@@ -25,7 +24,7 @@ def test_smaller_files_answer_within_a_budget_in_physical_units_or_are_refused(e
     for limit, message in ((1e-7, refused), (5.0, None)):
         config = ExportConfig(precision=precision, explanations=(), budget={"U": limit, "gap": 5.0})
         if message:
-            with pytest.raises(ExportError, match=message):
+            with pytest.raises(InputError, match=message):
                 writing.write(one.bundle, tmp_path / "a.onnx", one.metadata, config)
             assert list(tmp_path.iterdir()) == []
             continue

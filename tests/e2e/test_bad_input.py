@@ -24,6 +24,14 @@ def refused(result: tuple[int, str, str], *words: str) -> str:
     return lines[0]
 
 
+def test_a_configuration_that_is_no_yaml(command, tmp_path):
+    (tmp_path / "deep.yaml").write_text("train: " + "[" * 5000)
+    (tmp_path / "date.yaml").write_text("train: {seed: 2024-13-45}")
+    for name in ("deep.yaml", "date.yaml"):
+        words = ("simulate", "hubbard", "--out", "x.zarr", "--config", str(tmp_path / name))
+        refused(command(*words), name, "no valid YAML")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -37,6 +45,13 @@ def refused(result: tuple[int, str, str], *words: str) -> str:
         (["simulate", "hubbard", "--out", "x.zarr", "--set", "simulate.interaction=[-1, 2]"], ["-1", "0 eV"]),
         (["simulate", "hubbard", "--out", "x.zarr", "--set", "simulate.bias=[.nan, 1]"], ["bias", "nan"]),
         (["simulate", "hubbard", "--out", "x.zarr", "--set", "draws"], ["draws", "section.key=value"]),
+        (["simulate", "hubbard", "--out", "x.zarr", "--set", "simulate.draws=0x_"], ["0x_", "no valid YAML"]),
+        (["simulate", "hubbard", "--out", "x.zarr", "--set", "simulate.seed=2024-13-45"], ["2024-13-45", "YAML"]),
+        (["simulate", "hubbard", "--out", "x.zarr", "--set", "simulate.bias=" + "[" * 5000], ["no valid YAML"]),
+        (["lineage", "n" * 300], ["n" * 60]),
+        (["export", "0123", "--out", "x.onnx", "--set", "export=3"], ["export is 3", "export.KEY=VALUE"]),
+        (["promote", "hubbard", "--set", "train.epochs=5"], ["train", "promote"]),
+        (["tune", "hubbard", "--data", "none.zarr", "--seeds", "1"], ["--seeds is 1", "at least 2"]),
         (["simulate", "hubbard", "--out", "x.zarr", "--executor", "moon"], ["moon", "local"]),
         (["simulate", "hubbard", "--out", "x.zarr", "--workers", "0"], ["0", "--workers 1"]),
         (["simulate", "hubbard", "--out", "x.zarr", "--config", "none.yaml"], ["none.yaml"]),

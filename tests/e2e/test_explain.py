@@ -178,6 +178,7 @@ def test_a_model_file_alone_needs_no_store(said, demo, tmp_path, monkeypatch):
         (("--sample", "1", "--samples", "2"), ["--sample is 1", "one of them"]),
         (("--samples", "0:17"), ["17 samples", "at most 16", "--by-target"]),
         (("--samples", "4:2"), ["4:2", "0:16"]),
+        (("--samples", "0:999999999"), ["0:999999999", "at most 1000000"]),
         (("--samples", "99999"), ["99999", "samples 0 to"]),
         (("--by-target", "--samples", "0:4"), ["--by-target", "--most"]),
         (("--by-target", "--most", "2"), ["--most is 2"]),

@@ -179,6 +179,7 @@ def test_a_loss_that_becomes_nan_ends_with_one_line(train):
     err = refused(train(*SMALL[:3], wild), "NaN or infinite in epoch", "batch", "(step ", "learning rate 1e+06")
     run_id = err.split("--resume ")[1].split()[0]
     assert runs.get(connect(), run_id).outcome == "failed"
+    refused(train("--resume", run_id, "--preset", "paper"), "--preset is 'paper'", "preset 'test'", "leave it out")
 
 
 def test_out_of_memory_ends_with_one_line(train, monkeypatch):
@@ -203,6 +204,7 @@ def test_out_of_memory_ends_with_one_line(train, monkeypatch):
         (("--set", "train.optimiser=sgd"), ["optimiser", "'adamw' or 'adam'"]),
         (("--set", "train.refit=true;train.on_the_fly=true"), ["train.refit", "train.on_the_fly"]),
         (("--resume", "0123", "--seeds", "2"), ["--resume", "--seeds"]),
+        (("--resume", "0123", "--seed", "5"), ["--resume", "--seed"]),
     ],
 )
 def test_what_cannot_be_asked_for(train, arguments, words):

@@ -9,7 +9,8 @@ import pytest
 import zarr
 
 from pipelines import simulation
-from pipelines.chains import Lease, simulate_chains
+from pipelines.chains import simulate_chains
+from pipelines.lease import Lease, only_writer
 from pipelines.simulation import simulate
 from stm_models.data.dataset import load
 from stm_models.data.store import Store, create
@@ -81,7 +82,7 @@ def test_a_worker_stops_when_another_call_has_taken_over_or_the_call_has_ended(b
 
 
 def test_the_lock_file_is_the_lease(tmp_path):
-    with simulation._only_writer(tmp_path / "a.zarr") as lease:
+    with only_writer(tmp_path / "a.zarr") as lease:
         assert lease.holds()
         assert not Lease(lease.path, "older").holds()
     assert not lease.holds()

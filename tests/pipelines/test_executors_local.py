@@ -23,6 +23,9 @@ from stm_models.errors import InputError
         ("slurm:time=soon", "time: .* got 'soon'"),
         ("slurm:memory=lots", "memory: .* got 'lots'"),
         ("slurm:jobs=0", "jobs: .* got '0'"),
+        ("slurm:partition=a b;c", "partition: .* got 'a b;c'"),
+        ("slurm:account=$(id)", "account: .* got"),
+        ("slurm:qos=high low", "qos: .* got 'high low'"),
     ],
 )
 def test_what_is_no_executor_is_refused_with_the_choices(spec, said):

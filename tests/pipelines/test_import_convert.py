@@ -15,6 +15,7 @@ from PIL import Image
 
 from pipelines.cli import main
 from pipelines.fitting import load_parts
+from pipelines.lease import only_writer
 from pipelines.settings import SplitConfig
 from stm_models.data.dataset import load
 from stm_models.data.readers import read
@@ -196,6 +197,16 @@ def test_a_map_is_no_input_of_a_model_of_pictures(stm, texts, pictures, tmp_path
     assert TASK.axes(spec).extent[1] > 0
     with pytest.raises(InputError, match="trained on 8-bit pictures"):
         TASK.prepare(read(next(texts.glob("*.dat"))), spec)
+
+
+def test_two_that_write_one_place_at_once(stm, data, tmp_path):
+    texts = tmp_path / "texts"
+    for out, words in ((texts, ("convert", data, "--to", "ldos")), (tmp_path / "b.zarr", ("import", "ldos", texts))):
+        with only_writer(out):
+            code, _, err = stm(*words, "--out", out)
+        assert (code, f"another process is writing {out}" in err) == (2, True), err
+        assert not out.exists()
+        assert stm(*words, "--out", out)[0] == 0
 
 
 def test_flagged_states_are_left_out_unless_asked_for(stm, tmp_path):

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import zarr
 
-from pipelines import executors, simulation
+from pipelines import executors
+from pipelines.lease import only_writer
 from pipelines.simulation import simulate
 from stm_models.data.dataset import load
 from stm_models.data.store import Store
@@ -176,7 +177,7 @@ def test_another_recipe_is_refused(undisturbed):
 
 def test_two_writers_at_once(tmp_path):
     out = tmp_path / "a.zarr"
-    with simulation._only_writer(out), pytest.raises(InputError, match="another process is writing"):
+    with only_writer(out), pytest.raises(InputError, match="another process is writing"):
         run(CONFIG, out)
     assert not list(tmp_path.iterdir())
 
@@ -192,7 +193,7 @@ def test_a_process_that_may_have_no_children_simulates_by_itself(tmp_path, undis
 
 def test_a_finished_store_is_read_beside_a_writer(undisturbed):
     out, summary = undisturbed
-    with simulation._only_writer(out):
+    with only_writer(out):
         assert run(SLOW, out).digest == summary.digest
 
 

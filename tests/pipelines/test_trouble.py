@@ -6,6 +6,7 @@ import sqlite3
 
 import pytest
 
+from deploy.exporting.errors import ExportError
 from pipelines import cli, trouble
 
 
@@ -24,6 +25,7 @@ def caused(error, cause):
         (OSError("1024 requested and 992 written"), "no space left"),  # numpy's
         (UnicodeEncodeError("utf-8", "\udcc3", 0, 1, "surrogates not allowed"), "PYTHONUTF8=1"),
         (PermissionError(errno.EACCES, "Permission denied", "/a"), "/a: Permission denied; choose a place"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "n" * 300), "longer than the file system allows"),
         (
             caused(ValueError("x"), sqlite3.OperationalError("attempt to write a readonly database")),
             "cannot be written",
@@ -57,3 +59,12 @@ def test_a_letter_that_the_locale_has_not_is_no_reason_to_fail(monkeypatch):
     assert cli.main([]) == 0
     plain.flush()
     assert plain.buffer.getvalue() == b"?1 eV\n"
+
+
+def test_a_failed_export_is_told_without_a_traceback(monkeypatch, capsys):
+    def fail(command, arguments):
+        raise ExportError("maps differ:\ngradient 0.1")
+
+    monkeypatch.setattr(cli, "_run", fail)
+    assert cli.main(["export"]) == 1
+    assert capsys.readouterr() == ("", "error: maps differ:\ngradient 0.1\n")

@@ -111,6 +111,12 @@ def test_child_does_not_take_the_given_run(local, monkeypatch):
         pass
 
 
+def test_a_run_to_resume_that_is_none_is_named(local):
+    refused = pytest.raises(InputError, match=f"the run to resume is '{'e' * 32}'")
+    with refused, runs.start(local, EXPERIMENT, "none", resume="e" * 32):
+        pass
+
+
 @pytest.mark.parametrize(
     ("error", "status", "outcome"),
     [

@@ -78,6 +78,9 @@ def test_deleted_experiment_is_explained(local):
         ("sqlite:///folder", "no file that you may write"),
         ("sqlite:///corrupt.db/mlflow.db", "cannot write to"),
         ("http://127.0.0.1:9", "cannot reach"),
+        ("http://[::1", "no address"),
+        ("postgresql://me:secret@[x/runs", "no address"),
+        ("sqlite:///a\0b.db", "no address"),
         ("postgresql://me:secret@127.0.0.1:9/runs", "cannot reach"),
     ],
 )

@@ -69,8 +69,7 @@ class Site:
         with self._lock:
             read, found = self._versions
             if time.monotonic() - read > _FRESH:
-                models = sorted(model.name for model in self.store.client.search_registered_models())
-                found = [info for name in models for info in registry.versions(self.store, name)]
+                found = [one for name in registry.names(self.store) for one in registry.versions(self.store, name)]
                 self._versions = (time.monotonic(), found)
             return found
 

@@ -58,8 +58,6 @@ class Experiment:
     preset : Preset
     scatterers : Scatterers
         All of them: the N inside first, then those around the frame.
-    spots : (N + outside,) float64
-        Heights of the short-range spots, in units of rho0.
     displacement : (V, 2) float64, px
         Drift of the frame at each bias.
     true_wave_numbers : (V,) complex128, rad/px
@@ -78,7 +76,6 @@ class Experiment:
     material: Material
     preset: Preset
     scatterers: Scatterers
-    spots: Floats
     displacement: Floats
     true_wave_numbers: NDArray[np.complex128]
     oscillation: float
@@ -154,7 +151,7 @@ def pseudo_experiment(
     maps += oscillation * _noise(recipe, rng, maps.shape)
     return Experiment(
         maps.astype(np.float32), volts, declared, positions[:inside], species[:inside], decoys, bound, pixel_size,
-        metal, recipe, scatterers, spots, displacement, true, oscillation,
+        metal, recipe, scatterers, displacement, true, oscillation,
     )  # fmt: skip
 
 

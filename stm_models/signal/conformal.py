@@ -143,8 +143,8 @@ def separate(first: ArrayLike, second: ArrayLike, what: str) -> None:
         )
 
 
-def coverage_interval(covered: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Exact binomial (Clopper-Pearson) interval of a share ``covered / count``.
+def coverage_interval(covered: int, count: int) -> tuple[float, float]:
+    """Exact binomial (Clopper-Pearson) interval, of 95 % confidence, of a share ``covered / count``.
 
     Examples
     --------
@@ -154,5 +154,5 @@ def coverage_interval(covered: int, count: int, confidence: float = 0.95) -> tup
     """
     from scipy.stats import binomtest
 
-    found = binomtest(covered, count).proportion_ci(confidence, method="exact")
+    found = binomtest(covered, count).proportion_ci(0.95, method="exact")
     return float(found.low), float(found.high)

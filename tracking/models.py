@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from stm_models.errors import InputError
 from stm_models.files import atomic_path
+from stm_models.files import sha256 as sha256_of
 from tracking.backend import (
     LoggedModelOutput,
     MlflowException,
@@ -141,12 +141,6 @@ def resolve(store: Store, uri: str | Path) -> Path:
     if not Path(uri).is_file():
         raise InputError(f"the model file {uri} does not exist: expected {_FORMS}")
     return Path(uri)
-
-
-def sha256_of(path: str | Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fetch(store: Store, model_id: str, uri: str, sha256: str = "") -> Path:

@@ -16,7 +16,7 @@ from stm_models.errors import InputError
 from stm_models.physics.compiled import compiled
 from stm_models.physics.surface import materials, noise, presets
 from stm_models.physics.surface.bound_state import bound_state_map
-from stm_models.physics.surface.cores import add_spot
+from stm_models.physics.surface.cores import RINGS_BEGIN, add_spot
 from stm_models.physics.surface.materials import Material
 from stm_models.physics.surface.placement import place
 from stm_models.physics.surface.presets import Preset
@@ -28,7 +28,6 @@ Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
 _FRAME = 80  # px, to which the presets' numbers belong
 _SLOPE_UNIT = 0.25  # V
-_RINGS = 3.0  # px from an impurity, where its rings begin
 
 PIXEL_SIZE = 4.6875
 """375 Å on 80 pixels, in Å."""
@@ -196,7 +195,7 @@ def _impurities(
 def _ring_strength(scattered: Floats, positions: Floats) -> float:
     """Standard deviation over the pixels away from impurities, of all of them where none is."""
     nearest, _ = KDTree(positions).query(pixel_grid(scattered.shape[-1]))
-    away = nearest > _RINGS
+    away = nearest > RINGS_BEGIN
     values = scattered.reshape(len(scattered), -1)
     return float(np.sqrt(values[:, away if away.any() else ~away].var(axis=1).mean()))
 

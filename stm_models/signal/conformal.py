@@ -40,6 +40,11 @@ def quantile(scores: ArrayLike, groups: ArrayLike, level: float) -> float:
     level : float
         Between 0 and 1.
 
+    Raises
+    ------
+    InputError
+        For lists of different lengths, NaN among the scores, or another level.
+
     Examples
     --------
     >>> quantile([3.0, 1.0, 2.0, 4.0], [0, 1, 2, 3], 0.6)
@@ -99,6 +104,11 @@ def tail_table(scores: ArrayLike, groups: ArrayLike) -> TailTable:
     scores : (S,) array_like
         Of held-out samples, at least one.
     groups : (S,) array_like
+
+    Raises
+    ------
+    InputError
+        For lists of different lengths, none or NaN among the scores.
 
     Examples
     --------

@@ -17,7 +17,6 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +48,6 @@ SETS: dict[str, tuple[str, str]] = {
 COMPARED = ("std", "hard", "std_all", "hard_all")
 TASK = "impurity"
 SHOWN = ("f1", "f1_low", "top_f1", "precision", "recall", "error_px")
-
-Predict = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 def arguments() -> argparse.Namespace:

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stm_models.errors import InputError
+from tracking.addresses import MODEL, REGISTERED
 
 if TYPE_CHECKING:
     from deploy.serving.catalog import Version
     from tracking.store import Store
 
 __all__ = ["MODEL", "local_file", "run_of", "served_version"]
-
-MODEL = "models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID or FILE.onnx"
 
 
 def local_file(model: str) -> Path:
@@ -43,7 +42,7 @@ def run_of(store: Store, address: str) -> str:
     """
     from tracking.models import version
 
-    if match := re.fullmatch(r"models:/+([^/@]+)[@/]([^/@]+)", address):
+    if match := REGISTERED.fullmatch(address):
         return version(store, match[1], match[2]).run_id
     if match := re.fullmatch(r"(?:runs:/+)?(\w+)/?", address):
         return match[1]
@@ -64,7 +63,7 @@ def served_version(model: str) -> Version:
     """
     from deploy.serving.catalog import Version
 
-    registered = re.fullmatch(r"models:/+([^/@]+)[@/]([^/@]+)", model)
+    registered = REGISTERED.fullmatch(model)
     if registered is None:
         return Version("1", local_file(model))
     from tracking.registry import version

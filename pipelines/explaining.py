@@ -143,6 +143,12 @@ def explain_data_set(session: Session, source: Source, path: str, out: Path, opt
     -------
     dict
         ``methods``, ``files``, ``attention`` (what was found of each method, in words), ``samples``, ``notes``.
+
+    Raises
+    ------
+    InputError
+        For what is no data set, an unknown method, one that the model's address cannot give, and samples that do not
+        fit the model or are too few.
     """
     if not Path(path).is_dir():
         raise InputError(f"--by-target got {path}, which is no data set: give a folder DATA.zarr")

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stm_models.data.dataset import Samples, holds
 from stm_models.tasks.base import Predictor, Task
@@ -15,8 +14,6 @@ from stm_models.tasks.perturbation import CLEAN, find
 from stm_models.training.perturbations import perturbed
 
 __all__ = ["SEED", "better_baselines", "judged_metric", "judged_sets", "robust_scores"]
-
-Array = NDArray[Any]
 
 SEED = 0
 """Of the perturbed images that models are judged on: the same for all of them."""

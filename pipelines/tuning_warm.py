@@ -14,7 +14,7 @@ __all__ = ["warm_start"]
 _MOST = 5
 
 
-def warm_start(found: Any, earlier: Any, space: SearchSpace, n_trials: int) -> int:
+def warm_start(found: Any, earlier: Any, space: SearchSpace, n_trials: int) -> None:
     """Let the best trials of ``earlier`` wait in ``found``, without what this search does not choose.
 
     Parameters
@@ -24,11 +24,6 @@ def warm_start(found: Any, earlier: Any, space: SearchSpace, n_trials: int) -> i
         Of ``found``.
     n_trials : int
         Of ``found`` in all.
-
-    Returns
-    -------
-    int
-        How many trials wait.
 
     Raises
     ------
@@ -53,10 +48,7 @@ def warm_start(found: Any, earlier: Any, space: SearchSpace, n_trials: int) -> i
             f"--from {earlier.study_name}: this search chooses none of its parameters ({', '.join(left)}); "
             "leave --from out"
         )
-    waiting = waiting[: min(_MOST, n_trials)]
-    before = len(found.get_trials(deepcopy=False))
-    for params in waiting:
+    for params in waiting[: min(_MOST, n_trials)]:
         found.enqueue_trial(params, user_attrs={"from": earlier.study_name}, skip_if_exists=True)
     if left:
         print(f"--from {earlier.study_name}: not chosen here and left out: {', '.join(left)}")
-    return len(found.get_trials(deepcopy=False)) - before

@@ -9,6 +9,8 @@ from typing import TextIO
 
 __all__ = ["Progress"]
 
+_WIDTH = 24  # of the bar
+
 
 class Progress:
     """Count finished units of a long piece of work on stderr.
@@ -71,9 +73,9 @@ class Progress:
             self._printed = now
             self._line(self._text())
 
-    def _bar(self, width: int = 24) -> str:
-        filled = round(width * self.done / max(self.total, 1))
-        return "[" + "#" * filled + "." * (width - filled) + "]"
+    def _bar(self) -> str:
+        filled = round(_WIDTH * self.done / max(self.total, 1))
+        return "[" + "#" * filled + "." * (_WIDTH - filled) + "]"
 
     def _text(self) -> str:
         spent = time.monotonic() - self._start

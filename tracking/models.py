@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -19,6 +18,8 @@ from numpy.typing import NDArray
 
 from stm_models.errors import InputError
 from stm_models.files import atomic_path
+from stm_models.files import sha256 as sha256_of
+from tracking import addresses
 from tracking.backend import (
     LoggedModelOutput,
     MlflowException,
@@ -48,7 +49,6 @@ __all__ = [
     "tag_version", "version", "versions",
 ]  # fmt: skip
 
-_FORMS = "models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID or FILE.onnx"
 _FILE = "model.onnx"
 
 
@@ -131,22 +131,16 @@ def resolve(store: Store, uri: str | Path) -> Path:
     uri = str(uri)
     if match := re.fullmatch(r"models:/(m-[0-9a-f]{32})", uri):
         return _fetch(store, match[1], uri)
-    if match := re.fullmatch(r"models:/+([^/@]+)[@/]([^/@]+)", uri):
+    if match := addresses.REGISTERED.fullmatch(uri):
         info = version(store, match[1], match[2])
         return _fetch(store, info.model_id, uri, info.sha256)
     if match := re.fullmatch(r"runs:/+([^/]+)/?(?:model/?)?", uri):
         return _fetch(store, logged_model(store, match[1]).model_id, uri)
     if re.match(r"\w{2,}:/", uri) or not uri.endswith(".onnx"):
-        raise InputError(f"cannot read the model address {uri!r}: expected {_FORMS}")
+        raise InputError(f"cannot read the model address {uri!r}: expected {addresses.MODEL}")
     if not Path(uri).is_file():
-        raise InputError(f"the model file {uri} does not exist: expected {_FORMS}")
+        raise InputError(f"the model file {uri} does not exist: expected {addresses.MODEL}")
     return Path(uri)
-
-
-def sha256_of(path: str | Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fetch(store: Store, model_id: str, uri: str, sha256: str = "") -> Path:

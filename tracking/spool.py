@@ -208,9 +208,10 @@ def remove(folder: Path, lock: int, refused: Sequence[str] = ()) -> None:
     else:
         place = folder.parent / kept / folder.name
         place.parent.mkdir(exist_ok=True)
+        if refused:  # before it moves, so that it is never there without the reason
+            with atomic_path(folder / "refused.txt") as part:
+                part.write_text("\n".join(refused) + "\n", encoding="utf-8")
         folder.rename(place)
-        if refused:
-            (place / "refused.txt").write_text("\n".join(refused) + "\n", encoding="utf-8")
     os.close(lock)
 
 

@@ -16,6 +16,7 @@ Array = NDArray[Any]
 Evaluate = Callable[..., Mapping[str, Array]]
 
 TOLERANCE = 1e-4
+"""Largest difference allowed, over the largest value of the reference."""
 BATCHES = (1, 3, 17)
 FOCUSED = (1, 8)
 _SEED = 7_402_917
@@ -31,8 +32,6 @@ def check(
     *,
     maps: Collection[str] = ("gradient",),
     truth: Evaluate | None = None,
-    tolerance: float = TOLERANCE,
-    seed: int = _SEED,
 ) -> dict[str, float]:
     """Compare two ways of computing named outputs on fresh random images.
 
@@ -48,9 +47,6 @@ def check(
         Which of the outputs are explanations: they may jump at kinks, and must change with the image.
     truth : callable, optional
         The reference in float64, see Notes.
-    tolerance : float
-        Largest difference allowed, over the largest value of the reference.
-    seed : int
 
     Returns
     -------
@@ -62,7 +58,7 @@ def check(
     Raises
     ------
     ExportError
-        With the table of errors, when one is above ``tolerance``, when the shapes differ, or when a map of the
+        With the table of errors, when one is above `TOLERANCE`, when the shapes differ, or when a map of the
         reference changes with the image and the other one does not.
 
     Notes
@@ -72,14 +68,14 @@ def check(
     reference itself jumps under steps of 3e-6 scales, errors up to four of its jumps are allowed, but for
     no more than half as many as there are images.
 
-    A model can be so badly conditioned that float32 itself is off by more than ``tolerance``: two correct programs
+    A model can be so badly conditioned that float32 itself is off by more than `TOLERANCE`: two correct programs
     then differ by that much. A row with a larger error is therefore held against ``truth`` too: it passes where it is
     off by no more than four times what the float32 reference is off, in that row or in the median row of its batch.
     An error of the graph, which float64 does not share, is not let through by this.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(_SEED)
     batches = [(_draw(rng, mean, scale, size),) for size in BATCHES]
-    return _compare(run, reference, truth, batches, maps, scale, tolerance, rng)
+    return _compare(run, reference, truth, batches, maps, scale, rng)
 
 
 def check_focus(
@@ -90,8 +86,6 @@ def check_focus(
     *,
     maps: Collection[str] = ("gradient",),
     truth: Evaluate | None = None,
-    tolerance: float = TOLERANCE,
-    seed: int = _SEED + 1,
 ) -> dict[str, float]:
     """Compare two ways of explaining chosen pixels; arguments and errors are those of `check`.
 
@@ -103,14 +97,14 @@ def check_focus(
     dict of str to float
         ``focus``: the largest relative error of the maps.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(_SEED + 1)
     pixels = int(np.prod(np.shape(mean)[1:]))
     batches: list[tuple[Array, ...]] = []
     for size in FOCUSED:
         images = _draw(rng, mean, scale, size)
         images[: size // 2] = images[0]
         batches.append((images, rng.permutation(pixels)[:size].astype(np.int64)))
-    errors = _compare(run, reference, truth, batches, maps, scale, tolerance, rng)
+    errors = _compare(run, reference, truth, batches, maps, scale, rng)
     images = batches[-1][0]
     one = rng.integers(pixels, size=1)
     ways = {"one for all": (run(images, one), reference(images, one.repeat(len(images))))}
@@ -119,7 +113,7 @@ def check_focus(
         for name in maps:
             found, want = got[name], wanted[name]
             # Kinks were judged above.
-            if found.shape != want.shape or np.median(_relative(found, want, float(np.abs(want).max()))) > tolerance:
+            if found.shape != want.shape or np.median(_relative(found, want, float(np.abs(want).max()))) > TOLERANCE:
                 raise ExportError(
                     f"{name} of the ONNX graph does not explain what focus {way} asks for, nothing was written"
                 )
@@ -137,7 +131,6 @@ def _compare(
     batches: Sequence[tuple[Array, ...]],
     maps: Collection[str],
     scale: Array,
-    tolerance: float,
     rng: np.random.Generator,
 ) -> dict[str, float]:
     """Compare on batches of arguments, the images first; see `check`."""
@@ -160,20 +153,20 @@ def _compare(
         for name, size in sizes.items():
             errors = _relative(got[name], want[name], size)
             apart = [_relative(one[name], got[name][i : i + 1], size) for i, one in zip(pick, alone, strict=True)]
-            if truth is not None and _above(np.concatenate([errors, *apart]), tolerance).any():
+            if truth is not None and _above(np.concatenate([errors, *apart])).any():
                 exact = exact or truth(*batch)
                 own = _relative(want[name], exact[name], size)
-                allowed = np.maximum(_ALLOWED * np.maximum(own, np.median(own)), tolerance)
-                allowed = np.where(np.isfinite(allowed), allowed, tolerance)
-                bad = _above(errors, tolerance) & (_relative(got[name], exact[name], size) <= allowed)
+                allowed = np.maximum(_ALLOWED * np.maximum(own, np.median(own)), TOLERANCE)
+                allowed = np.where(np.isfinite(allowed), allowed, TOLERANCE)
+                bad = _above(errors) & (_relative(got[name], exact[name], size) <= allowed)
                 errors = np.where(bad, 0.0, errors)
                 excused["rounding"] += int(bad.sum())
                 for row, error in zip(pick, apart, strict=True):
                     if error[0] <= 2 * allowed[row]:
-                        error[0] = min(error[0], tolerance)
+                        error[0] = min(error[0], TOLERANCE)
             if name in maps:
                 for row, error in [*enumerate(errors[:, None]), *zip(pick, apart, strict=True)]:
-                    if _above(error, tolerance).any():
+                    if _above(error).any():
                         own_batch = tuple(values[row] for values in batch)
                         jump = _jump(reference, name, own_batch, scale, want[name][row], size, rng)
                         if error[0] <= jump:
@@ -183,15 +176,15 @@ def _compare(
             rows.extend(float(error[0]) for error in apart)
         table["rows"].append(max(rows))
         for name in maps:
-            if _stuck(got[name], want[name], tolerance):
+            if _stuck(got[name], want[name]):
                 problems.append(f"{name} does not change with the image as the model's does")
     kinks = excused["kinks"]
     if kinks > len(maps) * (total // 2):
         problems.append(f"{kinks} of {len(maps) * total} maps differ at kinks")
-    if any(_above(np.array(errors), tolerance).any() for errors in table.values()):
+    if any(_above(np.array(errors)).any() for errors in table.values()):
         problems.append("errors above the limit")
     if problems:
-        raise ExportError(_explain(problems, table, tolerance, [len(batch[0]) for batch in batches]))
+        raise ExportError(_explain(problems, table, [len(batch[0]) for batch in batches]))
     worst = {name: max(errors) for name, errors in table.items()}
     return worst | {name: float(number) for name, number in excused.items()}
 
@@ -203,8 +196,8 @@ def _relative(got: Array, want: Array, size: float) -> Array:
     return np.where(np.isfinite(difference), difference / max(size, _TINY), np.inf)
 
 
-def _above(errors: Array, tolerance: float) -> Array:
-    return ~(errors <= tolerance)
+def _above(errors: Array) -> Array:
+    return ~(errors <= TOLERANCE)
 
 
 def _jump(
@@ -225,9 +218,9 @@ def _jump(
     return _ALLOWED * float(jumps.max())
 
 
-def _stuck(got: Array, want: Array, tolerance: float) -> bool:
+def _stuck(got: Array, want: Array) -> bool:
     changes = [float(np.abs(part - part[:1]).max()) for part in (want, got)]
-    return changes[0] > 10 * tolerance * float(np.abs(want).max()) and not changes[1] > 0.5 * changes[0]
+    return changes[0] > 10 * TOLERANCE * float(np.abs(want).max()) and not changes[1] > 0.5 * changes[0]
 
 
 def _same_shapes(want: Mapping[str, Array], got: Mapping[str, Array]) -> None:
@@ -236,13 +229,13 @@ def _same_shapes(want: Mapping[str, Array], got: Mapping[str, Array]) -> None:
         raise ExportError(f"the ONNX graph gives shapes {shapes[1]}, the model {shapes[0]}")
 
 
-def _explain(problems: list[str], table: Mapping[str, list[float]], tolerance: float, rows: Sequence[int]) -> str:
+def _explain(problems: list[str], table: Mapping[str, list[float]], rows: Sequence[int]) -> str:
     width = max(len(name) for name in ("relative error", *table)) + 1
     head = "relative error".ljust(width) + "".join(f"batch {count}".rjust(11) for count in rows)
     lines = [name.ljust(width) + "".join(f"{e:.1e}".rjust(11) for e in errors) for name, errors in table.items()]
     return "\n".join(
         [
-            f"the ONNX graph does not do what the model does (limit {tolerance:.0e}), nothing was written: "
+            f"the ONNX graph does not do what the model does (limit {TOLERANCE:.0e}), nothing was written: "
             + "; ".join(dict.fromkeys(problems)),
             head,
             *lines,

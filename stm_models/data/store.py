@@ -170,6 +170,11 @@ class Store:
         """Clear away what an interruption left and return which groups are finished, (group,) bool.
 
         A finished group whose files are cut short, gone or altered is marked unfinished.
+
+        Raises
+        ------
+        InputError
+            When what the store says of all groups cannot be read.
         """
         self._sweep()
         try:

@@ -96,6 +96,11 @@ def order(map: Array, seed: int = 0) -> NDArray[np.int64]:
     """Return the pixels of a map (C, H, W), the largest sum of \\|map\\| over channels first: (H W,), y W + x.
 
     Equal pixels, such as those of no importance at all, come in an order drawn by ``seed``.
+
+    Raises
+    ------
+    InputError
+        When the map is not finite.
     """
     strength = np.abs(np.asarray(map, np.float64)).sum(axis=0).ravel()
     if not np.isfinite(strength).all():
@@ -119,6 +124,11 @@ def random_orders(
         About so many fractions between nothing and everything.
     draws, seed : int
         Number of orders, and what draws them.
+
+    Raises
+    ------
+    InputError
+        When the shapes differ, or there are fewer than two steps or no draws.
     """
     counts = _counts(image, reference, steps)
     if draws < 1:

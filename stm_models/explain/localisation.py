@@ -36,14 +36,20 @@ def partition(regions: Mapping[str, Array], shape: tuple[int, int]) -> dict[str,
 
 
 def shares(map: Array, regions: Mapping[str, Array]) -> dict[str, float]:
-    """Return the share of each region (H, W) in the sum of \\|map\\| over a map (C, H, W); zeros for a map of zeros."""
+    """Return the share, 0 to 1, of each region in the sum of \\|map\\| over a map; zeros for a map of zeros.
+
+    Parameters
+    ----------
+    map : (C, H, W)
+    regions : mapping of str to (H, W) bool
+    """
     strength = np.abs(np.asarray(map, np.float64)).sum(axis=0)
     total = float(strength.sum())
     return {name: float(strength[mask].sum()) / total if total > 0 else 0.0 for name, mask in regions.items()}
 
 
 def areas(regions: Mapping[str, Array]) -> dict[str, float]:
-    """Return the share of each region in the area of the image: the share that a map of nothing in particular has."""
+    """Return the share of each region, (H, W) bool, in the image: what a map of nothing in particular has there."""
     return {name: float(mask.mean()) for name, mask in regions.items()}
 
 

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stm_models.errors import InputError
+from stm_models.errors import InputError, unknown
 
-__all__ = ["ODD", "PARTS", "SYMMETRIES", "PeakGrid", "between", "quadrant", "stars", "windows"]
+__all__ = ["PARTS", "SYMMETRIES", "PeakGrid", "between", "quadrant", "stars", "windows"]
 
 Floats = NDArray[np.float64]
 
 PARTS = ("height", "radial", "tangential", "shear_0", "shear_1")
 """What is weighed at each star: its height, the curvature along and across k, and two shears of the lattice."""
-ODD = ("shear_1",)
-"""Those of them that change sign in a mirror."""
 SYMMETRIES = ("D6", "D2", "C2")
 """What may make peaks alike: the moiré lattice's symmetry, that of a scan along x or y, k -> -k alone."""
 _WIDE = 2.2  # widths of the window: the background that is subtracted within each line
@@ -66,8 +64,11 @@ def stars(grid: PeakGrid, symmetry: str = "D6") -> list[Floats]:
     Raises
     ------
     InputError
-        When the vectors do not span a plane, or peaks lie so close that their windows would overlap.
+        For an unknown symmetry, when the vectors do not span a plane, or when peaks lie so close that their windows
+        would overlap.
     """
+    if symmetry not in SYMMETRIES:
+        raise unknown("symmetry", symmetry, SYMMETRIES)
     first, second = np.asarray(grid.vectors, np.float64)
     area = abs(first[0] * second[1] - first[1] * second[0])
     if not area > 0:

@@ -91,7 +91,7 @@ class MapNetwork(Network):
 
 
 def turn(x: Tensor, symmetry: tuple[bool, bool, bool]) -> Tensor:
-    """Apply one of `SYMMETRIES` to the last two axes of ``x``."""
+    """Apply one of `SYMMETRIES` to ``x`` (..., H, W): the same shape, or (..., W, H) where axes are swapped."""
     swap, y, x_axis = symmetry
     if swap:
         x = x.transpose(-2, -1)
@@ -119,5 +119,8 @@ def strongest(prediction: Tensor) -> Tensor:
 
 
 def same_size(channels: int, width: int, kernel: int, dilation: int = 1) -> nn.Conv2d:
-    """Return a convolution that keeps height and width; beyond the border lie zeros."""
+    """Return a convolution from (B, channels, H, W) to (B, width, H, W); beyond the border lie zeros.
+
+    ``kernel``, an odd number, and ``dilation`` are in px.
+    """
     return nn.Conv2d(channels, width, kernel, padding=dilation * (kernel // 2), dilation=dilation)

@@ -36,7 +36,13 @@ class Components:
     variances: NDArray[np.float32]
 
     def scores(self, images: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the (S, K) coordinates of ``images`` (S, C, H, W) in units of their training rms."""
+        """Return the (S, K) coordinates of ``images`` (S, C, H, W) in units of their training rms.
+
+        Raises
+        ------
+        InputError
+            For images of another shape than those it was fitted to.
+        """
         if images.shape[1:] != self.mean.shape:
             raise InputError(f"images of shape {images.shape[1:]} were given: expected {self.mean.shape}")
         parts = [

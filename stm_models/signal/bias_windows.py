@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from stm_models.errors import InputError
 from stm_models.signal.preprocessing import over_level, without_spikes
 
-__all__ = ["BiasWindows", "average", "equal_windows"]
+__all__ = ["BiasWindows", "average"]
 
 Floats = NDArray[np.float64]
 _ROUNDING = 1e-9  # V
@@ -43,14 +43,6 @@ class BiasWindows:
             raise InputError(
                 f"reach of the bias windows is {self.reach} V: expected at least their half width, {self.half_width:g}"
             )
-
-
-def equal_windows(low: float, high: float, count: int) -> BiasWindows:
-    """``count`` equidistant channels from ``low`` to ``high`` (V, ends included) whose windows touch."""
-    if count < 1 or not low <= high:
-        raise InputError(f"{count} biases from {low:g} to {high:g} V: expected at least one, the lower limit first")
-    step = (high - low) / (count - 1) if count > 1 else high - low
-    return BiasWindows(tuple(float(v) for v in np.linspace(low, high, count)), step / 2, step)
 
 
 def average(

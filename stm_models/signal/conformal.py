@@ -40,6 +40,11 @@ def quantile(scores: ArrayLike, groups: ArrayLike, level: float) -> float:
     level : float
         Between 0 and 1.
 
+    Raises
+    ------
+    InputError
+        For lists of different lengths, NaN among the scores, or another level.
+
     Examples
     --------
     >>> quantile([3.0, 1.0, 2.0, 4.0], [0, 1, 2, 3], 0.6)
@@ -100,6 +105,11 @@ def tail_table(scores: ArrayLike, groups: ArrayLike) -> TailTable:
         Of held-out samples, at least one.
     groups : (S,) array_like
 
+    Raises
+    ------
+    InputError
+        For lists of different lengths, none or NaN among the scores.
+
     Examples
     --------
     >>> table = tail_table([1.0, 2.0, 3.0], [0, 1, 2])
@@ -143,8 +153,8 @@ def separate(first: ArrayLike, second: ArrayLike, what: str) -> None:
         )
 
 
-def coverage_interval(covered: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Exact binomial (Clopper-Pearson) interval of a share ``covered / count``.
+def coverage_interval(covered: int, count: int) -> tuple[float, float]:
+    """Exact binomial (Clopper-Pearson) interval, of 95 % confidence, of a share ``covered / count``.
 
     Examples
     --------
@@ -154,5 +164,5 @@ def coverage_interval(covered: int, count: int, confidence: float = 0.95) -> tup
     """
     from scipy.stats import binomtest
 
-    found = binomtest(covered, count).proportion_ci(confidence, method="exact")
+    found = binomtest(covered, count).proportion_ci(0.95, method="exact")
     return float(found.low), float(found.high)

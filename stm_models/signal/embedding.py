@@ -60,6 +60,11 @@ def neighbourhoods(features: Floats, seed: int) -> NDArray[np.float64]:
     -------
     (S, 2) float64
 
+    Raises
+    ------
+    InputError
+        For fewer than four samples, or when all are equal.
+
     Notes
     -----
     L. van der Maaten and G. Hinton, J. Mach. Learn. Res. 9, 2579 (2008); perplexity 30, or a third of the samples.

@@ -21,6 +21,11 @@ __all__ = ["Mixture", "fit_mixture", "reference_positions"]
 Floats = NDArray[np.float64]
 _TINY = 1e-300
 _REACH = 6.0  # widths about a Gaussian: 1e-8 of its height
+_WIDTH = 1.4  # px, the expected standard deviation of a state
+_WIDTHS = 0.5, 4.0  # px, the limits of the widths
+_NOISE_LEVELS = 3.0  # robust standard deviations of the smoothed map, above its median
+_SMALLEST = 0.2  # of the median weight: lighter Gaussians are left out
+_MERGE = 1.5  # px: of two closer Gaussians the heavier stays
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,9 @@ def fit_mixture(
     density: ArrayLike,
     starts: ArrayLike,
     *,
-    width: float = 1.4,
+    width: float = _WIDTH,
     shared: bool = True,
     background: bool = True,
-    widths: tuple[float, float] = (0.5, 4.0),
     tolerance: float = 1e-6,
     max_iterations: int = 200,
 ) -> Mixture:
@@ -69,13 +73,11 @@ def fit_mixture(
     starts : (K, 2) array_like, px
         First positions.
     width : float, px
-        First standard deviation.
+        First standard deviation; it stays within 0.5 to 4 px.
     shared : bool
         One width for all, or one each.
     background : bool
         With a uniform background.
-    widths : (float, float), px
-        Limits of the widths.
     tolerance : float
         Ends when the mean log likelihood grows by less.
     max_iterations : int
@@ -90,7 +92,7 @@ def fit_mixture(
     if not len(centres) or not np.all(np.isfinite(centres)):
         raise InputError("no starting positions: expected at least one (y, x) in pixels")
     mass = weights / weights.sum()
-    sigma = np.full(len(centres), np.clip(width, *widths))
+    sigma = np.full(len(centres), np.clip(width, *_WIDTHS))
     share = np.full(len(centres), (0.5 if background else 1.0) / len(centres))
     rest = 0.5 if background else 0.0
     before, likelihood, iterations = -np.inf, -np.inf, 0
@@ -106,33 +108,23 @@ def fit_mixture(
         variance = 0.5 * (joint * square).sum(axis=1) / share
         if shared:
             variance = np.full(len(share), share @ variance / share.sum())
-        sigma = np.clip(np.sqrt(variance), *widths)
+        sigma = np.clip(np.sqrt(variance), *_WIDTHS)
         rest = max(0.0, 1.0 - float(share.sum())) if background else 0.0
     return Mixture(centres, sigma, share, rest, likelihood, iterations)
 
 
-def reference_positions(
-    bound_state: ArrayLike, *, width: float = 1.4, noise_levels: float = 3.0, smallest: float = 0.2, merge: float = 1.5
-) -> Mixture:
-    """Positions of the bound states in a map.
+def reference_positions(bound_state: ArrayLike) -> Mixture:
+    """Positions of the bound states in a map, each about 1.4 px wide: from maxima 3 noise levels above the median.
 
     Parameters
     ----------
     bound_state : (H, W) array_like
         dI/dV at the band bottom, in any unit.
-    width : float, px
-        Expected standard deviation of a state.
-    noise_levels : float
-        A first position is a maximum of the smoothed map this many robust standard deviations above its median.
-    smallest : float
-        Gaussians below this share of the median weight are left out.
-    merge : float, px
-        Of two Gaussians closer than this, the heavier stays.
 
     Returns
     -------
     Mixture
-        Fitted once more after the pruning.
+        Fitted once more without those below a fifth of the median weight, and the lighter of two within 1.5 px.
 
     Raises
     ------
@@ -144,26 +136,26 @@ def reference_positions(
         raise InputError(
             f"bound-state map has shape {values.shape}: expected one map (y, x) of finite values, at least 4 x 4 pixels"
         )
-    smooth = gaussian_filter(values, 0.7 * width, mode="reflect")
+    smooth = gaussian_filter(values, 0.7 * _WIDTH, mode="reflect")
     level = float(np.median(smooth))
     spread = 1.4826 * float(np.median(np.abs(smooth - level)))
-    first = find_peaks(smooth, threshold=level + noise_levels * spread, min_distance=merge, shape="parabola")
+    first = find_peaks(smooth, threshold=level + _NOISE_LEVELS * spread, min_distance=_MERGE, shape="parabola")
     if not len(first):
         raise InputError(
-            f"no maximum of the bound-state map is {noise_levels:g} noise levels above its median: expected the map at "
-            "the band bottom, where impurities are bright; choose its channel and bias"
+            f"no maximum of the bound-state map is {_NOISE_LEVELS:g} noise levels above its median: expected the map "
+            "at the band bottom, where impurities are bright; choose its channel and bias"
         )
     density = np.maximum(values - level, 0)
-    found = fit_mixture(density, first.positions, width=width)
-    kept = _pruned(found, smallest, merge, values.shape)
+    found = fit_mixture(density, first.positions)
+    kept = _pruned(found, values.shape)
     return found if kept.all() else fit_mixture(density, found.positions[kept], width=float(found.width[0]))
 
 
-def _pruned(found: Mixture, smallest: float, merge: float, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    kept = found.weight >= smallest * np.median(found.weight)
+def _pruned(found: Mixture, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    kept = found.weight >= _SMALLEST * np.median(found.weight)
     kept &= np.all((found.positions > -0.5) & (found.positions < np.array(shape) - 0.5), axis=1)
     order = np.argsort(-found.weight, kind="stable")
-    pairs = np.sort(KDTree(found.positions[order]).query_pairs(merge, output_type="ndarray"), axis=1)
+    pairs = np.sort(KDTree(found.positions[order]).query_pairs(_MERGE, output_type="ndarray"), axis=1)
     for heavier, lighter in pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]:
         if kept[order[heavier]]:
             kept[order[lighter]] = False

@@ -138,7 +138,13 @@ class Interval(nn.Module):
         return made.calibrated(calibration, level)
 
     def calibrated(self, calibration: Residuals, level: float) -> Interval:
-        """Return one of the same spread with the factor that other samples give; errors as `fit`."""
+        """Return one of the same spread with the factor that other samples give.
+
+        Raises
+        ------
+        InputError
+            When they are of too few groups for the level.
+        """
         count = len(np.unique(calibration.group))
         if count < least_groups(level):
             raise InputError(

@@ -13,7 +13,10 @@ from stm_models.training.reproducible import threads
 __all__ = ["latency"]
 
 
-def latency(model: Model, shape: tuple[int, int, int], *, warm_up: int = 5, repeats: int = 31) -> float:
+_WARM_UP, _REPEATS = 5, 31  # calls before those that are timed, and these
+
+
+def latency(model: Model, shape: tuple[int, int, int]) -> float:
     """Return the median time for one image on one CPU thread, in ms.
 
     Parameters
@@ -21,16 +24,14 @@ def latency(model: Model, shape: tuple[int, int, int], *, warm_up: int = 5, repe
     model : Model
     shape : (C, H, W)
         Of the image.
-    warm_up, repeats : int
-        Calls before those that are timed, and these.
     """
     model = model.to("cpu").eval()
     image = torch.zeros((1, *shape))
     times = []
     with torch.inference_mode(), threads(1):
-        for _ in range(warm_up):
+        for _ in range(_WARM_UP):
             model(image)
-        for _ in range(repeats):
+        for _ in range(_REPEATS):
             start = time.perf_counter()
             model(image)
             times.append(time.perf_counter() - start)

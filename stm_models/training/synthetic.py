@@ -15,6 +15,7 @@ from torch import Tensor
 
 from stm_models.errors import InputError
 from stm_models.physics.surface import materials
+from stm_models.physics.surface.cores import RINGS_BEGIN
 from stm_models.physics.surface.field_recipe import FieldRecipe
 from stm_models.physics.surface.friedel_recipe import Recipe
 from stm_models.training.batches import Batches
@@ -24,7 +25,6 @@ from stm_models.training.synthetic_waves import occluded, smoothing, spots, targ
 __all__ = ["FieldGenerator", "Places", "SyntheticBatches"]
 
 _PLAIN = Recipe()
-_RINGS = 3.0  # px from an impurity, where its rings begin
 _GAIN_UNIT = 0.25  # V
 _SET_POINT_WIDTH = 6.0  # px
 _DARTS = 4  # for each position wanted
@@ -318,7 +318,7 @@ def _filtered(maps: Tensor, matrix: Tensor) -> Tensor:
 def _strength(field: Tensor, places: Places) -> Tensor:
     """Standard deviation over the pixels away from impurities, root mean square over the biases: (S,)."""
     far = torch.where(places.real[..., None], places.positions, 1e6)
-    near = occluded(far, torch.full_like(far[..., 0], _RINGS), field.shape[-1])
+    near = occluded(far, torch.full_like(far[..., 0], RINGS_BEGIN), field.shape[-1])
     away = torch.where(near.all(dim=2).all(dim=1)[:, None, None], torch.ones_like(near), ~near)[:, None]
     count = away.sum(dim=(2, 3), keepdim=True)
     mean = (field * away).sum(dim=(2, 3), keepdim=True) / count

@@ -23,7 +23,7 @@ _EXTENT = 5.0  # widths after which a spot ends
 
 
 def distances(positions: Tensor, size: int) -> Tensor:
-    """Distance of every pixel from every position: (S, N, L, L) for positions (S, N, 2) y, x in px."""
+    """Distance of every pixel from every position, px: (S, N, L, L) for positions (S, N, 2), y and x in px."""
     pixel = torch.arange(size, dtype=positions.dtype, device=positions.device)
     y, x = ((pixel - positions[..., axis, None]).square() for axis in (0, 1))
     return (y[..., :, None] + x[..., None, :]).sqrt()
@@ -38,6 +38,7 @@ def waves(
     Parameters
     ----------
     positions : (S, N, 2), px
+        y, x.
     amplitude, phase : (S, V, N)
         Phase in rad.
     wave_numbers : (S, V), rad/px
@@ -59,7 +60,7 @@ def waves(
 
 
 def occluded(positions: Tensor, radius: Tensor, size: int) -> Tensor:
-    """Pixels closer than its radius (S, N) to any position (S, N, 2): (S, L, L) bool."""
+    """Pixels closer than its radius (S, N) to any position (S, N, 2), all in px: (S, L, L) bool."""
     result = torch.zeros(len(positions), size, size, dtype=torch.bool, device=positions.device)
     for first in range(0, positions.shape[1], _AT_ONCE):
         some = slice(first, first + _AT_ONCE)
@@ -68,7 +69,7 @@ def occluded(positions: Tensor, radius: Tensor, size: int) -> Tensor:
 
 
 def spots(positions: Tensor, height: Tensor, width: Tensor, size: int) -> Tensor:
-    """Sum of Gaussian spots: (S, V, L, L) for positions (S, N, 2), heights (S, V, N) and widths (S, N) in px."""
+    """Sum of Gaussian spots of heights (S, V, N): (S, V, L, L) for positions (S, N, 2) and widths (S, N) in px."""
     pixel = torch.arange(size, dtype=positions.dtype, device=positions.device)
     u = (pixel - positions[..., None]) / width[:, :, None, None]  # (S, N, 2, L)
     profile = torch.where(u.abs() <= _EXTENT, torch.exp(-0.5 * u.square()), 0.0)
@@ -76,11 +77,12 @@ def spots(positions: Tensor, height: Tensor, width: Tensor, size: int) -> Tensor
 
 
 def targets(positions: Tensor, inside: Tensor, size: int, width: float = 0.8) -> Tensor:
-    """Heat map and nearest pixels of the impurities that are ``inside``: (S, 2, L, L).
+    """Heat map and nearest pixels of the impurities that are ``inside``: (S, 2, L, L), 0 to 1.
 
     Parameters
     ----------
     positions : (S, N, 2), px
+        y, x.
     inside : (S, N) bool
     size : int, px
     width : float, px
@@ -101,7 +103,10 @@ def targets(positions: Tensor, inside: Tensor, size: int, width: float = 0.8) ->
 
 
 def render(recipe: Recipe, draws: Draws, wave_numbers: ArrayLike, device: torch.device | str = "cpu") -> Tensor:
-    """Do what :func:`stm_models.physics.surface.friedel.render` does, on ``device``: (S, V, L, L) float32."""
+    """Do what :func:`stm_models.physics.surface.friedel.render` does, on ``device``: (S, V, L, L) float32.
+
+    Wave numbers are (S, V), rad/px.
+    """
 
     def tensor(values: ArrayLike) -> Tensor:
         return torch.as_tensor(np.nan_to_num(np.asarray(values)), dtype=torch.float32, device=device)

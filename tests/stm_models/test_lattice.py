@@ -91,6 +91,11 @@ def test_stars_are_the_orbits_of_the_lattice():
     assert all(np.allclose(first, -second) for first, second in pairs[1:])
 
 
+def test_an_unknown_symmetry_is_refused_with_the_choices():
+    with pytest.raises(InputError, match="unknown symmetry 'D3': choose from D6, D2, C2"):
+        stars(grid(), "D3")
+
+
 @pytest.mark.parametrize("size", [96, 95])
 def test_a_quarter_of_the_mirrored_image_says_all(size):
     image = torch.rand(3, 1, size, size, generator=torch.Generator().manual_seed(1))

@@ -174,6 +174,19 @@ def test_one_process_at_a_time():
     parcel.release()
 
 
+def test_the_reason_of_a_refusal_is_there_before_the_spool_moves(monkeypatch):
+    made = Spool(START)
+
+    def killed(path, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(spool.Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        spool.remove(made.folder, made.lock, ["metric a: refused"])
+    os.close(made.lock)
+    assert (made.folder / "refused.txt").read_text() == "metric a: refused\n"
+
+
 def test_only_the_dead_are_closed():
     gone = liveness.identity().rpartition("/")[0] + "/0"
     now = 2_000_000_000_000  # ms; far away, so that no clock says that it is silent

@@ -31,13 +31,7 @@ _AT_ONCE = 2  # each may take what `FileReader` allows; the recipes give a proce
 _Result = TypeVar("_Result")
 
 
-def page_routes(
-    models: Mapping[str, Session],
-    *,
-    examples: str | Path | None = None,
-    max_upload_bytes: int | None = None,
-    reader: FileReader | None = None,
-) -> list[Route]:
+def page_routes(models: Mapping[str, Session], *, examples: str | Path | None = None) -> list[Route]:
     """Return the routes of the page.
 
     Parameters
@@ -46,18 +40,13 @@ def page_routes(
         By name, the first one shown first; it may change while the server runs.
     examples : path, optional
         Folder whose readable files the page offers to try.
-    max_upload_bytes : int, optional
-        Largest file; by default `deploy.serving.page.upload.MAX_UPLOAD_BYTES`.
-    reader : FileReader, optional
-        Reads the files; by default one with its own limits.
 
     Raises
     ------
     InputError
         For a folder of examples that has none.
     """
-    most = upload.MAX_UPLOAD_BYTES if max_upload_bytes is None else max_upload_bytes
-    handlers = _Handlers(models, find_examples(examples, most), most, reader or FileReader())
+    handlers = _Handlers(models, find_examples(examples, upload.MAX_UPLOAD_BYTES))
     return [
         *static_routes(),
         Route("/page/models", handlers.cards),
@@ -67,8 +56,8 @@ def page_routes(
 
 
 class _Handlers:
-    def __init__(self, models: Mapping[str, Session], examples: list[Path], most: int, reader: FileReader) -> None:
-        self.models, self.examples, self.most, self.reader = models, examples, most, reader
+    def __init__(self, models: Mapping[str, Session], examples: list[Path]) -> None:
+        self.models, self.examples, self.reader = models, examples, FileReader()
         self.pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="stm-page")
         self.free = _AT_ONCE
 
@@ -79,7 +68,7 @@ class _Handlers:
             {
                 "models": [card(name, session) for name, session in dict(self.models).items()],
                 "readable": READABLE,
-                "max_bytes": self.most,
+                "max_bytes": upload.MAX_UPLOAD_BYTES,
                 "examples": [{"name": path.name, "bytes": path.stat().st_size} for path in self.examples],
             }
         )
@@ -110,7 +99,7 @@ class _Handlers:
         values = request.query_params
         suffix, reading = upload.parse_suffix(values), upload.parse_reading(values)
         explain, place = values.get("explain") or None, _number(values.get("place"))
-        async with upload.received(request, suffix, self.most, upload.SECONDS) as path:
+        async with upload.received(request, suffix, upload.MAX_UPLOAD_BYTES, upload.SECONDS) as path:
             question = await self._compute(lambda: self.reader.read(path, session.metadata, reading))
         found = await self._compute(lambda: describe_answer(session, question, explain, place))
         # For the next one; this one need not wait for it.

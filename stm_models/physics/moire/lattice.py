@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from stm_models.errors import InputError
 from stm_models.physics.moire.constants import INTERLAYER, LATTICE_CONSTANT
 
-__all__ = ["Lattice", "build", "patch", "site_images"]
+__all__ = ["Lattice", "build", "patch", "site_images", "twist_angle"]
 
 Floats = NDArray[np.float64]
 _ON_CELL_EDGE = 1e-9
@@ -53,11 +53,6 @@ class Lattice:
     def size(self) -> int:
         """Number of atoms N in the cell."""
         return len(self.positions)
-
-    @property
-    def twist_angle(self) -> float:
-        """Twist angle in degrees."""
-        return math.degrees(_angle(self.index))
 
     @cached_property
     def reciprocal(self) -> Floats:
@@ -138,6 +133,11 @@ def build(
     if lattice.size != expected:
         raise RuntimeError(f"placed {lattice.size} atoms in the cell I={index}, expected {expected}")
     return _strained(_pair_half_turn(lattice), strain, strain_angle)
+
+
+def twist_angle(index: int) -> float:
+    """Twist angle of the commensurate pair (I, I+1) in degrees; strain does not change it."""
+    return math.degrees(_angle(index))
 
 
 def patch(lattice: Lattice, radius: float) -> tuple[Floats, NDArray[np.int64]]:

@@ -55,7 +55,14 @@ class Order:
 
 
 def moments(lattice: Lattice, density: Floats) -> tuple[float, float, float, float]:
-    """Net, staggered, sublattice and largest moment of spin densities (1 or 2, N); see :class:`Order`."""
+    """Net, staggered, sublattice and largest moment in mu_B, see :class:`Order`.
+
+    Parameters
+    ----------
+    lattice : Lattice
+    density : (1 or 2, N) float64, electrons
+        Per spin: of both alike, or of up and down.
+    """
     moment = density[0] - density[-1]
     sublattice = 1.0 - 2 * lattice.sublattice
     layer = 1.0 - 2 * lattice.layer
@@ -69,12 +76,12 @@ def nearest_bonds(bonds: Bonds) -> NDArray[np.bool_]:
 
 
 def nematicity(direction: Floats, bond_order: NDArray[np.complex128] | Floats) -> float:
-    """Return |sum_b rho_b exp(2 i phi_b)| / sum_b |rho_b|, of directions (B,) in radians and orders (B,)."""
+    """Return |sum_b rho_b exp(2 i phi_b)| / sum_b |rho_b|, 0 to 1, of directions (B,) in rad and orders (B,)."""
     return float(abs((bond_order * np.exp(2j * direction)).sum()) / np.abs(bond_order).sum())
 
 
 def bond_current(bond_order: NDArray[np.complex128] | Floats) -> float:
-    """Return the largest imaginary part of bond orders (B,), without its sign."""
+    """Return the largest imaginary part, without its sign or a unit, of bond orders (B,) per spin."""
     return float(np.abs(bond_order.imag).max())
 
 

@@ -73,7 +73,7 @@ class Symmetric(Branch):
         }
 
     def ldos(self, solution: Solution, bias: Floats, broadening: Floats) -> Floats:
-        """See `Branch.ldos`; the reduced mesh is made whole by averaging over each class."""
+        """See `Branch.ldos`: (T, N) float64, states/eV per site; averages over classes make the reduced mesh whole."""
         values = super().ldos(solution, bias, broadening)
         return self.site_values(np.array([self.class_mean(row[: self.half]) for row in values]))
 

@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 
 from stm_models.physics.compiled import compiled
 
-__all__ = ["add_spot", "occlude"]
+__all__ = ["RINGS_BEGIN", "add_spot", "occlude"]
 
 Floats = NDArray[np.float64]
+
+RINGS_BEGIN = 3.0
+"""Distance from an impurity at which its rings begin, px."""
 _EXTENT = 5.0  # widths after which a spot ends: exp(-12.5)
 
 

@@ -16,7 +16,7 @@ from stm_models.errors import InputError
 from stm_models.physics.compiled import compiled
 from stm_models.physics.surface import materials, noise, presets
 from stm_models.physics.surface.bound_state import bound_state_map
-from stm_models.physics.surface.cores import add_spot
+from stm_models.physics.surface.cores import RINGS_BEGIN, add_spot
 from stm_models.physics.surface.materials import Material
 from stm_models.physics.surface.placement import place
 from stm_models.physics.surface.presets import Preset
@@ -28,7 +28,6 @@ Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
 _FRAME = 80  # px, to which the presets' numbers belong
 _SLOPE_UNIT = 0.25  # V
-_RINGS = 3.0  # px from an impurity, where its rings begin
 
 PIXEL_SIZE = 4.6875
 """375 Å on 80 pixels, in Å."""
@@ -58,8 +57,6 @@ class Experiment:
     preset : Preset
     scatterers : Scatterers
         All of them: the N inside first, then those around the frame.
-    spots : (N + outside,) float64
-        Heights of the short-range spots, in units of rho0.
     displacement : (V, 2) float64, px
         Drift of the frame at each bias.
     true_wave_numbers : (V,) complex128, rad/px
@@ -78,7 +75,6 @@ class Experiment:
     material: Material
     preset: Preset
     scatterers: Scatterers
-    spots: Floats
     displacement: Floats
     true_wave_numbers: NDArray[np.complex128]
     oscillation: float
@@ -154,7 +150,7 @@ def pseudo_experiment(
     maps += oscillation * _noise(recipe, rng, maps.shape)
     return Experiment(
         maps.astype(np.float32), volts, declared, positions[:inside], species[:inside], decoys, bound, pixel_size,
-        metal, recipe, scatterers, spots, displacement, true, oscillation,
+        metal, recipe, scatterers, displacement, true, oscillation,
     )  # fmt: skip
 
 
@@ -199,7 +195,7 @@ def _impurities(
 def _ring_strength(scattered: Floats, positions: Floats) -> float:
     """Standard deviation over the pixels away from impurities, of all of them where none is."""
     nearest, _ = KDTree(positions).query(pixel_grid(scattered.shape[-1]))
-    away = nearest > _RINGS
+    away = nearest > RINGS_BEGIN
     values = scattered.reshape(len(scattered), -1)
     return float(np.sqrt(values[:, away if away.any() else ~away].var(axis=1).mean()))
 

@@ -50,7 +50,11 @@ def render(
     normal: NDArray[np.float32],
     images: NDArray[np.float32],
 ) -> None:
-    """Write the images (S, V, L, L); turns are phases / 2 pi and rates (S, V) are k / pi, both in turns."""
+    """Write the images (S, V, L, L), each of largest magnitude 1 before the noise.
+
+    Turns (S, V, N) are phases / 2 pi, rates (S, V) are k / pi in turns per px, the cutoff is in px; all else has the
+    shape and the unit that it has in :class:`friedel.Draws`.
+    """
     samples, biases, size, _ = images.shape
     field = np.empty((biases, size, size))
     distance = np.empty((size, size))

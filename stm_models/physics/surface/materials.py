@@ -84,7 +84,13 @@ class Material:
         return np.asarray(np.sqrt(energy * self.mass / KINETIC) * _length(pixel_size), np.complex128)
 
     def biases(self, count: int) -> Floats:
-        """``count`` equidistant biases over the window, ends included: (count,) float64, V."""
+        """``count`` equidistant biases over the window, ends included: (count,) float64, V.
+
+        Raises
+        ------
+        InputError
+            For fewer than one.
+        """
         if count < 1:
             raise InputError(f"number of biases is {count}: expected a whole number of at least 1")
         return np.linspace(*self.window, count)

@@ -13,7 +13,7 @@ from scipy.spatial import KDTree
 
 from stm_models.errors import InputError, unknown
 from stm_models.physics.surface import friedel, noise
-from stm_models.physics.surface.cores import add_spot, occlude
+from stm_models.physics.surface.cores import RINGS_BEGIN, add_spot, occlude
 from stm_models.physics.surface.field_recipe import WAVES, FieldRecipe
 from stm_models.physics.surface.friedel_recipe import Recipe
 from stm_models.physics.surface.materials import Material, lifetime_broadening
@@ -23,7 +23,6 @@ from stm_models.physics.surface.scattering import Scatterers, density, pixel_gri
 __all__ = ["TrainingField", "training_field"]
 
 Floats = NDArray[np.float64]
-_RINGS = 3.0  # px from an impurity, where its rings begin
 _GAIN_UNIT = 0.25  # V
 _SET_POINT_WIDTH = 6.0  # px
 
@@ -173,7 +172,7 @@ def _randomise_cores(
 def _strength(field: Floats, positions: Floats) -> float:
     """Standard deviation over the pixels away from impurities, of all of them where none is."""
     nearest, _ = KDTree(positions).query(pixel_grid(field.shape[-1]))
-    away = nearest > _RINGS
+    away = nearest > RINGS_BEGIN
     values = field.reshape(len(field), -1)[:, away if away.any() else ~away]
     return float(np.sqrt(values.var(axis=1).mean()))
 

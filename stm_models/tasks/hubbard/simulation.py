@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from stm_models.errors import InputError
 from stm_models.physics.moire.constants import LATTICE_CONSTANT
 from stm_models.physics.moire.fourier import KGrid, image
+from stm_models.physics.moire.lattice import twist_angle
 from stm_models.tasks.hubbard.candidates import Kept, lowest
 from stm_models.tasks.hubbard.config import HubbardSimulation
 from stm_models.tasks.hubbard.structure import GEOMETRY, ImagedAtoms, disc_radius, imaged_atoms, structure
@@ -73,10 +73,7 @@ def plan(config: HubbardSimulation) -> Plan:
             "simulator_version": VERSION,
             "input": input_spec(config),
             "structures": [
-                {
-                    "index": index, "atoms": _sites(index),
-                    "twist_angle_deg": math.degrees(math.acos(1 - 2 / _sites(index))),
-                }
+                {"index": index, "atoms": _sites(index), "twist_angle_deg": twist_angle(index)}
                 for index in sorted(config.index)
             ],
             "starts": [*config.starts, WARM],

@@ -24,6 +24,7 @@ RINGS = 8.0
 GOAL_CORE, GOAL_RINGS = 0.8, 0.6
 """A sound detector keeps at least so much without the core, and at most so much without the rings."""
 _NEAR = 2.0  # px; the peak may move so far
+_SEED = 0, 9  # of the peaks that are occluded
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,7 @@ class Occlusion:
 
 
 def occlusion(
-    score: Score,
-    images: Array,
-    positions: Sequence[Array],
-    *,
-    most: int = 24,
-    window: int = 48,
-    seed: int = 0,
+    score: Score, images: Array, positions: Sequence[Array], *, most: int = 24, window: int = 48
 ) -> Occlusion:
     """Zero the core (r < 1.5 px) or the rings (1.5 to 8 px) of found impurities, one at a time, in every map.
 
@@ -62,7 +57,7 @@ def occlusion(
     positions : sequence of (N, 2) array, px
         Found and right ones of each image, y and x. Those less than 8 px from the border are left out.
     most : int
-        So many of them, drawn by ``seed``.
+        So many of them, drawn at random, the same ones whenever they are as many.
     window : int, px
         Height and width about a position that the score is computed in; at least the receptive field, to be exact.
 
@@ -78,7 +73,7 @@ def occlusion(
         for place in np.asarray(found).reshape(-1, 2)
         if np.all(place >= RINGS) and np.all(place <= shape - 1 - RINGS)
     ]
-    chosen = np.sort(np.random.default_rng([seed, 9]).permutation(len(places))[:most])
+    chosen = np.sort(np.random.default_rng(_SEED).permutation(len(places))[:most])
     kept = [_kept(score, images[places[i][0]], places[i][1], window) for i in chosen]
     both = np.array(kept, np.float64).reshape(-1, 2)
     return Occlusion(both[:, 0], both[:, 1])

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from stm_models.errors import InputError, unknown
+from stm_models.files import sha256
 from tracking import models, registry, rows
+from tracking.addresses import REGISTERED
 from tracking.registry import ModelVersionInfo
 from tracking.rows import RunRow
 from tracking.store import Store
@@ -43,7 +45,7 @@ def trace(store: Store, what: str) -> dict[str, Any]:
     path = Path(what)
     if what.endswith(".onnx"):
         return _version(store, _by_sha256(store, path))
-    if match := re.fullmatch(r"models:/+([^/@]+)[@/]([^/@]+)", what):
+    if match := REGISTERED.fullmatch(what):
         return _version(store, models.version(store, match[1], match[2]))
     if path.is_dir():
         return _data(store, _digest_of(path))
@@ -117,7 +119,7 @@ def _versions(store: Store) -> list[ModelVersionInfo]:
 def _by_sha256(store: Store, path: Path) -> ModelVersionInfo:
     if not path.is_file():
         raise InputError(f"the model file {path} does not exist: expected {_FORMS}")
-    wanted = models.sha256_of(path)
+    wanted = sha256(path)
     found = [version for version in _versions(store) if version.sha256 == wanted]
     if found:
         return min(found, key=lambda version: version.version)  # the first that was registered with it

@@ -45,7 +45,7 @@ from tracking.runs import Run
 from tracking.store import Store, first_line
 
 __all__ = [
-    "ModelVersionInfo", "champion", "describe_version", "log_onnx", "register", "resolve", "set_alias", "sha256_of",
+    "ModelVersionInfo", "champion", "describe_version", "log_onnx", "register", "resolve", "set_alias",
     "tag_version", "version", "versions",
 ]  # fmt: skip
 

@@ -25,9 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] in ("deploy", "stm_models"):
+        package = (error.name or "").split(".")[0]
+        if package in ("", "deploy", "stm_models"):
             raise
-        print(f"error: stm-serve needs the package {error.name!r}: install stm-lab[serve]", file=sys.stderr)
+        print(f"error: stm-serve needs the package {package!r}: install stm-lab[serve]", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

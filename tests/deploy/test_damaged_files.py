@@ -10,7 +10,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, R
 
 from deploy.serving.session import Session
 from stm_models.errors import InputError
-from tracking.models import sha256_of
+from stm_models.files import sha256
 
 
 def _refused(path, *words):
@@ -40,7 +40,7 @@ def test_no_changed_byte_goes_unnoticed_where_the_hash_is_known(model_file, toy,
         altered = bytearray(content)
         altered[place] ^= 1 << int(rng.integers(8))
         changed.write_bytes(altered)
-        assert sha256_of(changed) != known
+        assert sha256(changed) != known
         try:
             session = Session(changed, provider="cpu", threads=1)
             assert session.metadata.sha256 != known

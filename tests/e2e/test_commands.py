@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from deploy.serving.session import Session
-from tracking import models, runs
+from stm_models.files import sha256
+from tracking import runs
 from tracking.store import connect
 
 
@@ -144,7 +145,7 @@ def test_export_writes_a_file_that_the_server_half_reads(command, demo, tmp_path
     details = Session(out, provider="cpu").metadata.details
     assert details["expected_gradients"]["draws"] == 7
     assert details["integrated_gradients"]["incomplete"] <= 0.01
-    assert models.sha256_of(out) == found["sha256"]
+    assert sha256(out) == found["sha256"]
 
 
 def test_kill_and_run_again_ends_with_the_same_digest(demo, run_stm, clean, tmp_path):

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from stm_models.files import sha256
 from tracking import models, runs
 from tracking.store import connect
 
@@ -121,7 +122,7 @@ def test_a_file_that_is_not_the_runs_model_fails_the_gate_of_parity(command, dem
     """The champion's own file, registered for another run: as good as it gets, but not what the run trained."""
     store, run_id = connect(), trained()["run_id"]
     metadata = {"task": "hubbard", "metrics": {}, "data": {"digest": demo.result["digest"]}}
-    models.log_onnx(runs.existing(store, run_id), demo.onnx, models.sha256_of(demo.onnx), metadata)
+    models.log_onnx(runs.existing(store, run_id), demo.onnx, sha256(demo.onnx), metadata)
     models.register(store, NAME, run_id)
     refused = answer(command("promote", "hubbard", "--run", run_id, "--json"))
     assert refused["promoted"] is False
@@ -144,7 +145,7 @@ def test_a_model_whose_intervals_hold_nothing_fails_the_gate_of_coverage(command
         graph.graph.node.append(onnx.helper.make_node("Identity", ["prediction"], [bound]))
     onnx.save(graph, tmp_path / "model.onnx")
     metadata = {"task": "hubbard", "metrics": {}, "data": {"digest": demo.result["digest"]}}
-    digest = models.sha256_of(tmp_path / "model.onnx")
+    digest = sha256(tmp_path / "model.onnx")
     models.log_onnx(runs.existing(store, run_id), tmp_path / "model.onnx", digest, metadata)
     narrow = models.register(store, NAME, run_id)
     refused = answer(command("promote", "hubbard", "--run", run_id, "--json"))
@@ -250,13 +251,13 @@ def test_lineage_goes_both_ways(command, demo, tmp_path):
     store, best = connect(), demo.result["best_run"]
     # A run may be exported more than once: the version that holds the demo's file.
     (number,) = {one.version for one in models.versions(store, NAME)
-                 if one.run_id == best and one.sha256 == models.sha256_of(demo.onnx)}  # fmt: skip
+                 if one.run_id == best and one.sha256 == sha256(demo.onnx)}  # fmt: skip
     found = answer(command("lineage", f"models:/{NAME}/{number}", "--json"))
     row = runs.get(store, best)
     assert found["kind"] == "version"
     expected = {
         "run": best, "data.digest": demo.result["digest"], "data.recipe": row.tags["data.recipe"],
-        "git.commit": row.tags.get("git.commit"), "sha256": models.sha256_of(demo.onnx),
+        "git.commit": row.tags.get("git.commit"), "sha256": sha256(demo.onnx),
     }  # fmt: skip
     assert expected.items() <= {"git.commit": None, **found["origin"]}.items()
     assert found["origin"]["data.simulator_version"]

@@ -14,6 +14,7 @@ import pytest
 from deploy.client import Client
 from pipelines.addresses import served_version
 from stm_models.errors import InputError
+from stm_models.files import sha256
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS))
@@ -37,7 +38,7 @@ def registry(tmp_path, monkeypatch):
         else:
             versions.write_bad(tmp_path, number, kind)
         with runs.start(store, "models", "train") as run:
-            models.log_onnx(run, path, models.sha256_of(path), versions.toy(number).describe())
+            models.log_onnx(run, path, sha256(path), versions.toy(number).describe())
         assert models.register(store, "stm-toy", run.id) == number
         models.set_alias(store, "stm-toy", alias, number)
 

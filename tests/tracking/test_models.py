@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from stm_models.errors import InputError
+from stm_models.files import sha256
 from tracking import models, runs
 
 METADATA = {
@@ -16,9 +17,7 @@ METADATA = {
 @pytest.fixture
 def logged(store, model_file):
     with runs.start(store, "models", "train") as run:
-        uri = models.log_onnx(
-            run, model_file, models.sha256_of(model_file), METADATA, np.zeros((1, 1, 4, 4), np.float32)
-        )
+        uri = models.log_onnx(run, model_file, sha256(model_file), METADATA, np.zeros((1, 1, 4, 4), np.float32))
     return run.id, uri
 
 
@@ -35,7 +34,7 @@ def test_from_run_to_champion_and_back(store, model_file, logged):
     assert best is not None
     assert (best.version, best.run_id, best.aliases) == (1, run_id, ("champion",))
     assert best.metrics == {"mae": 0.125, "unseen_mae": 0.5}
-    assert (best.digest, best.sha256) == ("d" * 64, models.sha256_of(model_file))
+    assert (best.digest, best.sha256) == ("d" * 64, sha256(model_file))
     assert best.tags["gate"] == "passed"
     for address in (uri, f"runs:/{run_id}", f"models:/{name}@champion", f"models:/{name}/2"):
         assert models.resolve(store, address).read_bytes() == model_file.read_bytes()
@@ -45,7 +44,7 @@ def test_from_run_to_champion_and_back(store, model_file, logged):
 
 def test_mlflow_itself_can_load_it(local, model_file):
     with runs.start(local, "models", "train") as run:
-        uri = models.log_onnx(run, model_file, models.sha256_of(model_file), METADATA)
+        uri = models.log_onnx(run, model_file, sha256(model_file), METADATA)
     folder = models.resolve(local, uri).parent
     answer = mlflow.pyfunc.load_model(str(folder)).predict(np.full((2, 1, 4, 4), 3, np.float32))
     np.testing.assert_allclose(answer["prediction"], [[3], [3]])
@@ -61,14 +60,14 @@ def test_wrong_file_is_never_logged(local, model_file, tmp_path):
             models.log_onnx(run, tmp_path / "none.onnx", "0" * 64, METADATA)
         (tmp_path / "text.onnx").write_text("not a graph")
         with pytest.raises(InputError, match="no readable ONNX file"):
-            models.log_onnx(run, tmp_path / "text.onnx", models.sha256_of(tmp_path / "text.onnx"), METADATA)
+            models.log_onnx(run, tmp_path / "text.onnx", sha256(tmp_path / "text.onnx"), METADATA)
     with pytest.raises(InputError, match="logged no ONNX model"):
         models.register(local, "stm-none", run.id)
 
 
 def test_changed_file_is_refused(local, model_file):
     with runs.start(local, "models", "train") as run:
-        models.log_onnx(run, model_file, models.sha256_of(model_file), METADATA)
+        models.log_onnx(run, model_file, sha256(model_file), METADATA)
     path = models.resolve(local, f"runs:/{run.id}")
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(InputError, match=r"SHA-256 is \w{64}, expected \w{64}"):
@@ -80,7 +79,7 @@ def test_changed_file_is_refused(local, model_file):
 
 def test_damaged_cache_is_fetched_again(remote, model_file, tmp_path):
     with runs.start(remote, "models", "train") as run:
-        models.log_onnx(run, model_file, models.sha256_of(model_file), METADATA)
+        models.log_onnx(run, model_file, sha256(model_file), METADATA)
     path = models.resolve(remote, f"runs:/{run.id}")
     assert path.is_relative_to(tmp_path / "cache")
     path.write_bytes(b"damaged")
@@ -89,7 +88,7 @@ def test_damaged_cache_is_fetched_again(remote, model_file, tmp_path):
 
 def test_unknown_addresses_name_what_exists(local, model_file):
     with runs.start(local, "models", "train") as run:
-        models.log_onnx(run, model_file, models.sha256_of(model_file), METADATA)
+        models.log_onnx(run, model_file, sha256(model_file), METADATA)
     models.register(local, "stm-known", run.id)
     models.set_alias(local, "stm-known", "champion", 1)
     for address, said in {

@@ -6,6 +6,7 @@ import re
 import pytest
 from starlette.testclient import TestClient
 
+from stm_models.files import sha256
 from tracking import models, runs
 from tracking.store import connect
 from tracking.ui.app import create_app
@@ -127,7 +128,7 @@ def test_unknown_experiment_is_named(page):
 def test_champion_has_a_badge(page, filled, model_file):
     store, _ = filled
     with runs.start(store, "badges", "train") as run:
-        models.log_onnx(run, model_file, models.sha256_of(model_file), {})
+        models.log_onnx(run, model_file, sha256(model_file), {})
     models.set_alias(store, "stm-badge", "champion", models.register(store, "stm-badge", run.id))
     for path in ("/?experiment=badges", f"/runs/{run.id}"):
         assert '<span class="badge">champion · stm-badge 1</span>' in page.get(path).text

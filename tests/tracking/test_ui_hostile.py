@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from stm_models.data import panel, predictions
 from stm_models.data.predictions import Predictions
+from stm_models.files import sha256
 from tracking import models, runs
 from tracking.backend import Metric, Param, RunTag
 from tracking.store import connect
@@ -230,7 +231,7 @@ def test_ticks_lie_between_the_ends(one, other):
 def test_a_hostile_model(hostile, page, model_file):
     store = hostile[0]
     with runs.start(store, "hostile", ATTACKS[0]) as run:
-        models.log_onnx(run, model_file, models.sha256_of(model_file), {"data": {"digest": ATTACKS[1]}})
+        models.log_onnx(run, model_file, sha256(model_file), {"data": {"digest": ATTACKS[1]}})
         (hostile[3] / "model_card.md").write_text(f"# {ATTACKS[0]}")
         run.artifact(hostile[3] / "model_card.md")
     name = 'a"><script>alert(1)<'

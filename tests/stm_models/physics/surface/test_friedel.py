@@ -153,6 +153,14 @@ def test_same_seed_same_samples():
     assert not np.array_equal(first.images, other.images)
 
 
+def test_a_quarter_of_the_frame_can_be_filled_every_time():
+    full = Recipe(size=24, impurities=(20, 20), minimum_distance=3.0, on_pixel=False)  # discs of 1.5 px
+    places = sample(full, count=50).draws.positions
+    assert np.isfinite(places[:, :20]).all()
+    apart = np.linalg.norm(places[:, :20, None] - places[:, None, :20], axis=-1) + 99 * np.eye(20)
+    assert apart.min() >= 3.0
+
+
 def test_wave_numbers_may_differ_from_sample_to_sample():
     k = np.stack([WAVE_NUMBERS, 1.05 * WAVE_NUMBERS])
     both = generate(Recipe(), BIASES, k, 2, np.random.default_rng(0)).images

@@ -200,7 +200,7 @@ def test_who_sends_slowly_is_told_and_let_go(session, first, message):
         (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"A: b\r\n" * 300, 400, "no valid HTTP request"),
         (POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n", 400, "no valid HTTP request"),
         (b"\x16\x03\x01\x02\x00\x01\x00", 400, "no valid HTTP request"),
-        (POST + HEADER.encode() + b": \xb2\r\nContent-Length: 2\r\n\r\n{}", 400, HEADER),
+        (POST + HEADER.encode() + b": \xb2\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}", 400, HEADER),
     ],
 )
 def test_what_is_no_proper_http_is_told_in_json(session, data, status, message):

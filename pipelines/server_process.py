@@ -41,10 +41,10 @@ def serving(model: str, seconds: float = 120) -> Iterator[Client]:
     listener = threading.Thread(target=_listen, args=(process, said, heard), daemon=True)
     listener.start()
     try:
-        heard.wait(seconds)
+        in_time = heard.wait(seconds)
         ready = next((line for line in said if line.startswith("ready: ")), None)
         if ready is None:
-            what = f"did not start in {seconds:.0f} s" if process.poll() is None else "ended before it was ready"
+            what = "ended before it was ready" if in_time else f"did not start in {seconds:.0f} s"
             raise InputError(f"the server {what}: {said[-1] if said else 'it said nothing'}")
         client = Client(ready.split()[1])
         client.wait_ready(seconds)

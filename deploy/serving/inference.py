@@ -123,9 +123,8 @@ class Inference:
     async def _asked(self, body: bytes, headers: Mapping[bytes, bytes], loaded: Loaded) -> InferRequest:
         length = headers.get(_HEADER)
         text = None if length is None else length.decode("latin-1")
-        # What is no number is refused below.
-        number = text is not None and text.isascii() and text.isdigit()
-        json_bytes = min(int(text[:15]), len(body)) if text is not None and number else len(body)
+        counted = text is not None and text.isascii() and text.isdigit()  # `decode_request` refuses what is not
+        json_bytes = min(int(length[:15]), len(body)) if length and counted else len(body)
         self._check_json(json_bytes)
         session = loaded.session
 

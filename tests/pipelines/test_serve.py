@@ -13,6 +13,7 @@ import pytest
 
 from deploy.client import Client
 from pipelines.addresses import served_version
+from pipelines.server_process import serving
 from stm_models.errors import InputError
 from stm_models.files import sha256
 
@@ -99,3 +100,9 @@ def test_the_alias_is_followed(registry, tmp_path):
     assert "version 2 takes over from 1" in said
     assert "version 3 refused, 2 goes on" in said
     assert "Traceback" not in said
+
+
+def test_a_server_that_refuses_is_not_waited_for(tmp_path):
+    ended = pytest.raises(InputError, match=r"the server ended before it was ready: error: .*none\.onnx")
+    with ended, serving(str(tmp_path / "none.onnx")):
+        pass

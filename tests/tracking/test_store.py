@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from stm_models.errors import InputError
-from tracking import runs
-from tracking.store import Store, connect, missing, redact
+from tracking import registry, runs
+from tracking.store import Store, connect, missing, patience, redact
 from tracking.study import beside, create_study
 
 
@@ -136,3 +136,26 @@ def test_any_folder_holds_a_store(tmp_path, monkeypatch, name):
     assert create_study("odd", beside(store), seed=0).study_name == "odd"
     assert (folder / "optuna.db").is_file()
     assert (folder / "optuna.db.lock").is_file()
+
+
+@pytest.mark.parametrize("text", ["soon", "nan", "-1", "1e30", "inf"])
+def test_a_wait_that_is_none_is_refused(text, monkeypatch):
+    monkeypatch.setenv("STM_SPOOL_WAIT", text)
+    with pytest.raises(InputError, match=f"STM_SPOOL_WAIT is '{text}': expected seconds, from 0 to 86400"):
+        patience(1.0)
+
+
+def test_how_long_a_store_is_waited_for(monkeypatch):
+    monkeypatch.setenv("STM_SPOOL_WAIT", " 0.5 ")
+    assert patience(3.0) == 0.5
+    monkeypatch.setenv("STM_SPOOL_WAIT", "")
+    assert patience(3.0) == 3.0
+
+
+def test_models_beyond_the_first_page_are_seen(local):
+    for number in range(103):
+        local.client.create_registered_model(f"m{number:03}")
+    found = registry.names(local)
+    assert (len(found), found[0], found[-1]) == (103, "m000", "m102")
+    with pytest.raises(InputError, match=r"unknown registered model 'm103'.*m102"):
+        registry.versions(local, "m103")

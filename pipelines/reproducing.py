@@ -33,7 +33,6 @@ from tracking.store import Store
 __all__ = ["Work", "ask_bundle", "ask_model", "digest", "simulated"]
 
 Array = NDArray[Any]
-_VALUES = 1 << 20  # of images at a time
 _RESULT = "reproduction.json"
 
 
@@ -64,10 +63,10 @@ def ask_model(model: Model) -> Ask:
     network = model.network
 
     def raw(images: Array) -> Array:
-        return predict(network, images, _batch(images))
+        return predict(network, images)
 
     return Ask(
-        lambda images: predict(model, images, _batch(images)), raw if isinstance(network, MapNetwork) else None
+        lambda images: predict(model, images), raw if isinstance(network, MapNetwork) else None
     )  # fmt: skip
 
 
@@ -75,7 +74,7 @@ def ask_bundle(found: bundle.Bundle) -> Ask:
     """Return how a finished model is asked, with its novelty where it has one."""
 
     def novelty(images: Array) -> Array:
-        return in_batches(found.model, lambda x: found.answers(x)["novelty"], images, _batch(images))
+        return in_batches(found.model, lambda x: found.answers(x)["novelty"], images)
 
     return replace(ask_model(found.model), novelty=None if found.novelty is None else novelty)
 
@@ -212,7 +211,3 @@ def _asked(predictor: Predictor, like: Samples) -> Any:
 def digest(value: Any) -> str:
     """Return a SHA-256 (hex) of what JSON can hold."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _batch(images: Array) -> int:
-    return max(1, _VALUES // images[0].size)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from stm_models import heap
 from stm_models.errors import InputError
 from stm_models.networks.map_network import MapNetwork
 from stm_models.networks.model import Model
@@ -17,8 +18,10 @@ from stm_models.training.appearance import Appearance
 
 __all__ = ["features", "in_batches", "predict"]
 
+_MOST, _VALUES = 256, 2**20  # images at once; numbers in them on a CPU, where more gains nothing and takes gigabytes
 
-def predict(model: nn.Module, images: NDArray[Any], batch_size: int = 256) -> NDArray[np.float64]:
+
+def predict(model: nn.Module, images: NDArray[Any], batch_size: int | None = None) -> NDArray[np.float64]:
     """Apply ``model`` in eval mode, on the device where it is.
 
     Parameters
@@ -27,6 +30,8 @@ def predict(model: nn.Module, images: NDArray[Any], batch_size: int = 256) -> ND
         Maps (B, C, H, W) float32 to (B, T) or (B, 1, H, W).
     images : (S, C, H, W) floating, S >= 1
         Of the model's height and width, unless it answers with maps.
+    batch_size : int, optional
+        Images at once; by default 256, and on a CPU fewer of large ones.
 
     Returns
     -------
@@ -47,7 +52,7 @@ def predict(model: nn.Module, images: NDArray[Any], batch_size: int = 256) -> ND
 
 
 def features(
-    model: Model, images: NDArray[Any], batch_size: int = 256, *, appearance: Appearance | None = None
+    model: Model, images: NDArray[Any], batch_size: int | None = None, *, appearance: Appearance | None = None
 ) -> NDArray[np.float32]:
     """Return the penultimate features of images (S, C, H, W) and, with an ``appearance``, their looks: (S, F)."""
     found = in_batches(model, model.features, images, batch_size)
@@ -57,14 +62,16 @@ def features(
 
 
 def in_batches(
-    model: nn.Module, function: Callable[[Tensor], Tensor], images: NDArray[Any], size: int = 256
+    model: nn.Module, function: Callable[[Tensor], Tensor], images: NDArray[Any], size: int | None = None
 ) -> NDArray[np.float32]:
     """Apply a ``function`` of images on the model's device, the model in eval mode: its values, a row per image."""
     device = next((value.device for value in model.state_dict().values()), torch.device("cpu"))
+    if size is None:
+        size = _MOST if device.type == "cuda" else max(1, min(_MOST, _VALUES // images[0].size))
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), heap.kept():
             parts = []
             for start in range(0, len(images), size):
                 block = np.ascontiguousarray(images[start : start + size], dtype=np.float32)

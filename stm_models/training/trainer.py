@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stm_models import heap
 from stm_models.errors import InputError
 from stm_models.networks.model import Model
 from stm_models.tasks.perturbation import Step
@@ -210,7 +211,7 @@ def refit(
 def _conditions(config: TrainConfig) -> Iterator[torch.device]:
     """Set what a training needs of the process; tell failures of the machine from errors."""
     device = select_device(config.device)
-    with threads(config.threads), deterministic(config.deterministic):
+    with threads(config.threads), deterministic(config.deterministic), heap.kept():
         try:
             yield device
         except (RuntimeError, MemoryError) as error:

@@ -150,6 +150,8 @@ def test_an_evaluation_tells_of_rings_and_of_the_ceiling(made):
     assert 0.7 < scores["ratio_of_the_truth"] <= 1
     assert 0.7 < scores["reference_f1"] <= 1
     assert 0 < scores["reference_ratio"] <= 1
+    assert 0 <= scores["confidence_error"] <= 1
+    assert 0 <= scores["radius_coverage"] <= 1
     logged = runs.get(connect(), found["run_id"]).metrics
     assert {name: logged[name] for name in scores} == pytest.approx(scores)
     own = said("evaluate", MODEL, "--data", "data.zarr", "--perturbation", "all")

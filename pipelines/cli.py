@@ -55,14 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() not in ("utf-8", "utf8"):
             stream.reconfigure(errors="replace")  # a locale that has no such letter is no reason to fail
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_overview())
-        return 0
-    if arguments[0] == "--version":
-        print(f"stm-lab {__version__}")
-        return 0
     try:
-        return _run(arguments[0], arguments[1:])
+        try:
+            return _run(arguments)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where a reader that left is expected
     except InputError as error:
         return _refuse(str(error))
     except ModuleNotFoundError as error:
@@ -97,7 +95,14 @@ def _end_as_told() -> None:
         os._exit(130)
 
 
-def _run(command: str, arguments: list[str]) -> int:
+def _run(given: list[str]) -> int:
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if given[0] == "--version":
+        print(f"stm-lab {__version__}")
+        return 0
+    command, arguments = given[0], given[1:]
     if command not in COMMANDS:
         raise unknown("command", command, COMMANDS)
     module = importlib.import_module(f"pipelines.{_MODULES.get(command, command)}")
@@ -112,7 +117,7 @@ def _run(command: str, arguments: list[str]) -> int:
     # Libraries may print; stdout belongs to the result.
     with contextlib.redirect_stdout(sys.stderr):
         result = module.run(args)
-    print(json.dumps(result, allow_nan=False) if args.json else module.describe(result), flush=True)
+    print(json.dumps(result, allow_nan=False) if args.json else module.describe(result))
     return 0
 
 

@@ -6,7 +6,6 @@ Example: stm evaluate models:/stm-hubbard@champion --data fresh.zarr --perturbat
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from stm_models.tasks.perturbation import CLEAN, Perturbation, find, scaled
 from stm_models.tasks.registry import get
 from stm_models.tasks.verdict import STRANGE, UNUSUAL
 from stm_models.training.perturbations import digest, perturbed
+from stm_models.unfinished import scratch
 from tracking import datasets, runs
 from tracking.store import Store, recording
 
@@ -144,8 +144,8 @@ def evaluate(
         record.metrics(scores | further)
         for name, figure in drawn.items():
             record.figure(figure, f"figures/{name}.png")
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "panel.npz"
+        with scratch() as folder:
+            path = folder / "panel.npz"
             panel.save(path, samples, chosen, maps)
             record.artifact(path)
             log_predictions(record, task, shown, about.calibration)

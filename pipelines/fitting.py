@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +29,7 @@ from stm_models.tasks.perturbation import find
 from stm_models.training.config import TrainConfig
 from stm_models.training.predict import predict
 from stm_models.training.trainer import Watch
+from stm_models.unfinished import scratch
 from tracking import datasets
 from tracking.runs import Run
 
@@ -266,9 +266,9 @@ def _bundle(
         },
         "metrics": dict(scores), "calibration": dict(calibration), **known.about,
     }  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         compared = references(parts.train.images, parts.validation.images, config.seed)
         path = bundle.save(
-            Path(folder) / "bundle", model, known.novelty, json.loads(json.dumps(info)), compared, known.interval
+            folder / "bundle", model, known.novelty, json.loads(json.dumps(info)), compared, known.interval
         )
         run.artifact(path, "bundle")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
 
 from pipelines.robustness import judged_metric
 from stm_models.tasks.base import Task
+from stm_models.unfinished import scratch
 from tracking import lineage, models, runs
 from tracking.models import ModelVersionInfo
 from tracking.store import Store
@@ -107,9 +106,9 @@ def attach(store: Store, task: Task, version: ModelVersionInfo) -> None:
     """Write a version's card beside its run's files, and as the version's description."""
     card = make(store, task, version)
     text = markdown(card)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         for suffix, content in (("md", text), ("html", html(card))):
-            path = Path(folder) / f"{NAME}_{version.version}.{suffix}"
+            path = folder / f"{NAME}_{version.version}.{suffix}"
             path.write_text(content, encoding="utf-8")
             runs.existing(store, version.run_id).artifact(path, FOLDER)
     models.describe_version(store, version.name, version.version, text)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 from stm_models.data import predictions
 from stm_models.data.dataset import Samples
 from stm_models.tasks.base import Task
+from stm_models.unfinished import scratch
 from tracking.runs import Run
 
 __all__ = ["log_predictions"]
@@ -29,7 +28,7 @@ def log_predictions(
         "task": task.name, "digest": attributes["digest"],
         "units": {target["name"]: target["unit"] for target in attributes["targets"]},
     }  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / predictions.FILE
+    with scratch() as folder:
+        path = folder / predictions.FILE
         predictions.save(path, predictions.Predictions(columns, about))
         run.artifact(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -27,6 +26,7 @@ from stm_models.errors import InputError
 from stm_models.networks import bundle
 from stm_models.tasks.base import Task
 from stm_models.training.predict import predict
+from stm_models.unfinished import scratch
 from tracking import models, runs
 from tracking.lock import exclusive
 from tracking.models import ModelVersionInfo
@@ -259,8 +259,8 @@ def _session(store: Store, info: ModelVersionInfo) -> Session:
 
 
 def _version_of(store: Store, task: Task, row: RunRow) -> ModelVersionInfo:
-    with tempfile.TemporaryDirectory() as folder:
-        number = published(store, task, row, Path(folder) / "model.onnx")
+    with scratch() as folder:
+        number = published(store, task, row, folder / "model.onnx")
     return models.version(store, model_name(task), number)
 
 

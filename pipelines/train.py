@@ -84,7 +84,8 @@ def recorded(
     tags: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train once, or ``again`` and again (see `repeats`), recorded with ``tags``; ``resume`` continues such a run."""
-    runs.bury(store, chosen.task.name)
+    if resume:
+        runs.bury(store, chosen.task.name)  # or what the killed process left is sent beside us
     if again:
         result = repeats.repeat(
             store, chosen, parts, *again, checkpoint_of=checkpoint_of, measured=measured, resume=resume

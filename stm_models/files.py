@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stm_models.errors import InputError
+from stm_models.unfinished import part_of
 
 __all__ = ["atomic_path", "output_directory", "sha256", "write_json"]
 
@@ -31,18 +32,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    part = Path(name)
-    try:
+    with part_of(path) as part:
         yield part
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.chmod(0o666 & ~_umask())
         part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -30,6 +30,7 @@ def bury(store: Store, experiment: str) -> bool:
     if sender.trouble:
         return False
     taken = []
+    spool.tidy(spool.root())
     for parcel in leftovers.take(spool.root()):
         if parcel.start["store"] == store.location and leftovers.close_abandoned(parcel):
             sender.add(parcel)

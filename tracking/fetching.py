@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from stm_models.unfinished import scratch
 from tracking.backend import get_artifact_repository
 
 __all__ = ["fetched", "lies_here"]
@@ -28,7 +31,7 @@ def fetched(address: str, name: str, tracking_uri: str, folder: str | Path | Non
     """
     repository = get_artifact_repository(address, tracking_uri=tracking_uri)
     if folder is None and not lies_here(address):
-        folder = tempfile.mkdtemp(dir=_own().name)
+        folder = tempfile.mkdtemp(dir=_own())
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
     return Path(repository.download_artifacts(name, None if folder is None else str(folder)))
@@ -40,5 +43,7 @@ def lies_here(address: str) -> bool:
 
 
 @functools.cache
-def _own() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="stm-fetched-")
+def _own() -> Path:
+    until_the_end = ExitStack()
+    atexit.register(until_the_end.close)
+    return until_the_end.enter_context(scratch())

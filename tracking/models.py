@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from stm_models.errors import InputError
 from stm_models.files import atomic_path
 from stm_models.files import sha256 as sha256_of
+from stm_models.unfinished import scratch
 from tracking import addresses
 from tracking.backend import (
     LoggedModelOutput,
@@ -91,8 +91,8 @@ def log_onnx(
     )
     status = "FAILED"
     try:
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary) / "model"
+        with scratch() as temporary:
+            folder = temporary / "model"
             about = Model(
                 artifact_path=logged.artifact_location, model_uuid=logged.model_id, run_id=run.id,
                 model_id=logged.model_id,
@@ -155,7 +155,7 @@ def _fetch(store: Store, model_id: str, uri: str, sha256: str = "") -> Path:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stm-lab" / "models"
         kept = base / f"{sha256}.onnx"
         if not kept.is_file() or sha256_of(kept) != sha256:
-            with tempfile.TemporaryDirectory() as folder:
+            with scratch() as folder:
                 path = fetched(source, _FILE, store.uri, folder)
                 _check(path, sha256)
                 with atomic_path(kept) as part:

@@ -152,7 +152,7 @@ def start(
     tags: Mapping[str, Any] | None = None,
     resume: str | None = None,
 ) -> Iterator[Run]:
-    """Record what happens in the block as one run.
+    """Record what happens in the block as one run; runs left open by processes that are gone are closed before.
 
     The run that ``mlflow run`` opened (MLFLOW_RUN_ID) is used by the first block without a parent. The run
     ends FINISHED, FAILED (exception) or KILLED (interrupt, SIGTERM, pruned trial); the tag ``outcome`` says
@@ -176,6 +176,8 @@ def start(
     given = resume or launched
     if given is not None and store.away is None:
         _check(store, given, "the run to resume" if resume else "MLFLOW_RUN_ID")
+    if parent is None and resume is None and store.away is None:
+        bury(store, experiment)
     own = tags_of(tags or {}) | {"process": liveness.identity(), **heartbeat.now()}
     sink = Spooled(
         store,

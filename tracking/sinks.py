@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,6 +12,7 @@ from typing import Protocol
 
 from stm_models.errors import InputError
 from stm_models.files import sha256
+from stm_models.unfinished import scratch
 from tracking import spool, system
 from tracking.delivery import Target
 from tracking.keeper import Keeper
@@ -64,12 +64,12 @@ class Direct:
     @contextmanager
     def place(self, name: str) -> Iterator[Path]:
         """Yield where to write the file, which is then sent."""
-        with tempfile.TemporaryDirectory() as temporary:
-            path = spool.artifact(Path(temporary), name)
+        with scratch() as temporary:
+            path = spool.artifact(temporary, name)
             path.parent.mkdir(parents=True)
             yield path
             about = {"kind": "artifact", "name": name, "sha256": sha256(path), "size": path.stat().st_size}
-            self.append(about, Path(temporary))
+            self.append(about, temporary)
 
     def file(self, name: str) -> Path | None:
         """Return nothing: no copy is kept."""

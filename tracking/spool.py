@@ -15,7 +15,7 @@ import threading
 import uuid
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,7 +24,7 @@ from stm_models.files import atomic_path, sha256
 
 __all__ = [
     "PREFIX", "SYNC_SECONDS", "Record", "Spool", "add", "artifact", "claim", "mend", "read", "remove", "root", "state",
-    "write_state",
+    "tidy", "write_state",
 ]  # fmt: skip
 
 Record = dict[str, Any]
@@ -63,8 +63,7 @@ class Spool:
         # Under another name until it is locked and begun, so that nobody takes it for one that was left.
         part = base / f".{self.id}"
         try:
-            (part / _FILES).mkdir(parents=True)
-            self.lock = claim(part)
+            self.lock = _made(base, part)
             self._log = os.open(part / _LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             self._mutex = threading.Lock()
             self._dirty = 0
@@ -124,6 +123,17 @@ class Spool:
             os.close(self._log)
 
 
+def tidy(base: Path) -> None:
+    """Remove what a killed process had not begun yet, and the folder ``base`` when nothing is in it."""
+    with suppress(OSError), _locked(base, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        for part in base.glob(".*"):
+            with suppress(OSError):  # its process is at it
+                lock = claim(part)
+                shutil.rmtree(part, ignore_errors=True)
+                os.close(lock)
+        base.rmdir()
+
+
 def read(folder: Path, offset: int = 0, limit: int = 1000) -> list[tuple[Record, int]]:
     """Return records from ``offset`` on, each with the offset of the next one.
 
@@ -138,6 +148,31 @@ def read(folder: Path, offset: int = 0, limit: int = 1000) -> list[tuple[Record,
             offset += len(line)
             found.append((_record(line), offset))
     return found
+
+
+def _made(base: Path, part: Path) -> int:
+    """Make the folder of a spool and lock it; `tidy` does not come in between."""
+    while True:
+        base.mkdir(parents=True, exist_ok=True)
+        try:
+            with _locked(base, fcntl.LOCK_SH):
+                (part / _FILES).mkdir(parents=True)
+                return claim(part)
+        except FileNotFoundError:
+            if base.is_dir():
+                raise
+            # Somebody tidied the empty folder away.
+
+
+@contextmanager
+def _locked(folder: Path, how: int) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with nullcontext() if how & fcntl.LOCK_NB else suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, how)
+        yield
+    finally:
+        os.close(handle)
 
 
 def mend(folder: Path) -> None:

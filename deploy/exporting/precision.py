@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from deploy.exporting.errors import ExportError
 from deploy.exporting.paths import drop_output
 from stm_models.errors import InputError
+from stm_models.unfinished import scratch
 
 __all__ = ["judge", "latencies", "reduced"]
 
@@ -51,8 +50,8 @@ def reduced(proto: Any, precision: str, answers: Sequence[str]) -> Any:
     try:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        with tempfile.TemporaryDirectory() as folder:
-            source, target = Path(folder) / "a.onnx", Path(folder) / "b.onnx"
+        with scratch() as folder:
+            source, target = folder / "a.onnx", folder / "b.onnx"
             chosen = _products(smaller, "prediction")
             _turn_weights(smaller, chosen)
             onnx.save(smaller, source)

@@ -210,6 +210,16 @@ def test_runs_of_processes_that_are_gone_are_closed(local, monkeypatch):
         assert runs.get(local, quick.id).status == "FINISHED"
 
 
+def test_the_next_run_of_an_experiment_closes_one_whose_process_was_killed(local):
+    gone = liveness.identity().rpartition("/")[0] + "/0"
+    left = local.client.create_run(local.experiment("closed"), tags={"process": gone}).info.run_id
+    with runs.start(local, "closed", "next") as parent:
+        assert runs.get(local, left).outcome == "killed"
+        late = local.client.create_run(local.experiment("closed"), tags={"process": gone}).info.run_id
+        with runs.start(local, "closed", "child", parent=parent.id):
+            assert runs.get(local, late).status == "RUNNING"  # not looked for again with every child
+
+
 def test_runs_of_other_machines_are_closed_when_they_gave_no_sign_of_life_for_long(local):
     made = {}
     for name, process, age in (

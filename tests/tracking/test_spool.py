@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import math
 import os
 import signal
@@ -172,6 +173,26 @@ def test_one_process_at_a_time():
     (parcel,) = leftovers.take(spool.root())
     assert parcel.id == made.id
     parcel.release()
+
+
+def test_what_was_not_begun_is_tidied_away_and_an_empty_folder_too():
+    base = spool.root()
+    living = base / f".{'1' * 32}"
+    lock = spool._made(base, living)
+    (base / f".{'2' * 32}" / "files").mkdir(parents=True)
+    spool.tidy(base)
+    assert [path.name for path in base.iterdir()] == [living.name]
+    with spool._locked(base, fcntl.LOCK_SH):  # another process makes one
+        os.close(lock)
+        spool.tidy(base)
+        assert living.exists()
+    spool.tidy(base)
+    assert not base.exists()
+    spool.tidy(base)
+    made = Spool(START)
+    spool.tidy(base)
+    assert made.folder.exists()
+    os.close(made.lock)
 
 
 def test_the_reason_of_a_refusal_is_there_before_the_spool_moves(monkeypatch):

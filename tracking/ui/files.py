@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path, PurePosixPath
 
+from stm_models.unfinished import scratch
 from tracking.backend import MlflowException
 from tracking.rows import download
 from tracking.store import Store
@@ -58,5 +58,5 @@ def fetch(store: Store, run_id: str, name: str, *, whole: bool = False) -> tuple
     entry = entries.get(name)
     if entry is None or entry.is_dir or int(entry.file_size or 0) > (_DOWNLOADED if whole else _LARGEST):
         return None
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         return Path(download(store, run_id, name, folder)).read_bytes(), media

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 import time
 from collections import OrderedDict
@@ -14,6 +13,7 @@ from stm_models.data import panel, predictions
 from stm_models.data.panel import Panel
 from stm_models.data.predictions import Predictions
 from stm_models.errors import InputError
+from stm_models.unfinished import scratch
 from tracking import registry
 from tracking.backend import MlflowException
 from tracking.registry import ModelVersionInfo
@@ -98,7 +98,7 @@ class Site:
                 return self._files[run_id, name]
         found, size = None, self._size(run_id, name)
         if size is not None and size <= _LARGEST:
-            with tempfile.TemporaryDirectory() as folder:
+            with scratch() as folder:
                 try:
                     found = load(download(self.store, run_id, name, folder))
                 except InputError:

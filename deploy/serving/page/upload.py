@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from starlette.requests import Request
 from deploy.serving.questions import Reading, parse_channel, parse_size
 from stm_models.data.readers import READABLE
 from stm_models.errors import InputError, unknown
+from stm_models.unfinished import scratch
 
 __all__ = ["MAX_UPLOAD_BYTES", "SECONDS", "fields_of", "parse_reading", "parse_suffix", "received"]
 
@@ -83,8 +83,8 @@ async def received(request: Request, suffix: str, most: int, seconds: float) -> 
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > most:
         raise _too_large(most)
-    with tempfile.TemporaryDirectory(prefix="stm-upload-") as folder:
-        path = Path(folder) / f"upload{suffix}"
+    with scratch() as folder:
+        path = folder / f"upload{suffix}"
         try:
             async with asyncio.timeout(seconds):
                 size = await _stream(request, path, most)

@@ -27,11 +27,13 @@ cluster-test: setup ## the tests that need a real SLURM (Debian: slurm-wlm and m
 	$(BIN)/python -m pytest -m cluster tests/cluster
 
 campaign: setup ## kill -9 over simulations and searches (KILLS=200), the whole chain under all faults, faults of a tracking server, a server under load (MINUTES=30) and attack (FUZZ=100000)
-	$(BIN)/python tests/campaign.py --kills $(or $(KILLS),200)
-	$(BIN)/python tests/campaign_tune.py --kills $(or $(KILLS),100)
-	$(BIN)/python tests/campaign_chain.py
-	$(BIN)/python tests/campaign_tracking.py
-	$(BIN)/python tests/campaign_serving.py --minutes $(or $(MINUTES),30) --fuzz $(or $(FUZZ),100000)
+	@failed=; \
+	$(BIN)/python tests/campaign.py --kills $(or $(KILLS),200) || failed="$$failed campaign.py"; \
+	$(BIN)/python tests/campaign_tune.py --kills $(or $(KILLS),100) || failed="$$failed campaign_tune.py"; \
+	$(BIN)/python tests/campaign_chain.py || failed="$$failed campaign_chain.py"; \
+	$(BIN)/python tests/campaign_tracking.py || failed="$$failed campaign_tracking.py"; \
+	$(BIN)/python tests/campaign_serving.py --minutes $(or $(MINUTES),30) --fuzz $(or $(FUZZ),100000) || failed="$$failed campaign_serving.py"; \
+	test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 check: setup ## style, types and the rules of the house
 	$(BIN)/ruff check .

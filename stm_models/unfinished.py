@@ -84,8 +84,8 @@ def _sweep(folder: Path, names: re.Pattern[str]) -> None:
 
 def _remove_if_left(path: Path) -> None:
     try:
-        lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError:  # somebody else's, or gone
+        lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:  # somebody else's, a link, or gone
         return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,7 +9,9 @@ files of 256 x 256 too.
 An epoch's share beside forward, backward and step is taken from within a whole training, with validation, its metrics
 and checkpoints. Tracking is a training recorded in a MLflow store of its own (configuration, environment, tags, every
 epoch's metrics) against the same one unrecorded. It has some seconds, real ones have minutes: what a run costs once
-weighs more here. Seconds are CPU seconds of one thread, so that a shared machine counts little.
+weighs more here. ``kept_memory`` is a step that leaves the memory of large arrays to glibc over one that keeps it, as
+the trainer does (`stm_models.heap`); images per second leave it to glibc on both sides. Seconds are CPU seconds of one
+thread, so that a shared machine counts little.
 
 With ``--device cuda`` both train on the GPU, in seconds of the clock, and images per second alone are compared: ours by
 the options above, and with ``torch.compile``; the detail has the plain pipeline with processes that load ahead, too.
@@ -44,6 +46,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from stm_models import heap
 from stm_models.data.pictures import to_turbo
 from stm_models.networks import registry
 from stm_models.networks.model import Model
@@ -222,6 +225,30 @@ def throughput(case: Case, folder: Path) -> tuple[dict[str, float], dict[str, An
     return ratios, detail, error
 
 
+def kept_memory(side: int, rounds: int) -> dict[str, Any]:
+    """Compare a step as the trainer makes it, memory kept from the one before, with one that leaves it to glibc."""
+    rng = np.random.default_rng(3)
+    images, labels = rng.random((BATCH, 1, side, side), np.float32), rng.uniform(0, 6, (BATCH, 1)).astype(np.float32)
+    epoch = our_training(images, labels, config_of(**FAST))
+
+    def seconds(where: contextlib.AbstractContextManager[None]) -> float:
+        with where:
+            epoch()
+            begun = time.process_time()
+            epoch()
+            return time.process_time() - begun
+
+    epoch()
+    pairs = []
+    for number in range(rounds):
+        first = seconds(heap.kept() if number % 2 else contextlib.nullcontext())
+        second = seconds(contextlib.nullcontext() if number % 2 else heap.kept())
+        pairs.append((second, first) if number % 2 else (first, second))
+    ratios = [afresh / kept for afresh, kept in pairs]
+    step = statistics.median(kept for _, kept in pairs)
+    return {"ratio": statistics.median(ratios), "ratios": ratios, "step_s": step}
+
+
 class Stopwatch:
     """CPU seconds spent within some calls."""
 
@@ -352,6 +379,8 @@ def main() -> None:
         print(f"epochs over their steps: {over}", file=sys.stderr, flush=True)
         longer = fits["bf16"].config.model_copy(update={"epochs": case.recorded_epochs})
         tracked = over_untracked(replace(fits["bf16"], config=longer), folder, case.pairs)
+    kept = kept_memory(256, case.rounds)
+    ratios["kept_memory_256"] = kept["ratio"]
     ratios |= {"over_step": over["bf16"], "over_untracked": tracked["mean"]}
     report(
         "training",
@@ -360,7 +389,7 @@ def main() -> None:
         detail={
             "threads": 1, "batch": BATCH, "images": case.counts, **detail,
             "outside_steps": {name: 1 - 1 / value for name, value in over.items()},
-            "tracking": tracked, "quick": options.quick,
+            "tracking": tracked, "kept_memory": kept, "quick": options.quick,
         },
         as_json=options.json,
     )  # fmt: skip

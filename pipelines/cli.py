@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a locale that has no such letter is no reason to fail
     try:
         try:
-            return _run(arguments)
+            return _answer(arguments)
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()  # here, where a reader that left is expected
@@ -95,14 +95,17 @@ def _end_as_told() -> None:
         os._exit(130)
 
 
-def _run(given: list[str]) -> int:
-    if not given or given[0] in ("-h", "--help", "help"):
+def _answer(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0
-    if given[0] == "--version":
+    if arguments[0] == "--version":
         print(f"stm-lab {__version__}")
         return 0
-    command, arguments = given[0], given[1:]
+    return _run(arguments[0], arguments[1:])
+
+
+def _run(command: str, arguments: list[str]) -> int:
     if command not in COMMANDS:
         raise unknown("command", command, COMMANDS)
     module = importlib.import_module(f"pipelines.{_MODULES.get(command, command)}")

@@ -8,6 +8,7 @@ time so.
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -17,28 +18,34 @@ __all__ = ["kept"]
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of malloc.h
 _LARGE = 2**25  # what glibc would come to by itself
 _users = 0
+_changing = threading.Lock()
 
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Keep freed memory for the next arrays inside, and give it back at the end; nothing happens without glibc."""
+    """Keep freed memory for the next arrays inside, and give it back at the end; nothing happens without glibc.
+
+    It is kept for the main thread, where torch makes its tensors; may be nested, and entered in several threads.
+    """
     global _users
     libc = _glibc()
     if libc is None:
         yield
         return
-    _users += 1
-    libc.mallopt(_MMAP_MAX, 0)
-    libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    with _changing:
+        _users += 1
+        libc.mallopt(_MMAP_MAX, 0)
+        libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     try:
         yield
     finally:
-        _users -= 1
-        if not _users:
-            libc.mallopt(_MMAP_MAX, 65536)
-            libc.mallopt(_MMAP_THRESHOLD, _LARGE)
-            libc.mallopt(_TRIM_THRESHOLD, 2 * _LARGE)
-            libc.malloc_trim(0)
+        with _changing:
+            _users -= 1
+            if not _users:
+                libc.mallopt(_MMAP_MAX, 65536)
+                libc.mallopt(_MMAP_THRESHOLD, _LARGE)
+                libc.mallopt(_TRIM_THRESHOLD, 2 * _LARGE)
+                libc.malloc_trim(0)
 
 
 @cache

@@ -63,11 +63,14 @@ def scratch() -> Iterator[Path]:
 def _locked(make: Callable[[], str]) -> tuple[Path, int]:
     while True:
         path = Path(make())
-        lock = os.open(path, os.O_RDONLY)
+        try:
+            lock = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # taken for left
         if fcntl is not None:
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(lock, fcntl.LOCK_EX)
-        if path.exists():  # else somebody took it for left before it was locked
+        if path.exists():  # else taken for left before it was locked
             return path, lock
         os.close(lock)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import threading
 import uuid
@@ -35,6 +36,7 @@ PREFIX = "spool_"
 
 SYNC_SECONDS = 1.0
 _SYNC_LINES = 5000
+_UNBEGUN = re.compile(r"\.[0-9a-f]{32}")
 _LOG, _STATE, _LOCK, _FILES = "log.jsonl", "state.json", "lock", "files"
 
 
@@ -124,9 +126,12 @@ class Spool:
 
 
 def tidy(base: Path) -> None:
-    """Remove what a killed process had not begun yet, and the folder ``base`` when nothing is in it."""
+    """Remove what a killed process had not begun yet, and the folder ``base`` when nothing is in it.
+
+    Whatever else lies there, such as hidden folders of a user who named one of his own with STM_SPOOL, stays.
+    """
     with suppress(OSError), _locked(base, fcntl.LOCK_EX | fcntl.LOCK_NB):
-        for part in base.glob(".*"):
+        for part in [path for path in base.iterdir() if _UNBEGUN.fullmatch(path.name)]:
             with suppress(OSError):  # its process is at it
                 lock = claim(part)
                 shutil.rmtree(part, ignore_errors=True)

@@ -84,15 +84,17 @@ def test_one_that_was_swept_before_it_was_locked_is_made_again(tmp_path):
         made[-1].touch()
         return str(made[-1])
 
-    def swept_once(path, flags, *mode):
-        handle = opened(path, flags, *mode)
+    def swept_twice(path, flags, *mode):
         if path == tmp_path / "0" and not mode:
-            made[0].unlink()
+            made[0].unlink()  # before it is opened, and after
+        handle = opened(path, flags, *mode)
+        if path == tmp_path / "1" and not mode:
+            made[1].unlink()
         return handle
 
     opened = unfinished.os.open
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unfinished.os, "open", swept_once)
+        patch.setattr(unfinished.os, "open", swept_twice)
         path, lock = unfinished._locked(make)
     unfinished.os.close(lock)
-    assert path == tmp_path / "1"
+    assert path == tmp_path / "2"

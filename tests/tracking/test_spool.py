@@ -195,6 +195,17 @@ def test_what_was_not_begun_is_tidied_away_and_an_empty_folder_too():
     os.close(made.lock)
 
 
+def test_folders_of_others_are_not_tidied_away():
+    base = spool.root()
+    own = base / ".ssh" / "key"
+    own.parent.mkdir(parents=True)
+    own.write_text("secret")
+    (base / f".{'3' * 32}" / "files").mkdir(parents=True)
+    spool.tidy(base)
+    assert [path.name for path in base.iterdir()] == [".ssh"]
+    assert [path.name for path in own.parent.iterdir()] == ["key"]
+
+
 def test_the_reason_of_a_refusal_is_there_before_the_spool_moves(monkeypatch):
     made = Spool(START)
 

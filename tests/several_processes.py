@@ -76,5 +76,8 @@ if __name__ == "__main__":
         try:
             curve(config, data, more)
         except InputError as error:
-            (out / f"error-{world.rank}.txt").write_text(str(error))
+            # Whole or not at all: torchrun ends this process as soon as the other has failed.
+            part = out / f"error-{world.rank}.part"
+            part.write_text(str(error))
+            part.rename(out / f"error-{world.rank}.txt")
             sys.exit(2)

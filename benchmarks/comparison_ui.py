@@ -126,10 +126,37 @@ def alternating(rounds: int, *ways: Callable[[], float]) -> list[list[float]]:
     return found
 
 
-def main() -> None:
-    """Fill a store, check what is shown, then measure."""
+def compared(table: str, stock: str, count: int, rounds: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """Return the ratio of the two first tables in one browser and the times; only the reason, without a browser."""
     from playwright.sync_api import sync_playwright
 
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        why = "Chromium is not installed (Debian: chromium): no page was opened"
+        print(why, file=sys.stderr)
+        return {}, {"left_out": why}
+    laid_out = "() => document.querySelectorAll('tbody tr').length === {}"
+    rendered = "() => document.querySelectorAll('.ag-center-cols-container .ag-row').length > 5"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        own, whole, reference = alternating(
+            rounds,
+            lambda: shown(browser, table, laid_out.format(100)),
+            lambda: shown(browser, f"{table}&rows=all", laid_out.format(count)),
+            lambda: shown(browser, stock, rendered),
+        )
+        browser.close()
+    median = statistics.median
+    ratios = [theirs / mine for mine, theirs in zip(own, reference, strict=True)]
+    all_ratios = [theirs / mine for mine, theirs in zip(whole, reference, strict=True)]
+    return {"ui_first_table": median(ratios)}, {
+        "table_s": median(own), "all_rows_s": median(whole), "stock_table_s": median(reference), "ratios": ratios,
+        "all_rows_ratio": median(all_ratios),
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Fill a store, check what is shown, then measure."""
     options = arguments(__doc__ or "")
     count, rounds = (150, 2) if options.quick else (1000, 7)
     with tempfile.TemporaryDirectory() as name:
@@ -158,32 +185,16 @@ def main() -> None:
             start = time.perf_counter()
             assert len(rows.find(store, "table", limit=10 * count)) == count
             search = time.perf_counter() - start
-            laid_out = "() => document.querySelectorAll('tbody tr').length === {}"
-            rendered = "() => document.querySelectorAll('.ag-center-cols-container .ag-row').length > 5"
-            with sync_playwright() as playwright:
-                path = shutil.which("chromium") or shutil.which("chromium-browser")
-                browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-                address = f"{stock}/#/experiments/{experiment}/runs"
-                own, whole, reference = alternating(
-                    rounds,
-                    lambda: shown(browser, table, laid_out.format(100)),
-                    lambda: shown(browser, f"{table}&rows=all", laid_out.format(count)),
-                    lambda: shown(browser, address, rendered),
-                )
-                browser.close()
-    ratios = [theirs / mine for mine, theirs in zip(own, reference, strict=True)]
-    all_ratios = [theirs / mine for mine, theirs in zip(whole, reference, strict=True)]
+            ratios, pages = compared(table, f"{stock}/#/experiments/{experiment}/runs", count, rounds)
     median = statistics.median
     report(
         "comparison_ui",
-        {"ui_first_table": median(ratios), "over_first_byte": median(warm) / LIMIT},
+        {**ratios, "over_first_byte": median(warm) / LIMIT},
         {"wrong": float(wrong)},
         {
             "runs": count, "metrics": METRICS,
             "first_byte_s": median(warm), "first_byte_after_change_s": median(changed),
-            "first_byte_all_metrics_s": median(every), "mlflow_search_s": search, "table_s": median(own),
-            "all_rows_s": median(whole), "stock_table_s": median(reference), "ratios": ratios,
-            "all_rows_ratio": median(all_ratios),
+            "first_byte_all_metrics_s": median(every), "mlflow_search_s": search, **pages,
         },
         as_json=options.json,
     )  # fmt: skip

@@ -195,3 +195,11 @@ def test_the_limit_of_noise_is_that_of_a_linear_model(benchmark_module):
         information = np.array([[b @ b, b @ c], [b @ c, c @ c]]) / sigma**2 + 3 * np.eye(2)
         found = limit.squared_errors(parameters, images, sigma, np.array([0, 7]))
         np.testing.assert_allclose(found, np.linalg.inv(information)[0, 0], rtol=1e-6)
+
+
+def test_without_a_browser_the_pages_are_left_out_and_the_reason_told(benchmark_module, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", "")
+    ratios, detail = benchmark_module("comparison_ui").compared("http://ours", "http://stock", 100, 1)
+    assert not ratios
+    assert detail["left_out"].startswith("Chromium is not installed (Debian: chromium)")
+    assert detail["left_out"] in capsys.readouterr().err

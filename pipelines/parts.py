@@ -65,7 +65,8 @@ def load_parts(path: str | Path, task: Task, config: SplitConfig, targets: Seque
     Raises
     ------
     InputError
-        For a data set that cannot be read, of another task, without such targets, or too small to split.
+        For a data set that cannot be read, of another task, without such targets, with one that a chain's states share,
+        or too small to split.
     """
     samples = load(
         path, verify=True, include_unconverged=config.include_unconverged, targets=targets, arrays=task.arrays
@@ -75,6 +76,7 @@ def load_parts(path: str | Path, task: Task, config: SplitConfig, targets: Seque
             f"{path} is a data set of task {samples.attributes['task']!r}, expected {task.name!r}: "
             "give the task's own data set with --data"
         )
+    _differ_along_chains(samples)
     return divide(samples, task, config)
 
 
@@ -93,3 +95,19 @@ def split_samples(samples: Samples, task: Task, config: SplitConfig) -> Split:
         validation_fraction=config.validation_fraction, seed=config.seed,
         fold=(config.fold, config.folds) if config.folds else None,
     )  # fmt: skip
+
+
+def _differ_along_chains(samples: Samples) -> None:
+    """Refuse a target that the states of each chain share: a split by state would train on what it validates."""
+    chain, state = (samples.coordinates[name] for name in ("chain", "group"))
+    _, first, chain_of = np.unique(chain, return_index=True, return_inverse=True)
+    if samples.targets.ndim > 2 or len(first) == len(np.unique(state)):
+        return
+    for target, values in zip(samples.attributes["targets"], samples.targets.T, strict=True):
+        if len(np.unique(values)) > 1 and np.array_equal(values[first][chain_of], values):
+            raise InputError(
+                f"target {target['name']!r} of {samples.path} is the same for all states of a chain, whose states the "
+                "split puts on both sides: expected a target that differs along chains, or chains of one state each; "
+                "simulate those, e.g. with simulate.interaction_count=1, simulate.interaction_sampling=uniform and as "
+                "many replicates as states"
+            )

@@ -173,6 +173,11 @@ def test_fresh_states_have_every_structure_and_start(unseen):
     assert plan.attributes["input"] == TASK.plan(config).attributes["input"]
 
 
+def test_fresh_states_of_chains_of_one_state_share_no_structure():
+    fresh = TASK.fresh(make(strain=[0, 0.02], interaction_count=1), 99, 24, unseen=True)
+    assert len({group.parameters["strain"] for group in TASK.plan(fresh).groups}) == 24
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
 def test_every_preset_runs_in_small(name):
     values = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))["simulate"]

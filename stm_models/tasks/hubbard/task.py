@@ -56,12 +56,13 @@ class HubbardTask(RegressionTask):
     def fresh(self, config: HubbardSimulation, seed: int, states: int, *, unseen: bool) -> HubbardSimulation:
         """Return a config for new states alike, at continuous random U or at the same U.
 
-        At least one chain of each kind of structure and start, so there may be more than ``states``.
+        At least one chain of each kind of structure and start, so there may be more than ``states``; chains of one
+        state stay so.
         """
         count = config.interaction_count
         if unseen:
             # Short chains: U values close to their neighbours warm-start best, and two cores share them.
-            replicates = max(config.kinds, round(states / 12))
+            replicates = max(config.kinds, round(states / (12 if count > 1 else 1)))
             sampling, count = "uniform", -(-states // replicates)
         else:
             replicates, sampling = max(config.kinds, round(states / count)), config.interaction_sampling

@@ -34,7 +34,7 @@ from stm_models.machine import cores
 from stm_models.tasks.findings import spread
 from stm_models.tasks.impurity import scoring
 from stm_models.tasks.impurity.baselines import predictors
-from stm_models.tasks.impurity.occlusion import occlusion
+from stm_models.tasks.impurity.occlusion import occlusion_of_model
 from stm_models.tasks.registry import get
 from tracking import runs
 from tracking.store import connect
@@ -138,8 +138,7 @@ def _judge(session: Session, fresh: dict[str, Samples], most: int) -> dict[str, 
     for name, part in fresh.items():
         prediction = predict(part.images)
         right = scoring.right_positions(prediction, part, calibration)
-        size = session.metadata.input.shape[1]
-        kept = occlusion(lambda images: predict(images)[:, 0], part.images, right, most=most, window=max(size, 48))
+        kept = occlusion_of_model(predict, session.metadata.input.shape[1:], part.images, right, most=most)
         found[name] = scoring.metrics(prediction, part, calibration) | kept.record()
     return found
 

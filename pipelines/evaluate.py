@@ -108,7 +108,11 @@ def evaluate(
     chosen_sets = _sets(task, perturbation, strengths)
     scores, prediction = _scores(session, samples)
     further = task.examine(
-        lambda images: predict_all(session, images)["prediction"], prediction, samples, about.calibration
+        lambda images: predict_all(session, images)["prediction"],
+        about.input.shape[1:],
+        prediction,
+        samples,
+        about.calibration,
     )
     shown = {"clean" if chosen_sets else "evaluated": (samples, prediction)}
     digests = {}

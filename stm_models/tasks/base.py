@@ -141,11 +141,17 @@ class Task(ABC):
         """
 
     def examine(
-        self, answer: Callable[[Array], Array], prediction: Array, samples: Samples, calibration: Mapping[str, Any]
+        self,
+        answer: Callable[[Array], Array],
+        shape: tuple[int, int],
+        prediction: Array,
+        samples: Samples,
+        calibration: Mapping[str, Any],
     ) -> dict[str, float]:
         """Return further scores of an evaluation: what takes asking the model again, or more of the data set.
 
         ``answer``: images (S, C, y, x) in, predictions of the model out; of any size where the task takes `any_size`.
+        ``shape``: height and width of the model's own input, px.
         """
         return {}
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stm_models.signal.matching import paper_ratio
 from stm_models.tasks.impurity import scoring
 from stm_models.tasks.impurity.ceiling import BOUND_STATE, ceiling, references
-from stm_models.tasks.impurity.occlusion import absolute, is_relative, occlusion
+from stm_models.tasks.impurity.occlusion import occlusion_of_model
 
 if TYPE_CHECKING:
     from stm_models.data.dataset import Samples
@@ -22,7 +22,11 @@ Array = NDArray[Any]
 
 
 def examine(
-    answer: Callable[[Array], Array], prediction: Array, samples: Samples, calibration: Mapping[str, Any]
+    answer: Callable[[Array], Array],
+    shape: tuple[int, int],
+    prediction: Array,
+    samples: Samples,
+    calibration: Mapping[str, Any],
 ) -> dict[str, float]:
     """Occlude found impurities, and hold the bound-state maps of the data set, if any, against its truth.
 
@@ -30,6 +34,8 @@ def examine(
     ----------
     answer : callable
         Images (S, C, H, W) of any size -> score maps (S, 1, H, W).
+    shape : (int, int), px
+        Height and width of the model's own input.
     prediction : (S, 1, H, W)
         Of the ``samples``.
     calibration : mapping
@@ -45,7 +51,7 @@ def examine(
     from stm_models.data.dataset import holds
 
     right = scoring.right_positions(prediction, samples, calibration)
-    found = occlusion(absolute(answer, is_relative(prediction)), samples.images, right).record()
+    found = occlusion_of_model(answer, shape, samples.images, right).record()
     if not holds(samples, BOUND_STATE):
         return found
     known = references(samples)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "CORE", "GOAL_CORE", "GOAL_RINGS", "RINGS", "Occlusion", "absolute", "is_relative", "occlusion", "peak_score",
-    "regions",
+    "CORE", "GOAL_CORE", "GOAL_RINGS", "RINGS", "Occlusion", "absolute", "is_relative", "occlusion",
+    "occlusion_of_model", "peak_score", "regions",
 ]  # fmt: skip
 
 Array = NDArray[Any]
@@ -23,6 +23,7 @@ RINGS = 8.0
 """Radius up to which the rings are taken, px."""
 GOAL_CORE, GOAL_RINGS = 0.8, 0.6
 """A sound detector keeps at least so much without the core, and at most so much without the rings."""
+_WINDOW = 48  # px
 _NEAR = 2.0  # px; the peak may move so far
 _SEED = 0, 9  # of the peaks that are occluded
 
@@ -44,7 +45,12 @@ class Occlusion:
 
 
 def occlusion(
-    score: Score, images: Array, positions: Sequence[Array], *, most: int = 24, window: int = 48
+    score: Score,
+    images: Array,
+    positions: Sequence[Array],
+    *,
+    most: int = 24,
+    window: int | tuple[int, int] = _WINDOW,
 ) -> Occlusion:
     """Zero the core (r < 1.5 px) or the rings (1.5 to 8 px) of found impurities, one at a time, in every map.
 
@@ -58,7 +64,7 @@ def occlusion(
         Found and right ones of each image, y and x. Those less than 8 px from the border are left out.
     most : int
         So many of them, drawn at random, the same ones whenever they are as many.
-    window : int, px
+    window : int or (int, int), px
         Height and width about a position that the score is computed in; at least the receptive field, to be exact.
 
     Returns
@@ -77,6 +83,24 @@ def occlusion(
     kept = [_kept(score, images[places[i][0]], places[i][1], window) for i in chosen]
     both = np.array(kept, np.float64).reshape(-1, 2)
     return Occlusion(both[:, 0], both[:, 1])
+
+
+def occlusion_of_model(
+    answer: Score, shape: tuple[int, int], images: Array, positions: Sequence[Array], *, most: int = 24
+) -> Occlusion:
+    """Occlude impurities that a model of one input size found; see `occlusion`.
+
+    Parameters
+    ----------
+    answer : callable
+        (B, C, H, W) -> (B, 1, H, W), of any height and width; beyond ``shape`` tile by tile.
+    shape : (int, int), px
+        Height and width of the model's own input.
+    """
+    relative = is_relative(answer(images[:, :, : shape[0], : shape[1]]))
+    # Tiles are divided by maxima of their own: within one window there may be only one.
+    window = shape if relative else (max(shape[0], _WINDOW), max(shape[1], _WINDOW))
+    return occlusion(absolute(answer, relative), images, positions, most=most, window=window)
 
 
 def absolute(answer: Score, relative: bool) -> Score:
@@ -130,10 +154,11 @@ def _distance(shape: tuple[int, int], place: Array) -> Array:
     return np.hypot(y - place[0], x - place[1])
 
 
-def _kept(score: Score, image: Array, place: Array, window: int) -> tuple[float, float]:
+def _kept(score: Score, image: Array, place: Array, window: int | tuple[int, int]) -> tuple[float, float]:
     shape = np.array(image.shape[1:])
-    first = np.clip(np.rint(place).astype(int) - window // 2, 0, np.maximum(shape - window, 0))
-    crop = image[:, first[0] : first[0] + window, first[1] : first[1] + window]
+    size = np.broadcast_to(window, 2)
+    first = np.clip(np.rint(place).astype(int) - size // 2, 0, np.maximum(shape - size, 0))
+    crop = image[:, first[0] : first[0] + size[0], first[1] : first[1] + size[1]]
     distance = _distance((crop.shape[1], crop.shape[2]), place - first)
     whole = np.stack([crop, crop, crop])
     whole[1][:, distance < CORE] = 0

@@ -99,12 +99,17 @@ class ImpurityTask(Task):
         return scoring.metrics(prediction, samples, calibration)
 
     def examine(
-        self, answer: Callable[[Array], Array], prediction: Array, samples: Samples, calibration: Mapping[str, Any]
+        self,
+        answer: Callable[[Array], Array],
+        shape: tuple[int, int],
+        prediction: Array,
+        samples: Samples,
+        calibration: Mapping[str, Any],
     ) -> dict[str, float]:
         """Return what is kept without core and rings, and beside bound-state maps their ceiling; see `examination`."""
         from stm_models.tasks.impurity.examination import examine
 
-        return examine(answer, prediction, samples, calibration)
+        return examine(answer, shape, prediction, samples, calibration)
 
     def validation(self, prediction: Array, samples: Samples, trained: Samples) -> tuple[dict[str, float], float]:
         """Return the F1 of the best threshold."""

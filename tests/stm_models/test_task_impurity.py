@@ -232,6 +232,25 @@ def test_voltage_shares_tell_core_from_rings():
     assert np.allclose(shares, [[[0.75, 0.0], [0.0, 0.25]], [[0.0, 0.0], [1.0, 0.0]]])
 
 
+def _fine(folder, bound):
+    """Write a map with three pixels in place of each along both sides; return the file."""
+    np.save(folder / "fine.npy", bound.repeat(3, axis=0).repeat(3, axis=1))
+    return folder / "fine.npy"
+
+
+def test_a_reference_is_scored_in_the_models_pixels(task, tmp_path):
+    """Of a file with pixels of a third, 2 of its pixels are less than one of the model's."""
+    spec = plan(make()).attributes["input"]
+    about = {"step": [3.0, 3.0], "pixel_nm": [spec["pixel_nm"] / 3] * 2}
+    answer = answer_of(task, spec, np.array([[10.0, 20.0]]), about)
+    table = tmp_path / "known.csv"
+    y, x = (3 * (np.array([10.0, 20.0]) + 0.5) - 0.5) + [2, 0]
+    table.write_text(f"x_px,y_px\n{x},{y}\n")
+    found = task.reference_metrics(answer, table)
+    assert found["reference_precision"] == 1
+    assert found["reference_error_px"] == pytest.approx(2 / 3, abs=0.02)
+
+
 def test_references(task, tmp_path):
     spec = plan(make()).attributes["input"]
     where = np.array([[10.0, 20.0], [5.0, 6.0]])
@@ -250,6 +269,8 @@ def test_references(task, tmp_path):
     assert shape == (64, 64)
     (truth,) = unpadded(result.arrays["positions"])
     assert scoring.scores([known], [truth], shape)["f1"] > 0.75
+    known_fine, _ = read_reference(_fine(tmp_path, result.arrays["bound_state"][0]), [0.46875 / 3] * 2, (3.0, 3.0))
+    np.testing.assert_allclose((known_fine + 0.5) / 3 - 0.5, known, atol=0.15)
     for text, words in [("a,b\n1,2\n", "a, b"), ("x,y\n1,here\n", "no position"), ("x,y\n", "0 positions")]:
         table.write_text(text)
         with pytest.raises(InputError, match=words):

@@ -27,7 +27,8 @@ def decode(
 ) -> list[dict[str, Any]]:
     """List the impurities of each score map (S, 1, H, W) above the calibrated threshold.
 
-    Pixels are those of the file, ``about`` of whose preparation says how they lie to the map's.
+    Pixels are those of the file, ``about`` of whose preparation says how they lie to the map's; ``step`` of them, y and
+    x, are one of the map.
     """
     about = about or {}
     pixel = about.get("pixel_nm") or [metadata["input"]["pixel_nm"]] * 2
@@ -56,6 +57,7 @@ def decode(
             "impurities": impurities,
             "threshold": calibration.threshold,
             "pixel_nm": [float(size) for size in pixel],
+            "step": [float(size) for size in step],
             "bias_V": [float(bias) for bias in about.get("windows") or metadata["input"]["biases"]],
         }
         answers.append(answer | verdict(outputs, row, "the positions"))

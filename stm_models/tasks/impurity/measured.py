@@ -15,7 +15,7 @@ from stm_models.signal.bias_windows import BiasWindows, average
 from stm_models.signal.preprocessing import Preparation, finished_rows, prepare_stack
 from stm_models.tasks.inputs import Prepared, RawMap
 
-__all__ = ["prepare"]
+__all__ = ["prepare", "to_pixels"]
 
 _CLOSE = 0.03  # relative; pixels this alike are not interpolated
 _MOST = 4096 * 4096  # pixels of the input
@@ -57,7 +57,7 @@ def prepare(raw: RawMap, spec: Mapping[str, Any]) -> Prepared:
     averaged, used = average(maps, raw.bias, windows, band_bottom=float(spec["band_bottom"]))
     height, width = raw.values.shape[1:]
     pixel = (raw.size_nm[0] / height, raw.size_nm[1] / width)
-    fitted, step = _to_pixels(averaged, pixel, float(spec["pixel_nm"]), raw.source)
+    fitted, step = to_pixels(averaged, pixel, float(spec["pixel_nm"]), raw.source)
     if max(step) != 1 or min(step) != 1:
         notes = (*notes, _resampled(averaged, fitted, pixel, float(spec["pixel_nm"])))
     if max(pixel) > _COARSE * float(spec["pixel_nm"]):
@@ -88,10 +88,18 @@ def _signal(raw: RawMap) -> tuple[str, ...]:
     )
 
 
-def _to_pixels(
+def to_pixels(
     maps: NDArray[np.float64], pixel: tuple[float, float], wanted: float, source: str
 ) -> tuple[NDArray[np.float64], tuple[float, float]]:
-    """Interpolate to pixels of ``wanted`` nm; also the file's pixels per pixel of the result, y and x."""
+    """Interpolate maps (N, H, W) with pixels of (height, width) nm to square ones of ``wanted`` nm.
+
+    Also return the file's pixels per pixel of the result, y and x: 1 where nothing had to be interpolated.
+
+    Raises
+    ------
+    InputError
+        For a field of less than 8 such pixels along a side, or of too many.
+    """
     factors = [size / wanted for size in pixel]
     if all(abs(factor - 1) <= _CLOSE for factor in factors):
         return maps, (1.0, 1.0)

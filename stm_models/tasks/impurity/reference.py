@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from stm_models.errors import InputError
 from stm_models.signal.mixture import reference_positions
 from stm_models.tasks.impurity.answers import positions
+from stm_models.tasks.impurity.measured import to_pixels
 from stm_models.tasks.impurity.scoring import scores
 
 __all__ = ["read_reference", "reference_scores"]
@@ -25,12 +27,14 @@ _WAYS = (("y_px", "x_px", False), ("y_nm", "x_nm", True), ("y", "x", False))
 def reference_scores(answer: Mapping[str, Any], path: Path, bias: float | None = None) -> dict[str, float]:
     """Score an answer's positions against a reference of the same field; names begin with ``reference_``.
 
+    Distances count in the model's pixels, as in every other score.
+
     Raises
     ------
     InputError
         See `read_reference`; also when positions were found outside a map that does not say how large it is.
     """
-    known, shape = read_reference(path, answer["pixel_nm"], bias)
+    known, shape = read_reference(path, answer["pixel_nm"], answer["step"], bias)
     found = positions(answer)
     if shape is not None and len(found) and np.any(found.max(axis=0) > np.array(shape) - 0.5):
         y, x = found.max(axis=0)
@@ -39,14 +43,18 @@ def reference_scores(answer: Mapping[str, Any], path: Path, bias: float | None =
             f"impurities were found up to y = {y:.0f} and x = {x:.0f}: expected a map of the same place; "
             "save it with its size"
         )
-    everything = np.concatenate([known, found, np.ones((1, 2))])
-    frame = shape or tuple(int(n) for n in np.ceil(everything.max(axis=0)) + 1)
-    result = scores([found], [known], (frame[0], frame[1]))
+    step = np.array(answer["step"])
+    found, known = ((one + 0.5) / step - 0.5 for one in (found, known))
+    if shape is not None:
+        frame = np.rint(np.array(shape) / step).astype(int)
+    else:
+        frame = np.ceil(np.concatenate([known, found, np.ones((1, 2))]).max(axis=0)).astype(int) + 1
+    result = scores([found], [known], (int(frame[0]), int(frame[1])))
     return {f"reference_{name}": value for name, value in result.items()} | {"reference_known": float(len(known))}
 
 
 def read_reference(
-    path: Path, pixel_nm: list[float], bias: float | None = None
+    path: Path, pixel_nm: list[float], step: Sequence[float] = (1.0, 1.0), bias: float | None = None
 ) -> tuple[Floats, tuple[int, int] | None]:
     """Read positions (N, 2), y and x in pixels, and the shape of the field where the file tells it.
 
@@ -57,6 +65,8 @@ def read_reference(
         readable file is a bound-state map, to which a Gaussian mixture is fitted.
     pixel_nm : (height, width)
         Of the pixels that positions are given in. A map that says its size may have others; one without has these.
+    step : (height, width)
+        So many of these pixels are one of the model's, to which a map is interpolated before it is fitted.
     bias : float, V, optional
         The map nearest to it is taken from a stack.
 
@@ -81,12 +91,13 @@ def read_reference(
             "--reference-bias V, or save it by itself"
         )
     height, width = raw.values.shape[1:]
-    found = reference_positions(raw.values[0]).positions
-    if raw.size_nm is None:
-        return found, (height, width)
-    step = np.array(raw.size_nm) / (height, width) / pixel_nm  # pixels of the answer in one of the map
-    field = np.maximum(np.rint(step * (height, width)), 1)
-    return (found + 0.5) * step - 0.5, (int(field[0]), int(field[1]))
+    own = np.array(pixel_nm) if raw.size_nm is None else np.array(raw.size_nm) / (height, width)
+    wanted = math.sqrt(math.prod(pixel_nm) * math.prod(step))
+    maps, shrunk = to_pixels(raw.values, (float(own[0]), float(own[1])), wanted, str(path))
+    ratio = own / pixel_nm  # pixels of the answer in one of the file
+    field = np.maximum(np.rint(ratio * (height, width)), 1)
+    found = (reference_positions(maps[0]).positions + 0.5) * shrunk * ratio - 0.5
+    return found, (int(field[0]), int(field[1]))
 
 
 def _table(path: Path, pixel_nm: list[float]) -> Floats:

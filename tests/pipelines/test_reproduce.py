@@ -248,6 +248,15 @@ def test_trainings_of_the_paper():
 # Words made from numbers.
 
 
+def test_more_seeds_leave_finished_trainings_their_key():
+    made = ImpurityReproduction()
+    few, more = ReproductionConfig(seeds=2, our_seeds=1), ReproductionConfig(seeds=5, our_seeds=3)
+    assert made.scoring(few) == made.scoring(more)
+    assert {repr(one) for one in made.trainings(few)} <= {repr(one) for one in made.trainings(more)}
+    for change in ({"tile": 16}, {"peaks": 3}):
+        assert made.scoring(few) != made.scoring(few.model_copy(update=change))
+
+
 def test_comparing_is_a_paired_t_test():
     rng = np.random.default_rng(2)
     ours, theirs = rng.normal(0.5, 0.1, 10), rng.normal(0.4, 0.1, 10)

@@ -146,6 +146,10 @@ class ImpurityReproduction(Reproduction):
         """Calibrate on our network's validation fields."""
         return [Training("untrained", 0, OURS, "quick", judged=tuple(_judged(name) for name in config.experiments))]
 
+    def scoring(self, config: ReproductionConfig) -> dict[str, Any]:
+        """Scores depend on the tiles of Fig. 4 and on how many impurities are occluded."""
+        return {"tile": config.tile, "peaks": config.peaks}
+
     def watch(self, config: ReproductionConfig, ask: Ask, samples: Mapping[str, Samples]) -> dict[str, float]:
         """Return EXPERIMENT.RULE.MEASURE: the paper's ratio, its chance level, peaks per field, and F1 of the truth."""
         raw = _logits(ask)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +15,10 @@ from stm_models.physics.moire.occupation import chemical_potential
 from stm_models.tasks.hubbard.config import HubbardSimulation
 from stm_models.tasks.hubbard.structure import disc_radius
 
-__all__ = ["UNTWISTED", "same_field", "untwisted"]
+__all__ = ["UNTWISTED", "untwisted"]
 
 UNTWISTED = ("monolayer", "bernal")
 _MESH = 48
-
-
-def same_field(config: HubbardSimulation, **changes: Any) -> HubbardSimulation:
-    """Return the config of another structure that is seen in the field of view of ``config``."""
-    other = config.model_copy(update=changes)
-    return other.model_copy(update={"patch_radius": config.patch_radius * disc_radius(config) / disc_radius(other)})
 
 
 def untwisted(kind: str, config: HubbardSimulation, count: int, seed: int) -> NDArray[np.float32]:

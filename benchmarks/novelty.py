@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _neighbours import UNTWISTED, same_field, untwisted
+from _neighbours import UNTWISTED, untwisted
 from _timing import report
 from interval_coverage import SETS, arguments, asked, prepared
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ from pipelines.simulation import simulate
 from stm_models.data import readers
 from stm_models.data.dataset import load
 from stm_models.errors import InputError
+from stm_models.tasks.hubbard.structure import same_field
 from stm_models.tasks.verdict import UNUSUAL
 
 SEED = 8_061_508

@@ -50,10 +50,11 @@ def simulated(task: Task, wanted: Mapping[str, DataSet], folder: Path, workers: 
     made = {}
     for name, one in wanted.items():
         chosen = settings.load(task.name, one.preset, recorded={"simulate": dict(one.simulate)})
-        key = chosen.simulate.model_dump_json()
+        config = chosen.simulate if one.changed is None else one.changed(chosen.simulate)
+        key = config.model_dump_json()
         if key not in paths:
             paths[key] = folder / f"{name.replace(' ', '-')}.zarr"
-            simulate(task, chosen.simulate, paths[key], workers=workers)
+            simulate(task, config, paths[key], workers=workers)
         made[name] = Shown(paths[key], find(task.perturbations(), one.perturbation))
     return made
 

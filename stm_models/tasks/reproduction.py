@@ -28,11 +28,13 @@ class DataSet:
     """A data set to simulate: a preset of the task, and values of its section ``simulate`` laid over it.
 
     Those that differ in ``perturbation`` alone, the set of the task's that the images are shown as, share a store.
+    ``changed`` makes the config of that section another where its values depend on the preset's.
     """
 
     preset: str
     simulate: Mapping[str, Any] = field(default_factory=dict)
     perturbation: str = CLEAN.name
+    changed: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True)

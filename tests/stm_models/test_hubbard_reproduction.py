@@ -18,6 +18,7 @@ from stm_models.tasks.hubbard.reproduction_paper import attention_rows, error_ro
 from stm_models.tasks.hubbard.reproduction_report import markdown
 from stm_models.tasks.hubbard.reproduction_rings import edges, radius, ring_errors, ring_methods
 from stm_models.tasks.hubbard.reproduction_scores import errors
+from stm_models.tasks.hubbard.structure import disc_radius, same_field
 from stm_models.tasks.reproduction import Ask, Baseline, Finished
 
 SPEC = {"kx_max": 6.9, "ky_max": 8.0, "width": 24, "height": 24}
@@ -52,6 +53,20 @@ def test_trainings_and_tests_fit_together_and_share_no_chain(preset):
         test, _, noise = name.partition(" ")
         assert sets[name].perturbation == (noise or "clean")
         assert sets[name].simulate == sets[test].simulate  # one simulation, shown in several ways
+
+
+def test_another_angle_is_seen_in_the_field_of_the_training():
+    config = validate(ReproductionConfig, PRESETS["quick"], "here")
+    sets = plan.data_sets(config)
+    own, other = (settings.load("hubbard", "quick", recorded={"simulate": dict(sets[name].simulate)}).simulate
+                  for name in (plan.DATA, "index 6"))  # fmt: skip
+    turned = sets["index 6"].changed(other)
+    assert (own.index, turned.index) == ((5,), (6,))
+    assert disc_radius(turned) == pytest.approx(disc_radius(own))
+    same = {"index": own.index, "patch_radius": own.patch_radius}
+    assert turned.model_copy(update=same) == other.model_copy(update=same)
+    with pytest.raises(InputError, match="index"):
+        same_field(own, index=0)
 
 
 def test_a_fraction_of_the_states_and_what_is_left_out():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from stm_models.tasks.hubbard.reproduction_config import OURS, ReproductionConfig
+from stm_models.tasks.hubbard.structure import same_field
 from stm_models.tasks.reproduction import DataSet, Training
 
 __all__ = [
@@ -53,7 +55,10 @@ def data_sets(config: ReproductionConfig) -> dict[str, DataSet]:
             sets[name] = DataSet(config.preset, sets[test].simulate, noise)
     short = {"replicates": 2, "interaction_count": -(-config.transfer_states // 2), "interaction_sampling": "uniform"}
     for name, values in transfers(config).items():
-        sets[name] = DataSet(config.preset, {**other, **short, **values})
+        if "index" in values:  # a cell of another size, seen in the training's field: the angle alone differs
+            sets[name] = DataSet(config.preset, {**other, **short}, changed=partial(same_field, **values))
+        else:
+            sets[name] = DataSet(config.preset, {**other, **short, **values})
     count = {"replicates": config.variant_replicates, "interaction_count": config.variant_count, **size}
     for variant in config.variants:
         sets[variant] = DataSet(variant, {**count, "seed": config.seed})

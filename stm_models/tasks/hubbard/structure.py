@@ -23,7 +23,7 @@ from stm_models.errors import InputError
 from stm_models.physics.moire.lattice import Lattice, build, patch
 from stm_models.tasks.hubbard.config import HubbardSimulation
 
-__all__ = ["GEOMETRY", "ImagedAtoms", "disc_radius", "imaged_atoms", "lattice_peaks", "structure"]
+__all__ = ["GEOMETRY", "ImagedAtoms", "disc_radius", "imaged_atoms", "lattice_peaks", "same_field", "structure"]
 
 GEOMETRY = ("index", "layer_distance", "strain", "strain_angle")
 """The parameters that say which structure a state is of."""
@@ -95,6 +95,18 @@ def disc_radius(about: About) -> float:
     config = _config(about)
     index = max(config.index)
     return config.patch_radius * math.sqrt(3 * index**2 + 3 * index + 1)
+
+
+def same_field(config: HubbardSimulation, **changes: Any) -> HubbardSimulation:
+    """Return the config of another structure that is seen in the field of view of ``config``.
+
+    Raises
+    ------
+    InputError
+        For values that no structure has.
+    """
+    other = validate(HubbardSimulation, {**config.model_dump(), **changes}, "the other structure")
+    return other.model_copy(update={"patch_radius": config.patch_radius * disc_radius(config) / disc_radius(other)})
 
 
 def imaged_atoms(about: About, parameters: Mapping[str, Any]) -> ImagedAtoms:

@@ -232,6 +232,13 @@ def test_voltage_shares_tell_core_from_rings():
     assert np.allclose(shares, [[[0.75, 0.0], [0.0, 0.25]], [[0.0, 0.0], [1.0, 0.0]]])
 
 
+def test_fresh_fields_average_as_many_biases_as_the_training(task):
+    config = make(dense_biases=126)
+    fresh = task.fresh(config, 7, 3, unseen=False)
+    assert (fresh.generator, fresh.seed, fresh.fields) == ("experiment", 7, 3)
+    assert fresh.dense_biases == task.held_out(config, 7, 3).dense_biases == 126
+
+
 def _fine(folder, bound):
     """Write a map with three pixels in place of each along both sides; return the file."""
     np.save(folder / "fine.npy", bound.repeat(3, axis=0).repeat(3, axis=1))

@@ -73,11 +73,9 @@ class ImpurityTask(Task):
     def fresh(self, config: ImpuritySimulation, seed: int, states: int, *, unseen: bool) -> ImpuritySimulation:
         """Return a config for pseudo-experiments of ``config.preset`` on frames of the model's size.
 
-        They share no random number with training.
+        They share no random number with training, and average as many biases.
         """
-        return config.model_copy(
-            update={"generator": "experiment", "seed": seed, "fields": states, "dense_biases": None}
-        )
+        return config.model_copy(update={"generator": "experiment", "seed": seed, "fields": states})
 
     def held_out(self, config: ImpuritySimulation, seed: int, states: int) -> ImpuritySimulation:
         """Return a config for further fields of the same kind."""

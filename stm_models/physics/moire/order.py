@@ -33,8 +33,9 @@ class Order:
     largest_moment : float, mu_B
         Largest |m_i| of a site.
     nematicity : float
-        |sum_b rho_b exp(2 i phi_b)| / sum_b |rho_b| over the nearest bonds within a layer, phi_b being a
-        bond's direction: 0 where a threefold axis is kept, 1 where all bonds but one direction vanish.
+        |sum_b Re rho_b exp(2 i phi_b)| / sum_b |rho_b| over the nearest bonds within a layer, phi_b being a
+        bond's direction: 0 where a threefold axis is kept, 1 where all bonds but one direction vanish and no
+        current flows. A bond and its reverse, whose order is the conjugate, have the same real part.
     bond_current : float
         Largest |Im rho_b| of these bonds: 0 where time reversal is kept, else charge circulates.
     charge_modulation : float, electrons
@@ -76,8 +77,8 @@ def nearest_bonds(bonds: Bonds) -> NDArray[np.bool_]:
 
 
 def nematicity(direction: Floats, bond_order: NDArray[np.complex128] | Floats) -> float:
-    """Return |sum_b rho_b exp(2 i phi_b)| / sum_b |rho_b|, 0 to 1, of directions (B,) in rad and orders (B,)."""
-    return float(abs((bond_order * np.exp(2j * direction)).sum()) / np.abs(bond_order).sum())
+    """Return |sum_b Re rho_b exp(2 i phi_b)| / sum_b |rho_b|, 0 to 1, of directions (B,) in rad and orders (B,)."""
+    return float(abs((bond_order.real * np.exp(2j * direction)).sum()) / np.abs(bond_order).sum())
 
 
 def bond_current(bond_order: NDArray[np.complex128] | Floats) -> float:

@@ -52,6 +52,16 @@ def test_nematicity_by_hand():
     assert nematicity(angles + math.pi, np.array([2.0, 1, 1])) == pytest.approx(0.25)
 
 
+def test_nematicity_knows_no_first_end_of_a_bond():
+    """Currents that keep the threefold axis are none, whichever end a bond is listed from."""
+    angles, orders = np.radians([10.0, 130.0, 250.0]), np.full(3, 0.5 + 0.2j)
+    turned, other = angles + np.array([0, math.pi, 0]), np.array([0.5 + 0.2j, 0.5 - 0.2j, 0.5 + 0.2j])
+    assert nematicity(turned, other) == pytest.approx(0, abs=1e-12)
+    assert nematicity(angles, orders) == pytest.approx(0, abs=1e-12)
+    orders[1], other[1] = 0.8 + 0.1j, 0.8 - 0.1j
+    assert nematicity(turned, other) == pytest.approx(nematicity(angles, orders))
+
+
 def test_current_is_the_imaginary_part():
     assert bond_current(np.array([0.3, 0.2])) == 0
     assert bond_current(np.array([0.3 - 0.2j, 0.2 + 0.1j])) == pytest.approx(0.2)

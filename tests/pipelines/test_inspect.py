@@ -14,6 +14,7 @@ from scipy.io import savemat
 
 from pipelines.cli import main
 from stm_models.data.opened import OpenDataSet
+from stm_models.physics.moire.branch import Branch
 from stm_models.physics.moire.branches import create
 from stm_models.physics.moire.lattice import build
 from stm_models.tasks import registry
@@ -135,6 +136,20 @@ def test_the_density_of_states_holds_the_bands_it_shows(folder, report):
         atoms = 4 * (3 * data.row(state["sample"])["index"] * (data.row(state["sample"])["index"] + 1) + 1)
         assert np.all(density >= 0)
         assert 2 < np.trapezoid(density, energy) <= 2 * atoms * 1.001
+
+
+def test_the_density_of_states_keeps_a_saddle_that_the_data_set_kept(folder, monkeypatch):
+    asked, solve = [], Branch.solve
+
+    def noted(self, *state, **options):
+        asked.append(options["leave_saddles"])
+        return solve(self, *state, **options)
+
+    monkeypatch.setattr(Branch, "solve", noted)
+    data = OpenDataSet(folder / "d.zarr")
+    data.attributes["config"] = {**data.attributes["config"], "leave_saddles": False}
+    assert "density_of_states" in registry.get("hubbard").pictures(data).figures
+    assert set(asked) == {False}
 
 
 def test_the_map_is_the_stored_ldos_of_the_upper_layer(folder, report):

@@ -188,7 +188,7 @@ def _density_of_states(states: _States) -> Drawn:
         # Eigenvectors are not stored: one more iteration from the converged state makes them.
         solution = branch.solve(
             row["U"], row["filling"], arrays, tolerance=config.tolerance,
-            max_iterations=config.max_iterations, max_attempts=1,
+            max_iterations=config.max_iterations, max_attempts=1, leave_saddles=config.leave_saddles,
         )  # fmt: skip
         spread = np.full(len(energy), config.broadening)
         densities.append(branch.ldos(solution, energy, spread).sum(axis=1))

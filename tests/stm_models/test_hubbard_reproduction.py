@@ -256,5 +256,6 @@ def test_every_number_has_its_seeds_and_runs():
     assert "MAE on test-U in eV: 0.210 (0.00 to 3.52 1/a) < 1.210" in text
     page = markdown(report)
     assert "| conv | 0.310 ± 0.010 | 0.310 ± 0.010 |" in page
+    assert "states that a network is not trained on choose its epoch" in page
     assert "0.310 ± 0.010 (0.150 ± 0.000; 25 % outside)" in page
     assert "conv-0, conv-1, conv-2; seeds 0, 1, 2 |" in page

@@ -105,6 +105,7 @@ def _efficiency(curves: Mapping[str, Any]) -> list[str]:
     if not curves:
         return []
     lines = ["## How many states it takes", "", "![](efficiency.png)", ""]
+    lines += ["The states that a network is not trained on choose its epoch; regressions do without them.", ""]
     lines += [f"| method | share of the states | MAE {TEST} (eV) | MAE {TEST_U} (eV) | runs |", "|---|---|---|---|---|"]
     for method, rows in curves.items():
         for row in rows:

@@ -8,15 +8,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
-from stm_models.physics.surface.friedel import Draws
-from stm_models.physics.surface.friedel_recipe import Recipe
-
-__all__ = ["distances", "occluded", "render", "smoothing", "spots", "targets", "waves"]
+__all__ = ["distances", "occluded", "smoothing", "spots", "targets", "waves"]
 
 _AT_ONCE = 8  # impurities: what fits into the cache
 _EXTENT = 5.0  # widths after which a spot ends
@@ -100,35 +95,6 @@ def targets(positions: Tensor, inside: Tensor, size: int, width: float = 0.8) ->
     pixel = torch.zeros_like(heat)
     pixel[sample, nearest[:, 0], nearest[:, 1]] = 1.0
     return torch.stack([heat, pixel], dim=1)
-
-
-def render(recipe: Recipe, draws: Draws, wave_numbers: ArrayLike, device: torch.device | str = "cpu") -> Tensor:
-    """Do what :func:`stm_models.physics.surface.friedel.render` does, on ``device``: (S, V, L, L) float32.
-
-    Wave numbers are (S, V), rad/px.
-    """
-
-    def tensor(values: ArrayLike) -> Tensor:
-        return torch.as_tensor(np.nan_to_num(np.asarray(values)), dtype=torch.float32, device=device)
-
-    size = draws.normal.shape[-1]
-    real = tensor(np.arange(draws.positions.shape[1]) < draws.total[:, None])
-    shown = tensor(np.arange(draws.decoys.shape[1]) < draws.decoy_count[:, None])
-    positions, k = tensor(draws.positions), tensor(wave_numbers)
-    field = waves(
-        positions, tensor(draws.amplitude) * real[:, None], tensor(draws.phase), k, tensor(draws.exponent), size,
-        recipe.cutoff,
-    )  # fmt: skip
-    field = field.masked_fill(occluded(positions, tensor(draws.occluded) * real, size)[:, None], 0.0)
-    rms = field.flatten(1).std(dim=1, correction=0)[:, None, None, None]
-    field = (
-        field
-        + rms * spots(positions, tensor(draws.core) * real[:, None], tensor(draws.core_width), size)
-        + rms * spots(tensor(draws.decoys), tensor(draws.decoy) * shown[:, None], tensor(draws.decoy_width), size)
-    )
-    field = field - field.mean(dim=(2, 3), keepdim=True)
-    field = field / field.abs().amax(dim=(2, 3), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
-    return field + tensor(draws.noise)[:, None, None, None] * tensor(draws.normal)
 
 
 def smoothing(size: int, width: Tensor, border: Literal["nearest", "reflect", "wrap"]) -> Tensor:

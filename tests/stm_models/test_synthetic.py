@@ -8,10 +8,10 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 
 from stm_models.errors import InputError
-from stm_models.physics.surface import friedel, materials
+from stm_models.physics.surface import cores, friedel, materials
 from stm_models.physics.surface import noise as numpy_noise
 from stm_models.physics.surface.field_recipe import FieldRecipe
-from stm_models.physics.surface.friedel_recipe import Recipe, Spots
+from stm_models.physics.surface.friedel_recipe import Recipe
 from stm_models.physics.surface.training_fields import training_field
 from stm_models.signal.preprocessing import Preparation, prepare_stack
 from stm_models.tasks.impurity.labels import heat_map, pixel_map
@@ -33,20 +33,45 @@ def _generator(seed=0):
 @pytest.mark.parametrize(
     "recipe",
     [
-        Recipe(),
-        Recipe(size=33, phase="smooth", exponent=(1.0, 2.0), on_pixel=False, outside=(2, 5), noise=(0.0, 0.5)),
-        Recipe(size=24, on_pixel=False, cores=Spots(), decoys=(0, 4), minimum_distance=2.0, cutoff=0.7),
+        Recipe(noise=(0.0, 0.0)),
+        Recipe(size=33, phase="smooth", exponent=(1.0, 2.0), on_pixel=False, noise=(0.0, 0.0)),
+        Recipe(size=24, on_pixel=False, minimum_distance=2.0, cutoff=0.7, noise=(0.0, 0.0)),
     ],
 )
 def test_waves_equal_the_compiled_kernel_for_the_same_draws(recipe):
+    """Up to what the kernel does to a finished field: its mean is taken off, and its largest magnitude is 1."""
     k = GOLD.wave_number(BIASES, PIXEL) * np.linspace(0.97, 1.03, 5)[:, None]
     draws = friedel.draw(recipe, BIASES, 5, np.random.default_rng(3))
     wanted = friedel.render(recipe, draws, k)
-    found = synthetic_waves.render(recipe, draws, k)
+    real = np.arange(draws.positions.shape[1]) < draws.total[:, None]
+    positions, amplitude, *others = (
+        torch.from_numpy(np.nan_to_num(values)).float()
+        for values in (draws.positions, draws.amplitude * real[:, None], draws.phase, k, draws.exponent)
+    )
+    found = synthetic_waves.waves(positions, amplitude, *others, recipe.size, recipe.cutoff)
     assert found.dtype == torch.float32
     assert found.shape == wanted.shape
+    found = found - found.mean(dim=(2, 3), keepdim=True)
+    found = found / found.abs().amax(dim=(2, 3), keepdim=True)
     np.testing.assert_allclose(found.numpy(), wanted, atol=1e-5)
     assert wanted.std() > 0.05
+
+
+def test_cores_and_spots_equal_the_compiled_ones():
+    rng = np.random.default_rng(4)
+    positions, radius, width = rng.uniform(-3, 26, (2, 5, 2)), rng.uniform(0, 2, (2, 5)), rng.uniform(0.6, 1.5, (2, 5))
+    height = rng.normal(size=(2, 3, 5))
+    wanted = np.ones((2, 3, 24, 24))
+    for s, v, n in np.ndindex(2, 3, 5):
+        cores.occlude(wanted[s, v], *positions[s, n], radius[s, n])
+    covered = wanted[:, 0] == 0
+    wanted[:] = 0
+    for s, v, n in np.ndindex(2, 3, 5):
+        cores.add_spot(wanted[s, v], *positions[s, n], height[s, v, n], width[s, n])
+    positions, radius, width, height = (torch.from_numpy(one).float() for one in (positions, radius, width, height))
+    np.testing.assert_array_equal(synthetic_waves.occluded(positions, radius, 24).numpy(), covered)
+    np.testing.assert_allclose(synthetic_waves.spots(positions, height, width, 24).numpy(), wanted, atol=1e-5)
+    assert covered.any()
 
 
 def test_targets_are_those_of_stored_fields():

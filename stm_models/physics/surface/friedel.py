@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from stm_models.errors import InputError
 from stm_models.physics.surface import friedel_kernel
-from stm_models.physics.surface.friedel_recipe import Recipe, Spots
+from stm_models.physics.surface.friedel_recipe import Recipe
 from stm_models.physics.surface.placement import choose_batch
 
-__all__ = ["Draws", "Samples", "draw", "generate", "labels", "render"]
+__all__ = ["Draws", "Samples", "draw", "generate", "render"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -25,42 +25,27 @@ _DARTS = 16  # for each position wanted
 
 @dataclass(frozen=True)
 class Draws:
-    """Every random number of a batch: S samples, V biases, at most N impurities and D decoys.
+    """Every random number of a batch: S samples, V biases, at most N impurities.
 
     Attributes
     ----------
     positions : (S, N, 2) float64, px
-        y, x; those inside the frame first, unused ones NaN.
-    inside, total : (S,) int64
-        Impurities inside the frame, and all of them.
+        y, x; unused ones, at the end, NaN.
+    total : (S,) int64
+        Impurities.
     amplitude, phase : (S, V, N) float64
         Phase in rad.
     exponent, noise : (S,) float64
-    core : (S, V, N) float64
-        Amplitudes of the spots on the impurities; zero without core randomisation.
-    core_width, occluded : (S, N) float64, px
-    decoys : (S, D, 2) float64, px
-    decoy_count : (S,) int64
-    decoy : (S, V, D) float64
-    decoy_width : (S, D) float64, px
     normal : (S, V, L, L) float32
         Unit white noise; zero where no sample has any.
     """
 
     positions: Floats
-    inside: Ints
     total: Ints
     amplitude: Floats
     phase: Floats
     exponent: Floats
     noise: Floats
-    core: Floats
-    core_width: Floats
-    occluded: Floats
-    decoys: Floats
-    decoy_count: Ints
-    decoy: Floats
-    decoy_width: Floats
     normal: NDArray[np.float32]
 
 
@@ -71,14 +56,11 @@ class Samples:
     Attributes
     ----------
     images : (S, V, L, L) float32
-    labels : (S, L, L) float32
-        1/Ni at each of the Ni impurities' pixels.
     draws : Draws
         Holds the positions and every other parameter.
     """
 
     images: NDArray[np.float32]
-    labels: NDArray[np.float32]
     draws: Draws
 
 
@@ -103,18 +85,16 @@ def generate(
     """
     k = _wave_numbers(biases, wave_numbers, samples)
     draws = draw(recipe, biases, samples, rng)
-    return Samples(render(recipe, draws, k), labels(draws.positions, draws.inside, recipe.size), draws)
+    return Samples(render(recipe, draws, k), draws)
 
 
 def draw(recipe: Recipe, biases: ArrayLike, samples: int, rng: np.random.Generator) -> Draws:
     """Draw every random number of a batch; arguments as in :func:`generate`."""
     volts = np.asarray(biases, np.float64)
     offset = volts - volts.mean()
-    shape = (samples, len(volts), recipe.impurities[1] + recipe.outside[1])
-    inside = rng.integers(*recipe.impurities, samples, endpoint=True)
-    outside = rng.integers(*recipe.outside, samples, endpoint=True)
-    decoy_count = rng.integers(*recipe.decoys, samples, endpoint=True)
-    positions, decoys = _places(recipe, inside, outside, decoy_count, rng)
+    shape = (samples, len(volts), recipe.impurities[1])
+    total = rng.integers(*recipe.impurities, samples, endpoint=True)
+    positions = _places(recipe, total, rng)
     if recipe.phase == "independent":
         amplitude = rng.uniform(*recipe.amplitude, shape)
         phase = rng.uniform(0, 2 * np.pi, shape)
@@ -126,18 +106,9 @@ def draw(recipe: Recipe, biases: ArrayLike, samples: int, rng: np.random.Generat
         phase = rng.uniform(0, 2 * np.pi, one) + recipe.phase_slope * rng.standard_normal(one) * bias
     exponent = rng.uniform(*recipe.exponent, samples)
     noise = rng.uniform(*recipe.noise, samples)
-    if recipe.cores is None:
-        core, core_width, occluded = np.zeros(shape), np.ones((samples, shape[2])), np.zeros((samples, shape[2]))
-    else:
-        core, core_width = _spots(recipe.cores, offset, samples, shape[2], rng)
-        occluded = rng.uniform(*recipe.cores.occluded, (samples, shape[2]))
-    decoy, decoy_width = _spots(recipe.decoy, offset, samples, recipe.decoys[1], rng)
     full = (samples, len(volts), recipe.size, recipe.size)
     normal = rng.standard_normal(full, np.float32) if recipe.noise[1] > 0 else np.zeros(full, np.float32)
-    return Draws(
-        positions, inside, inside + outside, amplitude, phase, exponent, noise, core, core_width, occluded,
-        decoys, decoy_count, decoy, decoy_width, normal,
-    )  # fmt: skip
+    return Draws(positions, total, amplitude, phase, exponent, noise, normal)
 
 
 def render(recipe: Recipe, draws: Draws, wave_numbers: ArrayLike) -> NDArray[np.float32]:
@@ -146,19 +117,9 @@ def render(recipe: Recipe, draws: Draws, wave_numbers: ArrayLike) -> NDArray[np.
     images = np.empty(draws.normal.shape, np.float32)
     friedel_kernel.render(
         draws.positions, draws.total, draws.amplitude, draws.phase / (2 * np.pi), k / np.pi, draws.exponent,
-        recipe.cutoff, draws.noise, draws.core, draws.core_width, draws.occluded, draws.decoys, draws.decoy_count,
-        draws.decoy, draws.decoy_width, draws.normal, images,
+        recipe.cutoff, draws.noise, draws.normal, images,
     )  # fmt: skip
     return images
-
-
-def labels(positions: Floats, inside: Ints, size: int) -> NDArray[np.float32]:
-    """Y = 1/Ni at the pixels of the impurities inside the frame, which sums to 1: (S, L, L) float32."""
-    result = np.zeros((len(positions), size, size), np.float32)
-    sample, number = np.nonzero(np.arange(positions.shape[1]) < inside[:, None])
-    pixel = np.clip(np.rint(positions[sample, number]).astype(int), 0, size - 1)
-    np.add.at(result, (sample, pixel[:, 0], pixel[:, 1]), (1 / inside[sample]).astype(np.float32))
-    return result
 
 
 def _wave_numbers(biases: ArrayLike, wave_numbers: ArrayLike, samples: int) -> Floats:
@@ -175,48 +136,14 @@ def _wave_numbers(biases: ArrayLike, wave_numbers: ArrayLike, samples: int) -> F
     return np.broadcast_to(k, (samples, len(volts)))
 
 
-def _places(
-    recipe: Recipe, inside: Ints, outside: Ints, decoy_count: Ints, rng: np.random.Generator
-) -> tuple[Floats, Floats]:
-    samples, size = len(inside), recipe.size
-    most = recipe.impurities[1] + recipe.outside[1] + recipe.decoys[1]
-    places = np.full((samples, most, 2), np.nan)
+def _places(recipe: Recipe, total: Ints, rng: np.random.Generator) -> Floats:
+    samples, size = len(total), recipe.size
     shape = (samples, _DARTS * (recipe.impurities[1] + 1), 2)
     darts = rng.integers(0, size, shape).astype(float) if recipe.on_pixel else rng.uniform(-0.5, size - 0.5, shape)
-    around = np.empty((samples, 0, 2))
-    if recipe.outside[1]:
-        reach = 0.5 + recipe.margin
-        around = rng.uniform(-reach, size - 1 + reach, (samples, 2 * _DARTS * (recipe.outside[1] + 1), 2))
-    decoy_darts = np.empty((samples, 0, 2))
-    if recipe.decoys[1]:
-        decoy_darts = rng.uniform(-0.5, size - 0.5, (samples, _DARTS * (recipe.decoys[1] + 1), 2))
-    found = choose_batch(
-        darts, around, decoy_darts, inside, outside, decoy_count, recipe.minimum_distance, size, places
-    )
-    if not found:
+    places = np.full((samples, recipe.impurities[1], 2), np.nan)
+    if not choose_batch(darts, total, recipe.minimum_distance, places):
         raise InputError(
-            f"{recipe.impurities[1]} impurities, {recipe.outside[1]} outside and {recipe.decoys[1]} decoys do not fit "
-            f"in {size} px at least {recipe.minimum_distance:g} px apart: ask for fewer, a smaller distance or a "
-            "larger frame"
+            f"{recipe.impurities[1]} impurities do not fit in {size} px at least {recipe.minimum_distance:g} px apart: "
+            "ask for fewer, a smaller distance or a larger frame"
         )
-    positions = np.full((samples, recipe.impurities[1] + recipe.outside[1], 2), np.nan)
-    decoys = np.full((samples, recipe.decoys[1], 2), np.nan)
-    number = np.arange(most)
-    total = inside + outside
-    _move(places, number[None] < total[:, None], positions)
-    _move(places, (number[None] >= total[:, None]) & (number[None] < (total + decoy_count)[:, None]), decoys)
-    return positions, decoys
-
-
-def _move(source: Floats, chosen: NDArray[np.bool_], target: Floats) -> None:
-    """Pack the chosen rows of each sample to the front of ``target``."""
-    sample, _ = np.nonzero(chosen)
-    rank = (np.cumsum(chosen, axis=1) - 1)[chosen]
-    target[sample, rank] = source[chosen]
-
-
-def _spots(spots: Spots, offset: Floats, samples: int, count: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Amplitudes (S, V, count) and widths (S, count)."""
-    height = rng.uniform(-spots.amplitude, spots.amplitude, (samples, 1, count))
-    slope = spots.slope * rng.standard_normal((samples, 1, count))
-    return height * (1 + slope * offset[:, None]), rng.uniform(*spots.width, (samples, count))
+    return places

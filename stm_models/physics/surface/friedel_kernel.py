@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stm_models.physics.compiled import compiled
-from stm_models.physics.surface.cores import add_spot, occlude
 
 __all__ = ["render"]
 
@@ -40,13 +39,6 @@ def render(
     exponent: Floats,
     cutoff: float,
     noise: Floats,
-    core: Floats,
-    core_width: Floats,
-    occluded: Floats,
-    decoys: Floats,
-    decoy_count: Ints,
-    decoy: Floats,
-    decoy_width: Floats,
     normal: NDArray[np.float32],
     images: NDArray[np.float32],
 ) -> None:
@@ -69,10 +61,6 @@ def render(
                     for column in range(size):
                         wave = _cosine(q * distance[row, column] + phase)
                         field[v, row, column] += a * envelope[row, column] * wave
-        _randomise_cores(
-            field, positions[s], total[s], core[s], core_width[s], occluded[s],
-            decoys[s], decoy_count[s], decoy[s], decoy_width[s],
-        )  # fmt: skip
         for v in range(biases):
             _finish(field[v], noise[s], normal[s, v], images[s, v])
 
@@ -91,36 +79,6 @@ def _distances(y: float, x: float, exponent: float, cutoff: float, distance: Flo
         for row in range(size):
             for column in range(size):
                 envelope[row, column] = math.exp(-exponent * math.log(distance[row, column] + cutoff))
-
-
-@compiled
-def _randomise_cores(
-    field: Floats,
-    positions: Floats,
-    total: int,
-    core: Floats,
-    core_width: Floats,
-    occluded: Floats,
-    decoys: Floats,
-    decoy_count: int,
-    decoy: Floats,
-    decoy_width: Floats,
-) -> None:
-    covered = False
-    for w in range(total):
-        if occluded[w] > 0:
-            covered = True
-            for v in range(field.shape[0]):
-                occlude(field[v], positions[w, 0], positions[w, 1], occluded[w])
-    if not covered and decoy_count == 0:
-        return
-    rms = field.std()
-    for v in range(field.shape[0]):
-        for w in range(total):
-            if core[v, w] != 0:
-                add_spot(field[v], positions[w, 0], positions[w, 1], rms * core[v, w], core_width[w])
-        for d in range(decoy_count):
-            add_spot(field[v], decoys[d, 0], decoys[d, 1], rms * decoy[v, d], decoy_width[d])
 
 
 @compiled(fastmath=True)

@@ -1,37 +1,16 @@
-"""What samples of Friedel oscillations look like: the paper's values, and the variants that train better."""
+"""What samples of Friedel oscillations look like: the paper's values, and variants."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from stm_models.errors import InputError, unknown
 
-__all__ = ["Recipe", "Spots"]
+__all__ = ["Recipe"]
 
 Range = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Spots:
-    """Arbitrary Gaussian spots; what is written in brackets is the range of a uniform distribution.
-
-    Attributes
-    ----------
-    amplitude : float
-        Uniform between -amplitude and +amplitude, in units of the oscillation's rms.
-    slope : float, 1/V
-        Standard deviation of the relative change with bias.
-    width : (float, float), px
-    occluded : (float, float), px
-        Radius within which the oscillation is removed (for spots on impurities).
-    """
-
-    amplitude: float = 4.0
-    slope: float = 1.5
-    width: Range = (0.6, 1.5)
-    occluded: Range = (0.8, 1.6)
 
 
 @dataclass(frozen=True)
@@ -42,8 +21,8 @@ class Recipe:
     ----------
     size : int, px
         L.
-    impurities, outside : (int, int)
-        Fewest and most inside the frame, and around it within ``margin`` px.
+    impurities : (int, int)
+        Fewest and most, inside the frame.
     on_pixel : bool
         Positions on pixel centres, as in the paper, or anywhere.
     minimum_distance : float, px
@@ -60,17 +39,10 @@ class Recipe:
         Standard deviation of the relative change, for smooth phases.
     noise : (float, float)
         eta of a sample.
-    cores : Spots or None
-        Puts an arbitrary spot in the place of each impurity's core.
-    decoys : (int, int)
-        Fewest and most spots that have no oscillation.
-    decoy : Spots
     """
 
     size: int = 20
     impurities: tuple[int, int] = (1, 8)
-    outside: tuple[int, int] = (0, 0)
-    margin: float = 10.0
     on_pixel: bool = True
     minimum_distance: float = 1.0
     exponent: Range = (2.0, 2.0)
@@ -80,16 +52,13 @@ class Recipe:
     phase_slope: float = 6.0
     amplitude_slope: float = 1.0
     noise: Range = (0.8, 0.8)
-    cores: Spots | None = None
-    decoys: tuple[int, int] = (0, 0)
-    decoy: Spots = field(default_factory=Spots)
 
     def __post_init__(self) -> None:
         if self.phase not in ("independent", "smooth"):
             raise unknown("phase", self.phase, ("independent", "smooth"))
         if self.size < 2:
             raise InputError(f"size is {self.size} px: expected at least 2")
-        for name, least in (("impurities", 1), ("outside", 0), ("decoys", 0), ("exponent", 0), ("noise", 0)):
+        for name, least in (("impurities", 1), ("exponent", 0), ("noise", 0)):
             low, high = getattr(self, name)
             if not least <= low <= high < math.inf:
                 raise InputError(f"{name} is {low} to {high}: expected a rising range that starts at {least} or above")

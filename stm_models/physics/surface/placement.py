@@ -74,29 +74,9 @@ def choose(darts: Floats, count: int, minimum_distance: float, places: Floats, u
 
 
 @compiled
-def choose_batch(
-    darts: Floats,
-    around: Floats,
-    decoy_darts: Floats,
-    inside: Ints,
-    outside: Ints,
-    decoy_count: Ints,
-    minimum_distance: float,
-    size: int,
-    places: Floats,
-) -> bool:
-    """Fill places (S, N, 2) for each sample: inside the frame, around it, decoys; False when some do not fit."""
+def choose_batch(darts: Floats, counts: Ints, minimum_distance: float, places: Floats) -> bool:
+    """Fill places (S, N, 2) with ``counts`` (S,) of each sample's darts (S, D, 2); False when some do not fit."""
+    fit = True
     for s in range(darts.shape[0]):
-        used = choose(darts[s], inside[s], minimum_distance, places[s], 0)
-        kept = np.empty_like(around[s])
-        count = 0
-        for d in range(around.shape[1]):
-            y, x = around[s, d]
-            if min(y, x) < -0.5 or max(y, x) >= size - 0.5:
-                kept[count] = around[s, d]
-                count += 1
-        used += choose(kept[:count], outside[s], minimum_distance, places[s], used)
-        used += choose(decoy_darts[s], decoy_count[s], minimum_distance, places[s], used)
-        if used < inside[s] + outside[s] + decoy_count[s]:
-            return False
-    return True
+        fit &= choose(darts[s], counts[s], minimum_distance, places[s], 0) == counts[s]
+    return fit

@@ -142,11 +142,9 @@ def _friedel(
     # One sample is drawn for each impurity; its amplitudes and phases are all that is taken from it.
     drawn = friedel.draw(plain, biases, count, rng)
     together = friedel.Draws(
-        positions[None], np.array([count]), np.array([count]),
+        positions[None], np.array([count]),
         np.ascontiguousarray(drawn.amplitude[:, :, 0].T)[None], np.ascontiguousarray(drawn.phase[:, :, 0].T)[None],
-        np.array([exponent]), np.zeros(1), np.zeros((1, len(biases), count)), np.ones((1, count)),
-        np.zeros((1, count)), np.empty((1, 0, 2)), np.zeros(1, np.int64), np.zeros((1, len(biases), 0)),
-        np.ones((1, 0)), np.zeros((1, len(biases), recipe.size, recipe.size), np.float32),
+        np.array([exponent]), np.zeros(1), np.zeros((1, len(biases), recipe.size, recipe.size), np.float32),
     )  # fmt: skip
     return friedel.render(plain, together, k[None])[0].astype(np.float64)
 

@@ -127,6 +127,19 @@ def test_finished_trainings_are_kept(tmp_path, monkeypatch):
     assert "found" in command.describe(result)
 
 
+def test_a_data_set_may_change_the_presets_config(tmp_path, monkeypatch):
+    made = {}
+    monkeypatch.setattr(reproducing, "simulate", lambda task, config, path, workers: made.update({path.name: config}))
+    wanted = {
+        "own": DataSet("test", {"seed": 3}),
+        "larger": DataSet("test", {"seed": 3}, changed=lambda own: own.model_copy(update={"draws": own.draws + 1})),
+    }
+    reproducing.simulated(registry.get("hubbard"), wanted, tmp_path, 1)
+    own, larger = made["own.zarr"], made["larger.zarr"]
+    assert (own.seed, larger.seed) == (3, 3)
+    assert larger.draws == own.draws + 1
+
+
 def test_what_cannot_be_reproduced_is_refused(tmp_path, monkeypatch):
     given = {"preset": "quick", "assignments": [], "out": str(tmp_path), "workers": 1}
     task = toy.ToyMapTask()

@@ -108,7 +108,7 @@ def environment(name: str) -> Path:
 def command(name: str, model: Path, side: int, port: int, folder: Path) -> list[str]:
     """Return what starts a server of ``model`` on ``port``; ``folder`` is for what it needs written."""
     if name == "ours":
-        options = ["--port", str(port), "--provider", "cpu", "--threads", "1"]
+        options = ["--port", str(port), "--provider", "cpu", "--threads", "1", "--runs", "1"]
         return [sys.executable, "-m", "deploy.serving.cli", str(model), *options]
     if name == "mlflow":
         saved = folder / f"mlflow_{side}"

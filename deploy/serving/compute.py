@@ -23,6 +23,7 @@ from stm_models.machine import cores
 __all__ = ["Compute", "Schedule"]
 
 _SHORT_SECONDS = 1e-3
+_SHORT_ALONE = 5e-3  # where runs wait for each other anyway
 _TRIALS = 8
 _SAMPLE = 16
 
@@ -36,25 +37,25 @@ class Schedule:
 
     Attributes
     ----------
-    threads : int
-        Runs at once; 0 for one for each core.
+    runs : int
+        Runs at once; 0 for one for each core, two at least.
     batch_rows : int or None
         Images of several requests that are run together at most; 1 for never, None for 32 on CUDA and never on the CPU.
     batch_seconds : float
         How long the first of them waits for others.
     inline : bool
-        Whether runs known to take less than a millisecond are made on the event loop: handing one to a thread costs
-        more than it gains.
+        Whether runs known to take less than a millisecond, or five where there is one at once, are made on the event
+        loop: handing one to a thread costs more than it gains.
     """
 
-    threads: int = 0
+    runs: int = 0
     batch_rows: int | None = None
     batch_seconds: float = 0.002
     inline: bool = True
 
     def __post_init__(self) -> None:
-        if self.threads < 0:
-            raise InputError(f"threads is {self.threads}, expected 1 or more, or 0 for one for each core")
+        if self.runs < 0:
+            raise InputError(f"runs is {self.runs}, expected 1 or more, or 0 for one for each core")
         if self.batch_rows is not None and self.batch_rows < 1:
             raise InputError(f"batch-rows is {self.batch_rows}, expected at least 1 (no batches)")
         if not 0 <= self.batch_seconds <= 1:
@@ -66,8 +67,9 @@ class Compute:
 
     def __init__(self, limits: Limits, metrics: Metrics, schedule: Schedule = Schedule()) -> None:
         self._limits, self._metrics, self._schedule = limits, metrics, schedule
-        # Two at least: one request is read and written while another one computes.
-        self._pool = ThreadPoolExecutor(schedule.threads or max(2, cores()), thread_name_prefix="stm-infer")
+        runs = schedule.runs or max(2, cores())
+        self._short = _SHORT_SECONDS if runs > 1 else _SHORT_ALONE
+        self._pool = ThreadPoolExecutor(runs, thread_name_prefix="stm-infer")
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="stm-json")
         self._batcher = Batcher(self._pool, schedule.batch_seconds, metrics)
         self._rows = 0
@@ -106,7 +108,7 @@ class Compute:
         return (
             known is not None
             and known[0] >= _TRIALS
-            and known[1] < _SHORT_SECONDS
+            and known[1] < self._short
             and self._schedule.inline
             and loaded.session.provider == "cpu"
             and self._schedule.batch_rows in (None, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import TimerHandle, Transport
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -25,7 +25,18 @@ _READ_SECONDS = 30.0
 """For a client to go on reading an answer."""
 _MOST_LINES = 256
 _UPLOADS = b"/ask"
+_BLANK = b"\r\n\r\n"
 _SHARE = 4  # of the bytes of all bodies one part may be held before anything is checked
+
+
+class _Known(NamedTuple):
+    """What `Express` answered before: a request with the same head needs no parser."""
+
+    head: bytes
+    url: bytes
+    scope: Any
+    length: int
+    """Of the body."""
 
 
 def connection_class(limits: Limits, express: Express | None = None) -> type[HttpToolsProtocol]:
@@ -38,7 +49,8 @@ class _Connection(HttpToolsProtocol):
     """A connection is at any time in the head of a request, in its body, or between two.
 
     While a body may be one for `Express`, the application is not called; when it turns out not to be, the request is
-    started as uvicorn does, with the body that is there.
+    started as uvicorn does, with the body that is there. A head that is byte for byte the one that `Express` answered
+    last is not parsed again.
     """
 
     limits = Limits()
@@ -52,6 +64,10 @@ class _Connection(HttpToolsProtocol):
         self._head = self._received = 0
         self._held: list[bytes] | None = None
         self._counted = 0
+        self._known: _Known | None = None
+        self._parts: list[bytes] = []  # of a request whose head is known
+        self._fresh = self._first = self._raw = b""  # a read that starts with a request, that of this one, its head
+        self._began = self._ended = False  # in this read
         self._patience: TimerHandle | None = None
         self._bound()
 
@@ -69,12 +85,21 @@ class _Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        known = self._known
+        if known is not None and (self._parts or (data.startswith(known.head) and self._idle())):
+            data = self._repeat(known, data)
+            if not data:
+                return
+        self._fresh = b"" if self._in_body or self._head else data
+        self._began = self._ended = False
         self._received += len(data)
         super().data_received(data)
+        self._fresh = b""
         if self.transport.is_closing():
             return
         if self._in_head:
-            self._head += len(data)
+            # Of a read in which another request ended, nobody knows how much is this one's.
+            self._head += 0 if self._ended else len(data)
             if self._head > HEAD_BYTES:
                 self._end(431, f"the request line and header lines are longer than {HEAD_BYTES} bytes")
             elif self._patience is None and self.timeout_keep_alive_task is None:
@@ -85,10 +110,50 @@ class _Connection(HttpToolsProtocol):
                 self._end(413, f"more than {self._most} bytes came with one request: send fewer images at a time")
             elif self._patience is None:
                 self._patience = self.loop.call_later(self._seconds, self._late, "body", self._seconds)
+        elif self._idle() and self.timeout_keep_alive_task is None:
+            # What came was of no request, and uvicorn has stopped the clock.
+            seconds = self.timeout_keep_alive
+            self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _idle(self) -> bool:
+        return not (self._in_head or self._in_body) and (self.cycle is None or self.cycle.response_complete)
+
+    def _repeat(self, known: _Known, data: bytes) -> bytes:
+        """Collect and answer a request with a known head; return what has to be parsed after all."""
+        self._parts.append(data)
+        missing = len(known.head) + known.length - sum(map(len, self._parts))
+        if missing > 0 and not self.flow.write_paused and known.length <= self._room():
+            if self._patience is None:
+                self._unset_keepalive_if_required()
+                self._count(known.length)
+                self._patience = self.loop.call_later(self._seconds, self._late, "body", self._seconds)
+            return b""
+        whole = data if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts = []
+        self._count(0)
+        if self._patience is not None:
+            self._calm()
+        body = whole[len(known.head) :]
+        return b"" if missing == 0 and self._express(known.url, known.scope, body, not self._last) else whole
+
+    def _express(self, url: bytes, scope: Any, body: bytes, keep_alive: bool) -> bool:
+        """Answer at once if `Express` does."""
+        assert self.express is not None  # noqa: S101
+        answer = self.express.answer(url, scope, body, keep_alive)
+        if answer is None:
+            return False
+        self.transport.write(answer)
+        if keep_alive:
+            self.on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+            self.transport.close()
+        return True
 
     def on_message_begin(self) -> None:
-        self._in_head = True
+        self._in_head = self._began = True
         self._received = 0
+        self._first, self._fresh = self._fresh, b""
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -118,15 +183,19 @@ class _Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         if self._held is not None:
+            if not self._held:
+                self._raw = self._first[: -len(body)] if self._began else self._first
+                self._first = b""
             self._held.append(body)
         else:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._in_body = False
+        self._in_body, self._ended = False, True
         if self._patience is not None:
             self._calm()
         if self._held is None:
+            self._first = b""
             super().on_message_complete()
             return
         held, self._held = self._held, None
@@ -134,20 +203,16 @@ class _Connection(HttpToolsProtocol):
         body = held[0] if len(held) == 1 else b"".join(held)
         keep_alive = self.parser.should_keep_alive() and not self._last
         self.scope["path"] = self.url.decode("ascii")
-        assert self.express is not None  # noqa: S101
-        answer = self.express.answer(self.url, cast(Any, self.scope), body, keep_alive)
-        if answer is None:
-            super().on_headers_complete()
-            self.cycle.keep_alive = keep_alive
-            self.cycle.body = cast(bytearray, body)  # as it is: uvicorn would copy it twice
-            super().on_message_complete()
+        scope, raw, self._raw = cast(Any, self.scope), self._raw, b""
+        if self._express(self.url, scope, body, keep_alive):
+            # Nothing else where other requests came in the same read.
+            if len(raw) <= HEAD_BYTES and raw.endswith(_BLANK) and raw.index(_BLANK) == len(raw) - len(_BLANK):
+                self._known = _Known(raw, self.url, scope, len(body))
             return
-        self.transport.write(answer)
-        if keep_alive:
-            self.on_response_complete()
-        else:
-            self.server_state.total_requests += 1
-            self.transport.close()
+        super().on_headers_complete()
+        self.cycle.keep_alive = keep_alive
+        self.cycle.body = cast(bytearray, body)  # as it is: uvicorn would copy it twice
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         self._end(400, "this is no valid HTTP request")
@@ -163,7 +228,7 @@ class _Connection(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         self._last = True
-        if self._held is None:  # else the request that is arriving is still answered
+        if self._held is None and not self._parts:  # else the request that is arriving is still answered
             super().shutdown()
 
     def _count(self, held: int) -> None:
@@ -184,8 +249,12 @@ class _Connection(HttpToolsProtocol):
             return 0
         text = next((value for name, value in self.headers if name == b"content-length"), b"")
         length = int(text) if text.isdigit() and len(text) < 8 else 0
-        left = self.limits.total_bytes // _SHARE - self.held_bytes[0]
-        return length if length <= min(MOST_BYTES, self.limits.body_bytes, left) else 0
+        return length if length <= self._room() else 0
+
+    def _room(self) -> int:
+        """Return how long a body may be that is held before anything is checked."""
+        left = self.limits.total_bytes // _SHARE - self.held_bytes[0] + self._counted
+        return min(MOST_BYTES, self.limits.body_bytes, left)
 
     def _late(self, what: str, seconds: float) -> None:
         self._patience = None

@@ -24,6 +24,7 @@ from stm_models.errors import InputError
 __all__ = ["Tls", "beside", "listen", "until_signal"]
 
 _DRAIN_SECONDS = 15
+_IDLE_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def _config(app: object, tls: Tls | None, limits: Limits) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         proxy_headers=False,
-        timeout_keep_alive=30,
+        timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=_DRAIN_SECONDS,
         backlog=1024,
         ssl_certfile=None if tls is None else str(tls.certificate),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stm_models.errors import InputError
+from stm_models.machine import cores
 
 if TYPE_CHECKING:
     from deploy.serving.plan import Plan
@@ -32,6 +33,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--allow-cpu", action="store_true", help="with --provider cuda: the CPU where CUDA does not load")
     add("--tf32", action="store_true", help="on CUDA: products with ten bits of mantissa, faster and coarser")
     add("--threads", type=int, help="threads of one run (default: 1; several requests run at once)")
+    add("--runs", type=int, default=0, metavar="N",
+        help="runs at once in one worker (default: the cores, shared between the workers)")  # fmt: skip
     add("--workers", type=int, default=1, metavar="N", help="processes that share the port (default: %(default)s)")
     add("--batch-rows", type=int, metavar="N",
         help="images of several requests run together at most (default: 1 on the CPU, 32 on CUDA)")  # fmt: skip
@@ -89,7 +92,11 @@ def plan_from(arguments: argparse.Namespace) -> Plan:
             body_seconds=given.body_timeout,
             rate=given.rate,
         ),
-        schedule=Schedule(batch_rows=given.batch_rows, batch_seconds=given.batch_delay_ms / 1e3),
+        schedule=Schedule(
+            runs=given.runs or max(1, cores() // given.workers),
+            batch_rows=given.batch_rows,
+            batch_seconds=given.batch_delay_ms / 1e3,
+        ),
         runtime=Runtime(given.provider, 1 if given.threads is None else given.threads, given.allow_cpu, given.tf32),
         examples=given.examples,
         poll_seconds=given.poll_seconds,

@@ -1,5 +1,6 @@
 """The ways of a run: on the event loop, in threads, in batches; and the pixel that an explanation is of."""
 
+import argparse
 import http.client
 import importlib
 import json
@@ -7,13 +8,17 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 import tritonclient.http as triton
 
-from deploy.serving.compute import Schedule
+from deploy.serving import options as serving_options
+from deploy.serving.compute import Compute, Schedule
+from deploy.serving.limits import Limits
+from deploy.serving.metrics import Metrics
 from deploy.serving.protocol import HEADER, decode_response, encode_request
 from deploy.serving.server import running
 from deploy.serving.session import Session
@@ -155,7 +160,7 @@ def test_a_request_as_large_as_a_batch_goes_by_itself(session, toy):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"batch_rows": 0}, "batch-rows is 0"), ({"batch_seconds": 2}, "2000 ms"), ({"threads": -1}, "threads is -1")],
+    [({"batch_rows": 0}, "batch-rows is 0"), ({"batch_seconds": 2}, "2000 ms"), ({"runs": -1}, "runs is -1")],
 )
 def test_schedules_that_cannot_be_are_refused(options, message):
     with pytest.raises(InputError, match=message):
@@ -204,3 +209,24 @@ def test_a_model_without_a_choice_of_pixels_says_so(session, toy):
         status, answer, _ = ask(url, "POST", INFER, body, {HEADER: str(length)})
     assert status == 400
     assert b"leave focus out" in answer
+
+
+@pytest.mark.parametrize(
+    ("runs", "seconds", "short"), [(2, 5e-4, True), (2, 2e-3, False), (1, 2e-3, True), (1, 6e-3, False)]
+)
+def test_where_runs_wait_for_each_other_longer_ones_are_made_on_the_event_loop(session, runs, seconds, short):
+    compute = Compute(Limits(), Metrics(["m"]), Schedule(runs=runs))
+    loaded = SimpleNamespace(session=session, times={("key", 1): (8, seconds)})
+    assert compute.is_short(loaded, ("key", 1)) is short
+
+
+@pytest.mark.parametrize(
+    ("given", "runs"), [([], 4), (["--workers", "2"], 2), (["--workers", "9"], 1), (["--runs", "3"], 3)]
+)
+def test_workers_share_the_cores(monkeypatch, given, runs):
+    monkeypatch.setattr(serving_options, "cores", lambda: 4)
+    parser = argparse.ArgumentParser()
+    serving_options.options(parser)
+    assert serving_options.plan_from(parser.parse_args(given)).schedule.runs == runs
+    with pytest.raises(InputError, match="runs is -1, expected 1 or more"):
+        serving_options.plan_from(parser.parse_args(["--runs", "-1"]))

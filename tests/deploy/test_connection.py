@@ -1,0 +1,231 @@
+"""One connection that asks many times: heads seen before, requests in pieces and one after another, and its clock."""
+
+import importlib
+import socket
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+from deploy.serving import connection, listening
+from deploy.serving.limits import Limits
+from deploy.serving.protocol import HEADER, decode_response, encode_request
+from deploy.serving.server import running
+from deploy.serving.session import Session
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+counted = importlib.import_module("http_asking").counted
+
+PING = b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n"
+FIRST = 12  # requests, after which a run is known to be short
+
+
+@pytest.fixture(scope="module")
+def session(model_file):
+    return Session(model_file, provider="cpu", threads=1)
+
+
+@pytest.fixture
+def repeats(monkeypatch):
+    """Heads that were not parsed again: what was left to parse, 0 where the request was answered or waited for."""
+    left = []
+    plain = connection._Connection._repeat
+
+    def counting(self, known, data):
+        found = plain(self, known, data)
+        left.append(len(found))
+        return found
+
+    monkeypatch.setattr(connection._Connection, "_repeat", counting)
+    return left
+
+
+class Client:
+    """A socket that stays open."""
+
+    def __init__(self, url):
+        self.socket = socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=20)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.got = b""
+
+    def send(self, *parts):
+        for part in parts:
+            self.socket.sendall(part)
+            time.sleep(0.005 if len(parts) > 1 else 0)
+
+    def answer(self):
+        """Status, headers and body of the next answer."""
+        while b"\r\n\r\n" not in self.got:
+            self._more()
+        head, _, self.got = self.got.partition(b"\r\n\r\n")
+        status, *lines = head.decode().lower().split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines)
+        while len(self.got) < int(headers["content-length"]):
+            self._more()
+        body, self.got = self.got[: int(headers["content-length"])], self.got[int(headers["content-length"]) :]
+        return int(status.split()[1]), headers, body
+
+    def _more(self):
+        part = self.socket.recv(65536)
+        assert part, "the server closed the connection"
+        self.got += part
+
+
+def request(images, more=b""):
+    body, length = encode_request(images, ["prediction"])
+    lines = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: localhost\r\n" + more
+    return lines + f"{HEADER}: {length}\r\nContent-Length: {len(body)}\r\n\r\n".encode(), body
+
+
+def check(client, toy, images):
+    status, headers, body = client.answer()
+    assert status == 200, body
+    got, _ = decode_response(body, headers[HEADER.lower()])
+    np.testing.assert_allclose(got["prediction"], toy.expected(images)["prediction"], rtol=1e-3, atol=1e-3)
+
+
+def warmed(url, toy):
+    """Return a connection whose usual head is known."""
+    client = Client(url)
+    for turn in range(FIRST):
+        images = toy.images(1, turn)
+        client.send(b"".join(request(images)))
+        check(client, toy, images)
+    return client
+
+
+@pytest.mark.parametrize("cut", [None, 0, 1, 30])
+def test_a_head_seen_before_is_answered_without_its_parser(session, toy, repeats, cut):
+    with running({"m": session}) as url:
+        client = warmed(url, toy)
+        repeats.clear()
+        for turn in range(5):
+            images = toy.images(1, 100 + turn)
+            head, body = request(images)
+            client.send(*([head + body] if cut is None else [head + body[:cut], body[cut:]]))
+            check(client, toy, images)
+        assert repeats
+        assert not any(repeats)
+        assert counted(url, "stm_requests_total", route="infer", status="200") == FIRST + 5
+
+
+def test_a_head_that_came_by_itself_is_known_too(session, toy, repeats):
+    with running({"m": session}) as url:
+        client = Client(url)
+        for turn in range(FIRST + 3):
+            images = toy.images(1, turn)
+            client.send(*request(images))
+            check(client, toy, images)
+        assert repeats
+        assert not any(repeats)
+
+
+def test_requests_one_behind_the_other_are_all_answered(session, toy):
+    with running({"m": session}) as url:
+        client = warmed(url, toy)
+        several = [toy.images(1, seed) for seed in range(3)]
+        whole = b"".join(b"".join(request(images)) for images in several)
+        for cut in (len(whole), 20, len(whole) // 2, len(whole) - 3):
+            client.send(whole[:cut], whole[cut:])
+            for images in several:
+                check(client, toy, images)
+        client.send(whole + PING + b"".join(request(several[0])))
+        for images in several:
+            check(client, toy, images)
+        assert client.answer()[0] == 200
+        check(client, toy, several[0])
+
+
+def test_what_may_not_be_answered_is_refused_behind_a_known_head(session, toy):
+    with running({"m": session}) as url:
+        client = warmed(url, toy)
+        wrong = toy.images(1)
+        wrong[0, 1, 2, 3] = np.nan
+        client.send(b"".join(request(wrong)))
+        status, _, body = client.answer()
+        assert status == 400
+        assert b"row 0 has 1 values that are NaN" in body
+        images = toy.images(2)
+        client.send(b"".join(request(images, b"X-Other: 1\r\n")))
+        check(client, toy, images)
+
+
+def test_a_token_is_asked_for_with_every_head(session, toy):
+    with running({"m": session}, token="secret") as url:
+        client = Client(url)
+        images = toy.images(1)
+        right = b"".join(request(images, b"Authorization: Bearer secret\r\n"))
+        for _ in range(FIRST + 3):
+            client.send(right)
+            check(client, toy, images)
+        client.send(b"".join(request(images, b"Authorization: Bearer sicret\r\n")))
+        assert client.answer()[0] == 401
+
+
+def test_the_body_behind_a_known_head_has_its_time(session, toy):
+    with running({"m": session}, limits=Limits(body_seconds=0.5)) as url:
+        client = warmed(url, toy)
+        head, body = request(toy.images(1))
+        client.send(head + body[:10])
+        status, _, said = client.answer()
+        assert status == 408
+        assert b"the body did not arrive within 0.5 s" in said
+
+
+def test_a_long_body_before_the_next_head_is_no_long_head(session, toy):
+    with running({"m": session}) as url:
+        client = Client(url)
+        images = toy.images(256)
+        head, body = request(images)
+        assert len(body) > connection.HEAD_BYTES
+        client.send(head + body + PING[:20], PING[20:])
+        check(client, toy, images)
+        assert client.answer()[0] == 200
+
+
+@pytest.mark.parametrize("rest", [b"\r\n", b"\r\n\r\n"])
+def test_who_sends_no_request_is_let_go_too(session, monkeypatch, rest):
+    monkeypatch.setattr(listening, "_IDLE_SECONDS", 1)
+    with running({"m": session}) as url:
+        client = Client(url)
+        client.send(PING)
+        assert client.answer()[0] == 200
+        client.send(rest)
+        assert client.socket.recv(100) == b""
+
+
+def test_a_body_that_comes_after_its_answer_does_not_hold_the_connection(session, monkeypatch):
+    monkeypatch.setattr(listening, "_IDLE_SECONDS", 1)
+    with running({"m": session}) as url:
+        client = Client(url)
+        client.send(b"POST /ping HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n")
+        assert client.answer()[0] == 405
+        client.send(b"0123456789")
+        assert client.socket.recv(100) == b""
+
+
+def test_requests_cut_anywhere_get_the_answers_of_whole_ones(session, toy):
+    rng = np.random.default_rng(0)
+    known = [request(toy.images(1, seed)) for seed in range(2)]
+    wrong = toy.images(1)
+    wrong[0, 0, 0, 0] = np.inf
+    kinds = [
+        *(b"".join(one) for one in known), b"".join(request(wrong)), b"".join(request(toy.images(3))), PING,
+        b"".join(request(toy.images(1), b"X: 1\r\n")), b"\r\n" + PING,
+    ]  # fmt: skip
+    with running({"m": session}) as url:
+        plain = []
+        for kind in kinds:
+            client = Client(url)
+            client.send(kind)
+            plain.append(client.answer())
+        for _ in range(12):
+            client = warmed(url, toy)
+            chosen = rng.choice(len(kinds), size=12, p=[0.35, 0.35, *[0.3 / 5] * 5])
+            whole = b"".join(kinds[kind] for kind in chosen)
+            cuts = sorted(rng.integers(0, len(whole), rng.integers(0, 9)))
+            client.send(*(whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)))
+            assert [client.answer() for _ in chosen] == [plain[kind] for kind in chosen]

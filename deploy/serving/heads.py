@@ -31,7 +31,8 @@ class Head:
 
     def __init__(self, request: InferRequest, names: tuple[str, ...]) -> None:
         self._shape = request.image.shape
-        self._request = request._replace(image=request.image[:0])  # without the pixels
+        # Not an empty slice of the image, which would keep the whole body.
+        self._request = request._replace(image=np.empty((0, *self._shape[1:]), np.float32))
         self._answers: dict[tuple[Any, ...], bytes] = {}
         self.names, self.rows = names, self._shape[0]
         self.key = (names, self.rows)

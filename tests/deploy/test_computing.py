@@ -17,9 +17,10 @@ import tritonclient.http as triton
 
 from deploy.serving import options as serving_options
 from deploy.serving.compute import Compute, Schedule
+from deploy.serving.heads import Heads
 from deploy.serving.limits import Limits
 from deploy.serving.metrics import Metrics
-from deploy.serving.protocol import HEADER, decode_response, encode_request
+from deploy.serving.protocol import HEADER, decode_request, decode_response, encode_request
 from deploy.serving.server import running
 from deploy.serving.session import Session
 from stm_models.errors import InputError
@@ -76,6 +77,17 @@ def test_the_hundredth_request_is_answered_like_the_first(session, toy, inline):
         assert asking.counted(url, "stm_rows_total", model="m") == sum(1 + turn % 3 for turn in range(100))
         assert asking.counted(url, "stm_requests_total", route="infer", status="200") == 100
         assert asking.counted(url, "stm_requests_total", route="infer", status="400") == 5
+
+
+def test_a_known_head_keeps_nothing_of_the_body_that_it_came_with(toy):
+    body, length = encode_request(toy.images(3), ["prediction"])
+    request = decode_request(body, str(length), image=toy.shape, outputs=["prediction"])
+    heads = Heads()
+    before = sys.getrefcount(body)
+    heads.remember(body, length, request, ("prediction",))
+    del request
+    assert heads.find(body, length) is not None
+    assert sys.getrefcount(body) < before  # the request's image held it
 
 
 def test_a_long_run_is_not_made_on_the_event_loop(model_file):

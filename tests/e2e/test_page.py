@@ -323,6 +323,44 @@ def test_a_token_is_asked_for_and_used(chromium, models, image):
         page.context.close()
 
 
+def test_maps_and_downloads_are_of_the_question_that_was_answered(chromium, tmp_path):
+    first, second, notes = tmp_path / "first.npz", tmp_path / "second.npz", tmp_path / "notes.pdf"
+    impurity_model.write_field(first, PLACES)
+    impurity_model.write_field(second, PLACES[:2])
+    notes.write_bytes(b"%PDF")
+    model = Session(impurity_model.write(tmp_path / "places.onnx"), provider="cpu", threads=1)
+    with running({"stm-impurity": model}) as url:
+        page = chromium.new_context(accept_downloads=True).new_page()
+        page.set_default_timeout(WAIT)
+        page.goto(url)
+        page.locator("#card h3").first.wait_for()
+        page.set_input_files("#file", first)
+        wait_answer(page)
+        page.locator("#options summary").click()
+        page.fill("#key", "an array that the file has not")  # not asked with
+        page.select_option("#place", "2")
+        wait_status(page, "Showing gradient")
+        name, content = downloaded(page, "#json")
+        assert name == "first_answer.json"
+        assert json.loads(content)["options"]["key"] == ""
+        page.fill("#key", "")
+
+        held = []
+        page.route("**/ask?*", lambda route: held.append(route))  # it refuses a built-in
+        page.set_input_files("#file", second)
+        wait_status(page, "Reading second.npz")
+        assert not page.is_visible("#result")  # its controls would mix two files
+        while not held:
+            page.wait_for_timeout(50)
+        held[0].continue_()
+        wait_answer(page)
+        assert downloaded(page, "#csv")[0] == "second_answer.csv"
+        page.set_input_files("#file", notes)
+        page.locator("#error", has_text="notes.pdf is of no kind that can be read").wait_for()
+        assert not page.is_visible("#result")
+        page.context.close()
+
+
 REAL = {
     "STS_grid_lockin.3ds": ("stm-impurity", {}, "impurit"),
     "m_nematic.mat": ("stm-hubbard", {"key": "m428", "channel": "43", "size_nm": "50x50"}, "U = "),

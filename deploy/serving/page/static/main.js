@@ -9,7 +9,8 @@ import { byId, fillSelect, make, onPage } from "./elements.js";
 import { draw } from "./picture.js";
 
 const FIELDS = ["size_nm", "key", "bias", "channel"];
-const state = { cards: [], about: null, file: null, found: null, asked: 0 };
+// `answered`: the answer shown, with the model, file and options that it is of; the controls may say others by now.
+const state = { cards: [], about: null, file: null, answered: null, asked: 0 };
 
 const card = () => state.cards.find((one) => one.name === byId("model").value) ?? state.cards[0];
 const options = () => Object.fromEntries(FIELDS.map((name) => [name, byId(name).value.trim()]));
@@ -71,7 +72,9 @@ function chooseFile(file) {
 
 async function question() {
   const asked = state.asked += 1;
-  const { explanations } = card().metadata;
+  const subject = { model: card(), file: state.file, options: options() };
+  state.answered = null;
+  byId("result").hidden = true;
   byId("error").textContent = "";
   if (!(suffixOf(state.file.name) in state.about.readable)) {
     complain(new Error(`${state.file.name} is of no kind that can be read: ${Object.keys(state.about.readable).join(", ")}`));
@@ -81,28 +84,25 @@ async function question() {
     complain(new Error(`${state.file.name} is larger than ${state.about.max_bytes / 2 ** 20} MiB: crop it first`));
     return;
   }
-  say(`Reading ${state.file.name} and asking ${card().name}…`);
-  byId("result").setAttribute("aria-busy", "true");
+  say(`Reading ${state.file.name} and asking ${subject.model.name}…`);
   try {
-    const found = await ask(card().name, state.file, options(), explanations[0], "");
+    const found = await put(subject, subject.model.metadata.explanations[0], "");
     if (asked !== state.asked) return; // another question was asked meanwhile
-    state.found = found;
-    present(explanations);
+    state.answered = { ...subject, found };
+    present();
   } catch (error) {
-    if (asked === state.asked) {
-      byId("result").hidden = true;
-      complain(error);
-    }
-  } finally {
-    byId("result").removeAttribute("aria-busy");
+    if (asked === state.asked) complain(error);
   }
 }
 
-function present(explanations) {
-  const { found } = state;
+const put = ({ model, file, options }, explain, place) => ask(model.name, file, options, explain, place);
+
+function present() {
+  const { model, file, found } = state.answered;
+  const { explanations } = model.metadata;
   for (const name of FIELDS) byId(name).setAttribute("aria-invalid", "false");
   byId("result").hidden = false;
-  showAnswer(found, state.file.name);
+  showAnswer(found, file.name);
   fillSelect(byId("shown"), found.image.channels.map((name, number) => [number, name]));
   byId("channel-shown").hidden = found.image.channels.length < 2;
   fillSelect(byId("explain"), [...explanations.map((name) => [name, name]), ["", "none"]], explanations[0]);
@@ -116,15 +116,17 @@ function present(explanations) {
 
 // A map that was not asked for yet is computed now; the file is read again, the server keeps nothing.
 async function explanation() {
+  const { answered } = state;
+  const { maps } = answered.found;
   const key = mapKey();
   const [name, place] = [byId("explain").value, byId("place").value];
-  if (name && !(key in state.found.maps)) {
+  if (name && !(key in maps)) {
     const asked = state.asked += 1;
     say(`Computing ${name}…`);
     try {
-      const more = await ask(card().name, state.file, options(), name, place);
+      const more = await put(answered, name, place);
       if (asked !== state.asked) return;
-      state.found.maps[key] = more.maps[name];
+      maps[key] = more.maps[name];
     } catch (error) {
       if (asked === state.asked) complain(error);
       return;
@@ -135,13 +137,13 @@ async function explanation() {
 }
 
 function mostOf(map) {
-  const alike = byId("shared").checked ? Object.values(state.found.maps).filter((one) => one.unit === map.unit) : [map];
+  const alike = byId("shared").checked ? Object.values(state.answered.found.maps).filter((one) => one.unit === map.unit) : [map];
   return Math.max(...alike.map((one) => (one.most ??= largest(one.values))));
 }
 
 function redraw() {
-  const { found } = state;
-  if (!found || byId("result").hidden) return;
+  if (!state.answered) return;
+  const { found } = state.answered;
   const map = byId("explain").value ? found.maps[mapKey()] : undefined;
   const opacity = Number(byId("opacity").value) / 100;
   byId("opacity-value").textContent = `${byId("opacity").value} %`;
@@ -160,10 +162,10 @@ function meaning(map) {
 }
 
 function describe(map, channel) {
-  const { image, markers, values } = state.found;
+  const { file, found: { image, markers, values } } = state.answered;
   const [x0, x1, y0, y1] = image.extent.map((value) => Number(value.toPrecision(4)));
   const parts = [
-    `${image.channels[channel]} of ${state.file.name}: ${image.labels[0]} from ${x0} to ${x1}, ${image.labels[1]} from ${y0} to ${y1}`,
+    `${image.channels[channel]} of ${file.name}: ${image.labels[0]} from ${x0} to ${x1}, ${image.labels[1]} from ${y0} to ${y1}`,
     map ? `with ${byId("explain").value} on top` : null,
     markers.length ? `${markers.length} marked positions, listed in the table below` : null,
     ...values.map((value) => (intervalOf(value) ? `${value.name} between ${intervalOf(value)}` : null)),
@@ -197,9 +199,12 @@ function wire() {
   byId("opacity").addEventListener("input", redraw);
   window.addEventListener("resize", redraw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  const base = () => state.file.name.replace(/\.[^.]*$/, "");
-  byId("csv").addEventListener("click", () => save(`${base()}_answer.csv`, "text/csv", [csvOf(state.found)]));
-  byId("json").addEventListener("click", () => save(`${base()}_answer.json`, "application/json", [jsonOf(state.found, state.file.name, options())]));
+  const base = () => state.answered.file.name.replace(/\.[^.]*$/, "");
+  byId("csv").addEventListener("click", () => save(`${base()}_answer.csv`, "text/csv", [csvOf(state.answered.found)]));
+  byId("json").addEventListener("click", () => {
+    const { file, options: given, found } = state.answered;
+    save(`${base()}_answer.json`, "application/json", [jsonOf(found, file.name, given)]);
+  });
   byId("png").addEventListener("click", () => byId("picture").toBlob((blob) => save(`${base()}_answer.png`, "image/png", blob)));
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 from datetime import UTC, datetime
 
 import pytest
@@ -44,6 +45,8 @@ VALUES = Values(Snapshot(ROWS, {"a": {"loss": (0.5, 9.0)}}))
         ("param.train.learning_rate>0.005", ["b"]),
         ("tag.data.digest=4f1c*", ["b"]),
         ("tag.data.digest=4f1c…", ["b"]),
+        ("tag.data.digest=*1c*9", ["b"]),
+        ("tag.data.digest!=4*", ["a", "c d"]),
         ("tag.data.digest~AA", ["c d"]),
         ("outcome=failed", ["c d"]),
         ("-outcome=failed", ["a", "b"]),
@@ -56,6 +59,20 @@ VALUES = Values(Snapshot(ROWS, {"a": {"loss": (0.5, 9.0)}}))
 )
 def test_what_is_found(query, found):
     assert [one.name for one in keep(ROWS, query, VALUES)] == found
+
+
+def test_many_stars_are_answered_at_once():
+    long = row("a" * 2000)
+    assert keep([long], f"name={'*' * 100}x", Values(Snapshot([long], {}))) == []
+    assert keep([long], f"name={'a*' * 900}", Values(Snapshot([long], {}))) == [long]
+    assert keep([long], " " * 100_000, Values(Snapshot([long], {}))) == [long]
+
+
+@given(st.text("ab", max_size=8), st.text("ab*", max_size=8))
+def test_stars_stand_for_any_text(name, pattern):
+    one = row(name or "a")
+    found = keep([one], f"name={pattern}", Values(Snapshot([one], {})))
+    assert bool(found) is fnmatch.fnmatchcase(one.name, pattern)
 
 
 @pytest.mark.parametrize(

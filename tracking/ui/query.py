@@ -17,7 +17,7 @@ from tracking.ui.values import Values
 
 __all__ = ["Term", "keep", "parse"]
 
-_TOKEN = re.compile(r'\s*(-?)((?:"[^"]*"|[^\s"])+)')
+_TOKEN = re.compile(r'(-?)((?:"[^"]*"|[^\s"])+)')
 _COMPARISON = re.compile(r'([\w.\-/]+|"[^"]*")(<=|>=|!=|=|<|>|~)(.*)', re.DOTALL)
 _NUMBERS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq, "!=": operator.ne,
@@ -99,8 +99,24 @@ def _compare(term: Term, value: float | str | None) -> bool:
     text, wanted = str(value).casefold(), term.value.casefold()
     if term.comparison == "~":
         return wanted in text
-    pattern = re.escape(wanted.replace("…", "*")).replace(r"\*", ".*")
-    return (re.fullmatch(pattern, text, re.DOTALL) is not None) is (term.comparison == "=")
+    return _fits(text, wanted.replace("…", "*")) is (term.comparison == "=")
+
+
+def _fits(text: str, pattern: str) -> bool:
+    """Tell whether a text fits a pattern, ``*`` for any characters: of many, a regular expression takes days."""
+    first, *others = pattern.split("*")
+    if not others:
+        return text == first
+    *middle, last = others
+    start, end = len(first), len(text) - len(last)
+    if start > end or not (text.startswith(first) and text.endswith(last)):
+        return False
+    for piece in middle:
+        found = text.find(piece, start, end)
+        if found < 0:
+            return False
+        start = found + len(piece)
+    return True
 
 
 def _unknown(key: str, keys: Sequence[str]) -> InputError:

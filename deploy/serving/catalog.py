@@ -16,7 +16,7 @@ import numpy as np
 from deploy.serving.contract import INPUT
 from deploy.serving.heads import Heads
 from deploy.serving.process import give_back
-from deploy.serving.refusals import LOG
+from deploy.serving.refusals import LOG, Refused
 from deploy.serving.session import Session
 from stm_models.errors import InputError
 
@@ -83,6 +83,13 @@ class Model:
     def held(self) -> int:
         """Number of versions in memory: two while an old one drains."""
         return len(self._alive)
+
+    def version(self, label: str | None) -> Loaded:
+        """Return the current version; raises Refused (404) where ``label`` asks for another."""
+        loaded = self.current
+        if label is not None and label != loaded.label:
+            raise Refused(404, f"model {self.name!r} has no version {label[:32]!r}: only {loaded.label}")
+        return loaded
 
     def offer(self, version: Version, opener: Opener) -> bool:
         """Load, check and warm a version, and put it into service; keep the old one if anything is wrong.

@@ -56,11 +56,13 @@ class Inference:
     ) -> None:
         self.compute, self.bodies, self.limits, self.metrics, self.decode = compute, bodies, limits, metrics, decode
 
-    async def infer(self, model: Model, headers: Mapping[bytes, bytes], receive: Receive) -> Answer:
-        """Answer ``POST /v2/models/M/infer``."""
+    async def infer(
+        self, model: Model, headers: Mapping[bytes, bytes], receive: Receive, version: str | None = None
+    ) -> Answer:
+        """Answer ``POST /v2/models/M/infer``; 404 unless ``version``, if given, is served once the body is here."""
         body = await self.bodies.read(headers, receive)
         try:
-            loaded = model.current
+            loaded = model.version(version)
             length = headers.get(_HEADER, b"")
             offset = int(length) if length.isdigit() and len(length) < 8 else -1
             head = loaded.heads.find(body, offset) if offset > 0 else None
@@ -79,11 +81,13 @@ class Inference:
         finally:
             self.bodies.release(len(body))
 
-    async def explain(self, model: Model, headers: Mapping[bytes, bytes], receive: Receive) -> Answer:
-        """Answer ``POST /v2/models/M/explain``: the asked maps or the default one, all that is cheap, and words."""
+    async def explain(
+        self, model: Model, headers: Mapping[bytes, bytes], receive: Receive, version: str | None = None
+    ) -> Answer:
+        """Answer ``.../explain``, as `infer`: the asked maps or the default one, all that is cheap, and words."""
         body = await self.bodies.read(headers, receive)
         try:
-            loaded = model.current
+            loaded = model.version(version)
             about = loaded.session.metadata
             if not about.explanations:
                 raise InputError(f"model {model.name!r} holds no explanation: export it with one")

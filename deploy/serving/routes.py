@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -124,13 +125,18 @@ class _Handlers:
         return _json(self._model(request).describe())
 
     async def infer(self, request: Request) -> Response:
-        return await self._answer(request, self.inference.infer, self._model(request))
+        return await self._of_version(request, self.inference.infer)
 
     async def explain(self, request: Request) -> Response:
-        return await self._answer(request, self.inference.explain, self._model(request))
+        return await self._of_version(request, self.inference.explain)
 
     async def invocations(self, request: Request) -> Response:
         return await self._answer(request, self.inference.invocations, self.catalog.first)
+
+    async def _of_version(self, request: Request, handler: Any) -> Response:
+        # Asked again once the body is here: another version may have taken over meanwhile.
+        handler = partial(handler, version=request.path_params.get("version"))
+        return await self._answer(request, handler, self._model(request))
 
     async def _answer(self, request: Request, handler: Any, model: Model) -> Response:
         answer = await handler(model, dict(request.scope["headers"]), request.receive)
@@ -142,8 +148,7 @@ class _Handlers:
         model = self.catalog.models.get(name)
         if model is None:
             raise Refused(404, f"unknown model {name[:128]!r}: choose from {', '.join(self.catalog.models)}")
-        if version is not None and version != model.current.label:
-            raise Refused(404, f"model {name!r} has no version {version[:32]!r}: only {model.current.label}")
+        model.version(version)
         return model
 
 

@@ -1,5 +1,6 @@
 """One version of a model takes over from another while requests go on; a bad one does not."""
 
+import http.client
 import importlib
 import json
 import sys
@@ -7,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import onnx
@@ -101,6 +103,26 @@ def test_an_old_version_answers_what_it_began_and_then_goes(tmp_path, first):
         while model.held > 1 and time.monotonic() < end:
             infer(url, images)  # which lets go of what the last answer held
         assert model.held == 1
+
+
+@pytest.mark.parametrize("route", ["infer", "explain"])
+def test_a_version_that_goes_while_its_body_arrives_is_answered_by_no_other(tmp_path, first, route):
+    catalog, toy = first
+    model = catalog.models["toy"]
+    versions.write_good(tmp_path, 2)
+    body, length = encode_request(toy.images(2), ["prediction"])
+    with running(catalog) as url:
+        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+        connection.putrequest("POST", f"/v2/models/toy/versions/1/{route}")
+        connection.putheader("Content-Length", str(len(body)))
+        connection.putheader(HEADER, str(length))
+        connection.endheaders(body[:10])
+        time.sleep(0.3)  # the address is looked at
+        assert model.offer(Version("2", tmp_path / "2.onnx"), opener)
+        connection.send(body[10:])
+        response = connection.getresponse()
+        assert (response.status, b"no version '1': only 2" in response.read()) == (404, True)
+        connection.close()
 
 
 def _slow(run, entered, leave):

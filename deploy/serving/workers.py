@@ -98,18 +98,19 @@ class _Crew:
                 LOG.error("worker %d ended with code %s: another one takes its place", row, worker.process.exitcode)
                 with self._lock:
                     self._workers[row] = self._one(row)
-                threading.Thread(target=_ready, args=(self._workers[row],), daemon=True).start()
 
     def offer(self, name: str, version: Version) -> bool:
-        """Offer a version to all workers; when one refuses it, the others go back."""
+        """Offer a version to all living workers; when one refuses it, the others go back.
+
+        A dead one is not asked: the one that takes its place starts with the version that is wanted then.
+        """
         with self._lock:
             index = next(index for index, one in enumerate(self._wanted) if one.name == name)
             answers = self._ask(self._workers, name, version)
-            if answers and all(answers):
+            if answers and all(taken for _, taken in answers):
                 self._wanted[index] = replace(self._wanted[index], version=version)
                 return True
-            took = [worker for worker, answer in zip(self._workers, answers, strict=True) if answer]
-            self._ask(took, name, self._wanted[index].version)
+            self._ask([worker for worker, taken in answers if taken], name, self._wanted[index].version)
             return False
 
     def problem(self, name: str, reason: str) -> None:
@@ -129,9 +130,10 @@ class _Crew:
                 worker.process.kill()
                 worker.process.join()
 
-    def _ask(self, workers: Sequence[_Worker], name: str, version: Version) -> list[bool]:
-        sent = [_send(worker, ("offer", name, version)) for worker in workers]
-        return [was_sent and _reply(worker) is True for worker, was_sent in zip(workers, sent, strict=True)]
+    def _ask(self, workers: Sequence[_Worker], name: str, version: Version) -> list[tuple[_Worker, bool]]:
+        """Return the workers that could be asked, and whether they took the version."""
+        asked = [worker for worker in workers if worker.process.is_alive() and _send(worker, ("offer", name, version))]
+        return [(worker, _took(worker)) for worker in asked]
 
     def _one(self, row: int) -> _Worker:
         ours, theirs = self._context.Pipe()
@@ -150,6 +152,13 @@ class _Crew:
 
 def _ready(worker: _Worker) -> bool:
     return _reply(worker) == "ready"
+
+
+def _took(worker: _Worker) -> bool:
+    answer = _reply(worker)
+    while answer == "ready":  # said by one that took the place of another
+        answer = _reply(worker)
+    return answer is True
 
 
 def _reply(worker: _Worker) -> Any:

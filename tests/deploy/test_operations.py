@@ -19,11 +19,13 @@ import psutil
 import pytest
 
 from deploy.serving import workers
+from deploy.serving.catalog import Version
 from deploy.serving.metrics import Metrics
 from deploy.serving.openapi import describe
 from deploy.serving.protocol import HEADER, decode_response, encode_request
 from deploy.serving.server import running
 from deploy.serving.session import Session
+from deploy.serving.wanted import Wanted
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 asking = importlib.import_module("http_asking")
@@ -261,3 +263,49 @@ def test_a_worker_that_died_unheard_is_not_waited_for():
     assert time.monotonic() - began < 30
     dead.said.put("ready")  # said before it died
     assert workers._reply(dead) == "ready"
+
+
+class _Told:
+    """A worker as the crew sees it: what it says to every offer, and the versions that it was offered."""
+
+    def __init__(self, *words, alive=True):
+        self.said, self.began, self.offered, self.words = queue.SimpleQueue(), 0.0, [], words
+        self.process = SimpleNamespace(is_alive=lambda: alive)
+        self.pipe = self
+
+    def send(self, message):
+        if not self.process.is_alive():
+            raise BrokenPipeError
+        self.offered.append(message[2].label)
+        for word in self.words:
+            self.said.put(word)
+
+
+def _crew(*told):
+    """A crew that serves version 1 with these workers."""
+    wanted = [Wanted("m", "models:/m@a", Version("1", Path("1.onnx")))]
+    crew = workers._Crew(SimpleNamespace(workers=len(told)), wanted, None)
+    crew._workers = list(told)
+    return crew
+
+
+@pytest.mark.parametrize(
+    ("others", "taken", "offered"),
+    [
+        ([_Told(alive=False)], True, ["2"]),
+        ([_Told("ready", True)], True, ["2"]),  # it took the place of a dead one a moment ago
+        ([_Told(False)], False, ["2", "1"]),
+        ([_Told(None)], False, ["2", "1"]),  # it died of the version
+    ],
+    ids=["dead", "new", "refusing", "dying"],
+)
+def test_a_version_is_taken_by_all_workers_that_live_or_by_none(others, taken, offered):
+    one = _Told(True)
+    crew = _crew(one, *others)
+    assert crew.offer("m", Version("2", Path("2.onnx"))) is taken
+    assert one.offered == offered
+
+
+def test_no_version_is_taken_while_every_worker_is_dead():
+    crew = _crew(_Told(alive=False))
+    assert crew.offer("m", Version("2", Path("2.onnx"))) is False

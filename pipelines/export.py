@@ -69,7 +69,9 @@ def describe(result: dict[str, Any]) -> str:
     lines += [f"  no {name}: {reason}" for name, reason in result["refused"].items()]
     for target, error in result["precision"].get("error", {}).items():
         limit = result["precision"]["budget"][target]
-        lines.append(f"{result['precision']['kind']}: {target} up to {error:.3g} off, budget {limit:.3g}")
+        line = f"{result['precision']['kind']}: {target} up to {error:.3g} off, budget {limit:.3g}"
+        ends = result["precision"].get("ends", {}).get(target)
+        lines.append(line if ends is None else f"{line}; ends of its interval up to {ends:.3g}")
     for kind, times in result["precision"].get("seconds", {}).items():
         lines.append(f"  {kind}: " + ", ".join(f"batch {batch} {1e3 * t:.3g} ms" for batch, t in times.items()))
     return (

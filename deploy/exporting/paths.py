@@ -14,7 +14,7 @@ from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
 
 from stm_models.explain.path import Path
 
-__all__ = ["GRADIENT", "PLACE", "add_path", "drop_output"]
+__all__ = ["GRADIENT", "PLACE", "add_path", "ancestors", "drop_output"]
 
 GRADIENT = "gradient"
 PLACE = "place"
@@ -69,7 +69,7 @@ def drop_output(proto: Any, name: str) -> None:
     outputs = [value for value in proto.graph.output if value.name != name]
     del proto.graph.output[:]
     proto.graph.output.extend(outputs)
-    kept = _ancestors(proto.graph.node, [value.name for value in outputs])
+    kept = ancestors(proto.graph.node, [value.name for value in outputs])
     _replace(proto.graph.node, kept)
     read = {text for node in kept for text in _reads(node)}
     inputs = [value for value in proto.graph.input if value.name in read]
@@ -136,14 +136,15 @@ def _chunk(points: int, numbers: int) -> int:
 def _between(nodes: Iterable[Any], inputs: Iterable[str], output: str) -> list[Any]:
     """Return the nodes on the ways from ``inputs`` to ``output``, in their order; what else is read is constant."""
     known, after = set(inputs), []
-    for node in _ancestors(nodes, [output]):
+    for node in ancestors(nodes, [output]):
         if known.intersection(_reads(node)):
             known.update(node.output)
             after.append(node)
     return after
 
 
-def _ancestors(nodes: Iterable[Any], outputs: Iterable[str]) -> list[Any]:
+def ancestors(nodes: Iterable[Any], outputs: Iterable[str]) -> list[Any]:
+    """Return the nodes that ``outputs`` come from, in their order."""
     needed, kept = set(outputs), []
     for node in reversed(list(nodes)):
         if needed.intersection(node.output):

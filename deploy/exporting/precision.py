@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy.exporting.errors import ExportError
-from deploy.exporting.paths import drop_output
+from deploy.exporting.paths import ancestors, drop_output
 from stm_models.errors import InputError
 from stm_models.unfinished import scratch
 
@@ -30,8 +30,8 @@ _INT8 = ["MatMul", "Gemm"]
 def reduced(proto: Any, precision: str, answers: Sequence[str]) -> Any:
     """Return the graph of the ``answers`` alone in another precision; inputs and outputs stay float32.
 
-    fp16: weights of 16 bits, computed in float32, at half the size; int8: the network's products of matrices in 8 bits,
-    interval and novelty as they were.
+    fp16: the network's weights in 16 bits, computed in float32, at half the size; int8: its products of matrices in 8
+    bits. Interval and novelty stay as they were.
     Derivatives of rounded weights are no derivatives of the model, so maps are left out.
 
     Raises
@@ -68,11 +68,18 @@ def reduced(proto: Any, precision: str, answers: Sequence[str]) -> Any:
 
 
 def _halve_weights(proto: Any) -> None:
-    """Store large weights in 16 bits; onnxruntime makes float32 of them when it loads the file, and computes in it."""
+    """Store large weights in 16 bits; onnxruntime makes float32 of them when it loads the file, and computes in it.
+
+    Only those that the prediction alone is computed with: its error is what is judged.
+    """
+    network = {name for node in ancestors(proto.graph.node, ["prediction"]) for name in node.output}
+    others = {name for node in proto.graph.node if not network.intersection(node.output) for name in node.input}
     casts = []
     for tensor in proto.graph.initializer:
         values = numpy_helper.to_array(tensor)
-        if values.dtype == np.float32 and values.size >= _SMALL and np.abs(values).max() < np.finfo(np.float16).max:
+        if tensor.name in others or values.dtype != np.float32:
+            continue
+        if values.size >= _SMALL and np.abs(values).max() < np.finfo(np.float16).max:
             name = tensor.name
             tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}/half"))
             casts.append(helper.make_node("Cast", [f"{name}/half"], [name], to=TensorProto.FLOAT))
@@ -107,14 +114,7 @@ def _turn_weights(proto: Any, products: Sequence[str]) -> None:
 
 def _products(proto: Any, output: str) -> list[str]:
     """Return the names, also as the quantiser will have them, of the products that ``output`` comes from."""
-    source = {name: node for node in proto.graph.node for name in node.output}
-    waiting, seen = [output], set()
-    while waiting:
-        node = source.get(waiting.pop())
-        if node is not None and node.name not in seen:
-            seen.add(node.name)
-            waiting += node.input
-    names = [node.name for node in proto.graph.node if node.name in seen and node.op_type in _INT8]
+    names = [node.name for node in ancestors(proto.graph.node, [output]) if node.op_type in _INT8]
     return [*names, *(f"{name}_MatMul" for name in names)]
 
 
@@ -142,18 +142,19 @@ def judge(
     Returns
     -------
     dict
-        ``error`` and ``budget`` by target, in its unit.
+        ``error``, ``budget`` and, of a file with intervals, ``ends`` (their error) by target, in its unit.
 
     Raises
     ------
     InputError
         With both, when an error is above its budget.
     """
-    got, want = run(images)["prediction"], full(images)["prediction"]
+    found, wanted = run(images), full(images)
+    got, want = found["prediction"], wanted["prediction"]
     errors, limits = {}, {}
     for number, target in enumerate(targets):
         name = target["name"]
-        errors[name] = float(np.abs(got[:, number].astype(np.float64) - want[:, number]).max())
+        errors[name] = _largest(got[:, number], want[:, number])
         spread = float(np.std(want[:, number])) if want.ndim == 2 else 1.0
         limits[name] = float(budget.get(name, _DEFAULT * spread))
         if not errors[name] <= limits[name]:
@@ -163,7 +164,17 @@ def judge(
                 f"images, budget {limits[name]:.3g} {unit}, nothing was written: raise it with --set "
                 f"export.budget.{name}=VALUE, or choose another precision"
             )
-    return {"error": errors, "budget": limits}
+    report = {"error": errors, "budget": limits}
+    if "lower" in wanted:
+        report["ends"] = {
+            target["name"]: max(_largest(found[end][:, n], wanted[end][:, n]) for end in ("lower", "upper"))
+            for n, target in enumerate(targets)
+        }
+    return report
+
+
+def _largest(got: Array, want: Array) -> float:
+    return float(np.abs(got.astype(np.float64) - want).max())
 
 
 def latencies(contents: Mapping[str, bytes], shape: Sequence[int]) -> dict[str, dict[str, float]]:

@@ -82,8 +82,8 @@ class ModelMetadata(_Part):
     refused : mapping of str to str
         Why the file does not have an explanation, by its name.
     precision : mapping
-        ``kind`` of numbers (fp32, fp16, int8); of a smaller one the ``error`` and ``budget`` by target, in its unit,
-        and ``seconds`` by kind and batch.
+        ``kind`` of numbers (fp32, fp16, int8); of a smaller one the ``error``, ``budget`` and ``ends`` (of
+        intervals) by target, in its unit, and ``seconds`` by kind and batch.
     focusable : bool
         Whether the pixel of an answered map that is explained can be chosen.
     sha256 : str

@@ -5,6 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx import numpy_helper
 
 from deploy.exporting import write as writing
 from deploy.exporting.config import ExportConfig
@@ -40,7 +41,15 @@ def test_smaller_files_answer_within_a_budget_in_physical_units_or_are_refused(e
         got = small.run(["prediction"], {"image": kept})[0]
         want = bundles.load(one.bundle).model(torch.from_numpy(kept)).numpy()
         np.testing.assert_allclose(np.abs(got - want).max(axis=0), list(found["error"].values()), rtol=0.05, atol=1e-5)
-        # What the distance is computed from is never in 8 bits.
+        (lower,) = small.run(["lower"], {"image": kept})
+        error = np.abs(lower - one.session.run(["lower"], {"image": kept})[0]).max(axis=0)
+        assert list(found["ends"]) == one.targets
+        assert (list(found["ends"].values()) >= error * 0.999).all()
+        # What novelty and interval are computed with is never rounded.
+        stored = [numpy_helper.to_array(tensor) for tensor in onnx.load(tmp_path / "a.onnx").graph.initializer]
+        novelty = bundles.load(one.bundle).novelty
+        for value in (novelty.appearance.mean, novelty.appearance.directions, novelty.directions):
+            assert any(np.array_equal(np.sort(part, None), np.sort(value.numpy(), None)) for part in stored)
         if precision == "int8":
             (got,) = small.run(["distance"], {"image": kept})
             full = onnxruntime.InferenceSession(str(one.report.path), providers=["CPUExecutionProvider"])

@@ -1,11 +1,14 @@
 """A question about a file over HTTP: what is read, what is refused, and that no file harms the server."""
 
 import base64
+import contextlib
 import http.client
 import importlib
 import io
 import json
+import os
 import re
+import resource
 import sys
 import tempfile
 import threading
@@ -287,6 +290,20 @@ def test_a_reader_in_trouble_is_an_error_and_no_more(models, tmp_path):
     good = tmp_path / "good.npy"
     good.write_bytes(npy(np.ones((2, 4, 5))))
     assert killed.read(good, about, Reading()).images.shape == (1, 2, 4, 5)
+
+
+def test_a_file_is_read_beside_a_thousand_connections(models, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2048:
+        pytest.skip("this machine allows no process 2048 open files")
+    good = tmp_path / "good.npy"
+    good.write_bytes(npy(np.ones((2, 4, 5))))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        while stack.enter_context(open(os.devnull)).fileno() < 1024:
+            pass
+        assert FileReader().read(good, models["numbers"].metadata, Reading()).images.shape == (1, 2, 4, 5)
 
 
 def test_a_reader_that_says_something_else(models, monkeypatch):

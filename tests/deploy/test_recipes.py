@@ -12,6 +12,7 @@ import yaml
 
 from deploy.serving import cli
 from deploy.serving.access import Access
+from deploy.serving.limits import Limits
 from deploy.serving.security import OPEN_PATHS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,6 +99,7 @@ def test_the_unit_is_strict(unit):
     words = shlex.split(said["ExecStart"])
     assert Path(words[0]).name in PROJECT["project"]["scripts"]
     parsed = accepts(words[1:])
+    assert int(said["LimitNOFILE"]) > 2 * Limits().connections
     assert parsed.host == "127.0.0.1"
     assert parsed.token_file.startswith("${CREDENTIALS_DIRECTORY}/")
     assert said["LoadCredential"].split(":")[0] == Path(parsed.token_file).name

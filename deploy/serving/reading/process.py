@@ -89,7 +89,9 @@ class FileReader:
         """Return the answer, as far as it comes in time and is not too long."""
         out = process.stdout
         assert process.stdin is not None and out is not None  # noqa: S101, PT018
-        if not select.select([out], [], [], _IMPORT_SECONDS)[0] or os.read(out.fileno(), 1) != b"\n":
+        heard = select.poll()  # `select.select` knows no descriptor above 1023
+        heard.register(out, select.POLLIN)
+        if not heard.poll(1000 * _IMPORT_SECONDS) or os.read(out.fileno(), 1) != b"\n":
             return b""
         end = time.monotonic() + self.seconds
         try:
@@ -98,7 +100,7 @@ class FileReader:
         except BrokenPipeError:
             return b""
         answer = bytearray()
-        while select.select([out], [], [], max(end - time.monotonic(), 0))[0]:
+        while heard.poll(1000 * max(end - time.monotonic(), 0)):
             part = os.read(out.fileno(), 2**20)
             answer += part
             if not part or len(answer) > _LARGEST_ANSWER:

@@ -61,6 +61,18 @@ def test_which_signal_is_the_conductance(tmp_path, names, chosen):
         read(path, channel="Bias_m")
 
 
+def test_long_names_and_settings_are_read_at_once(tmp_path):
+    digits, name = "1" * 1_000_000, f"a{' ' * 1_000_000}b"
+    path = files.grid(
+        tmp_path / "a.3ds", {"LIX 1 (A)": CUBE, name: CUBE}, bias=BIAS,
+        edit=lambda head: head.replace("Lock-in>Amplitude=5E-3", f"Bias>Bias (V)={digits}x\r\nLock-in>Amplitude=5E-3"),
+    )  # fmt: skip
+    raw = read(path)
+    assert raw.settings["bias_V"] == digits[:80]
+    assert raw.settings["lock_in_amplitude"] == 5e-3
+    assert raw.channels == ("LIX 1 (A)", name)
+
+
 def test_the_slope_of_the_current(tmp_path):
     """Second-order differences are exact for a parabola between the ends."""
     current = (2 * BIAS + 5 * BIAS**2)[::-1] * np.ones((4, 5, 1))

@@ -19,6 +19,7 @@ from stm_models.errors import InputError
 __all__ = ["check_size", "numbers", "pairs", "read_header", "sections", "settings"]
 
 _MOST = 4 * 1024**2
+_LONGEST = 80  # of a setting: telling whether it is a number takes time that grows with the length's square
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?")
 # What is worth knowing of the instrument, by the names that versions of the software use.
 _SETTINGS = {
@@ -111,7 +112,8 @@ def settings(header: Mapping[str, str]) -> dict[str, Any]:
     for name, keys in _SETTINGS.items():
         text = next((header[key].strip() for key in keys if header.get(key, "").strip()), None)
         if text is not None:
-            found[name] = float(text) if _NUMBER.fullmatch(text) else text[:80]
+            is_number = len(text) <= _LONGEST and _NUMBER.fullmatch(text)
+            found[name] = float(text) if is_number else text[:_LONGEST]
     return found
 
 

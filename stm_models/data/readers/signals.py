@@ -24,6 +24,7 @@ PREFERRED = ("LI Demod 1 X", "LIX 1", "LIR 1", "LockinX")
 DERIVATIVE = "dI/dV"
 """Name of the numerical derivative of the current, a signal that no file holds."""
 _UNIT = re.compile(r"(?P<base>.*?)\s*\((?P<unit>[^()]*)\)\s*(?P<tag>\[.*\])?")
+_LONGEST = 200  # of a name with a unit: the time that looking for one takes grows with the length's square
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,14 @@ class Choice:
 
 
 def split_unit(name: str) -> tuple[str, str | None]:
-    """Split ``"LI Demod 1 X [AVG] (A)"`` into name and unit.
+    """Split ``"LI Demod 1 X [AVG] (A)"`` into name and unit; of more than 200 characters, no unit is looked for.
 
     >>> split_unit("LI Demod 1 X (A) [filt]")
     ('LI Demod 1 X [filt]', 'A')
     >>> split_unit("counter")
     ('counter', None)
     """
-    found = _UNIT.fullmatch(name)
+    found = _UNIT.fullmatch(name) if len(name) <= _LONGEST else None
     if found is None:
         return name.strip(), None
     tag = found["tag"]

@@ -164,10 +164,11 @@ def mat_bytes(**arrays):
     return buffer.getvalue()
 
 
-def zip_bytes(name, content):
+def zip_bytes(**members):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(name, content)
+        for name, content in members.items():
+            archive.writestr(name, content)
     return buffer.getvalue()
 
 
@@ -200,7 +201,8 @@ HOLED = np.where(MAP > 0.9, np.nan, MAP)
         ("a.npz", npz_bytes(data=MAP, size_nm=[5.0]), "height and width"),
         ("a.npz", npz_bytes(data=MAP, size_nm=[5.0, 0.0]), "positive"),
         ("a.npz", npz_bytes(data=np.array([None]), fill=MAP), "cannot read"),
-        ("a.npz", zip_bytes("data", "hello"), "real numbers"),
+        ("a.npz", zip_bytes(data="hello"), "real numbers"),
+        ("a.npz", zip_bytes(**{"data": npy_bytes(STACK), "data.npy": npy_bytes(MAP)}), "holds 'data' more than once"),
         ("a.mat", b"MATLAB 5.0 MAT-file, or so it says", "cannot read"),
         ("a.mat", mat_bytes(m=STACK)[:-300], "cannot read"),
         ("a.mat", mat_bytes(s={"x": MAP}, text="a"), "no numeric array"),

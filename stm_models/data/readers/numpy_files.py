@@ -23,7 +23,7 @@ def read(path: Path, wanted: Wanted) -> Measurement:
     Raises
     ------
     InputError
-        Unless the array is a map of real numbers; for a key that is needed, unknown or means nothing.
+        Unless the array is a map of real numbers; for a key that is needed, unknown, means nothing or is there twice.
     """
     no_names(path, wanted)
     return _npy(path, wanted.key) if path.suffix.lower() == ".npy" else _npz(path, wanted.key)
@@ -39,8 +39,14 @@ def _npy(path: Path, key: str | None) -> Measurement:
 
 def _npz(path: Path, key: str | None) -> Measurement:
     with zipfile.ZipFile(path) as archive:
-        sizes = {member.filename.removesuffix(".npy"): member.file_size for member in archive.infolist()}
-    limit(sum(sizes.values()), path.name, LARGEST_FILE)
+        entries = archive.infolist()
+    limit(sum(entry.file_size for entry in entries), path.name, LARGEST_FILE)
+    sizes: dict[str, int] = {}
+    for entry in entries:
+        array = entry.filename.removesuffix(".npy")
+        if array in sizes:
+            raise InputError(f"{path.name} holds {array[:60]!r} more than once; expected one of a name: save it again")
+        sizes[array] = entry.file_size
     with np.load(path, allow_pickle=False) as file:
         name = key or "data"
         if name not in file.files:

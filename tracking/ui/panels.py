@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from stm_models.data.panel import Panel
 from stm_models.errors import InputError
 from stm_models.figures import tiles
 from tracking.rows import RunRow
+from tracking.ui.kept import Kept
 from tracking.ui.series import Series, evaluations
 from tracking.ui.site import Site
 from tracking.ui.text import number
@@ -23,6 +24,7 @@ __all__ = ["Choice", "Grid", "Scale", "Shown", "grid", "is_map", "picture", "pla
 
 _DECADES = 5  # of a logarithmic scale
 _PLACES = "positions."
+_pictures = Kept(128 * 2**20)
 Array = NDArray[Any]
 
 
@@ -167,7 +169,9 @@ def picture(shown_panel: Panel, row: int, channel: int, scale: Scale) -> bytes:
         values = _map(shown_panel, scale.kind, channel)[row]
     else:
         raise InputError(f"the panel has no map {scale.kind[:60]!r}")
-    return _drawn(np.ascontiguousarray(values, np.float32).tobytes(), values.shape, scale)
+    numbers = np.ascontiguousarray(values, np.float32)
+    key = (hashlib.blake2b(numbers.tobytes(), digest_size=16).digest(), numbers.shape, scale)
+    return _pictures.get(key, lambda: _drawn(numbers, scale))
 
 
 def words(one: Shown, sample: int) -> str:
@@ -208,9 +212,7 @@ def is_map(panel: Panel, kind: str) -> bool:
     return len(values) == len(panel.names) and min(values.shape) > 0 and max(values.shape[-2:]) <= 4096
 
 
-@lru_cache(maxsize=2048)
-def _drawn(values: bytes, shape: tuple[int, ...], scale: Scale) -> bytes:
-    numbers = np.frombuffer(values, np.float32).reshape(shape)
+def _drawn(numbers: NDArray[np.float32], scale: Scale) -> bytes:
     if scale.logarithmic:
         numbers = np.log10(np.maximum(numbers, np.float32(10.0**scale.low)))
     return tiles.tile(numbers, scale.low, scale.high, scale.colours)

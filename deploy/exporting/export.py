@@ -47,7 +47,7 @@ class ExportReport:
     refused : dict of str to str
         Why others are not.
     precision : dict
-        ``kind``; of a smaller one ``error`` and ``budget`` by target, in its unit, and ``seconds`` by kind and batch.
+        ``kind``; of a smaller one ``error``, ``budget`` and ``ends`` by target, see `precision.judge`, and ``seconds``.
     """
 
     path: Path

@@ -19,8 +19,9 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 
 from deploy.exporting.decompositions import table, translations
 from deploy.exporting.errors import NoGraphError
+from deploy.exporting.nodes import drop_output
 from deploy.exporting.parts import Parts
-from deploy.exporting.paths import PLACE, add_path, drop_output
+from deploy.exporting.paths import PLACE, add_path
 from stm_models.explain.scalar import place
 
 __all__ = ["FOCUS", "INPUT", "OPSET", "build", "evaluate", "trace"]

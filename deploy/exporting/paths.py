@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
 
+from deploy.exporting.nodes import ancestors, reads
 from stm_models.explain.path import Path
 
-__all__ = ["GRADIENT", "PLACE", "add_path", "ancestors", "drop_output"]
+__all__ = ["GRADIENT", "PLACE", "add_path"]
 
 GRADIENT = "gradient"
 PLACE = "place"
@@ -62,20 +63,6 @@ def add_path(proto: Any, name: str, path: Path, inputs: tuple[str, ...]) -> None
         ]
     )
     graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape]))
-
-
-def drop_output(proto: Any, name: str) -> None:
-    """Make ``name`` an output no more; what computed it alone goes too."""
-    outputs = [value for value in proto.graph.output if value.name != name]
-    del proto.graph.output[:]
-    proto.graph.output.extend(outputs)
-    kept = ancestors(proto.graph.node, [value.name for value in outputs])
-    _replace(proto.graph.node, kept)
-    read = {text for node in kept for text in _reads(node)}
-    inputs = [value for value in proto.graph.input if value.name in read]
-    del proto.graph.input[:]
-    proto.graph.input.extend(inputs)
-    _replace(proto.graph.initializer, [tensor for tensor in proto.graph.initializer if tensor.name in read])
 
 
 def _body(graph: Any, name: str, inputs: tuple[str, ...]) -> Any:
@@ -137,30 +124,10 @@ def _between(nodes: Iterable[Any], inputs: Iterable[str], output: str) -> list[A
     """Return the nodes on the ways from ``inputs`` to ``output``, in their order; what else is read is constant."""
     known, after = set(inputs), []
     for node in ancestors(nodes, [output]):
-        if known.intersection(_reads(node)):
+        if known.intersection(reads(node)):
             known.update(node.output)
             after.append(node)
     return after
-
-
-def ancestors(nodes: Iterable[Any], outputs: Iterable[str]) -> list[Any]:
-    """Return the nodes that ``outputs`` come from, in their order."""
-    needed, kept = set(outputs), []
-    for node in reversed(list(nodes)):
-        if needed.intersection(node.output):
-            needed.update(_reads(node))
-            kept.append(node)
-    return kept[::-1]
-
-
-def _reads(node: Any) -> set[str]:
-    """Return every name that a node takes, those of the graphs inside it included."""
-    names = set(node.input) - {""}
-    for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH:
-            names |= {name for inner in attribute.g.node for name in _reads(inner)}
-            names |= {value.name for value in attribute.g.output}
-    return names
 
 
 def _rename(node: Any, names: dict[str, str]) -> None:
@@ -172,13 +139,3 @@ def _rename(node: Any, names: dict[str, str]) -> None:
         if attribute.type == AttributeProto.GRAPH:
             for inner in attribute.g.node:
                 _rename(inner, names)
-
-
-def _replace(field: Any, kept: list[Any]) -> None:
-    copies = []
-    for one in kept:
-        copy = type(one)()
-        copy.CopyFrom(one)
-        copies.append(copy)
-    del field[:]
-    field.extend(copies)

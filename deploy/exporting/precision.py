@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy.exporting.errors import ExportError
-from deploy.exporting.paths import ancestors, drop_output
+from deploy.exporting.nodes import ancestors, drop_output, reads, replace
 from stm_models.errors import InputError
 from stm_models.unfinished import scratch
 
@@ -73,7 +73,7 @@ def _halve_weights(proto: Any) -> None:
     Only those that the prediction alone is computed with: its error is what is judged.
     """
     network = {name for node in ancestors(proto.graph.node, ["prediction"]) for name in node.output}
-    others = {name for node in proto.graph.node if not network.intersection(node.output) for name in node.input}
+    others = {name for node in proto.graph.node if not network.intersection(node.output) for name in reads(node)}
     casts = []
     for tensor in proto.graph.initializer:
         values = numpy_helper.to_array(tensor)
@@ -83,10 +83,7 @@ def _halve_weights(proto: Any) -> None:
             name = tensor.name
             tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}/half"))
             casts.append(helper.make_node("Cast", [f"{name}/half"], [name], to=TensorProto.FLOAT))
-    nodes = [*casts, *proto.graph.node]
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del proto.graph.node[:]
-    proto.graph.node.extend(copies)
+    replace(proto.graph.node, [*casts, *proto.graph.node])
 
 
 def _turn_weights(proto: Any, products: Sequence[str]) -> None:

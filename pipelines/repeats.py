@@ -82,7 +82,7 @@ def repeat(
     tags = {"network": network, "task": task.name, _KIND: kind, _COUNT: count, **(about or {})}
     with runs.start(store, task.name, f"train {network} {count} {kind}", tags=tags, resume=resume) as parent:
         print(f"run {parent.id}: if interrupted, continue with --resume {parent.id}")
-        parent.config(chosen.record("split", "train"))
+        parent.config(chosen.record("split", "train", "calibrate"))
         attributes = parts.samples.attributes
         datasets.log(parent, {**attributes, "samples": len(parts.samples)}, parts.samples.path)
         parent.environment({"train": chosen.train.seed, "split": chosen.split.seed})

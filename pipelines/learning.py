@@ -17,8 +17,9 @@ from stm_models.training.batches import Batches
 from stm_models.training.config import TrainConfig
 from stm_models.training.perturbations import copies_of
 from stm_models.training.trainer import OnEpoch, TrainResult, Watch, refit, train
+from tracking.runs import PREFIX, RUN_TAG, RunRow
 
-__all__ = ["CHECKPOINTS", "Learnt", "Measured", "checkpoint_of", "forget", "learn"]
+__all__ = ["CHECKPOINTS", "Learnt", "Measured", "begun_as", "checkpoint_of", "forget", "learn"]
 
 CHECKPOINTS = Path("checkpoints")
 """Where unfinished trainings are kept, in the working directory."""
@@ -109,6 +110,15 @@ def learn(
 def checkpoint_of(name: str) -> Path:
     """Return where the unfinished training of a run, or of a trial, is kept."""
     return CHECKPOINTS / f"{name}.pt"
+
+
+def begun_as(row: RunRow) -> str | None:
+    """Return the id under which the unfinished training of a run is kept here; ``None`` where nothing is.
+
+    One that began while the store was away is kept under its id of then, ``spool_…``.
+    """
+    names = (row.id, f"{PREFIX}{row.tags.get(RUN_TAG, '')}")
+    return next((name for name in names if checkpoint_of(name).is_file()), None)
 
 
 def forget(checkpoint: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.fitting import Measured, fit, recipe
+from pipelines.learning import begun_as
 from pipelines.parts import Parts, divide
 from pipelines.settings import Settings
 from stm_models.errors import InputError
@@ -98,7 +99,7 @@ def repeat(
                 continue
             with runs.start(
                 store, task.name, f"train {network} {name}", parent=parent.id, tags={"repeat": name},
-                resume=None if row is None else row.id,
+                resume=None if row is None else begun_as(row) or row.id,
             ) as record:  # fmt: skip
                 checkpoint = checkpoint_of(record.id)
                 fitted = fit(record, each, each.train, own, checkpoint=checkpoint, measured=measured)

@@ -17,7 +17,7 @@ from typing import Any
 
 from pipelines import repeats, settings
 from pipelines.fitting import Measured, Parts, fit, informed, load_parts, recipe
-from pipelines.learning import CHECKPOINTS, checkpoint_of, forget, learn
+from pipelines.learning import CHECKPOINTS, begun_as, checkpoint_of, forget, learn
 from pipelines.robustness import better_baselines, judged_metric
 from stm_models.data import readers
 from stm_models.errors import InputError
@@ -174,9 +174,8 @@ def _resumed(store: Store, run_id: str, preset: str) -> tuple[settings.Settings,
     """Return configuration and kind of a run of the past, and the id that it was started with."""
     row = runs.get(store, run_id)
     again = repeats.repeated(row)
-    names = [run_id, row.id, f"{runs.PREFIX}{row.tags.get(runs.RUN_TAG, '')}"]
-    begun = [name for name in names if checkpoint_of(name).is_file()]
-    if again is None and not begun:
+    begun = begun_as(row)
+    if again is None and begun is None:
         raise InputError(
             f"run {run_id} ({row.outcome}) has no checkpoint in {CHECKPOINTS.absolute()}: "
             "resume in the folder where it was started, or train anew without --resume"
@@ -184,4 +183,4 @@ def _resumed(store: Store, run_id: str, preset: str) -> tuple[settings.Settings,
     values = runs.configuration(store, run_id)
     if preset not in (settings.PRESET, values["preset"]):
         raise InputError(f"--preset is {preset!r}, but run {run_id} has preset {values['preset']!r}: leave it out")
-    return settings.load(values["task"], values["preset"], recorded=values), again, (*begun, run_id)[0]
+    return settings.load(values["task"], values["preset"], recorded=values), again, begun or run_id

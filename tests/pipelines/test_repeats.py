@@ -1,0 +1,74 @@
+"""Several seeds or folds: what a repetition is given, keeps and goes on with; the trainings themselves are left out."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines import repeats
+from pipelines.fitting import Fitted
+from pipelines.learning import checkpoint_of
+from pipelines.parts import load_parts
+from pipelines.settings import (
+    CalibrateConfig,
+    DemoConfig,
+    EvaluateConfig,
+    Settings,
+    SplitConfig,
+    TuneConfig,
+)
+from pipelines.simulation import simulate
+from stm_models.training.config import TrainConfig
+from tracking import runs
+from tracking.store import connect
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+toy = importlib.import_module("toy_map_task")
+
+
+@pytest.fixture
+def repeat(tmp_path, monkeypatch):
+    """Repeat trainings of a small data set; ``fit`` stands for each."""
+    monkeypatch.chdir(tmp_path)
+    task, config = toy.ToyMapTask(), toy.ToyMapConfig(groups=12)
+    train = TrainConfig(network="fieldnet", loss="focal_heat")
+    sections = (config, SplitConfig(), train, TuneConfig(), EvaluateConfig(states=6), DemoConfig())
+    chosen = Settings(task, "none", *sections, calibrate=CalibrateConfig(states=12))
+    simulate(task, config, tmp_path / "data.zarr", workers=1, progress=False)
+    parts = load_parts(tmp_path / "data.zarr", task, chosen.split)
+    store = connect(f"sqlite:///{tmp_path}/mlflow.db")
+
+    def call(fit, kind="seeds", **more):
+        monkeypatch.setattr(repeats, "fit", fit)
+        return repeats.repeat(store, chosen, parts, kind, 3, checkpoint_of=checkpoint_of, **more)
+
+    call.store, call.task = store, task.name
+    return call
+
+
+def test_a_nested_run_goes_on_from_what_it_kept_while_the_store_was_away(repeat):
+    kept = []
+
+    def interrupted(run, *_, checkpoint, **__):
+        kept.append(checkpoint)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        repeat(interrupted)
+    (child,) = (row for row in runs.find(repeat.store, repeat.task) if "repeat" in row.tags)
+    assert kept == [checkpoint_of(child.id)]
+    away = checkpoint_of(f"{runs.PREFIX}{child.tags[runs.RUN_TAG]}")
+    away.parent.mkdir()
+    away.touch()
+
+    def fit(run, *_, checkpoint, **__):
+        kept.append(checkpoint)
+        return Fitted(run.id, "fieldnet", {"hits": 1.0})
+
+    assert child.parent is not None
+    repeat(fit, resume=child.parent)
+    assert kept[1] == away
+    assert runs.get(repeat.store, child.id).status == "FINISHED"

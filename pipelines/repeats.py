@@ -15,7 +15,7 @@ import numpy as np
 
 from pipelines.fitting import Measured, fit, recipe
 from pipelines.learning import begun_as
-from pipelines.parts import Parts, divide
+from pipelines.parts import Parts, divide, split_samples
 from pipelines.settings import Settings
 from stm_models.errors import InputError
 from tracking import datasets, runs
@@ -79,7 +79,9 @@ def repeat(
     """
     check(kind, count)
     task, network = chosen.task, chosen.train.network
-    planned = [(name, each, _parts_of(each, parts, kind)) for name, each in _plan(chosen, kind, count)]
+    planned = list(_plan(chosen, kind, count))
+    for _, each in planned:
+        split_samples(parts.samples, task, each.split)  # folds that cannot be are told before the first training
     tags = {"network": network, "task": task.name, _KIND: kind, _COUNT: count, **(about or {})}
     with runs.start(store, task.name, f"train {network} {count} {kind}", tags=tags, resume=resume) as parent:
         print(f"run {parent.id}: if interrupted, continue with --resume {parent.id}")
@@ -90,8 +92,8 @@ def repeat(
         before = [] if resume is None else runs.find(store, task.name, parent=parent.id)
         children = {row.tags.get("repeat"): row for row in before}
         found: dict[str, dict[str, Any]] = {}
-        for name, each, own in planned:
-            wanted, row = recipe(each, each.train, own, measured), children.get(name)
+        for name, each in planned:
+            wanted, row = recipe(each, each.train, parts, measured), children.get(name)
             if row is not None and row.tags.get("training.recipe", wanted) != wanted:
                 raise InputError(f"run {parent.id} was started with other data or measured maps: give the same ones")
             if row is not None and row.status == "FINISHED":
@@ -102,7 +104,10 @@ def repeat(
                 resume=None if row is None else begun_as(row) or row.id,
             ) as record:  # fmt: skip
                 checkpoint = checkpoint_of(record.id)
-                fitted = fit(record, each, each.train, own, checkpoint=checkpoint, measured=measured)
+                # Of folds one is in memory at a time, its samples for calibration included.
+                fitted = fit(
+                    record, each, each.train, _parts_of(each, parts, kind), checkpoint=checkpoint, measured=measured
+                )
                 record.json(asdict(fitted), _RESULT)
                 found[name] = asdict(fitted)
         result = _summary(parent.id, network, kind, found, task.metric, task.larger_is_better)

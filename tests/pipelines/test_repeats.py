@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,15 @@ def test_a_nested_run_goes_on_from_what_it_kept_while_the_store_was_away(repeat)
     repeat(fit, resume=child.parent)
     assert kept[1] == away
     assert runs.get(repeat.store, child.id).status == "FINISHED"
+
+
+def test_of_folds_one_is_in_memory_at_a_time(repeat):
+    seen = []
+
+    def fit(run, settings, config, parts, **_):
+        assert not any(before() for before in seen)
+        seen.append(weakref.ref(parts))
+        return Fitted(run.id, "fieldnet", {"hits": 1.0})
+
+    repeat(fit, "folds")
+    assert len(seen) == 3

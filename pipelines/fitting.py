@@ -179,7 +179,7 @@ def fit(
     run.metrics({**scores, "best_epoch": learnt.chosen.best_epoch, "train_seconds": seconds})
     if any(result.halved for result in results):
         run.tags({"train.batches": "halved, since memory did not suffice"})
-    beside = _baselines(run, task, parts, config.seed) if baselines else {}
+    beside = _baselines(run, task, parts, held.samples, config.seed) if baselines else {}
     names = {"": "validation", "unseen_": "unseen values"}
     shown = {names[prefix]: (part, predictions[prefix]) for prefix, part in parts.scored.items()}
     log_predictions(run, task, shown, calibration)
@@ -219,20 +219,20 @@ def _learn(
         )  # fmt: skip
 
 
-def fit_baselines(task: Task, parts: Parts, seed: int) -> dict[str, tuple[Predictor, dict[str, Any]]]:
-    """Fit the task's baselines and calibrate each on the validation samples, as a network is."""
+def fit_baselines(task: Task, train: Samples, held: Samples, seed: int) -> dict[str, tuple[Predictor, dict[str, Any]]]:
+    """Fit the task's baselines to ``train`` and calibrate each on ``held``, which is not what they are scored on."""
     return {
-        name: (predictor, task.calibrate(predictor(parts.validation), parts.validation))
-        for name, predictor in task.baselines(parts.train, seed).items()
+        name: (predictor, task.calibrate(predictor(held), held))
+        for name, predictor in task.baselines(train, seed).items()
     }
 
 
-def baseline_scores(task: Task, parts: Parts, seed: int) -> dict[str, dict[str, float]]:
-    """Return the scores of every baseline, under the names that a network's have."""
+def baseline_scores(task: Task, parts: Parts, held: Samples, seed: int) -> dict[str, dict[str, float]]:
+    """Return the scores of every baseline, calibrated on ``held`` as a network is, under the names of a network's."""
     return {
         name: scored(task, {key: predictor(part) for key, part in parts.scored.items()}, parts.scored, calibration)
         | _robust(task, predictor, parts, calibration)
-        for name, (predictor, calibration) in fit_baselines(task, parts, seed).items()
+        for name, (predictor, calibration) in fit_baselines(task, parts.train, held, seed).items()
     }
 
 
@@ -241,8 +241,8 @@ def _robust(task: Task, predictor: Predictor, parts: Parts, calibration: Mapping
     return {f"{parts.decisive}{key}": value for key, value in found.items()}
 
 
-def _baselines(run: Run, task: Task, parts: Parts, seed: int) -> dict[str, dict[str, float]]:
-    scores = baseline_scores(task, parts, seed)
+def _baselines(run: Run, task: Task, parts: Parts, held: Samples, seed: int) -> dict[str, dict[str, float]]:
+    scores = baseline_scores(task, parts, held, seed)
     run.metrics({f"{name}.{key}": value for name, found in scores.items() for key, value in found.items()})
     return scores
 

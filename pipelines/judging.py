@@ -34,7 +34,7 @@ def judge(
     """
     task, trained = chosen.task, parts.train
     rounds = (False, True) if task.unseen else (False,)
-    baselines = fit_baselines(task, parts, chosen.train.seed)
+    baselines = fit_baselines(task, parts.train, parts.validation, chosen.train.seed)
     session = Session(onnx)
     calibration = session.metadata.calibration
     names = [target.name for target in session.metadata.targets]

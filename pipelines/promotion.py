@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from deploy.serving.session import Session
-from pipelines import gates
+from pipelines import calibrating, gates, settings
 from pipelines.contest import Performance, differences, milliseconds, perform
 from pipelines.fitting import baseline_scores
 from pipelines.gates import Gate
@@ -219,7 +219,10 @@ def _with_baselines(store: Store, task: Task, row: RunRow, data: str | Path | No
     if any(key.endswith(f".{name}") for key in row.metrics):
         return row.metrics
     parts, _ = parts_of(store, task, row, data or row.tags.get("data.path", ""))
-    scores = baseline_scores(task, parts, int(row.params["train.seed"]))
+    values = runs.configuration(store, row.id)
+    chosen = settings.load(task.name, values["preset"], recorded=values)
+    held = calibrating.held_out(chosen, parts, refit=chosen.train.refit)
+    scores = baseline_scores(task, parts, held.samples, chosen.train.seed)
     found = {f"{baseline}.{key}": value for baseline, own in scores.items() for key, value in own.items()}
     record = runs.existing(store, row.id)
     record.metrics(found)

@@ -146,7 +146,7 @@ class Work:
         made = []
         for training in self._made.untrained(self._config):
             parts = self._parts(training.data, self._settings(training))
-            fitted = fit_baselines(self._task, parts, training.seed)
+            fitted = fit_baselines(self._task, parts.train, parts.validation, training.seed)
             for name, method in self._made.methods(self._config, training, parts.train).items():
                 fitted[name] = (method, self._task.calibrate(method(parts.validation), parts.validation))
             judged = self.samples(training.judged)

@@ -97,6 +97,21 @@ def test_the_best_run_has_the_larger_score(made):
     assert "transductive" not in rows[0].tags
 
 
+def test_baselines_are_calibrated_on_what_the_network_is(made, monkeypatch):
+    _, store, settings, parts, *_ = made
+    seen = []
+    monkeypatch.setattr(toy.ToyMapTask, "calibrate", lambda self, prediction, samples: seen.append(samples) or {})
+    with runs.start(store, "calibrated", "train") as record:
+        fit(record, settings, settings.train.model_copy(update={"epochs": 1}), parts)
+    monkeypatch.setattr(promotion.settings, "load", lambda *_, **__: settings)
+    row = runs.get(store, record.id)
+    without = replace(row, metrics={"hits": row.metrics["hits"]})  # as that of a trial
+    assert "brightest.hits" in promotion._with_baselines(store, TASK, without, None)
+    assert len(seen) == 3
+    assert len({samples.attributes["digest"] for samples in seen}) == 1
+    assert seen[0].attributes["digest"] != parts.samples.attributes["digest"]
+
+
 def test_scores_of_the_file_use_its_calibration(made):
     folder, store = made[:2]
     result = evaluate(store, folder / "model.onnx", folder / "data.zarr")

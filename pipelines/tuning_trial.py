@@ -73,6 +73,7 @@ def objective(
 
         def report(epoch: int, entry: dict[str, float]) -> None:
             if len(names) > 1:
+                trials.note_epoch(trial, epoch)
                 return
             if epoch not in known.intermediate_values:
                 trial.report(entry[measure], epoch)

@@ -94,7 +94,7 @@ def describe(row: study.TrialRow) -> str:
 
 def _reported(found: Any) -> int:
     """Count what trials have reported in all."""
-    return sum(len(trial.intermediate_values) for trial in found.get_trials(deepcopy=False)) + trials.count(found)
+    return sum(trials.reported(trial) for trial in found.get_trials(deepcopy=False)) + trials.count(found)
 
 
 def _best(found: Any, label: str) -> str:

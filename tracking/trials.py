@@ -24,7 +24,7 @@ from tracking.runs import Run
 from tracking.store import Store, first_line
 from tracking.study import TrialRow
 
-__all__ = ["MOST_DEATHS", "count", "origin", "own", "run_trials", "settle"]
+__all__ = ["MOST_DEATHS", "count", "note_epoch", "origin", "own", "reported", "run_trials", "settle"]
 
 MOST_DEATHS = 3
 """So many workers in a row may die in a trial before it reports anything new; then it is given up."""
@@ -32,7 +32,7 @@ MOST_DEATHS = 3
 _PATIENCE = 3  # trials that fail in a row before the search gives up
 _POLL = 0.5  # seconds
 _MARK, _WORKER, _ERROR, _RUN = "claimed", "worker", "error", "run_id"
-_DEATHS, _REPORTED, _PARENT = "deaths", "reported", "parent:"
+_DEATHS, _REPORTED, _EPOCH, _PARENT = "deaths", "reported", "epoch", "parent:"
 _COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 _TAKEN = (*_COUNTED, TrialState.RUNNING)
 
@@ -47,6 +47,16 @@ def count(study: Any) -> int:
 def origin(trial: Any) -> int:
     """Return the number of the trial that ``trial`` runs again, the first one of them; its own for a new one."""
     return (*_history(trial), trial.number)[0]
+
+
+def note_epoch(trial: Any, epoch: int) -> None:
+    """Note how far a trial came that cannot report values: one with several objectives."""
+    trial.set_user_attr(_EPOCH, epoch)
+
+
+def reported(trial: Any) -> int:
+    """Return how many epochs a trial has told of, those of the trials that it runs again included."""
+    return max(len(trial.intermediate_values), trial.user_attrs.get(_EPOCH, 0))
 
 
 def run_trials(
@@ -223,15 +233,14 @@ def _run_again(study: Any) -> None:
     for trial in known:
         if trial.state != TrialState.FAIL or trial.number in followed or _ERROR in trial.user_attrs:
             continue
-        reported = len(trial.intermediate_values)
-        new = reported > trial.user_attrs.get(_REPORTED, 0)
+        new = reported(trial) > trial.user_attrs.get(_REPORTED, 0)
         deaths = 1 if new else trial.user_attrs.get(_DEATHS, 0) + 1
         if deaths >= MOST_DEATHS:
             continue
         study.add_trial(
             optuna.create_trial(
                 state=TrialState.WAITING, params=trial.params, distributions=trial.distributions,
-                user_attrs={**trial.user_attrs, _DEATHS: deaths, _REPORTED: reported},
+                user_attrs={**trial.user_attrs, _DEATHS: deaths, _REPORTED: reported(trial)},
                 system_attrs={**trial.system_attrs, "retry_history": [*_history(trial), trial.number]},
                 intermediate_values=trial.intermediate_values,
             )

@@ -301,6 +301,24 @@ def test_a_trial_is_given_up_when_workers_keep_dying_before_anything_new(local, 
     assert [trial.user_attrs.get("deaths") for trial in opened.trials] == [None, 1, 1, 2, None]
 
 
+def test_with_several_objectives_a_trial_that_gets_on_is_not_given_up(local, parent):
+    opened = study.create_study("slowly", seed=1, direction=["minimize", "minimize"])
+
+    def objective(trial, run):
+        epoch = trials.reported(opened.trials[trial.number]) + 1
+        trials.note_epoch(trial, epoch)
+        if epoch < 6:
+            raise KeyboardInterrupt
+        return 1.0, 1.0
+
+    for _ in range(5):
+        with pytest.raises(KeyboardInterrupt):
+            _run(opened, objective, 1, local, parent)
+    _run(opened, objective, 1, local, parent)
+    assert _states(opened) == ["fail"] * 5 + ["complete"]
+    assert trials.origin(opened.trials[-1]) == 0
+
+
 def test_runs_that_nobody_works_on_are_closed(local, parent):
     opened = study.create_study("settled", seed=1)
     _run(opened, lambda trial, run: 1.0, 1, local, parent)

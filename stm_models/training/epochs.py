@@ -39,7 +39,9 @@ class _Streams:
         return {**own, **cuda, "cpu": torch.get_rng_state()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        self.distorting.set_state(state["distorting"])
+        # A training may go on on another kind of device, whose generators have states of another size.
+        if len(state["distorting"]) == len(self.distorting.get_state()):
+            self.distorting.set_state(state["distorting"])
         self.tiling.set_state(state["tiling"])
         torch.set_rng_state(state["cpu"])
         if "cuda" in state and self._device.type == "cuda":

@@ -81,6 +81,26 @@ def test_dropout_and_running_statistics_go_on_within_an_epoch(tmp_path, monkeypa
     assert same(weights(whole), weights(train(config, data, checkpoint=path)))
 
 
+def test_a_training_goes_on_on_another_kind_of_device(data, tmp_path, monkeypatch):
+    path, original = tmp_path / "checkpoint.pt", checkpoints.Keeper.write
+
+    def write(self, state):
+        original(self, state)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Keeper, "due", lambda self: True)
+        patch.setattr(checkpoints.Keeper, "write", write)
+        with pytest.raises(Killed):
+            train(config_of(), data, checkpoint=path)
+    state = torch.load(path, weights_only=True)
+    assert state["position"] == 1
+    # As a GPU has them.
+    state["random"] |= {name: torch.zeros(16, dtype=torch.uint8) for name in ("distorting", "cuda")}
+    torch.save(state, path)
+    assert len(train(config_of(), data, checkpoint=path).history) == 4
+
+
 def test_a_long_epoch_is_kept_every_few_seconds_and_a_slow_disk_less_often(data, tmp_path, monkeypatch):
     clock = itertools.count(0, 1)
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: float(next(clock)))

@@ -143,9 +143,10 @@ def train(
         if not np.isfinite(prediction).all():
             raise diverged(int(entry["epoch"]), "the validation set", entry["learning_rate"])
         found, score = validate(prediction)
-        entry |= {f"val_{key}": value for key, value in found.items()}
-        entry |= {} if watch is None else watch(model)
-        return sign * score
+        # A task may give numpy's numbers, which a checkpoint does not take.
+        entry |= {f"val_{key}": float(value) for key, value in found.items()}
+        entry |= {} if watch is None else {key: float(value) for key, value in watch(model).items()}
+        return sign * float(score)
 
     with _conditions(config) as device:
         learner = create_learner(

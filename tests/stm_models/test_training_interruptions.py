@@ -101,6 +101,17 @@ def test_a_training_goes_on_on_another_kind_of_device(data, tmp_path, monkeypatc
     assert len(train(config_of(), data, checkpoint=path).history) == 4
 
 
+def test_scores_may_be_numbers_of_numpy(data, tmp_path):
+    def validate(prediction):
+        error = np.abs(prediction - data[3]).mean()
+        return {"mae": error}, error
+
+    more = {"validate": validate, "watch": lambda model: {"one": np.float64(1)}, "checkpoint": tmp_path / "x.pt"}
+    with pytest.raises(trainings.Interrupt):
+        trainer.train(config_of(), *data, on_epoch=trainings.interrupt_at(2), **more)
+    assert len(trainer.train(config_of(), *data, **more).history) == 4
+
+
 def test_a_long_epoch_is_kept_every_few_seconds_and_a_slow_disk_less_often(data, tmp_path, monkeypatch):
     clock = itertools.count(0, 1)
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: float(next(clock)))

@@ -22,6 +22,7 @@ from tracking.store import Store, first_line
 __all__ = ["Deferred", "Target", "begin", "finish", "known", "permanent"]
 
 _CALL = 1000  # metrics of one call, MLflow's limit; of parameters and tags it is 100
+_ENDED = {"outcome", "error"}  # tags of a run that ended; one that is taken up has not
 _TOO_MUCH = (400, 413, 414)  # what HTTP says to a file that it will never take
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS")
 
@@ -82,7 +83,10 @@ def begin(store: Store, start: Record, base: Path, *, again: bool) -> tuple[str,
         run_id = known(store, start["attach"], base)
         Target(store, run_id).apply([{"kind": "tags", "values": start["tags"]}], Path())
         store.client.update_run(run_id, status="RUNNING")
-        return run_id, str(store.client.get_run(run_id).info.experiment_id)
+        run = store.client.get_run(run_id)
+        for key in _ENDED & run.data.tags.keys():
+            store.client.delete_tag(run_id, key)
+        return run_id, str(run.info.experiment_id)
     tags = dict(start["tags"])
     if start["parent"] is not None:
         tags["mlflow.parentRunId"] = known(store, start["parent"], base)

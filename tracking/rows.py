@@ -17,7 +17,7 @@ from tracking.fetching import fetched
 from tracking.spool import PREFIX
 from tracking.store import Store, first_line
 
-__all__ = ["RUN_TAG", "RunRow", "configuration", "download", "find", "get", "located"]
+__all__ = ["RUN_TAG", "RunRow", "configuration", "download", "duration", "find", "get", "located"]
 
 RUN_TAG = "stm.run"
 """Tag with the identity of a run, which it has before the store gives it an id."""
@@ -174,6 +174,11 @@ def download(store: Store, run_id: str, artifact_path: str, folder: str | Path |
     raise unknown(f"file of run {run_id}", artifact_path, names)
 
 
+def duration(status: str, start: int, end: int | None) -> float | None:
+    """Return how long a run took, in seconds, from times in ms; a run that was taken up keeps its earlier end."""
+    return None if end is None or status == "RUNNING" else (end - start) / 1000
+
+
 def _row(run: Any, experiments: Mapping[str, str]) -> RunRow:
     info, tags = run.info, dict(run.data.tags)
     return RunRow(
@@ -182,7 +187,7 @@ def _row(run: Any, experiments: Mapping[str, str]) -> RunRow:
         experiment=experiments[info.experiment_id],
         status=info.status,
         start=datetime.fromtimestamp(info.start_time / 1000, UTC),
-        seconds=(info.end_time - info.start_time) / 1000 if info.end_time else None,
+        seconds=duration(info.status, info.start_time, info.end_time),
         params=dict(run.data.params),
         metrics=dict(run.data.metrics),
         tags=tags,

@@ -11,7 +11,7 @@ import sqlalchemy
 from sqlalchemy import bindparam, text
 
 from stm_models.errors import InputError
-from tracking.rows import RunRow
+from tracking.rows import RunRow, duration
 from tracking.store import first_line, redact
 
 __all__ = ["Database"]
@@ -166,6 +166,6 @@ def _row(run: Any, experiments: Mapping[str, str], tags: dict[str, str], own: An
     return RunRow(
         id=identity, name=tags.get("mlflow.runName") or name or identity[:8], experiment=experiments[str(experiment)],
         status=status, start=datetime.fromtimestamp((start or 0) / 1000, UTC),
-        seconds=(end - start) / 1000 if end else None, params=own[4], metrics=own[1], tags=tags,
+        seconds=duration(status, start or 0, end), params=own[4], metrics=own[1], tags=tags,
         parent=tags.get("mlflow.parentRunId"), steps=own[2],
     )  # fmt: skip

@@ -12,6 +12,7 @@ import yaml
 
 from stm_models.errors import InputError
 from tracking import datasets, heartbeat, keeper, liveness, rows, runs
+from tracking.sql_rows import Database
 from tracking.store import connect
 
 EXPERIMENT = "runs"
@@ -115,6 +116,23 @@ def test_a_run_to_resume_that_is_none_is_named(local):
     refused = pytest.raises(InputError, match=f"the run to resume is '{'e' * 32}'")
     with refused, runs.start(local, EXPERIMENT, "none", resume="e" * 32):
         pass
+
+
+def test_a_run_that_is_taken_up_says_nothing_of_its_end_before(store):
+    failed = pytest.raises(ValueError, match="bad")
+    with failed, runs.start(store, EXPERIMENT, "taken up") as run:
+        raise ValueError("bad")
+    assert runs.get(store, run.id).outcome == "failed"
+    with runs.start(store, EXPERIMENT, "", resume=run.id):
+        read = [runs.get(store, run.id)]
+        if not store.remote:
+            found, _ = Database(store.uri).read(store.experiments())
+            read += [row for row in found if row.id == run.id]
+        assert {(row.outcome, row.seconds) for row in read} == {("running", None)}
+    row = runs.get(store, run.id)
+    assert row.outcome == "complete"
+    assert row.seconds is not None
+    assert "error" not in row.tags
 
 
 @pytest.mark.parametrize(

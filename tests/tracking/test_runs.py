@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from stm_models.errors import InputError
-from tracking import datasets, heartbeat, keeper, liveness, rows, runs
+from tracking import closing, datasets, heartbeat, keeper, liveness, rows, runs
 from tracking.sql_rows import Database
 from tracking.store import connect
 
@@ -223,7 +223,7 @@ def test_runs_of_processes_that_are_gone_are_closed(local, monkeypatch):
         with runs.start(local, "buried", "quick") as quick:
             local.client.set_tag(quick.id, "process", gone)
             late = runs.find(local, "buried", status="RUNNING")
-        monkeypatch.setattr(runs, "find", lambda *_, **__: late)
+        monkeypatch.setattr(closing, "find", lambda *_, **__: late)
         runs.bury(local, "buried")
         assert runs.get(local, quick.id).status == "FINISHED"
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -16,6 +17,9 @@ from stm_models.errors import InputError
 __all__ = ["World", "current", "joined", "lost"]
 
 Value = TypeVar("Value")
+
+# The others wait while rank 0 simulates what calibrates; one that ended is noticed by torchrun, not by silence.
+_PATIENCE = timedelta(days=1)
 
 # What gloo and NCCL say of a process that is gone.
 _GONE = ("connection closed by peer", "connection reset by peer", "nccl", "broken pipe", "timed out")
@@ -115,7 +119,7 @@ def joined(device: str = "auto") -> Iterator[World]:
                 "set train.device=cpu"
             )
         torch.cuda.set_device(place)
-    distributed.init_process_group("nccl" if cuda else "gloo")
+    distributed.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
     # After an error the others may wait in vain: torchrun ends them, and destroying the group could hang.
     yield current()
     distributed.destroy_process_group()

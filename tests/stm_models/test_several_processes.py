@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,15 @@ def test_a_batch_smaller_than_the_processes_is_refused():
     with pytest.raises(InputError, match=r"a batch has 2 samples, fewer than the 3 processes: raise train.batch_size"):
         World(0, 3).part(torch.zeros(2, 1))
     assert [len(World(rank, 3).part(torch.zeros(5, 1))) for rank in range(3)] == [2, 2, 1]
+
+
+def test_the_others_wait_for_hours_while_the_first_simulates(monkeypatch):
+    begun = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda kind, timeout: begun.append((kind, timeout)))
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    with joined("cpu"):
+        assert begun == [("gloo", timedelta(days=1))]
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):

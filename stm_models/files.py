@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,9 @@ from stm_models.errors import InputError
 from stm_models.unfinished import part_of
 
 __all__ = ["atomic_path", "output_directory", "sha256", "write_json"]
+
+_UMASK = re.compile(rb"^Umask:\s*([0-7]+)$", re.MULTILINE)
+_ASKING = threading.Lock()
 
 
 @contextmanager
@@ -82,6 +87,13 @@ def sha256(path: str | Path) -> str:
 
 
 def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
+    try:
+        found = _UMASK.search(Path("/proc/self/status").read_bytes())
+    except OSError:
+        found = None
+    if found:
+        return int(found[1], 8)
+    with _ASKING:  # it can only be read by setting it
+        mask = os.umask(0)
+        os.umask(mask)
     return mask

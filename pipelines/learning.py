@@ -144,6 +144,4 @@ def _on_the_fly(task: Task, config: TrainConfig, parts: Parts) -> Callable[[Any]
     from stm_models.training.synthetic import SyntheticBatches
 
     count = -(-config.epoch_samples // config.batch_size)
-    return lambda device: SyntheticBatches(
-        drawn, count=count, batch_size=config.batch_size, seed=config.seed, device=device
-    )
+    return lambda device: SyntheticBatches(drawn, count=count, batch_size=config.batch_size, device=device)

@@ -249,14 +249,11 @@ class SyntheticBatches(Batches):
         See `FieldGenerator.of`.
     count, batch_size : int
         Batches per epoch, and fields per batch.
-    seed : int
     device : torch.device
     """
 
-    def __init__(
-        self, parameters: Mapping[str, Any], *, count: int, batch_size: int, seed: int, device: torch.device
-    ) -> None:
-        self.count, self._size, self._seed, self._device = count, batch_size, seed, device
+    def __init__(self, parameters: Mapping[str, Any], *, count: int, batch_size: int, device: torch.device) -> None:
+        self.count, self._size, self._device = count, batch_size, device
         self._fields = FieldGenerator.of(parameters, device)
 
     def epoch(self, number: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:

@@ -6,15 +6,14 @@ Whatever is finished is kept: an interrupted repetition continues with the neste
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipelines.fitting import Measured, fit, recipe
-from pipelines.learning import begun_as
+from pipelines.learning import begun_as, checkpoint_of, forget
 from pipelines.parts import Parts, divide, split_samples
 from pipelines.settings import Settings
 from stm_models.errors import InputError
@@ -47,7 +46,6 @@ def repeat(
     kind: str,
     count: int,
     *,
-    checkpoint_of: Callable[[str], Path],
     measured: Measured | None = None,
     resume: str | None = None,
     about: Mapping[str, Any] | None = None,
@@ -59,8 +57,6 @@ def repeat(
     kind : str
         ``"seeds"``: ``train.seed`` and those after it, on one split; ``"folds"``: every fold of the groups once as
         validation.
-    checkpoint_of : callable
-        Where the training state of a run is kept.
     resume : str, optional
         The parent run of an interrupted call.
     about : mapping, optional
@@ -117,6 +113,8 @@ def repeat(
         if result["best"]:
             parent.tags({"best": result["best"]["name"], "best.run_id": result["best"]["run_id"]})
         parent.json(result, "repeats.json")
+    for one in found.values():
+        forget(checkpoint_of(one["run_id"]))
     return {**result, "link": parent.link}
 
 

@@ -87,12 +87,7 @@ def recorded(
     if resume:
         runs.bury(store, chosen.task.name)  # or what the killed process left is sent beside us
     if again:
-        result = repeats.repeat(
-            store, chosen, parts, *again, checkpoint_of=checkpoint_of, measured=measured, resume=resume
-        )
-        for each in result["runs"]:
-            forget(checkpoint_of(each["run_id"]))
-        return result
+        return repeats.repeat(store, chosen, parts, *again, measured=measured, resume=resume)
     if resume:
         _same_maps(store, resume, recipe(chosen, chosen.train, parts, measured), measured)
     with runs.start(store, chosen.task.name, f"train {chosen.train.network}", resume=resume, tags=tags) as record:

@@ -18,7 +18,6 @@ from typing import Any
 
 from pipelines import executors, repeats, settings, tuning_report, tuning_workers
 from pipelines.fitting import Parts, load_parts, recipe
-from pipelines.learning import checkpoint_of, forget
 from pipelines.tuning_space import SearchSpace
 from pipelines.tuning_trial import Checkpoints, objective, values_of
 from pipelines.tuning_warm import warm_start
@@ -224,13 +223,10 @@ class _Search:
         """Train the best trial with several seeds, at full length."""
         own = self.chosen.train.model_dump(include={"epochs", "seed", "threads"})
         config = validate(TrainConfig, {**result["best"]["train"], **own}, "train")
-        found = repeats.repeat(
-            self.store, replace(self.chosen, train=config), self.parts, "seeds", seeds, checkpoint_of=checkpoint_of,
+        return repeats.repeat(
+            self.store, replace(self.chosen, train=config), self.parts, "seeds", seeds,
             about={"study": self.name, "study.trial": result["best"]["number"]},
         )  # fmt: skip
-        for each in found["runs"]:
-            forget(checkpoint_of(each["run_id"]))
-        return found
 
 
 def _setup(chosen: settings.Settings, parts: Parts) -> str:

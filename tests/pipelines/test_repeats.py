@@ -44,7 +44,7 @@ def repeat(tmp_path, monkeypatch):
 
     def call(fit, kind="seeds", **more):
         monkeypatch.setattr(repeats, "fit", fit)
-        return repeats.repeat(store, chosen, parts, kind, 3, checkpoint_of=checkpoint_of, **more)
+        return repeats.repeat(store, chosen, parts, kind, 3, **more)
 
     call.store, call.task = store, task.name
     return call
@@ -73,6 +73,7 @@ def test_a_nested_run_goes_on_from_what_it_kept_while_the_store_was_away(repeat)
     repeat(fit, resume=child.parent)
     assert kept[1] == away
     assert runs.get(repeat.store, child.id).status == "FINISHED"
+    assert not away.exists()
 
 
 def test_of_folds_one_is_in_memory_at_a_time(repeat):

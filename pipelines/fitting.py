@@ -88,13 +88,16 @@ def recipe(settings: Settings, config: TrainConfig, parts: Parts, measured: Meas
 
 
 def scored(
-    task: Task, predictions: Mapping[str, Array], sets: Mapping[str, Samples], calibration: Mapping[str, Any]
+    task: Task,
+    predictions: Mapping[str, Array],
+    sets: Mapping[str, Samples],
+    calibrations: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, float]:
-    """Metrics of predictions for sets of samples, each set's with its name before them."""
+    """Metrics of predictions for sets of samples, each with its calibration and its name before them."""
     return {
         f"{prefix}{key}": value
         for prefix, part in sets.items()
-        for key, value in task.metrics(predictions[prefix], part, calibration).items()
+        for key, value in task.metrics(predictions[prefix], part, calibrations[prefix]).items()
     }
 
 
@@ -164,14 +167,14 @@ def fit(
 
     learnt = _learn(run, task, config, parts, measured, on_epoch, checkpoint, watch)
     run.tags({f"start.{key}": value for key, value in learnt.final.model.network.start.items() if value})
-    predictions = {prefix: predict(learnt.final.model, part.images) for prefix, part in parts.scored.items()}
-    if config.refit:
-        # A model fitted again knows the validation samples: they judge and calibrate the one before.
-        predictions[""] = predict(learnt.chosen.model, parts.validation.images)
-    calibration = task.calibrate(predict(learnt.final.model, held.samples.images), held.samples)
-    scores = scored(task, predictions, parts.scored, calibration)
-    decides = learnt.chosen.model if parts.decisive == "" else learnt.final.model
-    scores |= _robust(task, lambda samples: predict(decides, samples.images), parts, calibration)
+    calibration = _calibrated(task, learnt.final.model, held.samples)
+    # A model fitted again knows the validation samples: they judge the one before, with a calibration of its own.
+    before = _calibrated(task, learnt.chosen.model, held.samples) if config.refit else calibration
+    judges = {"": (learnt.chosen.model, before), "unseen_": (learnt.final.model, calibration)}
+    predictions = {prefix: predict(judges[prefix][0], part.images) for prefix, part in parts.scored.items()}
+    scores = scored(task, predictions, parts.scored, {prefix: own for prefix, (_, own) in judges.items()})
+    decides, own = judges[parts.decisive]
+    scores |= _robust(task, lambda samples: predict(decides, samples.images), parts, own)
     known = trust(settings, learnt.final.model, parts.fitted(config.refit), held, perturbation, config.seed)
     scores |= known.scores
     results = (learnt.chosen, learnt.final) if config.refit else (learnt.chosen,)
@@ -182,8 +185,8 @@ def fit(
     beside = _baselines(run, task, parts, held.samples, config.seed) if baselines else {}
     names = {"": "validation", "unseen_": "unseen values"}
     shown = {names[prefix]: (part, predictions[prefix]) for prefix, part in parts.scored.items()}
-    log_predictions(run, task, shown, calibration)
-    drawn = task.run_figures(shown, calibration=calibration, history=learnt.chosen.history, examples=parts.samples)
+    log_predictions(run, task, shown, own)
+    drawn = task.run_figures(shown, calibration=own, history=learnt.chosen.history, examples=parts.samples)
     for name, figure in drawn.items():
         run.figure(figure, f"figures/{name}.png")
     _bundle(run, settings, config, parts, learnt.final.model, scores, known, calibration)
@@ -230,10 +233,19 @@ def fit_baselines(task: Task, train: Samples, held: Samples, seed: int) -> dict[
 def baseline_scores(task: Task, parts: Parts, held: Samples, seed: int) -> dict[str, dict[str, float]]:
     """Return the scores of every baseline, calibrated on ``held`` as a network is, under the names of a network's."""
     return {
-        name: scored(task, {key: predictor(part) for key, part in parts.scored.items()}, parts.scored, calibration)
+        name: scored(
+            task,
+            {key: predictor(part) for key, part in parts.scored.items()},
+            parts.scored,
+            dict.fromkeys(parts.scored, calibration),
+        )
         | _robust(task, predictor, parts, calibration)
         for name, (predictor, calibration) in fit_baselines(task, parts.train, held, seed).items()
     }
+
+
+def _calibrated(task: Task, model: Model, held: Samples) -> dict[str, Any]:
+    return task.calibrate(predict(model, held.images), held)
 
 
 def _robust(task: Task, predictor: Predictor, parts: Parts, calibration: Mapping[str, Any]) -> dict[str, float]:

@@ -112,6 +112,18 @@ def test_baselines_are_calibrated_on_what_the_network_is(made, monkeypatch):
     assert seen[0].attributes["digest"] != parts.samples.attributes["digest"]
 
 
+def test_validation_scores_of_a_model_fitted_again_have_the_calibration_of_the_one_before(made, monkeypatch):
+    _, store, settings, parts, *_ = made
+    monkeypatch.setattr(toy.ToyMapTask, "calibrate", lambda self, prediction, _: {"own": float(prediction.mean())})
+    monkeypatch.setattr(toy.ToyMapTask, "metrics", lambda self, *about: {"hits": 1.0, **about[2]})
+    found = {}
+    for refit in (False, True):
+        config = settings.train.model_copy(update={"epochs": 1, "refit": refit})
+        with runs.start(store, "fitted again", "train") as record:
+            found[refit] = fit(record, settings, config, parts, baselines=False).metrics
+    assert found[True]["own"] == found[False]["own"]
+
+
 def test_scores_of_the_file_use_its_calibration(made):
     folder, store = made[:2]
     result = evaluate(store, folder / "model.onnx", folder / "data.zarr")

@@ -50,8 +50,11 @@ def origin(trial: Any) -> int:
 
 
 def note_epoch(trial: Any, epoch: int) -> None:
-    """Note how far a trial came that cannot report values: one with several objectives."""
-    trial.set_user_attr(_EPOCH, epoch)
+    """Note how far a trial came that cannot report values: one with several objectives.
+
+    It may go on from an earlier epoch than the one it was lost in; that is nothing new.
+    """
+    trial.set_user_attr(_EPOCH, max(epoch, trial.user_attrs.get(_EPOCH, 0)))
 
 
 def reported(trial: Any) -> int:

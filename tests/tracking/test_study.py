@@ -319,6 +319,24 @@ def test_with_several_objectives_a_trial_that_gets_on_is_not_given_up(local, par
     assert trials.origin(opened.trials[-1]) == 0
 
 
+def test_with_several_objectives_a_trial_that_never_gets_further_is_given_up(local, parent):
+    opened = study.create_study("nowhere near", seed=1, direction=["minimize", "minimize"])
+    epochs = iter([3, 2, 3])  # the second one went on from an earlier checkpoint
+
+    def objective(trial, run):
+        if (epoch := next(epochs, None)) is None:
+            return 1.0, 1.0
+        trials.note_epoch(trial, epoch)
+        raise KeyboardInterrupt
+
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            _run(opened, objective, 1, local, parent)
+    _run(opened, objective, 1, local, parent)
+    assert _states(opened) == ["fail"] * 3 + ["complete"]
+    assert trials.origin(opened.trials[-1]) == 3
+
+
 def test_runs_that_nobody_works_on_are_closed(local, parent):
     opened = study.create_study("settled", seed=1)
     _run(opened, lambda trial, run: 1.0, 1, local, parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from asyncio import TimerHandle, Transport
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -68,6 +69,7 @@ class _Connection(HttpToolsProtocol):
         self._parts: list[bytes] = []  # of a request whose head is known
         self._fresh = self._first = self._raw = b""  # a read that starts with a request, that of this one, its head
         self._began = self._ended = False  # in this read
+        self._used = -math.inf  # by `_repeat`
         self._patience: TimerHandle | None = None
         self._bound()
 
@@ -143,12 +145,22 @@ class _Connection(HttpToolsProtocol):
         if answer is None:
             return False
         self.transport.write(answer)
-        if keep_alive:
+        if not keep_alive:
+            self.server_state.total_requests += 1
+            self.transport.close()
+        elif self.timeout_keep_alive_task is None:
             self.on_response_complete()
         else:
             self.server_state.total_requests += 1
-            self.transport.close()
+            self._used = self.loop.time()
         return True
+
+    def timeout_keep_alive_handler(self) -> None:
+        left = self._used + self.timeout_keep_alive - self.loop.time()
+        if left > 0:  # a known head lets the clock run on
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
 
     def on_message_begin(self) -> None:
         self._in_head = self._began = True

@@ -53,7 +53,8 @@ def as_batch(values: NDArray[Any], image: tuple[int, int, int], max_rows: int | 
         raise InputError(f"image is {kind}, expected an array of float32 numbers")
     check_shape(values.shape, image, max_rows)
     if values.dtype == np.float32:
-        batch = np.require(values, requirements=["C", "A"])
+        flags = values.flags
+        batch = values if flags.c_contiguous and flags.aligned else np.require(values, requirements=["C", "A"])
     else:
         with np.errstate(over="ignore", invalid="ignore"):
             batch = np.require(values, dtype=np.float32, requirements=["C", "A"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -122,7 +123,7 @@ class Session:
                 feed[FOCUS] = chosen
             results.update(zip(kept, self._compute(part, kept, feed), strict=True))
         for name, values in results.items():
-            if not np.isfinite(values).all():
+            if not (math.isfinite(values.item()) if values.size == 1 else np.isfinite(values).all()):
                 finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
                 raise InputError(
                     f"{name} of image row {int(np.argmin(finite))} is not a finite number: "

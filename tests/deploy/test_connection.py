@@ -229,3 +229,17 @@ def test_requests_cut_anywhere_get_the_answers_of_whole_ones(session, toy):
             cuts = sorted(rng.integers(0, len(whole), rng.integers(0, 9)))
             client.send(*(whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)))
             assert [client.answer() for _ in chosen] == [plain[kind] for kind in chosen]
+
+
+def test_the_clock_of_a_connection_in_use_starts_again(session, toy, monkeypatch):
+    monkeypatch.setattr(listening, "_IDLE_SECONDS", 1)
+    with running({"m": session}) as url:
+        client = warmed(url, toy)
+        began = time.monotonic()
+        while time.monotonic() - began < 2.5:
+            images = toy.images(1)
+            client.send(b"".join(request(images)))
+            check(client, toy, images)
+            time.sleep(0.1)
+        assert client.socket.recv(100) == b""
+        assert time.monotonic() - began > 3.2

@@ -23,7 +23,7 @@ import torch
 from _timing import report
 
 from pipelines import settings
-from pipelines.calibrating import held_out
+from pipelines.calibrating import calibration_samples
 from pipelines.fitting import informed, load_parts
 from pipelines.learning import learn
 from pipelines.robustness import judged_sets
@@ -67,10 +67,8 @@ def prepared(folder: Path, quick: bool, workers: int) -> tuple[Settings, Bundle]
         config = informed(chosen.task, chosen.train.model_copy(update={"epochs": epochs, "patience": epochs}), parts)
         model = learn(chosen.task, config, parts).final.model
         perturbation = find(chosen.task.perturbations(), config.perturbation)
-        known = trust(
-            chosen, model, parts.fitted(config.refit), held_out(chosen, parts, workers=workers), perturbation,
-            config.seed,
-        )  # fmt: skip
+        held = calibration_samples(chosen, parts, workers=workers)
+        known = trust(chosen, model, parts.fitted(config.refit), held, perturbation, config.seed)
         attributes = parts.samples.attributes
         info = {
             "task": chosen.task.name, "network": config.network, "options": config.options, "explained": 0,

@@ -23,7 +23,7 @@ from stm_models.signal.conformal import separate
 from stm_models.tasks.perturbation import CLEAN, Perturbation
 from stm_models.training.perturbations import perturbed
 
-__all__ = ["HeldOut", "held_out", "names_of", "recipe_of"]
+__all__ = ["CalibrationSamples", "calibration_samples", "names_of", "recipe_of"]
 
 _WAIT = 2.0  # seconds
 _SEED = 20_771
@@ -32,7 +32,7 @@ _DRAWS, _MOST = 3, 2000
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class CalibrationSamples:
     """Samples that a model is not fitted to.
 
     Attributes
@@ -68,16 +68,18 @@ class HeldOut:
         return self._made[one.name]
 
 
-def held_out(settings: Settings, parts: Parts, *, refit: bool = False, workers: int | None = None) -> HeldOut:
-    """Return what to calibrate on, read once; see `_held_out`."""
+def calibration_samples(
+    settings: Settings, parts: Parts, *, refit: bool = False, workers: int | None = None
+) -> CalibrationSamples:
+    """Return what to calibrate on, read once; see `_calibration_samples`."""
     key = f"held out {settings.calibrate.model_dump_json()} {refit}"
     if key not in parts.memory:
-        parts.memory[key] = _held_out(settings, parts, refit, workers)
-    found: HeldOut = parts.memory[key]
+        parts.memory[key] = _calibration_samples(settings, parts, refit, workers)
+    found: CalibrationSamples = parts.memory[key]
     return found
 
 
-def _held_out(settings: Settings, parts: Parts, refit: bool, workers: int | None) -> HeldOut:
+def _calibration_samples(settings: Settings, parts: Parts, refit: bool, workers: int | None) -> CalibrationSamples:
     """Return what to calibrate on, simulated where it is not there yet, in a store beside the training data.
 
     The store's name has its recipe, so that all trainings of a data set share it, and an interrupted simulation is
@@ -107,7 +109,7 @@ def _held_out(settings: Settings, parts: Parts, refit: bool, workers: int | None
         path, targets=targets, arrays=parts.task.arrays, include_unconverged=settings.split.include_unconverged
     )
     separate(names_of(parts.train), names_of(samples), "the training data and the calibration's")
-    return HeldOut(rest if len(rest) else parts.train, samples, "simulated")
+    return CalibrationSamples(rest if len(rest) else parts.train, samples, "simulated")
 
 
 def recipe_of(config: CalibrateConfig, parts: Parts) -> str:
@@ -164,7 +166,7 @@ def _rest(parts: Parts, refit: bool) -> Samples:
     return parts.samples.subset(np.flatnonzero(np.isin(rows, both) & ~np.isin(rows, known)))
 
 
-def _halved(rest: Samples, parts: Parts, why: str) -> HeldOut:
+def _halved(rest: Samples, parts: Parts, why: str) -> CalibrationSamples:
     """Divide the held-out groups: every other one calibrates."""
     if not len(rest):
         raise InputError(
@@ -173,7 +175,9 @@ def _halved(rest: Samples, parts: Parts, why: str) -> HeldOut:
     first = np.unique(rest.coordinates["group"])[::2]
     mine = np.isin(rest.coordinates["group"], first)
     note = f"{why}: intervals and novelty are calibrated on {len(first)} held-out states of the data set itself"
-    return HeldOut(rest.subset(~mine) if not mine.all() else parts.train, rest.subset(mine), "held out", note)
+    return CalibrationSamples(
+        rest.subset(~mine) if not mine.all() else parts.train, rest.subset(mine), "held out", note
+    )
 
 
 def _simulated(settings: Settings, config: Config, path: Path, workers: int) -> None:

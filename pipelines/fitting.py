@@ -11,7 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from pipelines.calibrating import held_out
+from pipelines.calibrating import calibration_samples
 from pipelines.learning import Learnt, Measured, learn
 from pipelines.parts import Parts, load_parts, split_samples
 from pipelines.points import log_predictions
@@ -159,7 +159,7 @@ def fit(
     datasets.log(run, {**attributes, "samples": len(parts.samples)}, parts.samples.path)
     run.environment({"train": config.seed, "split": settings.split.seed})
     run.json(attributes, "data.json")
-    held = held_out(settings, parts, refit=config.refit)
+    held = calibration_samples(settings, parts, refit=config.refit)
     if held.note:
         print(held.note)
         run.tags({"calibration.note": held.note})

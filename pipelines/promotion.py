@@ -221,7 +221,7 @@ def _with_baselines(store: Store, task: Task, row: RunRow, data: str | Path | No
     parts, _ = parts_of(store, task, row, data or row.tags.get("data.path", ""))
     values = runs.configuration(store, row.id)
     chosen = settings.load(task.name, values["preset"], recorded=values)
-    held = calibrating.held_out(chosen, parts, refit=chosen.train.refit)
+    held = calibrating.calibration_samples(chosen, parts, refit=chosen.train.refit)
     scores = baseline_scores(task, parts, held.samples, chosen.train.seed)
     found = {f"{baseline}.{key}": value for baseline, own in scores.items() for key, value in own.items()}
     record = runs.existing(store, row.id)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipelines.calibrating import HeldOut, names_of
+from pipelines.calibrating import CalibrationSamples, names_of
 from pipelines.settings import Settings
 from stm_models.data.dataset import Samples
 from stm_models.networks.map_network import MapNetwork
@@ -72,7 +72,7 @@ class _Seen:
 
 
 def trust(
-    settings: Settings, model: Model, trained: Samples, held: HeldOut, perturbation: Perturbation, seed: int
+    settings: Settings, model: Model, trained: Samples, held: CalibrationSamples, perturbation: Perturbation, seed: int
 ) -> Trust:
     """Calibrate a model on every set of images that it claims to know: the judged ones where it was trained on any.
 
@@ -80,7 +80,7 @@ def trust(
     ----------
     trained : Samples
         What the model was fitted to.
-    held : HeldOut
+    held : CalibrationSamples
     perturbation : Perturbation
         Of the training images.
     seed : int

@@ -71,6 +71,7 @@ class _Connection(HttpToolsProtocol):
         self._began = self._ended = False  # in this read
         self._used = -math.inf  # by `_repeat`
         self._patience: TimerHandle | None = None
+        self._unread: TimerHandle | None = None
         self._bound()
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
@@ -83,12 +84,14 @@ class _Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._calm()
+        if self._unread is not None:
+            self._unread.cancel()
         self._count(0)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         known = self._known
-        if known is not None and (self._parts or (data.startswith(known.head) and self._idle())):
+        if known is not None and (self._parts or (data.startswith(known.head) and self._free())):
             data = self._repeat(known, data)
             if not data:
                 return
@@ -120,11 +123,15 @@ class _Connection(HttpToolsProtocol):
     def _idle(self) -> bool:
         return not (self._in_head or self._in_body) and (self.cycle is None or self.cycle.response_complete)
 
+    def _free(self) -> bool:
+        """Tell whether an answer may be written at once."""
+        return self._idle() and not self.flow.write_paused
+
     def _repeat(self, known: _Known, data: bytes) -> bytes:
         """Collect and answer a request with a known head; return what has to be parsed after all."""
         self._parts.append(data)
         missing = len(known.head) + known.length - sum(map(len, self._parts))
-        if missing > 0 and not self.flow.write_paused and known.length <= self._room():
+        if missing > 0 and known.length <= self._room():
             if self._patience is None:
                 self._unset_keepalive_if_required()
                 self._count(known.length)
@@ -231,11 +238,12 @@ class _Connection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._calm()
-        self._patience = self.loop.call_later(_READ_SECONDS, self.transport.abort)
+        self._unread = self.loop.call_later(_READ_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
-        self._calm()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
         super().resume_writing()
 
     def shutdown(self) -> None:

@@ -87,6 +87,12 @@ def check(client, toy, images):
     np.testing.assert_allclose(got["prediction"], toy.expected(images)["prediction"], rtol=1e-3, atol=1e-3)
 
 
+def flood(client, asked):
+    """Ask for ever, and read nothing."""
+    while True:
+        client.socket.sendall(asked)
+
+
 def warmed(url, toy):
     """Return a connection whose usual head is known."""
     client = Client(url)
@@ -243,3 +249,13 @@ def test_the_clock_of_a_connection_in_use_starts_again(session, toy, monkeypatch
             time.sleep(0.1)
         assert client.socket.recv(100) == b""
         assert time.monotonic() - began > 3.2
+
+
+def test_who_reads_no_answer_is_let_go(session, toy, monkeypatch):
+    monkeypatch.setattr(connection, "_READ_SECONDS", 1)
+    with running({"m": session}) as url:
+        client = warmed(url, toy)
+        client.socket.settimeout(20)  # a server that waits for ever is noticed by this
+        asked = b"".join(request(toy.images(1)))
+        with pytest.raises(ConnectionError):
+            flood(client, asked)

@@ -29,6 +29,19 @@ def lines():
                 yield pytest.param(line.split("#")[0].strip(), id=f"{path.name}: {line[:60]}")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_tutorial_goes_through_in_an_empty_folder(tmp_path, clean):
+    shown = [line.split()[1:] for block in BLOCK.findall((ROOT / "docs" / "tutorial.md").read_text())
+             for line in block.splitlines() if line.startswith(".venv/bin/stm")]  # fmt: skip
+    assert {words[0] for words in shown} >= {"simulate", "train", "tune", "promote", "evaluate", "predict", "explain"}
+    for words in shown:
+        done = subprocess.run(
+            [sys.executable, "-m", "pipelines", *words], cwd=tmp_path, env=clean, capture_output=True, text=True
+        )  # fmt: skip
+        assert done.returncode == 0, (words, done.stderr)
+
+
 @contextmanager
 def _killed_after(process, seconds):
     timer = threading.Timer(seconds, process.kill)

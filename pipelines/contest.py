@@ -72,7 +72,7 @@ def perform(task: Task, session: Session, sets: Mapping[str, Samples]) -> Perfor
     }  # fmt: skip
     hits = {}
     if len(names) == 1 + len(_BOUNDS):
-        hits = {key: _hits(found, sets[key]) for key, found in outputs.items()}
+        hits = {name: hit for key, found in outputs.items() for name, hit in _hits(key, found, sets[key])}
     return Performance(metric, found[metric], by_set, answers, errors, hits)
 
 
@@ -94,7 +94,10 @@ def milliseconds(session: Session, image: Array) -> float:
     return 1e3 * float(np.median(times))
 
 
-def _hits(outputs: Mapping[str, Array], part: Samples) -> Array:
+def _hits(key: str, outputs: Mapping[str, Array], part: Samples) -> list[tuple[str, Array]]:
+    """Return for every target, which has bounds of its own, whether they hold each state's truth."""
     _, first = np.unique(part.coordinates["group"], return_index=True)
     lower, upper, truth = outputs["lower"][first], outputs["upper"][first], part.targets[first]
-    return np.asarray(((lower <= truth) & (truth <= upper)).all(axis=1))
+    names = [target["name"] for target in part.attributes["targets"]]
+    labels = [f"{key} {name}" for name in names] if len(names) > 1 else [key]
+    return list(zip(labels, ((lower <= truth) & (truth <= upper)).T, strict=True))

@@ -66,11 +66,11 @@ def convert(data: OpenDataSet, exporter: Exporter, out: Path, *, include_unconve
     """
     start = time.monotonic()
     out = out.absolute()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is not empty: give a new folder with --out")
     output_directory(out.parent)
     part = out.parent / f".{out.name}.converting"
     with only_writer(out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError(f"{out} is not empty: give a new folder with --out")
         shutil.rmtree(part, ignore_errors=True)  # what a killed conversion left
         part.mkdir()
         try:

@@ -107,6 +107,8 @@ def _reading(args: argparse.Namespace) -> Reading:
     if args.by_target and (samples is not None or args.sample is not None):
         raise InputError("--by-target takes the whole data set: leave --sample and --samples out, --most limits it")
     reading = reading_of(args)
+    if args.by_target and reading != Reading():
+        raise InputError("--by-target takes a data set: --key, --bias, --channel and --size-nm are for single files")
     if samples is None and reading.samples is None and Path(args.input).is_dir():
         samples = (0,)
     if samples is None:

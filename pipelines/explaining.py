@@ -105,6 +105,7 @@ def explain(
     """
     methods = chosen(options.method, session)
     ways, model, background = _ways(session, source, methods, options)
+    known = _known_to_torch(session, model, methods) if model is not None and options.randomise else {}
     question = read_question(path, session, reading)
     if len(question.names) > asking.MAPS_AT_MOST:
         raise InputError(
@@ -125,8 +126,14 @@ def explain(
         record, drawn, note = _scores(session, source, question, ways, asked, background, options, out)
         files += drawn
         notes += note
-    if model is not None and options.randomise:
-        record["randomisation"] = _randomisation(session, model, ways, asked, options.seed)
+    if model is not None and known:
+        from stm_models.explain.randomisation import randomisation
+
+        images = np.stack([one.image for one in asked])
+        record["randomisation"] = {
+            name: randomisation(way, model.bundle.model, images, seed=options.seed) for name, way in known.items()
+        }
+        notes += [f"{name}: not compared with maps of randomised layers" for name in methods if name not in known]
     if record:
         write_json(out / "scores.json", record)
         files.append(str((out / "scores.json").absolute()))
@@ -233,16 +240,12 @@ def _scores(
     return record, [str(picture.absolute())], []
 
 
-def _randomisation(
-    session: Session, model: Trained, ways: Sequence[Explainer], asked: Sequence[Subject], seed: int
-) -> dict[str, Any]:
-    """Compare the maps of every method that the torch model has with those of randomised ones."""
-    from stm_models.explain.randomisation import randomisation
+def _known_to_torch(session: Session, model: Trained, methods: Sequence[str]) -> dict[str, Any]:
+    """Return the chosen methods that the torch model has, to compare its maps with those of randomised ones."""
     from stm_models.explain.torch_maps import torch_maps
 
     known = torch_maps(model.bundle, session.metadata.explained)
-    judged = [way.method for way in ways if way.method in known]
+    judged = {name: known[name] for name in methods if name in known}
     if not judged:
         raise InputError(f"--randomise knows {', '.join(known)}: choose one of them with --method")
-    images = np.stack([one.image for one in asked])
-    return {name: randomisation(known[name], model.bundle.model, images, seed=seed) for name in judged}
+    return judged

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,12 +115,18 @@ def fresh(store: Store, task: Task, row: RunRow, champion: ModelVersionInfo | No
         each for each in runs.find(store, task.name)
         if each.tags.get("data.evaluation.digest") == attributes["digest"] and each.tags.get("evaluated.run") == row.id
     ]  # fmt: skip
+    drawn = _drawn_alike(store, attributes, [row.id, *([champion.run_id] if champion else [])])
     if attributes["digest"] in known:
         problem = f"{known[attributes['digest']]} {path}: simulate others with another --seed"
     elif read:
         problem = (
             f"run {read[-1].id} has scored this model on {path} already, so it may have been chosen by it: "
             "test data are read once; simulate others with another --seed"
+        )
+    elif drawn:
+        problem = (
+            f"run {drawn} was trained on data of the seed of {path}, {attributes['config']['seed']}, so both may hold "
+            "the same states, which are drawn from seed and number: simulate others with another --seed"
         )
     return HeldOut(_sets(store, task, row, champion, samples), problem)
 
@@ -145,6 +153,17 @@ def parts_of(store: Store, task: Task, row: RunRow, path: str | Path) -> tuple[P
             f"{row.tags['data.digest'][:12]}: put the run's data set back, then promote"
         )
     return parts, parts.fitted(train.refit).coordinates["sample"]
+
+
+def _drawn_alike(store: Store, attributes: Mapping[str, Any], run_ids: Sequence[str]) -> str:
+    """Return the run whose training data were drawn from the seed of these data; empty where there is none."""
+    own = attributes.get("config", {}).get("seed")
+    for run_id in run_ids if own is not None else ():
+        with suppress(InputError):  # a run that kept nothing of its data
+            theirs = json.loads(runs.download(store, run_id, "data.json").read_text(encoding="utf-8"))
+            if theirs.get("config", {}).get("seed") == own:
+                return run_id
+    return ""
 
 
 def _sets(

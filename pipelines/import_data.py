@@ -59,6 +59,11 @@ def describe(result: dict[str, Any]) -> str:
     )
 
 
+def _check_free(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is there: give another --out, or delete it")
+
+
 def import_folder(task: Task, convention: Convention, folder: Path, options: Any, out: Path) -> dict[str, Any]:
     """Write the data set ``out`` from the files of ``folder``; whatever happens, ``out`` is whole or not there.
 
@@ -69,8 +74,7 @@ def import_folder(task: Task, convention: Convention, folder: Path, options: Any
     """
     start = time.monotonic()
     out = out.absolute()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is there: give another --out, or delete it")
+    _check_free(out)
     output_directory(out.parent)
     survey = convention.survey(folder, options, watch)
     for warning in survey.warnings:
@@ -78,6 +82,7 @@ def import_folder(task: Task, convention: Convention, folder: Path, options: Any
     attributes = _attributes(task, survey)
     part = out.parent / f".{out.name}.importing"
     with only_writer(out):
+        _check_free(out)  # another import may have ended meanwhile
         shutil.rmtree(part, ignore_errors=True)  # what a killed import left
         try:
             create(part, survey.plan, attributes)

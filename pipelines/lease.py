@@ -44,8 +44,10 @@ def only_writer(out: Path) -> Iterator[Lease]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The holder before us may have removed the file between our two calls.
-            if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
+            if os.path.samestat(os.fstat(handle), path.stat()):
                 break
+        except FileNotFoundError:
+            pass
         except BlockingIOError:
             os.close(handle)
             raise Busy(f"another process is writing {out}: wait until it is done, or give another --out") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -96,10 +96,13 @@ def promote(
             won = [gate["reason"] for gate in result["gates"] if gate["name"] == "champion"]
             result |= {"reason": won[0] if won else "there was no champion"}
         result["promoted"] = not failed or bool(force)
-        models.tag_version(store, name, candidate.version, _tags(result, force))
+        # First what another promotion may refuse: no version says that it won and did not.
         if result["promoted"]:
             _crown(store, name, candidate.version, champion)
+        models.tag_version(store, name, candidate.version, _tags(result, force, candidate.tags))
         attach(store, task, models.version(store, name, candidate.version))
+        if result["promoted"] and champion is not None:
+            _describe_anew(store, task, champion.version)
     return result
 
 
@@ -127,6 +130,7 @@ def rollback(store: Store, task: Task) -> dict[str, Any]:
         number = models.version(store, name, int(before)).version
         models.set_alias(store, name, CHAMPION, number)
         models.tag_version(store, name, champion.version, {"champion.rolled_back": _now()})
+        _describe_anew(store, task, number, champion.version)
     return {"model": name, "version": number, "was": champion.version, "promoted": True,
             "reason": f"version {champion.version} was rolled back"}  # fmt: skip
 
@@ -241,9 +245,17 @@ def _crown(store: Store, name: str, number: int, before: ModelVersionInfo | None
     models.set_alias(store, name, CHAMPION, number)
 
 
-def _tags(result: Mapping[str, Any], force: str | None) -> dict[str, Any]:
-    """Return every gate's verdict and numbers as tags of the version."""
-    tags: dict[str, Any] = {f"gate.{key}": result[key] for key in ("promoted", "reason", "metric", "forced")}
+def _describe_anew(store: Store, task: Task, *versions: int) -> None:
+    """Write the cards of versions whose aliases changed, where their runs are still there."""
+    for number in versions:
+        with suppress(InputError):
+            attach(store, task, models.version(store, model_name(task), number))
+
+
+def _tags(result: Mapping[str, Any], force: str | None, before: Mapping[str, str]) -> dict[str, Any]:
+    """Return every gate's verdict and numbers as tags of the version; those of an earlier judgement are emptied."""
+    tags: dict[str, Any] = dict.fromkeys((key for key in before if key.startswith("gate.")), "")
+    tags |= {f"gate.{key}": result[key] for key in ("promoted", "reason", "metric", "forced")}
     tags["gate.forced_by"] = f"{getpass.getuser()}: {force}" if result["forced"] else ""
     tags |= {f"gate.{gate['name']}": f"{gate['verdict']}: {gate['reason']}" for gate in result["gates"]}
     return tags | {"gates": json.dumps(result["gates"]), "gate.time": _now()}

@@ -177,7 +177,9 @@ def arguments(parser: argparse.ArgumentParser, *, task: bool = True) -> None:
         "--set", dest="assignments", action="append", default=[], metavar="SECTION.KEY=VALUE",
         help="one value laid over all others; repeat, or separate with ';'",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, help="seed of simulation, split, training and search")
+    parser.add_argument(
+        "--seed", type=optional_int, help="seed of simulation, split, training and search (default: the preset's)"
+    )
 
 
 def optional_int(text: str) -> int | None:

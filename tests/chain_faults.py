@@ -39,7 +39,7 @@ def strike(calm, place, stage, how, rounds):
     while struck < rounds:
         process = chain.start(chain.command(stage))
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(longest * draw.uniform(0.1, 0.9))
+            process.wait(longest * draw.uniform(0.5 if how == signal.SIGINT else 0.1, 0.9))
         if process.poll() is None:
             os.killpg(process.pid, how)
         _, err = process.communicate(timeout=120)

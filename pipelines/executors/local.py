@@ -61,7 +61,7 @@ class LocalExecutor(SimulationExecutor):
     def _feed(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
             # The process starts at the submission, with the environment that keeps it single-threaded.
-            with self._starting, _single_threaded():
+            with self._starting, _single_threaded(), _deaf():
                 future = self._process().submit(fn, *args, **kwargs)
             return future.result()
         except BrokenProcessPool as error:
@@ -92,8 +92,19 @@ def _single_threaded() -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Keep Ctrl-C from processes that start meanwhile, until they ignore it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(listener: Connection, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_leave_with_parent, args=(listener, parent), daemon=True).start()
 
 

@@ -372,7 +372,7 @@ def test_requests_under_way_are_answered_before_it_stops(model_file, toy):
         connection.putheader(HEADER, str(length))
         connection.putheader("Content-Length", str(len(body)))
         connection.endheaders(body[:-4])
-        time.sleep(0.2)
+        time.sleep(2)
         stopped = pool.submit(_stop, process)
         time.sleep(0.3)
         connection.send(body[-4:])

@@ -37,6 +37,9 @@ def test_every_command_explains_itself_and_has_an_entry_point():
 
     project = yaml.safe_load((Path(__file__).parents[2] / "MLproject").read_text())
     assert set(project["entry_points"]) == set(COMMANDS)
+    # A preset may fix its seed: only one that is given replaces it.
+    parameters = [project["entry_points"][name]["parameters"] for name in ("simulate", "train", "tune")]
+    assert [each["seed"]["default"] for each in parameters] == [""] * 3
     for name in COMMANDS:
         with pytest.raises(SystemExit) as stop:
             main([name, "--help"])

@@ -84,10 +84,10 @@ def test_command_runs_as_written(line, command, clean, demo):
         [sys.executable, "-m", "pipelines", *words], cwd=demo.folder, env=clean, stderr=subprocess.PIPE, text=True
     )
     # A server that never says so is killed, which ends the loop.
-    with _killed_after(process, 60):
+    with _killed_after(process, 300):
         ready = any("ready: http://127.0.0.1:" in heard for heard in iter(process.stderr.readline, ""))
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     process.stderr.close()
     assert ready
 

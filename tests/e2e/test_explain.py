@@ -182,6 +182,7 @@ def test_a_model_file_alone_needs_no_store(said, demo, tmp_path, monkeypatch):
         (("--samples", "99999"), ["99999", "samples 0 to"]),
         (("--by-target", "--samples", "0:4"), ["--by-target", "--most"]),
         (("--by-target", "--most", "2"), ["--most is 2"]),
+        (("--by-target", "--channel", "1"), ["--by-target takes a data set", "--channel"]),
         (("--seed", "-1"), ["--seed is -1"]),
         (("--draws", "0"), ["--draws is 0"]),
     ],
@@ -193,6 +194,14 @@ def test_mistakes_are_named(command, demo, tmp_path, arguments, words):
     assert err.count("\n") == 1
     for word in words:
         assert word in err
+    assert not out.exists()
+
+
+def test_layers_are_randomised_of_methods_that_torch_has(command, demo, tmp_path):
+    out, run = tmp_path / "why", f"runs:/{demo.result['best_run']}"
+    code, _, err = command("explain", run, str(demo.data), "--out", str(out), "--method", "shap", "--randomise")
+    assert code == 2
+    assert "--randomise knows gradient" in err
     assert not out.exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -198,12 +199,23 @@ def test_data_for_judging_are_new_to_both(command, demo, trained, as_before, tmp
     assert verdicts(looked)["data"] == "failed"
     assert "test data are read once" in looked["reason"]
     fresh = tmp_path / "fresh.zarr"
-    made = ("simulate", "hubbard", "--preset", "test", "--seed", "77", "--out", str(fresh))
+    made = ("simulate", "hubbard", "--preset", "test", "--out", str(fresh))
     values = "simulate.interaction_sampling=uniform;simulate.replicates=2;simulate.draws=1"
     assert command(*made, "--set", values)[0] == 0
+    drawn = answer(command("promote", "hubbard", "--run", best, "--on", str(fresh), "--json"))
+    assert verdicts(drawn)["data"] == "failed"
+    assert "was trained on data of the seed of" in drawn["reason"]
+    tags = models.version(store, NAME, drawn["version"]).tags
+    assert tags["gate.data"].startswith("failed")
+    shutil.rmtree(fresh)
+    assert command(*made, "--seed", "77", "--set", values)[0] == 0
     taken = answer(command("promote", "hubbard", "--run", best, "--on", str(fresh), "--json"))
     assert taken["promoted"] is True, taken
     assert "on 18 held-out states" in taken["reason"]
+    tags = models.version(store, NAME, taken["version"]).tags
+    assert tags["gate.data"] == ""  # of the judgement before
+    card = store.client.get_model_version(NAME, str(known["version"])).description
+    assert "champion" not in next(line for line in card.splitlines() if line.startswith("| aliases"))
 
 
 def test_two_promotions_at_once_leave_one_champion(command, demo, trained, clean, as_before):

@@ -25,7 +25,7 @@ campaign = importlib.import_module("campaign")
 distributed = pytest.importorskip("distributed", reason="needs the package distributed (stm-lab[cluster])")
 
 TASK = toy_task.ToyTask()
-SLOW = toy_task.ToyConfig(length=8, seconds=0.05)
+SLOW = toy_task.ToyConfig(length=8, seconds=0.2)
 
 
 def stop(process):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import gates
+from pipelines import contest, gates
 
 
 def better(ours, theirs, differences, *, larger=False, alpha=0.05):
@@ -195,3 +197,17 @@ def test_a_record_is_plain():
     gate = gates.Gate("coverage", None, "no intervals")
     assert gate.record() == {"name": "coverage", "verdict": "not judged", "reason": "no intervals", "value": None,
                              "limit": None}  # fmt: skip
+
+
+@pytest.mark.parametrize("targets", [["U"], ["U", "gap"]])
+def test_every_target_has_bounds_of_its_own(targets):
+    truth = np.array([[0.0, 5.0], [9.0, 0.0], [9.0, 0.0]])[:, : len(targets)]
+    part = SimpleNamespace(
+        targets=truth,
+        coordinates={"group": np.array([0, 1, 1])},
+        attributes={"targets": [{"name": n} for n in targets]},
+    )
+    bounds = {"lower": np.full_like(truth, -1), "upper": np.full_like(truth, 1)}
+    found = {name: hits.tolist() for name, hits in contest._hits("clean", bounds, part)}
+    wanted = {"clean U": [True, False], "clean gap": [False, True]}
+    assert found == (wanted if len(targets) == 2 else {"clean": [True, False]})

@@ -93,7 +93,7 @@ def test_unusable_store_is_refused_at_once(uri, said, tmp_path):
     start = time.monotonic()
     with pytest.raises(InputError, match=said) as caught:
         connect(uri)
-    assert time.monotonic() - start < 6
+    assert time.monotonic() - start < 15
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
     assert (tmp_path / "foreign.db").read_bytes() == before

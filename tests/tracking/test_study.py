@@ -142,7 +142,7 @@ def test_killed_worker_loses_nothing(local, parent, tmp_path, start_script):
     assert _states(opened) == ["running"]
     start = time.monotonic()
     _run(opened, lambda trial, run: trial.suggest_float("x", 0, 1), 3, local, parent)
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 120
     assert _states(opened)[0] == "fail"
     assert _states(opened).count("complete") == 3
     first, *others = opened.trials

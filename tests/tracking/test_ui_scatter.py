@@ -31,3 +31,20 @@ def test_the_bounds_of_a_seed_come_from_its_own_validation():
     for points in lines:
         stated, within = np.transpose(points)
         assert within == pytest.approx(stated, abs=0.05)
+
+
+def test_answers_to_different_data_are_in_plots_of_their_own():
+    rng = np.random.default_rng(0)
+    files = {name: logged(0.1, rng) for name in ("one", "other", "third")}
+    for name, digest in (("one", "a" * 64), ("other", "b" * 64), ("third", "a" * 64)):
+        files[name].about["digest"] = digest
+    site = SimpleNamespace(predictions=files.get, reader=SimpleNamespace(read=lambda *_: SimpleNamespace(rows=[])))
+    runs = [SimpleNamespace(id=name, tags={}) for name in files]
+    series = [SimpleNamespace(members=[run], number=n, label=run.id, run=run) for n, run in enumerate(runs)]
+    sets = scatter.read(site, series)
+    assert {name: sorted(of) for name, of in sets.items()} == {
+        "validation (aaaaaaaa)": [0, 2], "unseen (aaaaaaaa)": [0, 2],
+        "validation (bbbbbbbb)": [1], "unseen (bbbbbbbb)": [1],
+    }  # fmt: skip
+    assert "coverage_U" in scatter.plots(series, sets, "unseen (bbbbbbbb)")
+    assert set(scatter.read(site, series[::2])) == {"validation", "unseen"}

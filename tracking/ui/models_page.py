@@ -120,7 +120,7 @@ def lineage(infos: Sequence[ModelVersionInfo], rows: dict[str, RunRow], name: st
 
 
 def _version(site: Site, info: ModelVersionInfo, rows: dict[str, RunRow]) -> dict[str, Any]:
-    gates = {key.removeprefix("gate."): text for key, text in info.tags.items() if key.startswith("gate.")}
+    gates = {key.removeprefix("gate."): text for key, text in info.tags.items() if key.startswith("gate.") and text}
     row = rows.get(info.run_id)
     return {
         "version": info.version, "aliases": info.aliases, "run": info.run_id if row else "",

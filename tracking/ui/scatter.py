@@ -27,19 +27,35 @@ Sets = Mapping[str, Mapping[int, list[tuple[Columns, Predictions, str]]]]
 
 def read(site: Site, found: Sequence[Series]) -> Sets:
     """Return what the runs logged of their predictions, or what evaluations of their models did."""
-    sets: dict[str, dict[int, list[tuple[Columns, Predictions, str]]]] = {}
+    files: list[tuple[Series, str, str, Predictions]] = []
     for one in found:
         for row in one.members:
-            files = [(row.id, "")] + [(each.id, "evaluated: ") for each in evaluations(site, row.id)[:1]]
-            for run_id, before in files:
-                logged = site.predictions(run_id)
-                if logged is None:
-                    continue
-                for name, columns in logged.sets.items():
-                    if columns:
-                        of_series = sets.setdefault(f"{before}{name}", {}).setdefault(one.number, [])
-                        of_series.append((columns, logged, row.id))
+            evaluated = (site.predictions(each.id) for each in evaluations(site, row.id))
+            newest = next((logged for logged in evaluated if logged is not None), None)
+            for before, logged in (("", site.predictions(row.id)), ("evaluated: ", newest)):
+                if logged is not None:
+                    files.append((one, row.id, before, logged))
+    data: dict[str, set[str]] = {}
+    for _, _, before, logged in files:
+        data.setdefault(before, set()).add(_digest(logged))
+    sets: dict[str, dict[int, list[tuple[Columns, Predictions, str]]]] = {}
+    for one, run_id, before, logged in files:
+        # One plot never holds answers to different data.
+        of_data = f" ({_digest(logged)})" if len(data[before]) > 1 else ""
+        for name, columns in logged.sets.items():
+            if columns:
+                sets.setdefault(f"{before}{name}{of_data}", {}).setdefault(one.number, []).append(
+                    (columns, logged, run_id)
+                )
     return sets
+
+
+def _calibrates(name: str) -> bool:
+    return name.partition(" (")[0] == _CALIBRATES
+
+
+def _digest(logged: Predictions) -> str:
+    return str(logged.about.get("digest", ""))[:8]
 
 
 def plots(found: Sequence[Series], sets: Sets, name: str) -> dict[str, Plot]:
@@ -66,7 +82,10 @@ def _numbers(found: Sequence[Series], sets: Sets, name: str, target: str, label:
     residual.level(0.0)
     coverage.diagonal()
     for one in found:
-        held = {run: columns for columns, _, run in sets.get(_CALIBRATES, {}).get(one.number, [])}
+        held = {
+            run: columns for key, of_set in sets.items() if _calibrates(key)
+            for columns, _, run in of_set.get(one.number, [])
+        }  # fmt: skip
         for columns, logged, run in sets[name].get(one.number, []):
             true, predicted = columns.get(f"true:{target}"), columns.get(f"predicted:{target}")
             if true is None or predicted is None or not len(true):
@@ -76,7 +95,7 @@ def _numbers(found: Sequence[Series], sets: Sets, name: str, target: str, label:
             words = f"{one.label}: MAE {error:.3g}"
             parity.dots(zip(true[chosen], predicted[chosen], strict=True), one.number, words)
             residual.dots(zip(true[chosen], (predicted - true)[chosen], strict=True), one.number, words)
-            if name != _CALIBRATES and run in held:
+            if not _calibrates(name) and run in held:
                 coverage.line(_conformal(held[run], true, predicted, target), one.number, one.label)
             lower, upper = columns.get(f"lower:{target}"), columns.get(f"upper:{target}")
             level = logged.about.get("level")

@@ -66,7 +66,8 @@ def asked(entry_point, given):
 @pytest.mark.parametrize(
     ("entry_point", "given", "expected"),
     [
-        ("train", {}, {"seeds": None, "folds": None, "seed": 0}),
+        ("train", {}, {"seeds": None, "folds": None, "seed": None}),  # that of the preset
+        ("train", {"seed": "5"}, {"seed": 5}),
         ("train", {"seeds": "3"}, {"seeds": 3, "folds": None}),
         ("train", {"folds": "4", "set": "train.epochs=3;split.seed=1"},
          {"folds": 4, "seeds": None, "assignments": ["train.epochs=3;split.seed=1"]}),

@@ -137,22 +137,22 @@ def test_sizes_and_explanations_that_do_not_exist(command, demo, tmp_path):
     arguments = ("predict", str(demo.onnx), str(tmp_path / "map.npy"))
     refused(command(*arguments, "--size-nm", "0x3"), "0x3", "HEIGHTxWIDTH")
     refused(command(*arguments, "--size-nm", ""), "--size-nm", "HEIGHTxWIDTH")
-    refused(command(*arguments, "--size-nm", "3x3", "--explain", "shap", "--out", "why"), "shap", "gradient")
+    refused(command(*arguments, "--size-nm", "3x3", "--explain", "shap", "--out", "never_made"), "shap", "gradient")
     refused(command(*arguments, "--size-nm", "3x3", "--explain", "gradient"), "--explain gradient", "--out DIR")
-    assert not Path("why").exists()
+    assert not Path("never_made").exists()
     refused(command("predict", str(demo.onnx), str(demo.data), "--sample", "100000"), "100000", "samples 0 to")
 
 
 @pytest.mark.parametrize("option", [("--key", "m"), ("--size-nm", "3x3"), ("--bias", "0"), ("--channel", "0")])
 def test_options_of_files_do_not_apply_to_data_sets(command, demo, option):
-    for name, *more in (("predict",), ("explain", "--out", "why")):
+    for name, *more in (("predict",), ("explain", "--out", "never_made")):
         refused(command(name, str(demo.onnx), str(demo.data), *option, *more), option[0], "leave it out")
-    assert not Path("why").exists()
+    assert not Path("never_made").exists()
 
 
 def test_sample_does_not_apply_to_files(command, demo, tmp_path):
     np.save(tmp_path / "image.npy", np.ones((32, 32)))
-    for name, *more in (("predict",), ("explain", "--out", "why")):
+    for name, *more in (("predict",), ("explain", "--out", "never_made")):
         given = (name, str(demo.onnx), str(tmp_path / "image.npy"), "--sample", "0", *more)
         refused(command(*given), "--sample is 0", "image.npy", "leave it out")
     refused(command("predict", str(demo.onnx), "none.npy", "--sample", "0"), "none.npy does not exist")

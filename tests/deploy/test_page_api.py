@@ -1,19 +1,15 @@
 """A question about a file over HTTP: what is read, what is refused, and that no file harms the server."""
 
 import base64
-import contextlib
 import http.client
 import importlib
 import io
 import json
-import os
 import re
-import resource
 import sys
 import tempfile
 import threading
 import time
-import zipfile
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
@@ -22,10 +18,7 @@ import onnx
 import pytest
 
 from deploy.serving.limits import Limits
-from deploy.serving.metadata import ModelMetadata
 from deploy.serving.page import routes, static_files, upload
-from deploy.serving.questions import Reading
-from deploy.serving.reading.process import FileReader
 from deploy.serving.server import running
 from deploy.serving.session import Session
 from stm_models.errors import InputError
@@ -269,79 +262,6 @@ def test_a_slow_upload_ends_and_too_many_are_sent_away(models, toy, monkeypatch)
         assert ask(url, npy(toy.images(1)[0]))[0] == 200
 
 
-def test_a_reader_in_trouble_is_an_error_and_no_more(models, tmp_path):
-    about = models["numbers"].metadata
-    bomb = tmp_path / "bomb.npz"
-    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("data.npy", npy(np.zeros((40, 1000, 1000))))
-    assert bomb.stat().st_size < 2**20
-    small = FileReader(memory=450 * 2**20)
-    with pytest.raises(InputError, match="memory"):
-        small.read(bomb, about, Reading())
-    long = tmp_path / "long.txt"
-    long.write_text("0.1 0.2 0.3\n" * 2_000_000)
-    quick = FileReader(seconds=1)
-    with pytest.raises(InputError, match="too much time or memory"):
-        quick.read(long, about, Reading())
-    killed = FileReader()
-    killed.prepare()
-    killed._spare.kill()
-    killed._spare.wait()
-    good = tmp_path / "good.npy"
-    good.write_bytes(npy(np.ones((2, 4, 5))))
-    assert killed.read(good, about, Reading()).images.shape == (1, 2, 4, 5)
-
-
-def test_a_file_is_read_beside_a_thousand_connections(models, tmp_path):
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < 2048:
-        pytest.skip("this machine allows no process 2048 open files")
-    good = tmp_path / "good.npy"
-    good.write_bytes(npy(np.ones((2, 4, 5))))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
-    with contextlib.ExitStack() as stack:
-        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        while stack.enter_context(open(os.devnull)).fileno() < 1024:
-            pass
-        assert FileReader().read(good, models["numbers"].metadata, Reading()).images.shape == (1, 2, 4, 5)
-
-
-def test_a_reader_that_says_something_else(models, monkeypatch):
-    reader = FileReader()
-    for said in (b"", b"\x00" * 40, b"\x05\x00\x00\x00\x00\x00\x00\x00{}{}{", b"\x02" + b"\x00" * 7 + b"{}"):
-        monkeypatch.setattr(reader, "_ask", lambda process, line, said=said: said)
-        monkeypatch.setattr("deploy.serving.reading.process._start", lambda: _Nothing())
-        with pytest.raises(InputError, match="could not be read"):
-            reader.read(Path("x.npy"), models["numbers"].metadata, Reading())
-
-
-class _Nothing:
-    stdin = stdout = None
-
-    def kill(self):
-        pass
-
-    def wait(self):
-        pass
-
-    def poll(self):
-        return None
-
-
-def test_a_reader_knows_nothing_of_the_server(monkeypatch):
-    monkeypatch.setenv("A_SECRET_OF_THE_SERVER", "word")
-    reader = FileReader()
-    reader.prepare()
-    process = reader._spare
-    names = {entry.split(b"=")[0] for entry in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")}
-    assert b"A_SECRET_OF_THE_SERVER" not in names
-    reader.prepare()
-    assert reader._spare is process  # one waits, not two
-    process.stdin.close()  # as when the server ends
-    assert process.wait(30) == 0
-    process.stdout.close()
-
-
 def test_many_at_once_get_their_own_answers(url, toy):
     images = toy.images(4, seed=5)
     found = {}
@@ -404,8 +324,3 @@ def test_with_a_token_only_the_page_itself_is_open(models):
         for method, path in (("GET", "/page/models"), ("GET", "/page/examples/0"), ("POST", "/v2/models/numbers/ask")):
             assert request(url, method, path)[0] == 401
         assert request(url, "GET", "/page/models", headers={"Authorization": "Bearer word"})[0] == 200
-
-
-def test_metadata_survive_the_way_to_the_reader(models):
-    for session in models.values():
-        assert ModelMetadata.model_validate(session.metadata.as_dict()).as_dict() == session.metadata.as_dict()

@@ -59,6 +59,22 @@ def test_killed_anywhere_and_resumed_is_bitwise_the_same(
     assert without_time[0] == without_time[1]
 
 
+def killed_after(number, data, path, monkeypatch):
+    """Train with a checkpoint after every step, and be killed after so many of them."""
+    original, left = checkpoints.Keeper.write, itertools.count(number, -1)
+
+    def write(self, state):
+        original(self, state)
+        if next(left) == 1:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Keeper, "due", lambda self: True)
+        patch.setattr(checkpoints.Keeper, "write", write)
+        with pytest.raises(Killed):
+            train(config_of(), data, checkpoint=path)
+
+
 def test_dropout_and_running_statistics_go_on_within_an_epoch(tmp_path, monkeypatch):
     rng = np.random.default_rng(3)
     images = rng.normal(size=(20, 1, 16, 16)).astype(np.float32)
@@ -82,17 +98,8 @@ def test_dropout_and_running_statistics_go_on_within_an_epoch(tmp_path, monkeypa
 
 
 def test_a_training_goes_on_on_another_kind_of_device(data, tmp_path, monkeypatch):
-    path, original = tmp_path / "checkpoint.pt", checkpoints.Keeper.write
-
-    def write(self, state):
-        original(self, state)
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.Keeper, "due", lambda self: True)
-        patch.setattr(checkpoints.Keeper, "write", write)
-        with pytest.raises(Killed):
-            train(config_of(), data, checkpoint=path)
+    path = tmp_path / "checkpoint.pt"
+    killed_after(1, data, path, monkeypatch)
     state = torch.load(path, weights_only=True)
     assert state["position"] == 1
     # As a GPU has them.
@@ -215,19 +222,8 @@ def test_out_of_memory_again_is_an_error_that_keeps_the_checkpoint(data, tmp_pat
 def test_a_halved_training_resumes_bitwise(data, tmp_path, monkeypatch):
     out_of_memory(monkeypatch, ERRORS[0], 4)
     whole = train(config_of(), data)
-    path, original = tmp_path / "x.pt", checkpoints.Keeper.write
-    left = itertools.count(9, -1)
-
-    def write(self, state):
-        original(self, state)
-        if next(left) == 1:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.Keeper, "due", lambda self: True)
-        patch.setattr(checkpoints.Keeper, "write", write)
-        with pytest.raises(Killed):
-            train(config_of(), data, checkpoint=path)
+    path = tmp_path / "x.pt"
+    killed_after(9, data, path, monkeypatch)
     assert same(weights(whole), weights(train(config_of(), data, checkpoint=path)))
 
 

@@ -22,6 +22,9 @@ _MOST = 8  # times as many points at most
 def choose(bundle: Bundle, config: ExportConfig) -> tuple[list[str], dict[str, str]]:
     """Return the names of the maps for the file of ``bundle``, and for each other one why it is not there."""
     refused = {name: reason for name, reason in available(bundle).items() if reason}
+    if config.precision != "fp32":
+        reason = f"a {config.precision} file has none: derivatives need the full precision"
+        return [], {**dict.fromkeys(METHODS, reason), **refused}
     if isinstance(config.explanations, tuple):
         refused |= {name: "it was not asked for" for name in METHODS if name not in config.explanations}
     elif config.explanations == "cheap":

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy.exporting.errors import ExportError
-from deploy.exporting.nodes import ancestors, drop_output, reads, replace
+from deploy.exporting.nodes import ancestors, reads, replace
 from stm_models.errors import InputError
 from stm_models.unfinished import scratch
 
@@ -27,12 +27,12 @@ _SMALL = 64
 _INT8 = ["MatMul", "Gemm"]
 
 
-def reduced(proto: Any, precision: str, answers: Sequence[str]) -> Any:
-    """Return the graph of the ``answers`` alone in another precision; inputs and outputs stay float32.
+def reduced(proto: Any, precision: str) -> Any:
+    """Return a graph of answers without maps in another precision; inputs and outputs stay float32.
 
     fp16: the network's weights in 16 bits, computed in float32, at half the size; int8: its products of matrices in 8
     bits. Interval and novelty stay as they were.
-    Derivatives of rounded weights are no derivatives of the model, so maps are left out.
+    Derivatives of rounded weights are no derivatives of the model, so no maps are asked for.
 
     Raises
     ------
@@ -41,8 +41,6 @@ def reduced(proto: Any, precision: str, answers: Sequence[str]) -> Any:
     """
     smaller = onnx.ModelProto()
     smaller.CopyFrom(proto)
-    for name in [value.name for value in proto.graph.output if value.name not in answers]:
-        drop_output(smaller, name)
     if precision == "fp16":
         _halve_weights(smaller)
         return smaller

@@ -106,15 +106,13 @@ def write(
         parity |= check_focus(run, reference, mean, scale, maps=maps, truth=truth)
     reduction: dict[str, Any] = {}
     if config.precision != "fp32":
-        proto = reduced(proto, config.precision, answers)
+        proto = reduced(proto, config.precision)
         smaller = _session(_content(proto))
         reduction = judge(
-            lambda x: dict(zip(answers, smaller.run(answers, {INPUT: x}), strict=True)), run, _judged_on(bundle),
+            lambda x: dict(zip(names, smaller.run(names, {INPUT: x}), strict=True)), run, _judged_on(bundle),
             given["targets"], config.budget, config.precision,
         )  # fmt: skip
         reduction["seconds"] = latencies({"fp32": content, config.precision: _content(proto)}, mean.shape)
-        refused |= dict.fromkeys(maps, f"a {config.precision} file has none: derivatives need the full precision")
-        maps, focusable, details = [], False, {}
     entry = proto.metadata_props.add()
     entry.key = about.KEY
     entry.value = about.complete(

@@ -1,5 +1,10 @@
 """Files of 16 and 8 bits: how far off their answers are, or that they are refused."""
 
+import importlib
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -60,3 +65,25 @@ def test_smaller_files_answer_within_a_budget_in_physical_units_or_are_refused(e
         session = Session(tmp_path / "a.onnx", provider="cpu")
         assert session.metadata.precision["kind"] == precision
         assert session.metadata.explanations == ()
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    """A file of 16 bits that was asked to hold a map, and the files that were timed."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    one = importlib.import_module("exported_models").make("mlp", tmp_path_factory.mktemp("half") / "mlp")
+    config = ExportConfig(precision="fp16", explanations=("gradient",), budget={"U": 5.0, "gap": 5.0})
+    timed = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writing, "latencies", lambda contents, _: timed.update(contents) or {})
+        reply = writing.write(one.bundle, one.bundle.parent / "a.onnx", one.metadata, config)
+    return SimpleNamespace(reply=reply, timed=timed, bundle=bundles.load(one.bundle))
+
+
+def test_a_smaller_file_is_timed_beside_a_full_one_that_has_no_maps_either(half):
+    outputs = {
+        kind: [value.name for value in onnx.load_from_string(content).graph.output]
+        for kind, content in half.timed.items()
+    }
+    assert outputs["fp32"] == outputs["fp16"] == ["prediction", "lower", "upper", "distance", "novelty"]
+    assert half.reply["refused"]["gradient"] == "a fp16 file has none: derivatives need the full precision"

@@ -49,18 +49,16 @@ def chosen(text: str | None, session: Session) -> list[str]:
     Raises
     ------
     InputError
-        For a method that there is not.
+        For a method that there is not, and when nothing is left: the file has no explanations.
     """
     known = session.metadata.explanations
-    if text in (None, ""):
-        if not known:
-            raise InputError(f"{session.path} has no explanations: write it anew with 'stm export', or --method shap")
-        return [known[0]]
     names: list[str] = []
-    for name in (part.strip() for part in str(text).split(",")):
+    for name in [part.strip() for part in text.split(",")] if text else known[:1]:
         if name != "all" and name not in known and name not in SHAP:
             raise unknown("explanation of this model", name, [*known, "all", *SHAP])
         names += known if name == "all" else [name]
+    if not names:
+        raise InputError(f"{session.path} has no explanations: write it anew with 'stm export', or --method shap")
     return list(dict.fromkeys(names))
 
 

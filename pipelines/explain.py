@@ -92,7 +92,10 @@ def describe(result: dict[str, Any]) -> str:
         lines.append(f"{method}: " + ", ".join(f"{name} {value:.3g}" for name, value in scores.items()))
     for method, found in result.get("randomisation", {}).items():
         verdict = "depends on what was learnt" if found["passes"] else "hardly depends on what was learnt"
-        lines.append(f"{method} {verdict}: rank correlation {found['final']:.2f} with a model drawn anew")
+        reason = f"rank correlation {found['final']:.2f} with a model drawn anew"
+        if found["constant"]:
+            verdict, reason = "cannot be judged", f"{found['constant']} maps are constant, which tells nothing"
+        lines.append(f"{method} {verdict}: {reason}")
     if result["run_id"]:
         lines.append(f"recorded as run {result['run_id']}")
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,9 +130,12 @@ def explain(
     if model is not None and known:
         from stm_models.explain.randomisation import randomisation
 
-        images = np.stack([one.image for one in asked])
+        images, places = np.stack([one.image for one in asked]), [one.place for one in asked if one.place is not None]
+        # The strongest pixel of a model drawn anew is another one: its map would differ whatever the model.
+        fixed = {"places": np.stack(places)} if places else {}
         record["randomisation"] = {
-            name: randomisation(way, model.bundle.model, images, seed=options.seed) for name, way in known.items()
+            name: randomisation(partial(way, **fixed), model.bundle.model, images, seed=options.seed)
+            for name, way in known.items()
         }
         notes += [f"{name}: not compared with maps of randomised layers" for name in methods if name not in known]
     if record:

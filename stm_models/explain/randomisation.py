@@ -44,7 +44,9 @@ def randomisation(explain: ModelMaps, model: Model, images: Array, *, seed: int,
     dict
         ``stages``: a list of ``layer`` (the last one drawn anew), ``correlation`` of the ranks of \\|map\\| and
         ``signed`` of the map itself, means over the images; ``network`` and ``final``: the correlation after the last
-        layer, and after the pixel statistics that standardise images were shuffled too; ``limit`` and ``passes``.
+        layer, and after the pixel statistics that standardise images were shuffled too; ``constant``: how many images
+        have a map without differences, at first or in the end, which tells nothing; ``limit``, and ``passes``: whether
+        the last correlation is below it, and no map constant.
 
     Notes
     -----
@@ -54,11 +56,13 @@ def randomisation(explain: ModelMaps, model: Model, images: Array, *, seed: int,
     layers: list[str] = []
     plain: list[float] = []
     signed: list[float] = []
+    constant = 0
     for name, changed in cascade(model, seed, stages):
         pairs = list(zip(before, explain(changed, images), strict=True))
         layers.append(name)
         plain.append(float(np.mean([rank_correlation(np.abs(a), np.abs(b)) for a, b in pairs])))
         signed.append(float(np.mean([rank_correlation(a, b) for a, b in pairs])))
+        constant = sum(any(np.ptp(np.abs(one)) == 0 for one in pair) for pair in pairs)
     final = plain[-1]
     return {
         "stages": [
@@ -66,7 +70,7 @@ def randomisation(explain: ModelMaps, model: Model, images: Array, *, seed: int,
             for name, one, other in zip(layers, plain, signed, strict=True)
         ],
         "network": plain[-2 if layers[-1] == STANDARDISATION else -1], "final": final,
-        "limit": LIMIT, "passes": abs(final) < LIMIT,
+        "constant": constant, "limit": LIMIT, "passes": abs(final) < LIMIT and not constant,
     }  # fmt: skip
 
 

@@ -6,7 +6,9 @@ import torch
 
 from stm_models.explain.gradient import gradient
 from stm_models.explain.randomisation import cascade, randomisation, rank_correlation
+from stm_models.explain.torch_maps import torch_maps
 from stm_models.networks import registry
+from stm_models.networks.bundle import Bundle
 from stm_models.networks.model import Model
 
 SHAPE = (1, 16, 16)
@@ -73,3 +75,24 @@ def test_rank_correlation_is_spearmans():
     assert rank_correlation(a, b) == pytest.approx(spearmanr(a, b).statistic)
     assert rank_correlation(a, np.exp(3 * a)) == pytest.approx(1)
     assert rank_correlation(a, np.zeros(50)) == 0
+
+
+def test_the_place_that_is_explained_stays_while_layers_are_drawn_anew():
+    model = Model.blank(registry.create("fieldnet", (2, 16, 17), 1, {}, seed=3)).eval().requires_grad_(False)
+    way = torch_maps(Bundle(model, None, {}), 0)["gradient"]
+    images = np.random.default_rng(1).normal(size=(2, 2, 16, 17)).astype(np.float32)
+    places = np.array([[3, 5], [12, 9]])
+    for _, changed in cascade(model, seed=0, stages=2):
+        found = way(changed, images, places)
+        for row, (y, x) in enumerate(places):
+            image = torch.from_numpy(images[row : row + 1]).requires_grad_()
+            (slope,) = torch.autograd.grad(changed(image)[0, 0, y, x], image)
+            np.testing.assert_allclose(found[row], slope[0].numpy(), rtol=1e-4, atol=1e-6 * np.abs(found[row]).max())
+        assert not np.array_equal(found, way(changed, images))
+
+
+def test_a_map_that_becomes_constant_is_not_passed():
+    images = np.random.default_rng(2).normal(size=(3, *SHAPE)).astype(np.float32)
+    model = _model()
+    found = randomisation(lambda asked, x: x if asked is model else 0 * x, model, images, seed=0, stages=2)
+    assert (found["final"], found["constant"], found["passes"]) == (0, 3, False)

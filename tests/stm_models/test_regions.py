@@ -90,3 +90,16 @@ def test_numbers_are_explained_as_they_are():
     images = np.random.default_rng(0).normal(size=(3, 1, 4, 4))
     value = registry.get("hubbard").explained_value(answer, 1, answer(images[:1])[0], None)
     np.testing.assert_array_equal(value(images), images[:, 0, 0, 0])
+
+
+def test_a_score_of_exactly_one_is_no_sign_that_it_was_divided():
+    task = registry.get("impurity")
+    y, x = np.mgrid[:21, :21]
+    peak = 30 * np.exp(-((y - 10) ** 2 + (x - 10) ** 2) / 4)[None]
+
+    def sure(images):
+        return (1 / (1 + np.exp(4 - images))).astype(np.float32)
+
+    value = task.explained_value(sure, 0, sure(peak[None])[0], np.array([10, 10]))
+    assert sure(peak[None]).max() == 1
+    np.testing.assert_array_equal(value(np.stack([peak, 0 * peak])), sure(np.stack([peak, 0 * peak]))[:, 0, 10, 10])

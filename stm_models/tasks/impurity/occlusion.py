@@ -97,7 +97,7 @@ def occlusion_of_model(
     shape : (int, int), px
         Height and width of the model's own input.
     """
-    relative = is_relative(answer(images[:, :, : shape[0], : shape[1]]))
+    relative = is_relative(answer, images[:, :, : shape[0], : shape[1]])
     # Tiles are divided by maxima of their own: within one window there may be only one.
     window = shape if relative else (max(shape[0], _WINDOW), max(shape[1], _WINDOW))
     return occlusion(absolute(answer, relative), images, positions, most=most, window=window)
@@ -123,9 +123,12 @@ def absolute(answer: Score, relative: bool) -> Score:
     return score
 
 
-def is_relative(prediction: Array) -> bool:
-    """Tell whether score maps (..., H, W) were divided by their maxima: only then each has one of exactly 1."""
-    return bool(np.all(np.asarray(prediction).max(axis=(-2, -1)) == 1))
+def is_relative(answer: Score, images: Array) -> bool:
+    """Tell whether a model's score maps are divided by their own maxima: only then that of an empty image is 1 as well.
+
+    Other scores may be exactly 1 in float32 too, at impurities that are beyond doubt.
+    """
+    return bool(np.max(answer(np.zeros_like(images[:1]))) == 1)
 
 
 def peak_score(answer: Score, prediction: Array, place: Array) -> Score:
@@ -138,9 +141,13 @@ def peak_score(answer: Score, prediction: Array, place: Array) -> Score:
     prediction : (1, H, W)
         The answer to the image that is explained.
     """
-    score = absolute(answer, is_relative(prediction))
     near = _distance((prediction.shape[-2], prediction.shape[-1]), place) < _NEAR
-    return lambda images: np.asarray(score(images))[:, near].max(axis=1)
+
+    def score(images: Array) -> Array:
+        relative = bool(np.max(prediction) == 1) and is_relative(answer, images)
+        return np.asarray(absolute(answer, relative)(images)[:, near].max(axis=1))
+
+    return score
 
 
 def regions(shape: tuple[int, int], place: Array) -> dict[str, Array]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,11 @@ _SMALL = 64
 _INT8 = ["MatMul", "Gemm"]
 
 
-def reduced(proto: Any, precision: str) -> Any:
+def reduced(proto: Any, precision: str, learnt: Iterable[Array]) -> Any:
     """Return a graph of answers without maps in another precision; inputs and outputs stay float32.
 
-    fp16: the network's weights in 16 bits, computed in float32, at half the size; int8: its products of matrices in 8
-    bits. Interval and novelty stay as they were.
+    fp16: the weights that the network ``learnt`` in 16 bits, computed in float32, at half the size; int8: its products
+    of matrices in 8 bits. Interval and novelty stay as they were.
     Derivatives of rounded weights are no derivatives of the model, so no maps are asked for.
 
     Raises
@@ -42,7 +43,7 @@ def reduced(proto: Any, precision: str) -> Any:
     smaller = onnx.ModelProto()
     smaller.CopyFrom(proto)
     if precision == "fp16":
-        _halve_weights(smaller)
+        _halve_weights(smaller, learnt)
         return smaller
     logging.getLogger().addFilter(_without_advice)
     try:
@@ -65,11 +66,13 @@ def reduced(proto: Any, precision: str) -> Any:
         logging.getLogger().removeFilter(_without_advice)
 
 
-def _halve_weights(proto: Any) -> None:
+def _halve_weights(proto: Any, learnt: Iterable[Array]) -> None:
     """Store large weights in 16 bits; onnxruntime makes float32 of them when it loads the file, and computes in it.
 
-    Only those that the prediction alone is computed with: its error is what is judged.
+    Only those that were learnt and that the prediction alone is computed with: its error is what is judged. What images
+    are standardised and measured with is not: small differences of large numbers are lost in 16 bits.
     """
+    known = {_values(one) for one in learnt}
     network = {name for node in ancestors(proto.graph.node, ["prediction"]) for name in node.output}
     others = {name for node in proto.graph.node if not network.intersection(node.output) for name in reads(node)}
     casts = []
@@ -77,11 +80,18 @@ def _halve_weights(proto: Any) -> None:
         values = numpy_helper.to_array(tensor)
         if tensor.name in others or values.dtype != np.float32:
             continue
-        if values.size >= _SMALL and np.abs(values).max() < np.finfo(np.float16).max:
+        if values.size < _SMALL or _values(values) not in known:
+            continue
+        if np.abs(values).max() < np.finfo(np.float16).max:
             name = tensor.name
             tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}/half"))
             casts.append(helper.make_node("Cast", [f"{name}/half"], [name], to=TensorProto.FLOAT))
     replace(proto.graph.node, [*casts, *proto.graph.node])
+
+
+def _values(tensor: Array) -> bytes:
+    """Return a hash that a weight shares with its transpose, which the exporter may store instead."""
+    return hashlib.sha256(np.sort(tensor, axis=None).tobytes()).digest()
 
 
 def _turn_weights(proto: Any, products: Sequence[str]) -> None:

@@ -106,7 +106,8 @@ def write(
         parity |= check_focus(run, reference, mean, scale, maps=maps, truth=truth)
     reduction: dict[str, Any] = {}
     if config.precision != "fp32":
-        proto = reduced(proto, config.precision)
+        learnt = [parameter.numpy() for parameter in plain.model.network.parameters()]
+        proto = reduced(proto, config.precision, learnt)
         smaller = _session(_content(proto))
         reduction = judge(
             lambda x: dict(zip(names, smaller.run(names, {INPUT: x}), strict=True)), run, _judged_on(bundle),

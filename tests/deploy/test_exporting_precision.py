@@ -87,3 +87,12 @@ def test_a_smaller_file_is_timed_beside_a_full_one_that_has_no_maps_either(half)
     }
     assert outputs["fp32"] == outputs["fp16"] == ["prediction", "lower", "upper", "distance", "novelty"]
     assert half.reply["refused"]["gradient"] == "a fp16 file has none: derivatives need the full precision"
+
+
+def test_of_16_bits_are_the_weights_that_were_learnt_alone(half):
+    stored = [numpy_helper.to_array(tensor) for tensor in onnx.load_from_string(half.timed["fp16"]).graph.initializer]
+    halves = [part for part in stored if part.dtype == np.float16]
+    weights = [value.numpy() for value in half.bundle.model.network.parameters() if value.numel() >= 64]
+    assert sorted(part.size for part in halves) == sorted(part.size for part in weights)
+    for value in (half.bundle.model.pixel_mean, half.bundle.model.pixel_scale):
+        assert any(np.array_equal(part, value.numpy()) for part in stored)

@@ -45,7 +45,7 @@ class ExplainOptions:
     randomise : bool
         Whether the maps are compared with those of a model whose layers are drawn anew.
     background : str or None
-        A data set that absent pixels are taken from.
+        A data set whose mean absent pixels are taken from, and that shap draws from.
     draws, background_size : int
         Of shap's GradientExplainer.
     most : int
@@ -105,7 +105,7 @@ def explain(
         For an unknown method, one that the model's address cannot give, and whatever `read_question` refuses.
     """
     methods = chosen(options.method, session)
-    ways, model, background = _ways(session, source, methods, options)
+    ways, model, absent = _ways(session, source, methods, options)
     known = _known_to_torch(session, model, methods) if model is not None and options.randomise else {}
     question = read_question(path, session, reading)
     if len(question.names) > asking.MAPS_AT_MOST:
@@ -124,7 +124,7 @@ def explain(
     notes: list[str] = []
     record: dict[str, Any] = {}
     if options.scored:
-        record, drawn, note = _scores(session, source, question, ways, asked, background, options, out)
+        record, drawn, note = _scores(session, source, question, ways, asked, absent, options, out)
         files += drawn
         notes += note
     if model is not None and known:
@@ -187,18 +187,18 @@ def _maps(session: Session, way: Explainer, question: Question, asked: Sequence[
 def _ways(
     session: Session, source: Source, methods: Sequence[str], options: ExplainOptions
 ) -> tuple[list[Explainer], Trained | None, Array | None]:
-    """Make the explainers, with the torch model where one of them or the sanity check needs it."""
+    """Make the explainers; the torch model where one of them or the sanity check needs it; the mean of --background."""
     torch_needed = any(method in SHAP for method in methods)
     if options.randomise and source.run_id is None:
         raise needs_run("--randomise", session)
     model = source.trained() if torch_needed or options.randomise else None
-    background = None
+    background = absent = None
     if options.background is not None:
-        background = background_of(options.background, session, options.background_size, options.seed)
+        background, absent = background_of(options.background, session, options.background_size, options.seed)
     elif model is not None and torch_needed:
         background = _training_images(model, session, options)
     ways = explainers(methods, session, model, background, options.draws, options.seed)
-    return ways, model, background if options.background is not None else None
+    return ways, model, absent
 
 
 def _training_images(model: Trained, session: Session, options: ExplainOptions) -> NDArray[np.float32]:
@@ -225,11 +225,11 @@ def _scores(
     question: Question,
     ways: Sequence[Explainer],
     asked: Sequence[Subject],
-    background: Array | None,
+    absent: Array | None,
     options: ExplainOptions,
     out: Path,
 ) -> tuple[dict[str, Any], list[str], list[str]]:
-    reference, where = mean_image(session, source.store, source.run_id, question, background)
+    reference, where = mean_image(session, source.store, source.run_id, question, absent)
     if reference is None:
         return {}, [], [f"no scores: what an absent pixel looks like is {where}"]
     about = session.metadata

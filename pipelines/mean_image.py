@@ -24,17 +24,17 @@ def mean_image(
 ) -> tuple[NDArray[np.float32] | None, str]:
     """Return the image (C, H, W) that removed pixels are taken from, and where it comes from.
 
-    Zeros where the task's images have no background left; else the mean of ``background``, of the run's training
-    data as its model keeps it, or of the data set that is asked about. ``None`` where nothing of this is known.
+    ``background``; zeros where the task's images have no background left; else the mean of the run's training data
+    as its model keeps it, or of the data set that is asked about. ``None`` where nothing of this is known.
 
     Parameters
     ----------
-    background : (N, C, H, W), optional
-        Chosen by the user.
+    background : (C, H, W), optional
+        The mean of a data set that the user chose.
     """
     shape = session.metadata.input.shape
     if background is not None:
-        return background.mean(axis=0, dtype=np.float64).astype(np.float32), "mean of the images of --background"
+        return background, "mean of the images of --background"
     if not get(session.metadata.task).standardise:
         return np.zeros(shape, np.float32), "zero: images are prepared without background"
     if store is not None and run_id is not None:
@@ -42,15 +42,20 @@ def mean_image(
         if kept is not None:
             return kept, "mean of the training images"
     if question.source is not None and len(question.source) > 1:
-        mean = question.source.images.mean(axis=0, dtype=np.float64).astype(np.float32)
-        return mean, "mean of the data set that is explained"
+        return _mean(question.source.images), "mean of the data set that is explained"
     return None, "unknown: a model file alone does not hold it; give --background DATA.zarr, or the model's run"
 
 
-def background_of(path: str | Path, session: Session, count: int, seed: int) -> NDArray[np.float32]:
-    """Draw ``count`` images of a data set that fits the model."""
+def background_of(
+    path: str | Path, session: Session, count: int, seed: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return ``count`` drawn images (N, C, H, W) of a data set that fits the model, and the mean (C, H, W) of all."""
     images = load_fitting(path, session.metadata).images
-    return images[np.sort(np.random.default_rng([seed, 5]).permutation(len(images))[:count])]
+    return images[np.sort(np.random.default_rng([seed, 5]).permutation(len(images))[:count])], _mean(images)
+
+
+def _mean(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(images.mean(axis=0, dtype=np.float64), np.float32)
 
 
 def _kept(folder: Path, shape: tuple[int, int, int]) -> NDArray[np.float32] | None:

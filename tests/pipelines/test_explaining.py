@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from pipelines import mean_image
 from pipelines.explainers import chosen
 from stm_models.errors import InputError
 
 
 def _session(*explanations):
-    return SimpleNamespace(path="a.onnx", metadata=SimpleNamespace(explanations=explanations))
+    about = SimpleNamespace(explanations=explanations, input=SimpleNamespace(shape=(1, 4, 5)))
+    return SimpleNamespace(path="a.onnx", metadata=about)
 
 
 @pytest.mark.parametrize("text", [None, "", "all"])
@@ -25,3 +28,16 @@ def test_methods_are_taken_once_and_in_their_order():
     assert chosen(None, session) == ["gradient"]
     assert chosen("shap, all, gradient", session) == ["shap", "gradient", "guided"]
     assert chosen("shap,all", _session()) == ["shap"]
+
+
+def test_absent_pixels_are_the_mean_of_a_whole_data_set_whatever_is_drawn_of_it(monkeypatch):
+    images = np.random.default_rng(0).random((30, 1, 4, 5), dtype=np.float32)
+    monkeypatch.setattr(mean_image, "load_fitting", lambda *_: SimpleNamespace(images=images))
+    (drawn, mean), (other, again) = (mean_image.background_of("a.zarr", _session(), 8, seed) for seed in (0, 1))
+    assert drawn.shape == other.shape == (8, 1, 4, 5)
+    assert not np.array_equal(drawn, other)
+    np.testing.assert_array_equal(mean, again)
+    np.testing.assert_allclose(mean, images.mean(axis=0), rtol=1e-5)
+    found, where = mean_image.mean_image(_session(), None, None, None, mean)
+    assert found is mean
+    assert where == "mean of the images of --background"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from deploy.serving.questions import Question, load_fitting
 from deploy.serving.session import Session
+from stm_models.errors import InputError
 from stm_models.tasks.registry import get
 from tracking import runs
 from tracking.store import Store
@@ -49,8 +50,19 @@ def mean_image(
 def background_of(
     path: str | Path, session: Session, count: int, seed: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return ``count`` drawn images (N, C, H, W) of a data set that fits the model, and the mean (C, H, W) of all."""
+    """Return ``count`` drawn images (N, C, H, W) of a data set that fits the model, and the mean (C, H, W) of all.
+
+    Raises
+    ------
+    InputError
+        As `load_fitting`, and for images of another size than the model's own.
+    """
     images = load_fitting(path, session.metadata).images
+    if images.shape[1:] != session.metadata.input.shape:
+        raise InputError(
+            f"--background {path}: its images have shape {images.shape[1:]}, expected the model's own, "
+            f"{session.metadata.input.shape}"
+        )
     return images[np.sort(np.random.default_rng([seed, 5]).permutation(len(images))[:count])], _mean(images)
 
 

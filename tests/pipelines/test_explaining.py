@@ -41,3 +41,10 @@ def test_absent_pixels_are_the_mean_of_a_whole_data_set_whatever_is_drawn_of_it(
     found, where = mean_image.mean_image(_session(), None, None, None, mean)
     assert found is mean
     assert where == "mean of the images of --background"
+
+
+def test_a_background_of_another_size_is_refused_by_the_name_of_its_option(monkeypatch):
+    images = np.ones((3, 1, 8, 8), np.float32)
+    monkeypatch.setattr(mean_image, "load_fitting", lambda *_: SimpleNamespace(images=images))
+    with pytest.raises(InputError, match=r"--background a.zarr: .*\(1, 8, 8\), expected the model's own, \(1, 4, 5\)"):
+        mean_image.background_of("a.zarr", _session(), 8, 0)

@@ -49,8 +49,8 @@ def by_target(
     """Average maps over bins of the target, and relate what regions get of them to it.
 
     Writes attention.json, and of each method METHOD_by_target.npz (``edges``, the least and largest value in each bin,
-    ``samples``, ``mean``, and ``strength``, the mean of the absolute values, (B, C, H, W)), METHOD_by_target.png and
-    METHOD_attention.png.
+    ``samples``, ``mean``, and ``strength``, the mean of the absolute values, (B, C, H, W), of ``grad_cam`` with one
+    channel), METHOD_by_target.png (its sum over channels) and METHOD_attention.png.
 
     Parameters
     ----------
@@ -123,10 +123,8 @@ def quantity(session: Session, samples: Samples) -> tuple[str, str, Array]:
 
 
 def _gather(session: Session, ways: Sequence[Explainer], samples: Samples, which: Array) -> _Gathered:
-    task, shape = get(session.metadata.task), session.metadata.input.shape
-    found = _Gathered(
-        [], [], {way.method: [] for way in ways}, {way.method: MeanMaps(int(which.max()) + 1, shape) for way in ways}
-    )
+    task = get(session.metadata.task)
+    found = _Gathered([], [], {way.method: [] for way in ways}, {})
     with Progress(len(samples) * len(ways), "maps", "map") as bar:
         for first in range(0, len(samples), _BATCH):
             rows = np.arange(first, min(first + _BATCH, len(samples)))
@@ -138,6 +136,8 @@ def _gather(session: Session, ways: Sequence[Explainer], samples: Samples, which
             found.areas += [_row(found.names, localisation.areas(one)) for one in regions]
             for way in ways:
                 maps = way.maps(images, None)
+                if way.method not in found.means:
+                    found.means[way.method] = MeanMaps(int(which.max()) + 1, maps.shape[1:])
                 found.means[way.method].add(maps, which[rows])
                 found.shares[way.method] += [
                     _row(found.names, localisation.shares(own, one)) for own, one in zip(maps, regions, strict=True)
@@ -162,10 +162,11 @@ def _write_means(
             strength=means.strength.astype(np.float32),
         )  # fmt: skip
     suffix = "" if unit == "1" else f" {unit}"
+    summed = ", sum over channels" if means.mean.shape[1] > 1 else ""
     picture = figures.mean_maps(
-        means.mean[:, 0],
+        means.mean.sum(axis=1),
         [f"{name} = {low:.3g}" + (f" to {high:.3g}" if high > low else "") + suffix for low, high in edges],
-        axes=get(about.task).axes(about.as_dict()["input"]), title=f"mean {way.method}",
+        axes=get(about.task).axes(about.as_dict()["input"]), title=f"mean {way.method}{summed}",
         unit=unit_of(way.method, about.targets[about.explained].unit, about.input.unit),
     )  # fmt: skip
     return [path, save(picture, path.with_suffix(".png"))]

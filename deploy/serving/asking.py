@@ -148,7 +148,10 @@ def write_maps(
     method: str,
     maps: NDArray[Any],
 ) -> list[str]:
-    """Write the maps (M, C, H, W) of the first M answers as NAME_METHOD.npy, and as .png on one scale of colours."""
+    """Write the maps (M, C, H, W) of the first M answers as NAME_METHOD.npy, and as .png on one scale of colours.
+
+    Pictures show a map's sum over its channels, over the image's first channel.
+    """
     from stm_models.explain.render import overlay_png
     from stm_models.explain.units import unit_of
 
@@ -156,10 +159,13 @@ def write_maps(
     task, described = get(about.task), about.as_dict()
     height, width = question.images.shape[2:]
     axes = task.axes({**described["input"], "height": height, "width": width})
-    shown = maps[:MAPS_AT_MOST, 0]
+    shown = maps[:MAPS_AT_MOST].sum(axis=1)
     if question.known is not None:
         shown = np.where(question.known, shown, np.nan)
     limit = float(np.nanmax(np.abs(shown), initial=0.0))
+    summed, first = ("", about.input.unit)
+    if maps.shape[1] > 1:
+        summed, first = ", sum over channels", f"{task.channel_names(described['input'])[0]}: {about.input.unit}"
     written = []
     for row, entry in enumerate(answers[: len(shown)]):
         array, picture = (out / f"{entry['name']}_{method}.{suffix}" for suffix in ("npy", "png"))
@@ -167,8 +173,8 @@ def write_maps(
             np.save(file, maps[row])
         overlay_png(
             picture, question.images[row, 0], shown[row], extent=axes.extent, labels=axes.labels,
-            title=f"{method} of {task.explained(entry, described)}", limit=limit,
-            unit=unit_of(method, about.targets[about.explained].unit, about.input.unit), image_label=about.input.unit,
+            title=f"{method} of {task.explained(entry, described)}{summed}", limit=limit,
+            unit=unit_of(method, about.targets[about.explained].unit, about.input.unit), image_label=first,
         )  # fmt: skip
         written += [str(path.absolute()) for path in (array, picture)]
     return written

@@ -7,9 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from deploy.serving import asking
+from deploy.serving.metadata import ModelMetadata
 from pipelines import mean_image
 from pipelines.explainers import chosen
 from stm_models.errors import InputError
+from stm_models.explain import render
 
 
 def _session(*explanations):
@@ -48,3 +51,21 @@ def test_a_background_of_another_size_is_refused_by_the_name_of_its_option(monke
     monkeypatch.setattr(mean_image, "load_fitting", lambda *_: SimpleNamespace(images=images))
     with pytest.raises(InputError, match=r"--background a.zarr: .*\(1, 8, 8\), expected the model's own, \(1, 4, 5\)"):
         mean_image.background_of("a.zarr", _session(), 8, 0)
+
+
+def test_pictures_show_the_sum_over_channels_and_say_so(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(render, "overlay_png", lambda path, image, map, **more: drawn.append((image, map, more)))
+    size = {"kind": "map", "channels": 2, "height": 4, "width": 5, "unit": "S", "pixel_nm": 0.1}
+    about = ModelMetadata(task="impurity", targets=[{"name": "heat"}], input={**size, "biases": [0.01, 0.02]})
+    images, maps = np.random.default_rng(0).normal(size=(2, 3, 2, 4, 5))
+    question = SimpleNamespace(images=images, known=None)
+    answers = [{"name": name, "count": 1} for name in "abc"]
+    asking.write_maps(tmp_path, SimpleNamespace(metadata=about), question, answers, "gradient", maps)
+    for row, (image, map, more) in enumerate(drawn):
+        np.testing.assert_array_equal(image, images[row, 0])
+        np.testing.assert_allclose(map, maps[row].sum(axis=0))
+        assert more["title"].endswith(", sum over channels")
+        assert more["image_label"] == "+10 mV: S"
+        assert more["limit"] == pytest.approx(np.abs(maps.sum(axis=1)).max())
+    assert len(drawn) == 3

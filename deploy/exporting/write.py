@@ -67,7 +67,7 @@ def write(
             raise unknown("target of export.budget", name, known)
     explained, steps = int(given["explained"]), config.steps
     maps, refused = choose(bundle, config)
-    maps, refused = [name for name in maps if name not in left_out], {**refused, **left_out}
+    maps, refused = [name for name in maps if name not in left_out], {**left_out, **refused}
     details: dict[str, Any] = {}
     if "integrated_gradients" in maps:
         steps, error = enough(bundle, steps, explained)

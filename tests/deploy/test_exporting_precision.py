@@ -76,7 +76,8 @@ def half(tmp_path_factory):
     timed = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writing, "latencies", lambda contents, _: timed.update(contents) or {})
-        reply = writing.write(one.bundle, one.bundle.parent / "a.onnx", one.metadata, config)
+        left_out = {"guided": "the model has no ONNX graph"}
+        reply = writing.write(one.bundle, one.bundle.parent / "a.onnx", one.metadata, config, left_out)
     return SimpleNamespace(reply=reply, timed=timed, bundle=bundles.load(one.bundle))
 
 
@@ -87,6 +88,8 @@ def test_a_smaller_file_is_timed_beside_a_full_one_that_has_no_maps_either(half)
     }
     assert outputs["fp32"] == outputs["fp16"] == ["prediction", "lower", "upper", "distance", "novelty"]
     assert half.reply["refused"]["gradient"] == "a fp16 file has none: derivatives need the full precision"
+    # What has no graph, and would not be there with one either.
+    assert half.reply["refused"]["guided"] != "the model has no ONNX graph"
 
 
 def test_of_16_bits_are_the_weights_that_were_learnt_alone(half):

@@ -72,6 +72,8 @@ def describe(result: dict[str, Any]) -> str:
         line = f"{result['precision']['kind']}: {target} up to {error:.3g} off, budget {limit:.3g}"
         ends = result["precision"].get("ends", {}).get(target)
         lines.append(line if ends is None else f"{line}; ends of its interval up to {ends:.3g}")
+    if "novelty" in result["precision"]:
+        lines.append(f"  p-value of novelty up to {result['precision']['novelty']:.3g} off")
     for kind, times in result["precision"].get("seconds", {}).items():
         lines.append(f"  {kind}: " + ", ".join(f"batch {batch} {1e3 * t:.3g} ms" for batch, t in times.items()))
     return (

@@ -47,7 +47,8 @@ class ExportReport:
     refused : dict of str to str
         Why others are not.
     precision : dict
-        ``kind``; of a smaller one ``error``, ``budget`` and ``ends`` by target, see `precision.judge`, and ``seconds``.
+        ``kind``; of a smaller one ``error``, ``budget`` and ``ends`` by target, and ``novelty``, see `precision.judge`;
+        ``seconds``.
     """
 
     path: Path

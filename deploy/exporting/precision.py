@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from deploy.exporting.errors import ExportError
 from deploy.exporting.nodes import ancestors, reads, replace
 from stm_models.errors import InputError
+from stm_models.tasks.verdict import STRANGE, UNUSUAL
 from stm_models.unfinished import scratch
 
 __all__ = ["judge", "latencies", "reduced"]
@@ -148,12 +149,13 @@ def judge(
     Returns
     -------
     dict
-        ``error``, ``budget`` and, of a file with intervals, ``ends`` (their error) by target, in its unit.
+        ``error``, ``budget`` and, of a file with intervals, ``ends`` (their error) by target, in its unit; with a
+        novelty the largest change of its p-value, ``novelty``: it looks at features that come through the network.
 
     Raises
     ------
     InputError
-        With both, when an error is above its budget.
+        With both, when an error is above its budget, and when an image is called otherwise (usual, unusual, outside).
     """
     found, wanted = run(images), full(images)
     got, want = found["prediction"], wanted["prediction"]
@@ -170,13 +172,27 @@ def judge(
                 f"images, budget {limits[name]:.3g} {unit}, nothing was written: raise it with --set "
                 f"export.budget.{name}=VALUE, or choose another precision"
             )
-    report = {"error": errors, "budget": limits}
+    report: dict[str, Any] = {"error": errors, "budget": limits}
     if "lower" in wanted:
         report["ends"] = {
             target["name"]: max(_largest(found[end][:, n], wanted[end][:, n]) for end in ("lower", "upper"))
             for n, target in enumerate(targets)
         }
+    if "novelty" in wanted:
+        report["novelty"] = _largest(found["novelty"], wanted["novelty"])
+        _called_alike(found["novelty"], wanted["novelty"], precision)
     return report
+
+
+def _called_alike(got: Array, want: Array, precision: str) -> None:
+    """Refuse p-values by which an image is usual, unusual or outside, where it was not by the full file's."""
+    other = np.flatnonzero(np.digitize(got, [STRANGE, UNUSUAL]) != np.digitize(want, [STRANGE, UNUSUAL]))
+    if len(other):
+        worst = other[np.argmax(np.abs(got - want)[other])]
+        raise InputError(
+            f"the {precision} file calls {len(other)} of {len(want)} held-out images otherwise: the p-value of novelty "
+            f"is {got[worst]:.3g} instead of {want[worst]:.3g}, nothing was written: choose another precision"
+        )
 
 
 def _largest(got: Array, want: Array) -> float:

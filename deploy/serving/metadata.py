@@ -83,7 +83,8 @@ class ModelMetadata(_Part):
         Why the file does not have an explanation, by its name.
     precision : mapping
         ``kind`` of numbers (fp32, fp16, int8); of a smaller one the ``error``, ``budget`` and ``ends`` (of
-        intervals) by target, in its unit, and ``seconds`` by kind and batch.
+        intervals) by target, in its unit, the largest change of the p-value of ``novelty``, and ``seconds`` by kind and
+        batch.
     focusable : bool
         Whether the pixel of an answered map that is explained can be chosen.
     sha256 : str

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 from deploy.exporting import write as writing
 from deploy.exporting.config import ExportConfig
+from deploy.exporting.precision import judge
 from deploy.serving.session import Session
 from stm_models.errors import InputError
 from stm_models.networks import bundle as bundles
@@ -99,3 +100,29 @@ def test_of_16_bits_are_the_weights_that_were_learnt_alone(half):
     assert sorted(part.size for part in halves) == sorted(part.size for part in weights)
     for value in (half.bundle.model.pixel_mean, half.bundle.model.pixel_scale):
         assert any(np.array_equal(part, value.numpy()) for part in stored)
+
+
+def _judged(novelty, of=(0.8, 0.3, 0.04)):
+    """Two files that differ in their novelty alone."""
+    full, small = (
+        {"prediction": np.arange(3.0)[:, None], "novelty": np.array(values, np.float32)} for values in (of, novelty)
+    )
+    return judge(lambda _: small, lambda _: full, np.zeros((3, 1, 2, 2)), [{"name": "U", "unit": "eV"}], {}, "int8")
+
+
+def test_a_smaller_file_calls_no_image_otherwise():
+    assert _judged((0.8, 0.1, 0.03))["novelty"] == pytest.approx(0.2)
+    for novelty, value in (((0.8, 0.045, 0.04), "0.045 instead of 0.3"), ((0.8, 0.3, 0.001), "0.001 instead of 0.04")):
+        with pytest.raises(InputError, match=f"int8 file calls 1 of 3 held-out images otherwise: .* {value}"):
+            _judged(novelty)
+
+
+def test_the_change_of_novelty_is_measured_on_held_out_images(half):
+    images = half.bundle.heldout.numpy()
+    small, full = (
+        onnxruntime.InferenceSession(half.timed[kind], providers=["CPUExecutionProvider"]).run(
+            ["novelty"], {"image": images}
+        )[0]
+        for kind in ("fp16", "fp32")
+    )
+    assert half.reply["precision"]["novelty"] == pytest.approx(np.abs(small - full).max(), abs=1e-6)

@@ -76,9 +76,11 @@ def describe(result: dict[str, Any]) -> str:
         lines.append(f"  p-value of novelty up to {result['precision']['novelty']:.3g} off")
     for kind, times in result["precision"].get("seconds", {}).items():
         lines.append(f"  {kind}: " + ", ".join(f"batch {batch} {1e3 * t:.3g} ms" for batch, t in times.items()))
+    agrees = f"agrees with torch to {worst:.1e} (relative)"
+    if (kind := result["precision"]["kind"]) != "fp32":
+        agrees = f"made of a full graph that {agrees}; what {kind} costs is below"
     return (
-        f"{result['onnx']}: {result['bytes'] / 1e6:.1f} MB, opset {result['opset']}, "
-        f"agrees with torch to {worst:.1e} (relative)\n"
+        f"{result['onnx']}: {result['bytes'] / 1e6:.1f} MB, opset {result['opset']}, {agrees}\n"
         f"registered as {result['model']} version {result['version']}, alias challenger\n"
         + "\n".join(lines)
         + "".join(f"\nTriton: {path}" for path in result["triton"])

@@ -38,7 +38,8 @@ class ExportReport:
         Of the file, in hexadecimal.
     opset : int
     parity : dict of str to float
-        Largest relative errors against torch, see `parity.check` and `parity.check_focus`.
+        Largest relative errors against torch, see `parity.check` and `parity.check_focus`; of a smaller file those of
+        the full graph that it was made of.
     seconds : float
         Wall time of the whole export.
     size_bytes : int

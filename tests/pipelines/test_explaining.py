@@ -9,8 +9,9 @@ import pytest
 
 from deploy.serving import asking
 from deploy.serving.metadata import ModelMetadata
-from pipelines import mean_image
-from pipelines.explainers import chosen
+from pipelines import attention, explaining, mean_image
+from pipelines.explainers import Explainer, chosen
+from stm_models.data.dataset import Samples
 from stm_models.errors import InputError
 from stm_models.explain import render
 
@@ -69,3 +70,33 @@ def test_pictures_show_the_sum_over_channels_and_say_so(monkeypatch, tmp_path):
         assert more["image_label"] == "+10 mV: S"
         assert more["limit"] == pytest.approx(np.abs(maps.sum(axis=1)).max())
     assert len(drawn) == 3
+
+
+def test_a_map_for_all_channels_is_averaged_once_not_for_every_channel():
+    images = np.random.default_rng(0).normal(size=(5, 2, 4, 5)).astype(np.float32)
+    ways = [
+        Explainer("grad_cam", "grad_cam", lambda x, _: x[:, :1]),
+        Explainer("gradient", "gradient", lambda x, _: x),
+    ]
+    session = SimpleNamespace(
+        run=lambda x: {"prediction": x.mean(axis=(1, 2, 3))[:, None]},
+        metadata=ModelMetadata(
+            task="hubbard", targets=[{"name": "U"}], input={"kind": "x", "channels": 2, "height": 4, "width": 5}
+        ),
+    )
+    samples = Samples(images, np.zeros((5, 1)), {}, {"input": {"kind": "x"}}, None)
+    found = attention._gather(session, ways, samples, np.zeros(5, int))
+    np.testing.assert_allclose(found.means["grad_cam"].mean[0], images[:, :1].mean(axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.means["gradient"].mean[0], images.mean(axis=0), rtol=1e-5, atol=1e-6)
+
+
+def test_shap_draws_from_a_background_and_absent_pixels_are_its_mean(monkeypatch):
+    drawn, mean = np.ones((8, 1, 4, 5)), np.zeros((1, 4, 5))
+    seen = []
+    monkeypatch.setattr(explaining, "background_of", lambda *_: (drawn, mean))
+    monkeypatch.setattr(explaining, "explainers", lambda *given: seen.append(given[3]) or [])
+    options = explaining.ExplainOptions(background="a.zarr")
+    ways, model, absent = explaining._ways(_session(), explaining.Source(None, None), ["gradient"], options)
+    assert (ways, model) == ([], None)
+    assert seen[0] is drawn
+    assert absent is mean

@@ -137,5 +137,7 @@ def _notes(
         where = ", ".join(f"{centres[index]:g}" for index in borrowed)
         notes.append(f"No map lies in the windows at {where} V: the nearest one stands in.")
     if not above.all():
-        notes.append(f"{int((~above).sum())} maps at or below the band bottom, {band_bottom:g} eV, were left out.")
+        below = int((~above).sum())
+        maps, were = ("map", "was") if below == 1 else ("maps", "were")
+        notes.append(f"{below} {maps} at or below the band bottom, {band_bottom:g} eV, {were} left out.")
     return tuple(notes)

@@ -96,6 +96,9 @@ def test_mat_with_several_maps(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "a.mat", key="down").values[0], 2 * MAP)
     with pytest.raises(InputError, match="did you mean 'down'"):
         read(tmp_path / "a.mat", key="dwn")
+    savemat(tmp_path / "v.mat", {"v": np.arange(5.0)})
+    with pytest.raises(InputError, match="vectors alone"):
+        read(tmp_path / "v.mat")
 
 
 def test_text_is_in_units_of_a(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import xarray as xr
 from PIL import Image
 
@@ -50,6 +51,8 @@ def test_a_grid(tmp_path, falling):
         (["LIX 1 (A)", "LockinX (V)", "LI Demod 1 X (A)"], "LI Demod 1 X"),
         (["LI Demod 1 X [00001] (A)", "LI Demod 1 X [bwd] (A)", "LI Demod 1 X [AVG] (A)"], "LI Demod 1 X [AVG]"),
         (["LI Demod 1 X [bwd] (A)", "LockinX (V)", "LIR 1 omega (A)"], "LIR 1 omega"),
+        (["Current [AVG] (A)", "LIX 1 omega [AVG] (A)", "LIX 1 omega [bwd] (A)"], "LIX 1 omega [AVG]"),
+        (["Current (A)", "LI Y 1 omega (A)", "LI X 1 omega (A)"], "LI X 1 omega"),
         (["LockinY (V)", "LockinX (V)"], "LockinX"),
         (["Current [bwd] (A)", "Current [AVG] (A)"], "dI/dV from Current [AVG]"),
     ],
@@ -81,6 +84,8 @@ def test_the_slope_of_the_current(tmp_path):
     np.testing.assert_allclose(raw.values[1:-1, 2, 3], (2 + 10 * BIAS)[1:-1], rtol=1e-5)
     assert (raw.unit, raw.channel) == ("S", "dI/dV from Current")
     assert "derivative" in raw.reason
+    assert "no lock-in signal" in raw.notes[0]
+    assert read(path, channel="dI/dV").notes == ()
     both = files.grid(tmp_path / "b.3ds", {"Current (A)": current, "LockinX (V)": CUBE}, bias=BIAS[::-1])
     np.testing.assert_array_equal(read(both, channel="dI/dV").values, raw.values)
 
@@ -121,6 +126,16 @@ def test_an_unfinished_grid(tmp_path, hole):
     cube[1, 1, 1] = np.nan
     with pytest.raises(InputError, match="1 of 120 values are NaN"):
         read(files.grid(path, {"LIX 1 (A)": cube}, bias=BIAS))
+
+
+def test_a_line_of_spectra_has_no_field(tmp_path):
+    path = files.grid(tmp_path / "a.3ds", {"LIX 1 (A)": CUBE[:1]}, bias=BIAS, size_nm=(0.0, 4.0))
+    raw = read(path)
+    assert raw.size_nm is None
+    assert raw.values.shape == (6, 1, 5)
+    assert read(path, size_nm=(1, 4)).size_nm == (1, 4)
+    with pytest.raises(InputError, match="both positive"):
+        read(files.grid(path, {"LIX 1 (A)": CUBE}, bias=BIAS, size_nm=(-3.0, 4.0)))
 
 
 def swap(old, new):
@@ -187,6 +202,10 @@ def test_a_scan_stands_as_the_sample_does(tmp_path, direction):
     assert (raw.unit, raw.bias.tolist(), raw.size_nm) == ("A", [-0.2], (3.0, 4.0))
     assert raw.settings["setpoint"] == 5e-10
     assert "30 degrees" in raw.orientation
+    table = b":Z-CONTROLLER:\n\tName\tSetpoint\n\tcurrent\t5.000E-10 A\n:DATA_INFO:"
+    path.write_bytes(path.read_bytes().replace(b":DATA_INFO:", table))
+    both = read(path).settings
+    assert (both["setpoint"], both["controller"]) == (5e-10, "current")
     backward = read(path, channel="LI Demod 1 X [bwd]")
     np.testing.assert_allclose(backward.values[0], IMAGE + 3, rtol=1e-6)
     np.testing.assert_array_equal(backward.values, read(path, channel=3).values)
@@ -238,6 +257,24 @@ def test_a_picture(tmp_path, name, dtype):
     np.testing.assert_array_equal(raw.values[0], values[::-1])
     assert "not a calibrated signal" in raw.notes[0]
     assert read(tmp_path / name).size_nm is None
+
+
+@pytest.mark.parametrize("dtype", ["i1", "i2", "u2", "i4", "u4"])
+def test_numbers_of_a_tiff_are_what_was_written(tmp_path, dtype):
+    """Pillow takes a signed byte for an unsigned one, and an unsigned word of 32 bits for a signed one."""
+    ends = np.iinfo(dtype)
+    values = np.linspace(float(ends.min), float(ends.max), 42).clip(ends.min, ends.max - 300).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", values.reshape(6, 7), photometric="minisblack")
+    np.testing.assert_array_equal(read(tmp_path / "a.tif").values[0], values.reshape(6, 7)[::-1])
+
+
+def test_a_tiff_that_counts_white_as_zero(tmp_path):
+    values = (RNG.random((6, 7)) * 250).astype("u1")
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="miniswhite")
+    np.testing.assert_array_equal(read(tmp_path / "a.tif").values[0], 255 - values[::-1])
+    tifffile.imwrite(tmp_path / "a.tif", values.astype("u2"), photometric="miniswhite")
+    with pytest.raises(InputError, match="WhiteIsZero"):
+        read(tmp_path / "a.tif")
 
 
 def test_frames_of_a_picture(tmp_path):

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stm_models.data.arrays import extent, limit
-from stm_models.data.readers.headers import check_size, numbers, pairs, read_header, settings
+from stm_models.data.arrays import limit
+from stm_models.data.readers.headers import check_size, field_size, numbers, pairs, read_header, settings
 from stm_models.data.readers.measurement import Measurement, Wanted
 from stm_models.data.readers.signals import choose, derivative
 from stm_models.errors import InputError
@@ -24,7 +24,7 @@ _HIGHEST = 1000.0  # V, beyond which a sweep is damage
 def read(path: Path, wanted: Wanted) -> Measurement:
     """Read one signal of a grid: (bias, y, x), bias ascending in V, rows from the bottom of the frame.
 
-    Rows that the instrument never finished are left out, and a note says so.
+    Rows at the end that the instrument left at zero are left out, and a note says so.
 
     Raises
     ------
@@ -59,6 +59,8 @@ def read(path: Path, wanted: Wanted) -> Measurement:
     bias = _bias(data[0, 0, :count], header, fixed, points, name)
     kept = _finished(data[..., count:], name)
     notes = []
+    if choice.derived and wanted.channel is None:
+        notes.append(f"{choice.name}: the file has no lock-in signal that means dI/dV.")
     if kept < rows:
         notes.append(f"The grid is unfinished: {kept} of {rows} rows were recorded, the others are left out.")
     run = _monotonic(bias)
@@ -76,7 +78,7 @@ def read(path: Path, wanted: Wanted) -> Measurement:
     *_, width, height, angle = numbers(header, "Grid settings", 5, name)
     return Measurement(
         values,
-        extent((1e9 * height * kept / rows, 1e9 * width), name),
+        field_size(height * kept / rows, width, name),
         bias,
         f"{name}[{choice.name}]",
         kind="Nanonis grid",

@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stm_models.data.arrays import Extent, extent
 from stm_models.errors import InputError
 
-__all__ = ["check_size", "numbers", "pairs", "read_header", "sections", "settings"]
+__all__ = ["check_size", "field_size", "numbers", "pairs", "read_header", "sections", "settings"]
 
 _MOST = 4 * 1024**2
 _LONGEST = 80  # of a setting: telling whether it is a number takes time that grows with the length's square
@@ -104,6 +105,17 @@ def check_size(path: Path, expected: int, what: str) -> None:
         )
     if size > expected:
         raise InputError(f"{path.name} has {size} bytes, but {what} take {expected}: its header is damaged")
+
+
+def field_size(height: float, width: float, source: str) -> Extent | None:
+    """Return (height, width) in nm of a field in m; None for a line or a point, one side of which is 0.
+
+    Raises
+    ------
+    InputError
+        For a size that is negative or beyond what `extent` takes.
+    """
+    return None if 0 in (height, width) else extent((1e9 * height, 1e9 * width), source)
 
 
 def settings(header: Mapping[str, str]) -> dict[str, Any]:

@@ -36,7 +36,9 @@ def read(path: Path, wanted: Wanted) -> Measurement:
     key = wanted.key
     arrays = entries(path)
     maps = {entry.name: entry for entry in arrays if not _is_vector(entry.shape)}
-    listed = ", ".join(f"{name} {entry.shape}" for name, entry in maps.items()) or "no numeric array"
+    listed = ", ".join(f"{name} {entry.shape}" for name, entry in maps.items())
+    if not listed:
+        listed = "vectors alone, a bias axis and no map," if arrays else "no numeric array"
     if key is None and len(maps) != 1:
         raise InputError(f"{path.name} has {listed}; expected one map, or choose with --key NAME")
     name = key or next(iter(maps))

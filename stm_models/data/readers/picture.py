@@ -77,4 +77,13 @@ def _grey(picture: Any, source: str) -> NDArray[Any]:
                 f"{source} is in colours, from which values cannot be had back; export the map in grey, or its numbers"
             )
         return colours[..., 0]
-    return np.asarray(picture)
+    return _as_stored(np.asarray(picture), getattr(picture, "tag_v2", {}), source)
+
+
+def _as_stored(values: NDArray[Any], tags: Any, source: str) -> NDArray[Any]:
+    """Undo what pillow takes numbers of a TIFF for: it knows no signed bytes and no unsigned words of 32 bits."""
+    form, bits, white = (np.ravel(tags.get(number, usual))[0] for number, usual in ((339, 1), (258, 8), (262, 1)))
+    if white == 0 and bits > 8:
+        raise InputError(f"{source} counts white as 0 (WhiteIsZero), which is not read in {bits} bits: turn it over")
+    kind = {(2, 8): np.int8, (1, 32): np.uint32}.get((int(form), int(bits)))
+    return values if kind is None else values.view(kind)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stm_models.data.arrays import extent, limit
-from stm_models.data.readers.headers import check_size, numbers, read_header, sections, settings
+from stm_models.data.arrays import limit
+from stm_models.data.readers.headers import check_size, field_size, numbers, read_header, sections, settings
 from stm_models.data.readers.measurement import Measurement, Wanted
 from stm_models.data.readers.signals import choose
 from stm_models.errors import InputError
@@ -79,11 +79,11 @@ def read(path: Path, wanted: Wanted) -> Measurement:
     many = any(key.casefold().startswith("multipass") for key in header)
     if many:
         notes.append("The scan has several passes: the bias of each is not read.")
-    known = settings(header) | _controller(header.get("Z-CONTROLLER", ""))
+    known = _controller(header.get("Z-CONTROLLER", "")) | settings(header)
     bias = known.get("bias_V")
     return Measurement(
         values[None],
-        extent((1e9 * height * kept / rows, 1e9 * width), name),
+        field_size(height * kept / rows, width, name),
         np.array([bias]) if isinstance(bias, float) and np.isfinite(bias) and not many else None,
         f"{name}[{choice.name}]",
         kind="Nanonis scan",

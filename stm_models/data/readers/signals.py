@@ -19,7 +19,7 @@ from stm_models.errors import InputError, unknown
 
 __all__ = ["DERIVATIVE", "PREFERRED", "Choice", "choose", "derivative", "means_didv", "no_names", "split_unit"]
 
-PREFERRED = ("LI Demod 1 X", "LIX 1", "LIR 1", "LockinX")
+PREFERRED = ("LI Demod 1 X", "LIX 1", "LI X 1", "LIR 1", "LI R 1", "LockinX")
 """Lock-in signals that are proportional to dI/dV, best first."""
 DERIVATIVE = "dI/dV"
 """Name of the numerical derivative of the current, a signal that no file holds."""
@@ -151,7 +151,8 @@ def _first(bases: Sequence[str], name: str) -> int | None:
     for accepted in (_plain(name), f"{_plain(name)} [avg]"):
         if accepted in bases:
             return bases.index(accepted)
-    return next((i for i, base in enumerate(bases) if base.startswith(f"{_plain(name)} ") and "[" not in base), None)
+    plain = [base.removesuffix(" [avg]") for base in bases]
+    return next((i for i, base in enumerate(plain) if base.startswith(f"{_plain(name)} ") and "[" not in base), None)
 
 
 def _plain(name: str) -> str:

@@ -66,7 +66,7 @@ def test_maps_below_the_band_bottom_are_never_used():
     maps, _ = stack(biases)
     averaged, notes = average(maps, biases, windows, band_bottom=-0.063)
     np.testing.assert_allclose(averaged[0], maps[1] / 2, rtol=1e-9)
-    assert "1 maps at or below the band bottom, -0.063 eV" in notes[-1]
+    assert notes[-1] == "1 map at or below the band bottom, -0.063 eV, was left out."
     with pytest.raises(InputError, match=r"at or below the band bottom, -0.063 eV.*choose the material"):
         average(maps[:1], biases[:1], windows, band_bottom=-0.063)
 

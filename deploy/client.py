@@ -163,6 +163,7 @@ class Client:
         key: str | None = None,
         bias: float | None = None,
         channel: int | str | None = None,
+        rotate: float | None = None,
         timeout: float = 180.0,
     ) -> dict[str, Any]:
         """Send a measured map, as any file that `stm_models.data.readers.read` knows, and return the answer to it.
@@ -178,6 +179,8 @@ class Client:
         size_nm, key, bias, channel
             What the file does not say, as for the readers: (height, width) in nm, the name of an array, V, and a
             signal or the number of a map.
+        rotate : float, optional
+            Degrees counter-clockwise by which the map is turned first.
         timeout : float
             Seconds to wait for the answer; large files take a while to read.
 
@@ -195,7 +198,7 @@ class Client:
         size = None if size_nm is None else f"{size_nm[0]!r}x{size_nm[1]!r}"
         given = {
             "suffix": path.suffix.lower(), "explain": explain, "place": place, "size_nm": size, "key": key,
-            "bias": bias, "channel": channel,
+            "bias": bias, "channel": channel, "rotate": rotate,
         }  # fmt: skip
         query = urlencode({name: value for name, value in given.items() if value is not None})
         try:

@@ -15,6 +15,7 @@ Example: stm explain models:/stm-hubbard@champion quick.zarr --samples 0:4 --met
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,7 @@ def _reading(args: argparse.Namespace) -> Reading:
         raise InputError("--by-target takes the whole data set: leave --sample and --samples out, --most limits it")
     reading = reading_of(args)
     if args.by_target and reading != Reading():
-        raise InputError("--by-target takes a data set: --key, --bias, --channel and --size-nm are for single files")
+        raise InputError("--by-target takes a data set: --key, --bias, --channel, --size-nm and --rotate are for files")
     if samples is None and reading.samples is None and Path(args.input).is_dir():
         samples = (0,)
-    if samples is None:
-        return reading
-    return Reading(reading.key, reading.bias, reading.channel, reading.size_nm, samples)
+    return reading if samples is None else replace(reading, samples=samples)

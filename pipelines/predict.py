@@ -50,6 +50,7 @@ def reading_arguments(parser: argparse.ArgumentParser) -> None:
         help="signal of an instrument file, or number of the map in a stack, from 0",
     )  # fmt: skip
     parser.add_argument("--size-nm", metavar="HxW", help="height and width of the field in nm")
+    parser.add_argument("--rotate", metavar="DEG", help="turn the map counter-clockwise by so many degrees first")
     parser.add_argument("--sample", type=int, help="row of a data set")
     parser.add_argument("--provider", default="auto", help="auto, cpu or cuda")
 
@@ -57,7 +58,9 @@ def reading_arguments(parser: argparse.ArgumentParser) -> None:
 def reading_of(args: argparse.Namespace) -> questions.Reading:
     """Return how these options say that files are read."""
     size = questions.parse_size(args.size_nm) if args.size_nm is not None else None
-    return questions.Reading(args.key, args.bias, args.channel, size, None if args.sample is None else (args.sample,))
+    samples = None if args.sample is None else (args.sample,)
+    angle = None if args.rotate is None else questions.parse_angle(args.rotate)
+    return questions.Reading(args.key, args.bias, args.channel, size, samples, angle)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

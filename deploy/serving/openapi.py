@@ -126,6 +126,7 @@ def _ask() -> dict[str, Any]:
         "key": "Name of the array.",
         "bias": "In V.",
         "channel": "Signal of the file.",
+        "rotate": "Degrees counter-clockwise to turn the map by.",
         "explain": "Explanation to compute too.",
         "place": "Position that it explains.",
     }

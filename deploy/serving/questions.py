@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stm_models.data.dataset import Samples
 
 __all__ = [
-    "Question", "Reading", "check_fits", "load_fitting", "parse_channel", "parse_samples", "parse_size",
+    "Question", "Reading", "check_fits", "load_fitting", "parse_angle", "parse_channel", "parse_samples", "parse_size",
     "read_file", "read_question",
 ]  # fmt: skip
 
@@ -35,13 +35,14 @@ _MOST_ROWS = 1_000_000
 
 @dataclass(frozen=True)
 class Reading:
-    """How to read an input: ``key``, ``bias`` (V), ``channel`` and ``size_nm`` of a file, rows of a data set."""
+    """How to read an input: array, map (V or number), size (nm) and turn (degrees) of a file, rows of a data set."""
 
     key: str | None = None
     bias: float | None = None
     channel: int | str | None = None
     size_nm: tuple[float, float] | None = None
     samples: tuple[int, ...] | None = None
+    rotate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,23 @@ def parse_size(text: str) -> tuple[float, float]:
     return height, width
 
 
+def parse_angle(text: str) -> float:
+    """Read degrees, counter-clockwise.
+
+    Raises
+    ------
+    InputError
+        When it is no number, or beyond a full turn.
+    """
+    try:
+        degrees = float(text)
+    except ValueError:
+        degrees = math.nan
+    if not abs(degrees) <= 360:
+        raise InputError(f"--rotate is {text!r}: expected degrees counter-clockwise from -360 to 360, e.g. -3.5")
+    return degrees
+
+
 def read_question(path: str | Path, session: Session, reading: Reading) -> Question:
     """Turn a data set, or a file as `read_file` does, into the model's input.
 
@@ -163,7 +181,12 @@ def read_file(path: Path, about: ModelMetadata, reading: Reading) -> Question:
             "if it is a real-space map, state its size with --size-nm."
         )
         return Question(raw.values[None].astype(np.float32), [path.stem], notes=(note,))
-    prepared = get(about.task).prepare(raw, about.as_dict()["input"])
+    task = get(about.task)
+    if reading.rotate is not None:
+        if not task.oriented:
+            raise InputError(f"--rotate is {reading.rotate:g}: task {task.name} takes maps as they lie, leave it out")
+        raw = replace(raw, rotate=reading.rotate)
+    prepared = task.prepare(raw, about.as_dict()["input"])
     notes = (*raw.notes, *prepared.notes)
     return Question(prepared.image[None], [_file_name(path, raw)], prepared.known, notes, about=prepared.about)
 
@@ -215,6 +238,7 @@ def _from_data_set(path: Path, session: Session, reading: Reading) -> Question:
         ("--bias", reading.bias),
         ("--channel", reading.channel),
         ("--size-nm", reading.size_nm),
+        ("--rotate", reading.rotate),
     ):
         if value is not None:
             raise InputError(

@@ -130,7 +130,7 @@ def to_ft_image(
     Parameters
     ----------
     raw : RawMap
-        One channel: a raster (1, y, x) of known size, or scattered values with their points.
+        One channel: a raster (1, y, x) of known size, or scattered values with their points; turned by ``rotate``.
     grid : KGrid
         The model's window.
     envelope : float
@@ -143,7 +143,7 @@ def to_ft_image(
     image : (n, n) float32
         |F|/|F(0)|, zero where unknown.
     known : (n, n) bool
-        False beyond the raster's Nyquist vectors, pi / pixel along each axis; all True for points.
+        False beyond the raster's Nyquist vectors, pi / pixel along each of its axes; all True for points.
     notes : tuple of str
         Short sentences for the reader of a prediction.
 
@@ -186,13 +186,13 @@ def to_ft_image(
             f"{raw.source}: the signal sums to {weights.sum():.3g} under the envelope; expected a positive "
             "LDOS, so remove its offset or turn its sign"
         )
-    x, y = points.T
-    if pixel is None:
+    x, y = (points @ _turn(raw.rotate).T).T
+    if pixel is None or raw.rotate:
         result = image(x[inside], y[inside], weights[inside], grid)
     else:
         rows, columns = values.shape
         result = raster_image(x[:columns], y[::columns], weights.reshape(rows, columns), grid)
-    known = _known(grid, pixel)
+    known = _known(grid, pixel, raw.rotate)
     result[~known] = 0
     notes = _notes(signal, grid, pixel, known, 1 / (envelope * radius))
     if spikes:
@@ -254,12 +254,19 @@ def _radius(points: Array, distance: Array) -> float:
     return farthest if farthest < 1.1 * half else half
 
 
-def _known(grid: KGrid, pixel: tuple[float, float] | None) -> Array:
+def _turn(degrees: float) -> Array:
+    """Return the matrix that turns (x, y) counter-clockwise."""
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return np.array([[cos, -sin], [sin, cos]])
+
+
+def _known(grid: KGrid, pixel: tuple[float, float] | None, degrees: float) -> Array:
     if pixel is None:
         return np.ones((grid.n, grid.n), bool)
-    rows = np.abs(grid.ky) <= math.pi / pixel[0]
-    columns = np.abs(grid.kx) <= math.pi / pixel[1]
-    return rows[:, None] & columns
+    # Wave vectors of the map as it was scanned.
+    kx, ky = np.tensordot(_turn(-degrees), np.stack(np.meshgrid(grid.kx, grid.ky)), 1)
+    found: Array = (np.abs(kx) <= math.pi / pixel[1]) & (np.abs(ky) <= math.pi / pixel[0])
+    return found
 
 
 def _disc_notes(widest: float, wanted: float | None) -> tuple[str, ...]:

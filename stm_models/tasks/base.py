@@ -61,6 +61,8 @@ class Task(ABC):
         Whether images are standardised per pixel and targets scaled before the network sees them.
     any_size : bool
         Whether images may be larger or smaller than those of the training.
+    oriented : bool
+        Whether a measured map has to lie as in the simulation, so that turning it (`RawMap.rotate`) is of use.
     unlabelled : bool
         Whether measured maps without labels may take part in the training.
     compared : (str, str) or None
@@ -85,6 +87,7 @@ class Task(ABC):
     losses: ClassVar[tuple[str, ...]]
     standardise: ClassVar[bool] = True
     any_size: ClassVar[bool] = False
+    oriented: ClassVar[bool] = False
     unlabelled: ClassVar[bool] = False
     simulation: ClassVar[type[Config]]
     compared: ClassVar[tuple[str, str] | None] = None

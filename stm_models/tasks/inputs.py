@@ -32,6 +32,8 @@ class RawMap:
         Of the values; ``None`` when the file does not say.
     channel : str or None
         Name of the signal in an instrument file.
+    rotate : float
+        Degrees counter-clockwise by which the field is to be turned, where the task says `Task.oriented`.
     """
 
     values: Array
@@ -41,6 +43,7 @@ class RawMap:
     points: Array | None = None
     unit: str | None = None
     channel: str | None = None
+    rotate: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,8 @@ def test_a_file(tmp_path, toy):
         np.testing.assert_array_equal(found["image"]["array"], images[0])
         with pytest.raises(InputError, match=r"answered 400: .*8-bit pictures"):
             client.ask(tmp_path / "image.npy", size_nm=(3, 4))
+        with pytest.raises(InputError, match=r"answered 400: .*expected degrees"):
+            client.ask(tmp_path / "image.npy", rotate=1000)
         with pytest.raises(InputError, match="cannot read"):
             client.ask(tmp_path / "absent.npy")
 

@@ -137,13 +137,17 @@ def test_sizes_and_explanations_that_do_not_exist(command, demo, tmp_path):
     arguments = ("predict", str(demo.onnx), str(tmp_path / "map.npy"))
     refused(command(*arguments, "--size-nm", "0x3"), "0x3", "HEIGHTxWIDTH")
     refused(command(*arguments, "--size-nm", ""), "--size-nm", "HEIGHTxWIDTH")
+    refused(command(*arguments, "--size-nm", "3x3", "--rotate", "north"), "--rotate is 'north'", "degrees")
+    refused(command(*arguments, "--size-nm", "3x3", "--rotate", "nan"), "--rotate is 'nan'", "degrees")
     refused(command(*arguments, "--size-nm", "3x3", "--explain", "shap", "--out", "never_made"), "shap", "gradient")
     refused(command(*arguments, "--size-nm", "3x3", "--explain", "gradient"), "--explain gradient", "--out DIR")
     assert not Path("never_made").exists()
     refused(command("predict", str(demo.onnx), str(demo.data), "--sample", "100000"), "100000", "samples 0 to")
 
 
-@pytest.mark.parametrize("option", [("--key", "m"), ("--size-nm", "3x3"), ("--bias", "0"), ("--channel", "0")])
+@pytest.mark.parametrize(
+    "option", [("--key", "m"), ("--size-nm", "3x3"), ("--bias", "0"), ("--channel", "0"), ("--rotate", "3")]
+)
 def test_options_of_files_do_not_apply_to_data_sets(command, demo, option):
     for name, *more in (("predict",), ("explain", "--out", "never_made")):
         refused(command(name, str(demo.onnx), str(demo.data), *option, *more), option[0], "leave it out")

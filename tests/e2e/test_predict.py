@@ -62,6 +62,20 @@ def test_a_map_with_a_size_is_transformed_even_in_the_models_shape(command, demo
     assert not any("as it is" in note for note in one["notes"])
 
 
+def test_a_map_is_turned_before_it_is_transformed(command, demo, tmp_path):
+    values = 1 + np.random.default_rng(0).random((64, 64))
+    for name, array in (("map", values), ("quarter", np.rot90(values))):  # rows run upwards: a quarter turn clockwise
+        np.save(tmp_path / f"{name}.npy", array)
+    given = ("predict", str(demo.onnx), "--size-nm", "12x12", "--json")
+    straight, turned, back = (
+        answers(command(*given, str(tmp_path / name), *more))[0]
+        for name, *more in (("map.npy",), ("quarter.npy",), ("quarter.npy", "--rotate", "90"))
+    )
+    assert back["U"]["value"] == pytest.approx(straight["U"]["value"], abs=1e-3)
+    assert turned["U"]["value"] != pytest.approx(straight["U"]["value"], abs=1e-3)
+    assert any("--rotate" in note for note in straight["notes"])
+
+
 def test_text_columns_give_the_same_answer_as_the_simulation(command, demo, state, tmp_path):
     image, points, values, _ = state
     np.savetxt(tmp_path / "ldos.dat", np.column_stack([points, values]))

@@ -235,3 +235,44 @@ def test_a_single_map_is_taken_as_it_is_and_a_far_bias_is_mentioned():
     assert "-0.3 V" in notes[0]
     with pytest.raises(InputError, match="2 channels; choose one with --bias"):
         to_ft_images(stack(0.0, 0.1), KGrid(16), energies=[0.0], tolerance=0.01)
+
+
+@pytest.mark.parametrize("degrees", [1.0, -17.0, 90.0])
+def test_a_map_that_was_scanned_turned_is_turned_back(degrees):
+    """The lattice is turned clockwise in the scan's frame; the image must be that of the lattice as it lay."""
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    x, y, amplitude = lattice()
+    axis = (np.arange(240) - 119.5) * 2 * HALF / 240
+    values = np.zeros((240, 240))
+    for a, b, height in zip(cos * x + sin * y, cos * y - sin * x, amplitude, strict=True):
+        values += height * np.outer(
+            np.exp(-((axis - b) ** 2) / (2 * SIGMA**2)), np.exp(-((axis - a) ** 2) / (2 * SIGMA**2))
+        )
+    grid = KGrid(64)
+    raw = RawMap(values[None], (2 * HALF * NM, 2 * HALF * NM), None, "turned.npy")
+    picture, _, _ = to_ft_image(replace(raw, rotate=degrees), grid)
+    np.testing.assert_allclose(picture, expected_image(grid), atol=1e-4)
+    away = (np.hypot(grid.kx, grid.ky[:, None]) > 1) & (expected_image(grid) > 0.3)
+    assert np.abs(to_ft_image(raw, grid)[0] - expected_image(grid))[away].max() > 0.05
+
+
+def test_what_is_known_turns_with_the_map():
+    """Pixels three times as high as wide: only |k| below their Nyquist vector along their height, now along kx."""
+    grid = KGrid(65)
+    raw = raster(30, 90)
+    _, straight, _ = to_ft_image(raw, grid)
+    _, turned, _ = to_ft_image(replace(raw, rotate=90.0), grid)
+    limit = math.pi / (2 * HALF / 30)
+    np.testing.assert_array_equal(straight, np.broadcast_to(np.abs(grid.ky)[:, None] <= limit, (65, 65)))
+    np.testing.assert_array_equal(turned, np.broadcast_to(np.abs(grid.kx) <= limit, (65, 65)))
+
+
+def test_points_turn_too():
+    grid = KGrid(33)
+    half = np.random.default_rng(0).normal(0, 3, (50, 2))
+    (x, y), amplitude = np.concatenate([half, -half]).T, np.random.default_rng(1).random(100)
+    points = np.stack([x, y], axis=1) * NM
+    quarter = np.stack([y, -x], axis=1) * NM  # clockwise
+    raw = RawMap(amplitude[None, None], None, None, "points.txt", points=points)
+    found, _, _ = to_ft_image(replace(raw, points=quarter, rotate=90.0), grid)
+    np.testing.assert_allclose(found, to_ft_image(raw, grid)[0], atol=1e-5)

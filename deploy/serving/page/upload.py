@@ -12,7 +12,7 @@ from pathlib import Path
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from deploy.serving.questions import Reading, parse_channel, parse_size
+from deploy.serving.questions import Reading, parse_angle, parse_channel, parse_size
 from stm_models.data.readers import READABLE
 from stm_models.errors import InputError, unknown
 from stm_models.unfinished import scratch
@@ -30,6 +30,7 @@ _FIELDS = {
     "key": r"--key|\bkey\b",
     "bias": r"--bias",
     "channel": r"--channel",
+    "rotate": r"--rotate",
     "suffix": r"\bsuffix\b|by its content|expected \.3ds",
 }
 
@@ -49,20 +50,21 @@ def parse_suffix(values: Mapping[str, str]) -> str:
 
 
 def parse_reading(values: Mapping[str, str]) -> Reading:
-    """Read the options ``key``, ``bias`` (V), ``channel`` and ``size_nm`` (HEIGHTxWIDTH); empty ones are not given.
+    """Read the options that `stm_models.data.readers.read` has, and ``rotate``, from text; empty ones are not given.
 
     Raises
     ------
     InputError
         Naming the option.
     """
-    given = {name: values[name].strip() for name in ("key", "bias", "channel", "size_nm") if values.get(name)}
+    given = {name: values[name].strip() for name in _FIELDS if name != "suffix" and values.get(name)}
     for name, text in given.items():
         if len(text) > _LONGEST or not text.isprintable():
             raise InputError(f"{name} is longer than {_LONGEST} characters or not printable: give what the file has")
     size = parse_size(given["size_nm"]) if given.get("size_nm") else None
     channel = parse_channel(given["channel"]) if given.get("channel") else None
-    return Reading(given.get("key") or None, _bias(given.get("bias")), channel, size)
+    angle = parse_angle(given["rotate"]) if given.get("rotate") else None
+    return Reading(given.get("key") or None, _bias(given.get("bias")), channel, size, rotate=angle)
 
 
 @asynccontextmanager

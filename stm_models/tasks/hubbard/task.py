@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = ["HubbardTask"]
 
+_LIES = (
+    "The lattice must lie as in the simulation, a Bragg vector of graphene along ky (its zigzag rows along x): turned "
+    "by 1 degree it is another image, more so than of another U; --rotate DEGREES turns the map counter-clockwise."
+)
+
 
 class HubbardTask(RegressionTask):
     """FT-LDOS image in, Hubbard U (eV) out. After arXiv 2602.18890."""
@@ -43,6 +48,7 @@ class HubbardTask(RegressionTask):
     )
     default_network: ClassVar[str] = "lattice"
     simulation: ClassVar[type[Config]] = HubbardSimulation
+    oriented: ClassVar[bool] = True
     compared: ClassVar[tuple[str, str] | None] = ("central moiré peaks", "Bragg peaks")
 
     def plan(self, config: HubbardSimulation) -> Plan:
@@ -97,6 +103,8 @@ class HubbardTask(RegressionTask):
             tolerance=input_spec.get("energy_tolerance", math.inf),
             envelope=input_spec["envelope"], radius=input_spec["radius"],
         )  # fmt: skip
+        if raw.points is None:
+            notes = (*notes, _LIES)
         return Prepared(image, known, notes)
 
     def perturbations(self) -> tuple[Perturbation, ...]:

@@ -50,6 +50,29 @@ def test_image_is_the_transform_of_the_disc(simulated):
     assert result.scalars["energy"] == solution.energy
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", 0.05),
+        ("dielectric", 4.0),
+        ("gate_distance", 1.0),
+        ("fock_range", 1.2),
+        ("interlayer_scale", 0.5),
+    ],
+)
+def test_each_setting_of_the_mean_field_arrives_there(name, value):
+    config = make(**{"dielectric": 10.0, name: value})
+    group = TASK.plan(config).groups[1]
+    found = TASK.simulator(config)(group, None).arrays["ldos"][:, 0]
+    usual = {"k_count": 2, "temperature": 0.01, "dielectric": 10.0}
+    for settings in (usual | {name: value}, usual):
+        branch = branches.create("sym", build(2, 2.75), **settings)
+        solution = branch.solve(group.parameters["U"], group.parameters["filling"], "bands")
+        expected = branch.ldos(solution, group.samples["bias"], group.samples["broadening"])
+        away = np.abs(found - expected).max() / expected.max()
+        assert away > 1e-3 if settings == usual else away < 1e-6
+
+
 def test_image_has_its_peak_at_zero_and_inversion(simulated):
     _, _, result = simulated
     images = result.arrays["image"][:, 0]

@@ -16,11 +16,11 @@ from stm_models.data.opened import OpenDataSet
 from stm_models.errors import InputError
 from stm_models.figures import moire
 from stm_models.physics.moire.branch import Branch
-from stm_models.physics.moire.branches import create
 from stm_models.physics.moire.constants import LATTICE_CONSTANT
 from stm_models.physics.moire.lattice import Lattice
 from stm_models.signal.similarity import levels
 from stm_models.tasks.hubbard.config import HubbardSimulation
+from stm_models.tasks.hubbard.simulation import solver
 from stm_models.tasks.hubbard.structure import GEOMETRY, imaged_atoms, structure
 from stm_models.tasks.outputs import Pictures
 
@@ -106,12 +106,7 @@ class _States:
     def branch(self) -> Branch:
         if not self.data.has_states:
             raise InputError("the data set holds no simulated states: simulate it with `stm simulate`")
-        config = self.config
-        return create(
-            config.branch, self.lattice, k_count=config.k_mesh, temperature=config.temperature,
-            dielectric=config.dielectric, gate_distance=config.gate_distance, fock_range=config.fock_range,
-            interlayer_scale=config.interlayer_scale,
-        )  # fmt: skip
+        return solver(self.config, self.rows[0])
 
     @cached_property
     def arrays(self) -> list[dict[str, Floats]]:

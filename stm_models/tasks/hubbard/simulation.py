@@ -22,7 +22,7 @@ from stm_models.tasks.plan import ArraySpec, Group, GroupResult, Plan, Simulator
 if TYPE_CHECKING:
     from stm_models.physics.moire.branch import Branch, Solution, StateArray
 
-__all__ = ["VERSION", "WARM", "input_spec", "plan", "simulator"]
+__all__ = ["VERSION", "WARM", "input_spec", "plan", "simulator", "solver"]
 
 VERSION = "2"
 """Part of a data set's recipe: raised whenever the same config would give other numbers."""
@@ -91,7 +91,7 @@ def simulator(config: HubbardSimulation, *, device: str = "cpu") -> Simulator:
     @lru_cache(maxsize=_STRUCTURES_KEPT)
     def scene(geometry: tuple[float, ...]) -> tuple[Branch, ImagedAtoms]:
         parameters = dict(zip(GEOMETRY, geometry, strict=True))
-        return _branch(config, parameters, device), imaged_atoms(config, parameters)
+        return solver(config, parameters, device), imaged_atoms(config, parameters)
 
     def simulate(group: Group, start: Arrays | None) -> GroupResult:
         branch, atoms = scene(tuple(group.parameters[name] for name in GEOMETRY))
@@ -114,6 +114,17 @@ def simulator(config: HubbardSimulation, *, device: str = "cpu") -> Simulator:
         )
 
     return simulate
+
+
+def solver(config: HubbardSimulation, parameters: Mapping[str, float], device: str = "cpu") -> Branch:
+    """Make the solver of the config's branch for the structure that ``parameters`` say."""
+    from stm_models.physics.moire.branches import create
+
+    return create(
+        config.branch, structure(parameters), k_count=config.k_mesh, temperature=config.temperature,
+        dielectric=config.dielectric, gate_distance=config.gate_distance, fock_range=config.fock_range,
+        interlayer_scale=config.interlayer_scale, device=device,
+    )  # fmt: skip
 
 
 def _candidates(
@@ -171,23 +182,13 @@ def _sites(index: int) -> int:
     return 4 * (3 * index**2 + 3 * index + 1)
 
 
-def _branch(config: HubbardSimulation, parameters: Mapping[str, float], device: str) -> Branch:
-    from stm_models.physics.moire.branches import create
-
-    return create(
-        config.branch, structure(parameters), k_count=config.k_mesh, temperature=config.temperature,
-        dielectric=config.dielectric, gate_distance=config.gate_distance, fock_range=config.fock_range,
-        interlayer_scale=config.interlayer_scale, device=device,
-    )  # fmt: skip
-
-
 def _largest_state(config: HubbardSimulation, chains: tuple[tuple[Group, ...], ...]) -> dict[str, ArraySpec]:
     """Describe state arrays that hold the state of every structure; the layer distance changes no size."""
     first: dict[tuple[float, ...], Mapping[str, float]] = {}
     for chain in chains:
         of = chain[0].parameters
         first.setdefault((of["index"], of["strain"], of["strain_angle"]), of)
-    found = [_branch(config, parameters, "cpu").state_arrays() for parameters in first.values()]
+    found = [solver(config, parameters).state_arrays() for parameters in first.values()]
     return {name: _largest([arrays[name] for arrays in found]) for name in found[0]}
 
 

@@ -191,9 +191,11 @@ def test_missing_device(linear, monkeypatch):
         train(config_of().model_copy(update={"device": "cuda"}), *linear)
 
 
-def test_threads_are_put_back(linear):
-    before = torch.get_num_threads()
-    train(config_of().model_copy(update={"threads": before + 1, "epochs": 1}), *linear)
+def test_threads_are_those_asked_for_and_put_back(linear):
+    before, during = torch.get_num_threads(), []
+    config = config_of().model_copy(update={"threads": before + 1, "epochs": 1})
+    train(config, *linear, on_epoch=lambda *_: during.append(torch.get_num_threads()))
+    assert during == [before + 1]
     assert torch.get_num_threads() == before
 
 

@@ -15,7 +15,7 @@ from stm_models.physics.surface.field_recipe import FieldRecipe
 from stm_models.physics.surface.training_fields import training_field
 from stm_models.signal.preprocessing import prepare_stack
 from stm_models.tasks.impurity.labels import heat_map, padded, pixel_map, unpadded
-from stm_models.tasks.impurity.simulation import plan, simulator
+from stm_models.tasks.impurity.simulation import WAVES, plan, simulator
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 cases = importlib.import_module("impurity_cases")
@@ -82,6 +82,15 @@ def test_the_count_is_the_planned_one():
     for group in plan(config).groups:
         (where,) = unpadded(simulate(group, None).arrays["positions"])
         assert len(where) == group.parameters["count"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.75, 1.0])
+def test_mixed_fields_have_their_share_of_multiple_scattering(share):
+    groups = plan(make(generator="mixed", scattering_share=share, fields=400)).groups
+    waves = [WAVES[int(group.parameters["waves"])] for group in groups]
+    assert set(waves) <= {"friedel", "scattering"}
+    found = waves.count("scattering") / len(waves)
+    assert abs(found - share) <= 4 * np.sqrt(share * (1 - share) / len(waves))
 
 
 def test_presets_in_turn_share_all_but_their_difference():

@@ -1,3 +1,4 @@
+import argparse
 import os
 import socket
 import subprocess
@@ -6,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from deploy.serving import plan
+from deploy.serving.access import Access
 from deploy.serving.cli import main
+from deploy.serving.compute import Schedule
+from deploy.serving.limits import Limits
+from deploy.serving.listening import Tls
+from deploy.serving.options import options, plan_from
+from deploy.serving.plan import Plan
+from deploy.serving.provider import Runtime
 from deploy.serving.server import serve
 from deploy.serving.session import Session
 from stm_models.errors import InputError
@@ -73,6 +82,43 @@ def test_bad_options_are_one_line_and_exit_2(model_file, tmp_path, capsys, optio
     assert error.splitlines()[-1].startswith("error: ")
     assert message in error
     assert "Traceback" not in error
+
+
+def test_every_option_has_its_place_in_the_plan(tmp_path, monkeypatch):
+    monkeypatch.setattr(Tls, "__post_init__", lambda self: None)  # which reads the files
+    (tmp_path / "token").write_text(TOKEN)
+    values = [
+        "--name", "n", "--host", "192.0.2.7", "--port", "81", "--examples", "maps", "--poll-seconds", "3",
+        "--provider", "cuda", "--allow-cpu", "--tf32", "--threads", "5", "--runs", "6", "--workers", "2",
+        "--batch-rows", "7", "--batch-delay-ms", "8", "--token-file", str(tmp_path / "token"), "--tls-cert",
+        "cert.pem", "--tls-key", "key.pem", "--insecure", "--allow-host", "one", "--allow-host", "two", "--rate", "9",
+        "--max-rows", "10", "--max-body-mb", "0.5", "--queue-rows", "11", "--timeout", "12", "--body-timeout", "13",
+    ]  # fmt: skip
+    parser = argparse.ArgumentParser()
+    options(parser)
+    given = parser.parse_args(values)
+    # Each is another than when it is left out.
+    usual = vars(parser.parse_args([]))
+    assert [name for name, value in vars(given).items() if value == usual[name]] == []
+    found = plan_from(given)
+    assert found == Plan(
+        access=Access("192.0.2.7", 81, TOKEN, Tls("cert.pem", "key.pem"), True, ("one", "two")),
+        limits=Limits(body_bytes=2**19, rows=10, queue_rows=11, body_seconds=13.0, request_seconds=12.0, rate=9.0),
+        schedule=Schedule(runs=6, batch_rows=7, batch_seconds=0.008),
+        runtime=Runtime("cuda", 5, allow_cpu=True, tf32=True),
+        examples="maps",
+        poll_seconds=3.0,
+        workers=2,
+    )
+    served = {}
+    monkeypatch.setattr(plan, "Session", lambda path, **how: (path, how))
+    monkeypatch.setattr(plan, "serve", lambda catalog, **how: served.update(how))
+    how = {"provider": "cuda", "threads": 5, "allow_cpu": True, "tf32": True}
+    assert found.open(Path("m.onnx")) == (Path("m.onnx"), how)
+    found.serve(None)
+    assert {name: value for name, value in served.items() if value is not None} == {
+        "access": found.access, "limits": found.limits, "schedule": found.schedule, "examples": "maps",
+    }  # fmt: skip
 
 
 def test_a_missing_model_file_is_one_line_and_exit_2(tmp_path):

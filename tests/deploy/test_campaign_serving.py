@@ -8,11 +8,24 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 campaign = importlib.import_module("campaign_serving")
+soak = importlib.import_module("serving_soak")
+versions = importlib.import_module("serving_versions")
 
 
 def test_a_busy_server_changes_its_model_without_a_wrong_answer(tmp_path):
     found = campaign.soak(tmp_path, minutes=0.5, moves=4, bad=5, connections=8)
     campaign.check_soak(found, growth=0.1)  # in half a minute not all is warm
+
+
+def test_an_answer_without_what_was_asked_for_is_wrong():
+    bank = soak.Bank(count=2)
+    bank.add(1, versions.toy(1))
+    right = bank.expected["1"][0]
+    assert bank.right("1", 0, right, right)
+    assert not bank.right("1", 0, {}, right)
+    assert not bank.right("1", 0, {"gradient": right["gradient"]}, ["gradient", "prediction"])
+    assert not bank.right("1", 1, right, right)
+    assert not bank.right("2", 0, right, right)
 
 
 def test_a_thousand_malformed_requests_are_answered_and_change_nothing(tmp_path):

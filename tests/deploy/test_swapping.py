@@ -44,7 +44,9 @@ def infer(url, images, path="/v2/models/toy/infer"):
     body, length = encode_request(images, ["prediction", "gradient"])
     status, answer, headers = ask(url, "POST", path, body, {HEADER: str(length)})
     assert status == 200, answer
-    return decode_response(answer, headers[HEADER])
+    got, head = decode_response(answer, headers[HEADER])
+    assert set(got) == {"prediction", "gradient"}
+    return got, head
 
 
 def test_every_answer_under_a_swap_is_of_one_version(tmp_path, first):

@@ -190,14 +190,16 @@ def pytorch_grad_cam(bundle: bundles.Bundle, x: torch.Tensor) -> tuple[Call | No
     cam = library.GradCAM(model=bundle.model, target_layers=[bundle.model.network.cam_layer()])
     wanted = [targets.ClassifierOutputTarget(0)] * len(x)
 
-    def positive(own: Array, other: Array) -> float:
-        kept = np.maximum(own[:, 0], 0)
-        kept /= kept.max(axis=(1, 2), keepdims=True).clip(1e-30)
-        alike = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(kept, other, strict=True) if a.std() > 0]
-        return float(1 - np.min(alike, initial=1.0)) * 1e-2  # scaled twice there: 10 % of the limit
-
     leaf = x.clone().requires_grad_(True)  # the model's weights need no gradient
     return (lambda: cam(input_tensor=leaf, targets=wanted)), positive
+
+
+def positive(own: Array, other: Array) -> float:
+    """Return how unlike the positive parts of maps are, each scaled to 1; NaN where no map has one."""
+    kept = np.maximum(own[:, 0], 0)
+    kept /= kept.max(axis=(1, 2), keepdims=True).clip(1e-30)
+    alike = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(kept, other, strict=True) if a.std() > 0]
+    return float(1 - np.min(alike)) * 1e-2 if alike else float("nan")  # scaled twice there: 10 % of the limit
 
 
 def relative(own: Array, other: Array) -> float:

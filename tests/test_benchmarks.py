@@ -7,6 +7,7 @@ import json
 import sys
 from concurrent.futures import Future
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -195,6 +196,19 @@ def test_the_limit_of_noise_is_that_of_a_linear_model(benchmark_module):
         information = np.array([[b @ b, b @ c], [b @ c, c @ c]]) / sigma**2 + 3 * np.eye(2)
         found = limit.squared_errors(parameters, images, sigma, np.array([0, 7]))
         np.testing.assert_allclose(found, np.linalg.inv(information)[0, 0], rtol=1e-6)
+
+
+def test_maps_that_cannot_be_compared_are_not_alike(benchmark_module, monkeypatch):
+    for name in ("captum", "captum.attr", "shap"):  # not needed here, and slow to import
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    positive = benchmark_module("explanations").positive
+    maps = np.random.default_rng(0).normal(size=(2, 1, 5, 5))
+    kept = np.maximum(maps[:, 0], 0)
+    assert positive(maps, kept) == pytest.approx(0, abs=1e-12)
+    assert positive(maps, kept[::-1]) > 1e-3
+    one = np.stack([maps[0], -np.abs(maps[1])])  # the second map has no positive part
+    assert positive(one, kept) == pytest.approx(0, abs=1e-12)
+    assert np.isnan(positive(-np.abs(maps), kept))  # below no limit
 
 
 def test_without_a_browser_the_pages_are_left_out_and_the_reason_told(benchmark_module, monkeypatch, capsys):

@@ -211,6 +211,21 @@ def test_maps_that_cannot_be_compared_are_not_alike(benchmark_module, monkeypatc
     assert np.isnan(positive(-np.abs(maps), kept))  # below no limit
 
 
+@pytest.mark.parametrize("what", ["density", "ldos", "image"])
+def test_states_made_plainly_must_be_the_same(benchmark_module, monkeypatch, what):
+    simulate = benchmark_module("simulate")
+    errors = {"density": 3e-7, "ldos": 4e-5, "image": 7e-6}
+    monkeypatch.setattr(sys, "argv", ["simulate.py", "--quick"])
+    monkeypatch.setattr(simulate, "on_gpu", lambda case: None)
+    monkeypatch.setattr(
+        simulate, "compare", lambda case: {"ratio": 1.0, "peak_memory_gib": 1.0, "errors": errors}
+    )  # fmt: skip
+    simulate.main()
+    errors[what] *= 100
+    with pytest.raises(AssertionError, match=f"{what} differs"):
+        simulate.main()
+
+
 def test_without_a_browser_the_pages_are_left_out_and_the_reason_told(benchmark_module, monkeypatch, capsys):
     monkeypatch.setenv("PATH", "")
     ratios, detail = benchmark_module("comparison_ui").compared("http://ours", "http://stock", 100, 1)

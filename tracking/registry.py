@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from stm_models.errors import InputError, unknown
 from tracking import rows
 from tracking.backend import MlflowException, selected
 from tracking.store import Store, first_line
+from tracking.values import text_of
 
 __all__ = [
     "ModelVersionInfo", "champion", "describe_version", "logged_model", "register", "set_alias", "tag_version",
@@ -88,7 +88,7 @@ def tag_version(store: Store, name: str, number: int, tags: Mapping[str, Any]) -
     """Set tags of a version, e.g. why it was promoted or not."""
     version(store, name, number)
     for key, value in tags.items():
-        store.client.set_model_version_tag(name, str(number), key, _text(value))
+        store.client.set_model_version_tag(name, str(number), key, text_of(value))
 
 
 def describe_version(store: Store, name: str, number: int, text: str) -> None:
@@ -178,7 +178,3 @@ def _info(found: Any, aliases: tuple[str, ...]) -> ModelVersionInfo:
         metrics=metrics, digest=tags.get("data.digest"), sha256=tags.get("sha256", ""),
         model_id=str(found.source).removeprefix("models:/"),
     )  # fmt: skip
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)

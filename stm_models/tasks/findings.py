@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-__all__ = ["Difference", "compare", "ordering", "spread"]
+__all__ = ["Difference", "compare", "ordering", "spread", "spread_text"]
 
 
 @dataclass(frozen=True)
@@ -75,3 +75,10 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     array = np.asarray(values, np.float64)
     deviation = float(array.std(ddof=1)) if len(array) > 1 else 0.0
     return {"mean": float(array.mean()), "deviation": deviation, "values": [float(value) for value in array]}
+
+
+def spread_text(found: Mapping[str, Any]) -> str:
+    """Write what `spread` found: mean ± standard deviation, or the mean of a single value."""
+    if len(found["values"]) < 2:
+        return f"{found['mean']:.3f}"
+    return f"{found['mean']:.3f} ± {found['deviation']:.3f}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from stm_models.tasks.findings import spread_text
 from stm_models.tasks.hubbard.reproduction_plan import TEST, TEST_U
 
 __all__ = ["markdown"]
@@ -20,8 +21,8 @@ def markdown(report: Mapping[str, Any]) -> str:
     for row in report["paper"]["errors"]:
         ours, theirs = row["ours"], row["paper"]
         lines.append(
-            f"| {row['what']} | {theirs['mae']:g}, {theirs['r2']:g} | {_cell(ours['mae'])}, {_cell(ours['r2'])} | "
-            f"{row['verdict']} | {_ids(row)} |"
+            f"| {row['what']} | {theirs['mae']:g}, {theirs['r2']:g} | "
+            f"{spread_text(ours['mae'])}, {spread_text(ours['r2'])} | {row['verdict']} | {_ids(row)} |"
         )
     alike = report["paper"]["similarity"]
     lines += [f"| {alike['what']} | > {alike['paper']:g} | {alike['ours']:.5f} | {alike['verdict']} | data |", ""]
@@ -61,7 +62,7 @@ def _sizes(report: Mapping[str, Any]) -> list[str]:
 def _table(table: Mapping[str, Any], names: Sequence[str], measure: str, title: str) -> list[str]:
     lines = [f"{title}:", "", f"| method | {' | '.join(names)} | runs |", "|---" * (len(names) + 2) + "|"]
     for method, row in table.items():
-        cells = [_cell(row["sets"][name][measure]) for name in names]
+        cells = [spread_text(row["sets"][name][measure]) for name in names]
         lines.append(f"| {method} | {' | '.join(cells)} | {_ids(row)} |")
     return [*lines, ""]
 
@@ -94,10 +95,10 @@ def _transfer(report: Mapping[str, Any]) -> list[str]:
 
 
 def _judged(cell: Mapping[str, Any]) -> str:
-    text = _cell(cell["mae"])
+    text = spread_text(cell["mae"])
     if "outside" not in cell:
         return text
-    inside = _cell(cell["inside_mae"]) if "inside_mae" in cell else "none"
+    inside = spread_text(cell["inside_mae"]) if "inside_mae" in cell else "none"
     return f"{text} ({inside}; {100 * cell['outside']['mean']:.0f} % outside)"
 
 
@@ -109,7 +110,7 @@ def _efficiency(curves: Mapping[str, Any]) -> list[str]:
     lines += [f"| method | share of the states | MAE {TEST} (eV) | MAE {TEST_U} (eV) | runs |", "|---|---|---|---|---|"]
     for method, rows in curves.items():
         for row in rows:
-            cells = [_cell(row[test]["mae"]) for test in (TEST, TEST_U)]
+            cells = [spread_text(row[test]["mae"]) for test in (TEST, TEST_U)]
             lines.append(f"| {method} | {row['fraction']:g} | {' | '.join(cells)} | {_ids(row)} |")
     return [*lines, ""]
 
@@ -117,7 +118,7 @@ def _efficiency(curves: Mapping[str, Any]) -> list[str]:
 def _rings(rings: Mapping[str, Any]) -> list[str]:
     limits = rings["edges"]
     heads = [f"{low:.1f}–{high:.1f}" for low, high in pairwise(limits)]
-    cells = [_cell(one["mae"]) for one in rings["fitted"]]
+    cells = [spread_text(one["mae"]) for one in rings["fitted"]]
     lines = [
         f"MAE (eV) on {TEST_U} of a kernel ridge regression fitted to one ring of \\|k\\| (1/a) by itself:", "",
         f"| | {' | '.join(heads)} | runs |", "|---" * (len(heads) + 2) + "|",
@@ -127,7 +128,7 @@ def _rings(rings: Mapping[str, Any]) -> list[str]:
         lines += [f"MAE (eV) on {TEST_U} {text}, |k| in 1/a; what is left out has the mean image's values:", ""]
         lines += [f"| method | whole | {' | '.join(heads)} | runs |", "|---" * (len(heads) + 3) + "|"]
         for method, row in rings["methods"].items():
-            cells = [_cell(one) for one in (row["whole"], *row[kind])]
+            cells = [spread_text(one) for one in (row["whole"], *row[kind])]
             lines.append(f"| {method} | {' | '.join(cells)} | {_ids(row)} |")
         lines.append("")
     return lines
@@ -139,14 +140,10 @@ def _variants(variants: Mapping[str, Any]) -> list[str]:
     lines = ["## Variants of the data", "", "| preset | method | MAE (eV) | R² | runs |", "|---|---|---|---|---|"]
     for variant, rows in variants.items():
         for method, row in rows.items():
-            lines.append(f"| {variant} | {method} | {_cell(row['mae'])} | {_cell(row['r2'])} | {_ids(row)} |")
+            lines.append(
+                f"| {variant} | {method} | {spread_text(row['mae'])} | {spread_text(row['r2'])} | {_ids(row)} |"
+            )
     return [*lines, ""]
-
-
-def _cell(value: Mapping[str, Any]) -> str:
-    if len(value["values"]) < 2:
-        return f"{value['mean']:.3f}"
-    return f"{value['mean']:.3f} ± {value['deviation']:.3f}"
 
 
 def _ids(row: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stm_models.tasks.findings import compare, ordering, spread
+from stm_models.tasks.findings import compare, ordering, spread, spread_text
 from stm_models.tasks.impurity.occlusion import GOAL_CORE, GOAL_RINGS
 from stm_models.tasks.reproduction import Finished
 
@@ -85,13 +85,13 @@ def markdown(report: Mapping[str, Any]) -> str:
             lines += [f"Last epoch, {_RULE_NAMES[rule]}:", "", "| training | ratio | chance | F1 | peaks | runs |"]
             lines += ["|---|---|---|---|---|---|"]
             for ablation, row in rows.items():
-                cells = [_cell(row[key]) for key in ("ratio", "chance", "f1")] + [f"{row['count']['mean']:.0f}"]
+                cells = [spread_text(row[key]) for key in ("ratio", "chance", "f1")] + [f"{row['count']['mean']:.0f}"]
                 lines.append(f"| {ablation} | {' | '.join(cells)} | {_ids(row['runs'])} |")
             lines.append("")
         lines += ["Fresh fields, threshold from simulation:", "", f"| method | {' | '.join(_TITLES)} | runs |"]
         lines.append("|---" * (len(_TITLES) + 2) + "|")
         for method, row in part["table"].items():
-            cells = [_cell(row[key]) if key in row else "–" for key in _MEASURES]
+            cells = [spread_text(row[key]) if key in row else "–" for key in _MEASURES]
             lines.append(f"| {method} | {' | '.join(cells)} | {_ids(row['runs'])} |")
         lines.append("")
     lines += ["## Found positions", "", "![](fig3.png)", ""]
@@ -182,12 +182,6 @@ def _seen(method: str, row: Mapping[str, Any]) -> str:
 
 def _origin(several: Sequence[Finished]) -> dict[str, Any]:
     return {"runs": [one.run_id for one in several], "seeds": [one.training.seed for one in several]}
-
-
-def _cell(value: Mapping[str, Any]) -> str:
-    if len(value["values"]) < 2:
-        return f"{value['mean']:.3f}"
-    return f"{value['mean']:.3f} ± {value['deviation']:.3f}"
 
 
 def _ids(runs: Sequence[str]) -> str:

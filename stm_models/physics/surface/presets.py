@@ -1,6 +1,6 @@
 """Fixed recipes of the pseudo-experiments: easy, hard, and each with what training has never seen.
 
-The values are those of the project's physics notes (PHYSICS_IMPURITY, section 2) and were fixed before any training.
+The values were fixed before any training (docs/impurity.md).
 """
 
 from __future__ import annotations

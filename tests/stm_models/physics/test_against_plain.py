@@ -45,7 +45,7 @@ def both(request):
 
 
 def test_density_agrees_with_the_plain_solver(both):
-    """PHYSICS_HUBBARD section 3: n to 5e-8 between the real form and the complex code."""
+    """An independent prototype found n alike to 5e-8 in the real form and in complex code."""
     field, fast, slow, _ = both
     np.testing.assert_allclose(field.site_values(fast.arrays["density"]), slow.density, atol=5e-9)
     assert np.ptp(slow.density) > 0.005  # not a trivial, even density
@@ -67,7 +67,7 @@ def test_bands_agree_with_the_plain_solver(both):
 
 
 def test_ldos_agrees_with_the_plain_solver(both):
-    """Section 3: LDOS to 2e-7 between the real form and the complex code."""
+    """Independent prototype: LDOS to 2e-7 between the real form and the complex code."""
     field, fast, slow, _ = both
     bias, broadening = np.array([-0.1, 0.0, 0.02]), np.array([0.03, 0.03, 0.05])
     expected = np.zeros((3, field.lattice.size))
@@ -98,7 +98,7 @@ def test_energy_is_the_expectation_value_of_the_interaction(both):
 
 
 def test_electrons_are_counted(both):
-    """Section 7.7: sum n = Ne/2 per spin to 1e-12 of it; each site holds between 0 and 1."""
+    """sum n = Ne/2 per spin to 1e-12 of it; each site holds between 0 and 1."""
     field, fast, _, (_, _, _, filling, _) = both
     count = field.lattice.size + filling
     assert 2 * field.site_values(fast.arrays["density"]).sum() == pytest.approx(count, rel=1e-12)
@@ -108,7 +108,7 @@ def test_electrons_are_counted(both):
 
 @pytest.mark.parametrize("dielectric", [None, 10.0])
 def test_real_form_has_the_spectrum_and_projector_of_the_bloch_matrix(dielectric):
-    """Section 3's C2zT trick at a k point of no symmetry, with on-site energies and exchange."""
+    """The C2zT trick at a k point of no symmetry, with on-site energies and exchange."""
     lattice = build(2, 2.75)
     generator = np.random.default_rng(2)
     bonds = find_bonds(lattice)

@@ -123,7 +123,7 @@ def test_arrays_are_what_the_branch_says(state):
 
 
 def test_electrons_are_counted(state):
-    """Section 7.7: the electrons of a cell to 1e-12 of them; each site holds between 0 and 1 per spin."""
+    """The electrons of a cell to 1e-12 of them; each site holds between 0 and 1 per spin."""
     branch, solution, _ = state
     density = branch.spin_density(solution.arrays)
     count = branch.lattice.size + FILLING
@@ -260,7 +260,7 @@ def test_no_branch_lies_above_sym():
 
 
 def test_moment_of_the_bilayer_needs_a_strong_interaction():
-    """Section 3: Hubbard alone, I=3, lambda=3: no moment until U about 5 eV, largest moment .22 mu_B at 6 eV."""
+    """Independent prototype, Hubbard alone, I=3, lambda=3: no moment until U about 5 eV, up to .22 mu_B at 6 eV."""
     branch = create("collinear", build(3, 3.35), k_count=2, temperature=0.01, dielectric=None, interlayer_scale=3.0)
     weak, strong = (branch.order(branch.solve(u, 0.0, "af")) for u in (4.0, 6.0))
     assert weak.largest_moment < 1e-3

@@ -14,7 +14,7 @@ COULOMB = 14.3996 / 2.46
 
 
 def test_nearest_neighbours_repel_by_one_electronvolt():
-    """Section 3: V(a_CC) = 0.994 eV at eps = 10 and gates 10 nm apart."""
+    """Independent prototype: V(a_CC) = 0.994 eV at eps = 10 and gates 10 nm apart."""
     assert screened(np.array([1 / math.sqrt(3)]), 10.0, 10.0)[0] == pytest.approx(0.994, abs=5e-4)
 
 

@@ -38,7 +38,7 @@ def antiferromagnet(lattice, ratio, count=60, shift=0.5):
     ("ratio", "expected"), [(2.0, 0.0), (2.2, 0.0), (2.3, 0.063), (2.4, 0.143), (3.0, 0.444), (4.0, 0.672)]
 )
 def test_honeycomb_hubbard_model_orders_beyond_its_critical_interaction(graphene, ratio, expected):
-    """Section 7.5, 2-site cell, 60 x 60 shifted mesh; Sorella and Tosatti, EPL 19, 699 (1992): U/t = 2.23."""
+    """2-site cell, 60 x 60 shifted mesh; Sorella and Tosatti, EPL 19, 699 (1992): U/t = 2.23."""
     assert antiferromagnet(graphene, ratio) == pytest.approx(expected, abs=1.5e-3)
 
 
@@ -57,7 +57,7 @@ def test_collinear_branch_finds_the_antiferromagnet(graphene, ratio, start):
 
 
 def test_honeycomb_stoner_limit(graphene):
-    """Section 7.5: the moment appears at U/t = 2 / <1/|f(k)|> = 2.2329."""
+    """The moment appears at U/t = 2 / <1/|f(k)|> = 2.2329."""
     bonds = find_bonds(graphene, 0.6)
     steps = (np.arange(600) + 0.5) / 600
     mesh = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2) @ graphene.reciprocal
@@ -69,7 +69,7 @@ def test_honeycomb_stoner_limit(graphene):
 
 @pytest.mark.parametrize(("reach", "gain"), [(2.5, 0.17), (5.0, 0.21), (8.0, 0.23)])
 def test_exchange_speeds_up_the_electrons_of_one_layer(graphene, reach, gain):
-    """Section 7.6: exchange out to 2.5, 5, 8 a at eps = 10 adds 17, 21, 23 % to hbar v / a of one layer.
+    """Independent prototype: exchange out to 2.5, 5, 8 a at eps = 10 adds 17, 21, 23 % to hbar v / a of one layer.
 
     arXiv 2508.12825 says about 25 %.
     """

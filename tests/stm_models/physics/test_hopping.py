@@ -58,7 +58,7 @@ def test_slater_koster_at_the_two_distances_it_is_fitted_to():
 
 @pytest.mark.parametrize(("distance", "expected"), [(3.35, 0.1109), (2.94, 0.300), (2.80, 0.420), (2.74, 0.484)])
 def test_continuum_coupling(distance, expected):
-    """Section 2: w(d), the interlayer hopping's 2D Fourier transform at |K| over the cell's area, in eV.
+    """w(d), the interlayer hopping's 2D Fourier transform at |K| over the cell's area, in eV.
 
     110 meV at equilibrium is the w of Bistritzer and MacDonald, PNAS 108, 12233 (2011).
     """
@@ -70,7 +70,7 @@ def test_continuum_coupling(distance, expected):
 
 @pytest.mark.parametrize(("index", "count"), [(3, 12_520), (5, 30_688), (9, 91_480)])
 def test_number_of_bonds(index, count):
-    """Section 2, within 2.5 a in the plane."""
+    """Independent prototype, within 2.5 a in the plane."""
     assert len(find_bonds(build(index)).start) == count
 
 
@@ -108,7 +108,7 @@ def test_bloch_matrix_by_hand(graphene):
 
 @pytest.mark.parametrize("distance", [3.35, 2.75])
 def test_symmetries_of_the_spectrum(distance):
-    """Section 7.2: Hermitian to 1e-13; spectrum(k + G), (-k), (R60 k) equal to 1e-13 of the band width."""
+    """Hermitian to 1e-13; spectrum(k + G), (-k), (R60 k) equal to 1e-13 of the band width."""
     lattice = build(2, distance)
     k = np.array([0.31, 0.83])
     matrix = hamiltonian(lattice, k)
@@ -120,7 +120,7 @@ def test_symmetries_of_the_spectrum(distance):
 
 
 def test_spectrum_does_not_see_origin_or_order():
-    """Section 7.2: a rigid shift and a permutation of the sites change nothing."""
+    """A rigid shift and a permutation of the sites change nothing."""
     lattice = build(2, 2.75)
     order = np.random.default_rng(3).permutation(lattice.size)
     moved = lattice.positions[order] + [0.37, -1.2, 0.4]
@@ -133,11 +133,11 @@ def test_spectrum_does_not_see_origin_or_order():
 
 @pytest.mark.parametrize(("reach", "expected"), [(0.6, 2.33827), (1.2, 2.1354), (2.5, 2.1261)])
 def test_dirac_velocity_of_one_layer(graphene, reach, expected):
-    """Section 7.3: hbar v / a = sqrt(3)/2 |t1| = 2.338 eV with nearest neighbours only.
+    """hbar v / a = sqrt(3)/2 |t1| = 2.338 eV with nearest neighbours only.
 
     Up to third neighbours sqrt(3)/2 |t1 - 2 t3| = 2.1354 eV (8.0e5 m/s), the value of Koshino et al., PRX 8,
-    031087 (2018). All neighbours within 2.5 a give 2.1261: the 2.132 of section 7.3 is 0.3 % higher, a slope
-    at finite q along one direction; here it is the mean over directions, q -> 0.
+    031087 (2018). All neighbours within 2.5 a give 2.1261: the 2.132 of an independent prototype is 0.3 % higher,
+    a slope at finite q along one direction; here it is the mean over directions, q -> 0.
     """
     bonds = find_bonds(graphene, reach)
     corner, q = graphene.high_symmetry()["K"], 1e-3
@@ -150,7 +150,7 @@ def test_dirac_velocity_of_one_layer(graphene, reach, expected):
 
 
 def test_decoupled_layers_are_two_sheets_of_graphene():
-    """Section 7.3: without interlayer hopping, graphene's velocity about a degenerate K quartet."""
+    """Without interlayer hopping, graphene's velocity about a degenerate K quartet."""
     lattice = build(2, 2.75)
     corner = lattice.high_symmetry()["K"]
     assert np.ptp(central_bands(lattice, corner, 0.0, 4)) < 1e-9
@@ -160,7 +160,7 @@ def test_decoupled_layers_are_two_sheets_of_graphene():
 
 @pytest.mark.parametrize("index", [5, 6])
 def test_k_quartet_is_degenerate_without_pressure(index):
-    """Section 7.3: valley mixing is below 1e-5 eV for I >= 5 at lambda <= 1."""
+    """Independent prototype: valley mixing is below 1e-5 eV for I >= 5 at lambda <= 1."""
     lattice = build(index, EQUILIBRIUM)
     bands = central_bands(lattice, lattice.high_symmetry()["K"])
     assert np.ptp(bands[1:5]) < 1e-5
@@ -168,7 +168,7 @@ def test_k_quartet_is_degenerate_without_pressure(index):
 
 
 def test_pressure_mixes_the_valleys_at_small_cells():
-    """Section 2's table: at I=5, d=2.74 Å the K quartet splits by 34 meV; W 62, gaps 9 and 25 meV."""
+    """Independent prototype: at I=5, d=2.74 Å the K quartet splits by 34 meV; W 62, gaps 9 and 25 meV."""
     lattice = build(5, 2.74)
     bands = np.array([central_bands(lattice, k) for k in lattice.high_symmetry().values()])
     assert np.ptp(bands[2, 1:5]) == pytest.approx(0.034, abs=1e-3)
@@ -201,7 +201,7 @@ def test_pressure_flattens_the_bands_of_the_papers_cell(bands_of_nine, distance,
 
 
 def test_twist_slows_the_electrons_of_the_papers_cell():
-    """Section 7.4: hbar v / a = 1.416 eV at I=9 without pressure, .66 of one layer's."""
+    """Independent prototype: hbar v / a = 1.416 eV at I=9 without pressure, .66 of one layer's."""
     lattice = build(9, EQUILIBRIUM)
     corner = lattice.high_symmetry()["K"]
     q = 1e-3 * np.linalg.norm(corner)
@@ -209,7 +209,7 @@ def test_twist_slows_the_electrons_of_the_papers_cell():
 
 
 def test_velocity_vanishes_at_the_magic_coupling():
-    """Section 7.4: at I=9 the Dirac velocity passes zero near lambda 2.9-3.0, alpha .59-.61.
+    """Independent prototype: at I=9 the Dirac velocity passes zero near lambda 2.9-3.0, alpha .59-.61.
 
     The slope is taken without its sign, so zero shows as a deep minimum between two larger values.
     """

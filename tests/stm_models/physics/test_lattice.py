@@ -19,7 +19,7 @@ TABLE = list(zip(range(1, 10), ATOMS, ANGLES, strict=True))
 
 @pytest.mark.parametrize(("index", "atoms", "angle"), TABLE)
 def test_table_of_commensurate_cells(index, atoms, angle):
-    """PHYSICS_HUBBARD section 1: N = 4T, cos(theta) = (T - 1/2)/T, |L|² = T with T = 3I² + 3I + 1."""
+    """N = 4T, cos(theta) = (T - 1/2)/T, |L|² = T with T = 3I² + 3I + 1."""
     lattice = build(index)
     first, second = lattice.vectors
     assert lattice.size == atoms
@@ -114,7 +114,7 @@ def test_patch_is_every_atom_of_the_disc_once(radius, index):
 
 
 def test_patch_keeps_the_sixfold_axis():
-    """PHYSICS_HUBBARD section 4: a parallelogram breaks C6 by 27 % of the DC peak, a disc does not."""
+    """A parallelogram breaks C6 by 27 % of the DC peak (independent prototype), a disc does not."""
     lattice = build(3)
     points, sites = patch(lattice, 2 * float(np.linalg.norm(lattice.vectors[0])))
     turned = points @ point_group()[1][:2, :2].T

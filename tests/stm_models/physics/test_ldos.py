@@ -28,7 +28,7 @@ def direct_sum(points, weights, k):
 
 
 def test_integral_is_two_electrons_per_site(state):
-    """PHYSICS_HUBBARD section 7.7: int LDOS dE = 2, the spin-summed weight of one orbital."""
+    """int LDOS dE = 2, the spin-summed weight of one orbital."""
     field, solution = state
     eta, step = 0.05, 0.025
     low, high = solution.energies.min() - 0.6, solution.energies.max() + 0.6
@@ -59,7 +59,7 @@ def test_many_energies_at_once_equal_one_by_one(state):
 
 
 def test_density_and_ldos_have_the_crystals_symmetry(state):
-    """Section 7.7: n is C6 symmetric to 2e-11; so is the LDOS."""
+    """n is C6 symmetric to 2e-11; so is the LDOS."""
     field, solution = state
     values = np.array([field.site_values(solution.arrays["density"]), one(field, solution, 0.0, 0.03)])
     for operation in point_group():
@@ -77,7 +77,7 @@ def disc(state):
 
 
 def test_transform_has_sixfold_and_inversion_symmetry(disc):
-    """Section 7.7: F symmetric to 1e-9 of the DC peak under C6 and inversion, by the direct sum."""
+    """F symmetric to 1e-9 of the DC peak under C6 and inversion, by the direct sum."""
     points, weights = disc
     k = np.random.default_rng(1).uniform(-8, 8, (40, 2))
     here = direct_sum(points, weights, k)
@@ -100,7 +100,7 @@ def test_bragg_peaks_lie_where_graphene_has_them(disc):
 
 @pytest.mark.parametrize("n", [32, 33])
 def test_value_at_zero_is_the_sum_of_the_weights(disc, n):
-    """Section 5: the image is |F| over F(0) = sum w ldos; an odd grid shows that 1 at its centre."""
+    """The image is |F| over F(0) = sum w ldos; an odd grid shows that 1 at its centre."""
     points, weights = disc
     grid = KGrid(n)
     assert direct_sum(points, weights, np.zeros((1, 2)))[0] == pytest.approx(weights.sum())

@@ -98,7 +98,7 @@ def test_a_run_that_did_not_converge_says_so(coulomb_field):
     ("fixture", "start", "end"), [("hubbard_field", 0.0747, 0.0402), ("coulomb_field", 0.106, 0.048)]
 )
 def test_interaction_evens_the_charge(fixture, start, end, request):
-    """Section 7.8: 2 ptp(n) at I=5, d=2.74 Å falls from .0747 to .0402 (Hubbard), .106 to .048 (eps=10)."""
+    """Independent prototype: 2 ptp(n) at I=5, d=2.74 Å falls from .0747 to .0402 (Hubbard), .106 to .048 (eps=10)."""
     field = request.getfixturevalue(fixture)
     state, modulation = "bands", []
     for interaction in (0.0, 2.0, 4.0, 6.0):

@@ -34,7 +34,7 @@ def moments(lattice, ratio, count, start):
     [(2.2, 0.0, 31), (2.3, 0.063, 61), (2.4, 0.143, 31), (3.0, 0.444, 31), (4.0, 0.672, 31)],
 )
 def test_antiferromagnet_beyond_the_critical_interaction(honeycomb, ratio, expected, count):
-    """PHYSICS_HUBBARD section 7.5: m = 0 up to U/t = 2.2, then .063 (2.3), .143 (2.4), .444 (3), .672 (4).
+    """An independent prototype: m = 0 up to U/t = 2.2, then .063 (2.3), .143 (2.4), .444 (3), .672 (4).
 
     Sorella and Tosatti, EPL 19, 699 (1992): the mean field orders at U/t = 2.23.
     """

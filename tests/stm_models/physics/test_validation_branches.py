@@ -22,7 +22,7 @@ def solved(branch, interaction, start):
 
 @pytest.mark.parametrize(("interaction", "lowest"), [(4.0, "fm"), (6.0, "af")])
 def test_flat_bands_are_a_ferromagnet_then_an_antiferromagnet(lattice, interaction, lowest):
-    """PHYSICS_HUBBARD section 3, Hubbard U alone: 3.3 to 4.0 mu_B per cell up to U = 5, at 6 moments up to .32 mu_B."""
+    """An independent prototype, Hubbard U alone: 3.3 to 4.0 mu_B per cell up to U = 5, at 6 moments up to .32 mu_B."""
     branch = create("collinear", lattice, k_count=2, temperature=0.01, dielectric=None)
     found = {start: solved(branch, interaction, start) for start in ("pm", "fm", "af")}
     assert min(found, key=lambda start: found[start][0]) == lowest
@@ -37,7 +37,7 @@ def test_flat_bands_are_a_ferromagnet_then_an_antiferromagnet(lattice, interacti
 
 
 def test_broken_symmetry_widens_the_gap_and_lowers_the_energy(lattice):
-    """PHYSICS_HUBBARD section 3, with Coulomb at U = 0: 53 to 66 or 67 meV, 1 to 5 meV per cell lower."""
+    """An independent prototype, with Coulomb at U = 0: 53 to 66 or 67 meV, 1 to 5 meV per cell lower."""
     settings = {"k_count": 2, "temperature": 0.01, "dielectric": 10.0}
     above, even = solved(create("sym", lattice, **settings), 0.0, "bands")
     below, broken = solved(create("broken", lattice, **settings), 0.0, "random")

@@ -37,7 +37,7 @@ def pictures(branch, interactions, broadening, radius, **options):
 
 
 def test_images_of_five_drift_apart_with_the_interaction():
-    """PHYSICS_HUBBARD section 7.9: I=5, eps = 10: cosine to U=0 is .9999, .9978, .9916, .9861 at .5, 2, 4, 6 eV."""
+    """An independent prototype: I=5, eps = 10: cosine to U=0 is .9999, .9978, .9916, .9861 at .5, 2, 4, 6 eV."""
     branch = branches.create("sym", build(5, 2.74), k_count=3, temperature=0.01, dielectric=10.0)
     first, *others = pictures(branch, (0.0, 0.5, 2.0, 4.0, 6.0), 0.03, 3.0)
     found = [similarity(first, other) for other in others]
@@ -46,7 +46,7 @@ def test_images_of_five_drift_apart_with_the_interaction():
 
 @pytest.mark.slow
 def test_images_of_the_papers_cell_are_alike_beyond_99_98_percent():
-    """Section 7.9: I=9, d=2.94 Å, eps = 10: .99999 at U=1 and .99985 at U=6, the paper's '> 99.98 %'.
+    """An independent prototype: I=9, d=2.94 Å, eps = 10: .99999 at U=1 and .99985 at U=6, the paper's '> 99.98 %'.
 
     arXiv 2602.18890. Here .999986 and .99984, in the state that continues the bare bands, as the paper's must be.
     """
@@ -58,7 +58,10 @@ def test_images_of_the_papers_cell_are_alike_beyond_99_98_percent():
 
 
 def test_k_meshes_differ_more_than_neighbouring_interactions():
-    """Section 3: at I=5, U=4 the cosine to nk=6 is .9962 at nk=2, .9988 at 3, .9997 at 4: one data set, one mesh."""
+    """Independent prototype: at I=5, U=4 the cosine to nk=6 is .9962 at nk=2, .9988 at 3, .9997 at 4.
+
+    One data set has one mesh.
+    """
     made = []
     for count in (2, 3, 4, 6):
         branch = branches.create("sym", build(5, 2.74), k_count=count, temperature=0.01, dielectric=10.0)

@@ -48,7 +48,7 @@ def mismatch(lattice, geometry):
 
 @pytest.mark.parametrize("index", [1, 2, 3])
 def test_every_atom_lies_where_sisl_has_it(index):
-    """PHYSICS_HUBBARD section 7.1: the same structure up to a rotation and a translation, to 1e-12 a."""
+    """The same structure up to a rotation and a translation, to 1e-12 a."""
     lattice, geometry = build(index), bilayer(index)
     heights = np.unique(np.round(np.array(geometry.xyz)[:, 2], 9))
     assert np.ptp(heights) == pytest.approx(np.ptp(lattice.positions[:, 2]))

@@ -19,7 +19,7 @@ def hamiltonian(k):
 
 @pytest.mark.parametrize("k", POINTS)
 def test_half_turn_with_time_reversal_conjugates_the_matrix(k):
-    """Section 3: H(k)[P, P] = conj H(k) to 1e-13, P the half turn C2z; what makes the real form possible."""
+    """H(k)[P, P] = conj H(k) to 1e-13, P the half turn C2z; what makes the real form possible."""
     partner, _ = site_images(LATTICE, np.diag([-1.0, -1.0, 1.0]))
     matrix = hamiltonian(k)
     assert np.abs(matrix[np.ix_(partner, partner)] - matrix.conj()).max() < 1e-13

@@ -22,8 +22,8 @@ def field(preset, seed=0, **options):
     return pseudo_experiment(preset, np.random.default_rng(seed), **({"biases": 3, "size": 48} | options))
 
 
-def test_frozen_values_are_those_of_the_physics_notes():
-    """PHYSICS_IMPURITY section 2: fixed before any training, so a change here is a change of the test set."""
+def test_the_presets_have_their_frozen_values():
+    """Fixed before any training (docs/impurity.md), so a change here is a change of the test set."""
     std, hard = create("std"), create("hard")
     assert (std.scale, std.white, std.one_over_f, std.line, std.decoys, std.drift) == (0.6, 0.5, 0.35, 0.35, 0, 0.35)
     assert (hard.scale, hard.white, hard.one_over_f, hard.line, hard.decoys, hard.drift) == (

@@ -28,7 +28,7 @@ def test_fermi_wave_number_is_the_published_one(name, low, high):
 
 @pytest.mark.parametrize(("bias", "expected"), [(-0.23, 0.659), (0.0, 0.883), (0.02, 0.900)])
 def test_gold_on_the_papers_pixels(bias, expected):
-    """PHYSICS_IMPURITY section 1: rad/px on 375 Å / 80 px."""
+    """Band and pixels (375 Å / 80) of arXiv:2006.15898: rad/px."""
     assert create("Au(111)").wave_number(bias, 375 / 80) == pytest.approx(expected, abs=5e-4)
 
 

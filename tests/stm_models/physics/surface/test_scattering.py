@@ -69,7 +69,7 @@ def test_optical_theorem_of_many_scatterers(absorption):
 
 
 def test_single_impurity_closed_form():
-    """PHYSICS_IMPURITY section 2: rho / rho0 = 1 + Re[s H²]."""
+    """Fiete and Heller, Rev. Mod. Phys. 75, 933 (2003): rho / rho0 = 1 + Re[s H²]."""
     one = Scatterers(np.array([[10.3, 12.8]]), np.array([-1.1]), np.array([-3.2]), np.array([0.35]))
     grid, biases = pixel_grid(24), np.array([-0.2, 0.02])
     k = create("Au(111)").complex_wave_number(biases, None, 4.6875)

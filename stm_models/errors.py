@@ -1,11 +1,11 @@
-"""The one exception for a user's mistake."""
+"""The exception for a user's mistake, and the one for a training that its parameters do not suit."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["InputError", "unknown"]
+__all__ = ["InputError", "TrainingFailed", "unknown"]
 
 
 class InputError(Exception):
@@ -13,6 +13,10 @@ class InputError(Exception):
 
     The command line prints it as one line and exits with code 2; the server answers 400 with it.
     """
+
+
+class TrainingFailed(InputError):
+    """A training that cannot go on with its parameters: it diverged, or memory did not suffice; others may do."""
 
 
 def unknown(what: str, got: object, choices: Iterable[object]) -> InputError:

@@ -17,7 +17,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from stm_models.errors import InputError
+from stm_models.errors import InputError, TrainingFailed
 from tracking import liveness, runs
 from tracking.backend import MlflowException
 from tracking.runs import Run
@@ -90,7 +90,7 @@ def run_trials(
     Raises
     ------
     InputError
-        From the objective.
+        From the objective, at once: the next trial would meet the same mistake. `TrainingFailed` is the trial's own.
     Exception
         What the objective raised, when several trials in a row failed.
     """
@@ -114,7 +114,10 @@ def run_trials(
         if report is not None:
             report(TrialRow.of(study.trials[number]))
         failures = failures + 1 if error is not None else 0
-        if error is not None and (isinstance(error, InputError) or failures >= _PATIENCE):
+        if isinstance(error, TrainingFailed) and failures >= _PATIENCE:
+            raise InputError(f"{failures} trials failed in a row, the last one so: {error}") from error
+        mistake = isinstance(error, InputError) and not isinstance(error, TrainingFailed)
+        if error is not None and (mistake or failures >= _PATIENCE):
             raise error
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from stm_models.errors import InputError
+from stm_models.errors import TrainingFailed
 from stm_models.training.checkpoints import Checkpoint, Keeper
 from stm_models.training.learner import Learner
 from stm_models.training.losses import confidence
@@ -58,7 +58,7 @@ def run_epoch(learner: Learner, state: Checkpoint, keeper: Keeper) -> tuple[floa
 
     Raises
     ------
-    InputError
+    TrainingFailed
         For a loss that became NaN or infinite, or memory that does not suffice for half a batch.
     """
     config, world, epoch = learner.config, learner.world, state.epoch + 1
@@ -171,9 +171,9 @@ def _samples(rows: list[int] | None, numbers: NDArray[np.int64] | None) -> str:
     return f"; samples {', '.join(map(str, known[:_NAMED]))}{more}"
 
 
-def diverged(epoch: int, where: str, rate: float) -> InputError:
+def diverged(epoch: int, where: str, rate: float) -> TrainingFailed:
     """Return the error for a loss or a prediction that is not finite any more."""
-    return InputError(
+    return TrainingFailed(
         f"the loss became NaN or infinite in epoch {epoch}, {where}, at learning rate {rate:.3g}: "
-        "lower train.learning_rate, or check the data for outliers; the checkpoint before it is kept"
+        "lower train.learning_rate, or check the data for outliers"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from stm_models.errors import InputError
+from stm_models.errors import TrainingFailed
 
 __all__ = ["exhausted", "is_exhausted"]
 
@@ -19,9 +19,9 @@ def is_exhausted(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS)
 
 
-def exhausted(what: str, device: torch.device) -> InputError:
+def exhausted(what: str, device: torch.device) -> TrainingFailed:
     """Return what to say when memory did not suffice for ``what`` on ``device``."""
-    return InputError(
+    return TrainingFailed(
         f"out of memory on {device.type} {what}: lower train.batch_size, take a smaller network or smaller images, "
         "or end what else uses the memory"
     )

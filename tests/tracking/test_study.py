@@ -9,9 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import optuna
 import pytest
+import torch
 
 from stm_models.errors import InputError
 from stm_models.search import Choice, Range
+from stm_models.training.epochs import diverged
+from stm_models.training.memory import exhausted
 from tracking import liveness, runs, study, trials
 from tracking.store import Store
 
@@ -130,6 +133,27 @@ def test_hopeless_objective_gives_up(local, parent):
     with pytest.raises(InputError, match="no such network"):
         _run(opened, mistaken, 5, local, parent)
     assert len(opened.trials) == 4
+
+
+def test_a_training_that_its_parameters_do_not_suit_ends_no_search(local, parent):
+    def objective(trial, run):
+        rate = trial.suggest_float("rate", 0.0, 1.0)
+        if trial.number == 1:
+            raise diverged(2, "the validation set", rate)
+        if trial.number == 2:
+            raise exhausted("while training", torch.device("cpu"))
+        return rate
+
+    opened = study.create_study("some diverge", seed=1)
+    _run(opened, objective, 3, local, parent)
+    assert _states(opened) == ["complete", "fail", "fail", "complete", "complete"]
+
+    def always(trial, run):
+        raise diverged(1, "batch 1 of 7", 0.5)
+
+    with pytest.raises(InputError, match="3 trials failed in a row, the last one so: the loss became NaN"):
+        _run(opened, always, 5, local, parent)
+    assert _states(opened)[5:] == ["fail"] * 3
 
 
 def test_killed_worker_loses_nothing(local, parent, tmp_path, start_script):

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from stm_models.errors import InputError
 from tracking import probe
 from tracking.backend import MlflowClient, MlflowException, ViewType, create_database
 from tracking.lock import exclusive
+from tracking.passwords import redact
 from tracking.spool import root as spool_root
 from tracking.sqlite_address import address, path_of
 
-__all__ = ["Store", "connect", "missing", "patience", "recording"]
+__all__ = ["Store", "connect", "missing", "patience", "recording", "redact"]
 
 DEFAULT = "sqlite:///mlflow.db"
 _WHAT = "tracking store"
@@ -198,15 +198,6 @@ def missing(uri: str | None = None) -> Path | None:
     return None if _filled(path) else path
 
 
-def redact(uri: str) -> str:
-    """Return ``uri`` without its password."""
-    parts = urlsplit(uri)
-    if not parts.password:
-        return uri
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
-
-
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, without what SQLAlchemy puts before it."""
     lines = (str(error).strip() or type(error).__name__).splitlines()
@@ -241,8 +232,7 @@ def _address(uri: str | None) -> tuple[str, str]:
             raise ValueError("it holds a zero byte")
         return uri, urlsplit(uri).scheme.split("+")[0]
     except ValueError as error:
-        hidden = re.sub(r"//[^/@]*@", "//***@", uri)
-        raise InputError(f"the tracking store {hidden!r} is no address ({error}): expected {_FORMS}") from error
+        raise InputError(f"the tracking store {redact(uri)!r} is no address ({error}): expected {_FORMS}") from error
 
 
 def _filled(path: Path) -> bool:

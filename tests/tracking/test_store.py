@@ -122,6 +122,30 @@ def test_password_is_hidden():
     assert Store("http://me:secret@host", None, None).location == "http://me:***@host"
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        *(f"postgresql://me:se{sign}cret@host/x" for sign in "/#?[@"),
+        "postgresql://me@work.org:secret@host/x",
+        "postgresql://host/x?user=me&password=secret",
+        "postgresql://host:5432/x?password=s@secret&sslmode=require",
+        "--storage=postgresql://me:secret@host/x",
+    ],
+)
+def test_a_password_is_hidden_wherever_a_database_takes_one(address):
+    assert "cret" not in redact(address)
+    assert redact(address).startswith(address.partition(":")[0])
+    assert "host" in redact(address)
+    assert redact(redact(address)) == redact(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["sqlite:////data/a:b@c/x.db", "postgresql://me@host:5432/x", "http://host:5000", "models:/NAME@ALIAS"]
+)
+def test_an_address_without_a_password_stays_as_it_is(address):
+    assert redact(address) == address
+
+
 @pytest.mark.parametrize("name", ["a 'b' \"c\"", "50%", "%41", "is it?", "#1 & ; [e] {f} $HOME", "größe ☃", "-a"])
 def test_any_folder_holds_a_store(tmp_path, monkeypatch, name):
     folder = tmp_path / name

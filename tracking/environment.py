@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stm_models.machine import cores
+from tracking.passwords import redact
 
 __all__ = ["describe"]
 
@@ -29,7 +30,8 @@ def describe(seeds: Mapping[str, int] | None = None) -> dict[str, Any]:
     -------
     dict
         ``git`` {commit, dirty} (None outside a checkout), ``python``, ``platform``, ``cpu`` {model, cores},
-        ``memory_gb``, ``gpu`` (a list of {name, memory_mb, driver}), ``packages`` and ``seeds``.
+        ``memory_gb``, ``gpu`` (a list of {name, memory_mb, driver}), ``packages``, ``seeds`` and ``command``, its
+        passwords left out.
     """
     return {
         "git": _git(),
@@ -40,7 +42,7 @@ def describe(seeds: Mapping[str, int] | None = None) -> dict[str, Any]:
         "gpu": _gpus(),
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "seeds": dict(seeds or {}),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]] if sys.argv else [],
+        "command": [Path(sys.argv[0]).name, *map(redact, sys.argv[1:])] if sys.argv else [],
     }
 
 

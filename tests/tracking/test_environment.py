@@ -16,6 +16,13 @@ def test_versions_machine_and_seeds():
     assert found["seeds"] == {"split": 1}
 
 
+def test_a_command_is_recorded_without_its_passwords(monkeypatch):
+    address = "postgresql://stm:SECRET@db/stm"
+    monkeypatch.setattr("sys.argv", ["/bin/stm", "tune", "hubbard", "--storage", address, f"--storage={address}"])
+    hidden = "postgresql://stm:***@db/stm"
+    assert describe()["command"] == ["stm", "tune", "hubbard", "--storage", hidden, f"--storage={hidden}"]
+
+
 def test_gpus_as_the_driver_lists_them(tmp_path, monkeypatch):
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771, 570.1'\necho 'NVIDIA X, [N/A], 570.1'\n")

@@ -77,8 +77,13 @@ def better(
     words = f"{metric} {ours:.4g} on {len(differences)} held-out states"
     if not ahead:
         return Gate("champion", False, f"{words}, not {where} the {theirs:.4g} of {than}", ours, theirs)
+    if unknown := int(np.isnan(differences).sum()):
+        return Gate(
+            "champion", False, f"{words}, {where} the {theirs:.4g} of {than}, but the errors on {unknown} of them are "
+            "no numbers, so that chance cannot be judged: hold out other states, or judge with --on", ours, theirs,
+        )  # fmt: skip
     chance = float(stats.wilcoxon(differences, alternative="less").pvalue) if np.any(differences) else 1.0
-    if chance > alpha:
+    if not chance <= alpha:
         return Gate(
             "champion", False, f"{words}, {where} the {theirs:.4g} of {than}, but chance alone does that with "
             f"probability {chance:.2g}, more than {alpha:g}: train longer, or hold out more states", ours, theirs,

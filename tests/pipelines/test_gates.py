@@ -29,6 +29,13 @@ def test_a_lead_that_chance_explains_does_not_pass():
     assert better(0.9, 0.8, np.full(9, -0.1), larger=True).passed
 
 
+def test_a_lead_with_errors_that_are_no_numbers_does_not_pass():
+    unknown = better(0.1, 0.2, [-0.1] * 10 + [np.nan])
+    assert unknown.passed is False
+    assert "the errors on 1 of them are no numbers" in unknown.reason
+    assert better(0.1, 0.2, [np.nan] * 10).passed is False
+
+
 @given(st.integers(0, 2**32 - 1))
 def test_equally_good_models_rarely_pass(seed):
     """The test's own level: of models without a difference at most alpha are let through."""

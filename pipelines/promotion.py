@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -96,10 +97,11 @@ def promote(
             won = [gate["reason"] for gate in result["gates"] if gate["name"] == "champion"]
             result |= {"reason": won[0] if won else "there was no champion"}
         result["promoted"] = not failed or bool(force)
+        tags = _tags(result, force, candidate.tags)
         # First what another promotion may refuse: no version says that it won and did not.
         if result["promoted"]:
             _crown(store, name, candidate.version, champion)
-        models.tag_version(store, name, candidate.version, _tags(result, force, candidate.tags))
+        models.tag_version(store, name, candidate.version, tags)
         attach(store, task, models.version(store, name, candidate.version))
         if result["promoted"] and champion is not None:
             _describe_anew(store, task, champion.version)
@@ -256,9 +258,16 @@ def _tags(result: Mapping[str, Any], force: str | None, before: Mapping[str, str
     """Return every gate's verdict and numbers as tags of the version; those of an earlier judgement are emptied."""
     tags: dict[str, Any] = dict.fromkeys((key for key in before if key.startswith("gate.")), "")
     tags |= {f"gate.{key}": result[key] for key in ("promoted", "reason", "metric", "forced")}
-    tags["gate.forced_by"] = f"{getpass.getuser()}: {force}" if result["forced"] else ""
+    tags["gate.forced_by"] = f"{_user()}: {force}" if result["forced"] else ""
     tags |= {f"gate.{gate['name']}": f"{gate['verdict']}: {gate['reason']}" for gate in result["gates"]}
     return tags | {"gates": json.dumps(result["gates"]), "gate.time": _now()}
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):  # in a container: a number without an entry in passwd
+        return str(os.getuid())
 
 
 def _reasons(failed: list[dict[str, Any]]) -> str:

@@ -1,0 +1,42 @@
+"""What a forced promotion writes down; promotions of real models are in tests/e2e."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+
+from pipelines import promotion
+
+
+@pytest.mark.parametrize("error", [KeyError("getpwuid(): uid not found: 4711"), OSError("No username set")])
+def test_a_user_without_a_name_forces_a_promotion_under_his_number(monkeypatch, error):
+    done = []
+
+    def nobody():
+        raise error
+
+    gate = {"name": "latency", "verdict": "failed", "reason": "slow"}
+    fakes = {
+        "_alone": lambda *_: nullcontext(),
+        "_version_of": lambda *_: SimpleNamespace(version=2, tags={}),
+        "_judge": lambda *_: {"gates": [gate]},
+        "_crown": lambda *_: done.append("alias"),
+        "judged_metric": lambda *_: "mae",
+        "attach": lambda *_: None,
+        "runs": SimpleNamespace(get=lambda *_: SimpleNamespace(id="r", metrics={})),
+        "models": SimpleNamespace(
+            champion=lambda *_: None, version=lambda *_: None, tag_version=lambda *given: done.append(given[-1])
+        ),
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(promotion, name, fake)
+    monkeypatch.setattr("getpass.getuser", nobody)
+    result = promotion.promote(None, SimpleNamespace(name="hubbard"), "r", force="late")
+    assert result["promoted"]
+    assert result["forced"]
+    alias, tags = done
+    assert alias == "alias"
+    assert tags["gate.forced_by"] == f"{os.getuid()}: late"

@@ -1,10 +1,12 @@
-"""What the machine refuses, told so that its user can mend it."""
+"""What the machine or the tracking store refuses, told so that its user can mend it."""
 
 from __future__ import annotations
 
 import errno
 import re
 import sys
+
+from tracking.passwords import redact
 
 __all__ = ["told"]
 
@@ -14,16 +16,18 @@ _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FULL = re.compile(
     r"database or disk is full|no space left on device|disk quota exceeded|\d+ requested and \d+ written", re.IGNORECASE
 )
+_CLIENTS = ("mlflow.exceptions", "requests.exceptions")  # the second one brings mlflow's files
 _READ_ONLY = re.compile(r"attempt to write a readonly database|read-only file system", re.IGNORECASE)
 
 
 def told(error: BaseException) -> str | None:
-    """Return what to tell of a full or protected disk, or a name that the locale cannot write; ``None`` for any other.
+    """Return what to tell of a full or protected disk, a name that the locale cannot write, or a tracking store.
 
-    What an error was raised from counts too.
+    ``None`` for any other error. What an error was raised from counts too.
     """
     one: BaseException | None = error
     seen: set[int] = set()
+    refused: str | None = None
     while one is not None and id(one) not in seen:
         seen.add(id(one))
         name = getattr(one, "filename", None) or "a file"
@@ -41,5 +45,17 @@ def told(error: BaseException) -> str | None:
                 f"a file has a name that this locale, whose encoding is {sys.getfilesystemencoding()}, cannot write: "
                 "set PYTHONUTF8=1 and run the same command again"
             )
+        if refused is None and _is_of_mlflow(one):
+            refused = (
+                f"the tracking store refuses: {redact(str(one) or type(one).__name__)}; "
+                "run the same command again once it answers and lets you"
+            )
         one = one.__cause__ or one.__context__
-    return None
+    return refused
+
+
+def _is_of_mlflow(error: BaseException) -> bool:
+    mlflow, requests = map(sys.modules.get, _CLIENTS)  # not imported for its sake: that takes seconds
+    if mlflow is not None and isinstance(error, mlflow.MlflowException):
+        return True
+    return requests is not None and isinstance(error, requests.RequestException)

@@ -1,13 +1,15 @@
-"""A full or a protected disk, whoever notices it."""
+"""A full or a protected disk, whoever notices it, and a tracking store that refuses."""
 
 import errno
 import io
 import sqlite3
 
 import pytest
+import requests
 
 from deploy.exporting.errors import ExportError
 from pipelines import cli, trouble
+from tracking.backend import MlflowException, RestException
 
 
 def caused(error, cause):
@@ -30,6 +32,13 @@ def caused(error, cause):
             caused(ValueError("x"), sqlite3.OperationalError("attempt to write a readonly database")),
             "cannot be written",
         ),
+        (
+            RestException({"error_code": "PERMISSION_DENIED", "message": "Permission denied"}),
+            "the tracking store refuses: PERMISSION_DENIED: Permission denied; run the same command again",
+        ),
+        (requests.HTTPError("403 Client Error: FORBIDDEN"), "the tracking store refuses: 403 Client Error"),
+        (caused(KeyError("run"), MlflowException("API request to http://me:***@h failed")), "store refuses: API"),
+        (caused(MlflowException("x"), sqlite3.OperationalError("database or disk is full")), "no space left"),
     ],
 )
 def test_told_in_one_line(error, words, monkeypatch, capsys):
@@ -40,6 +49,10 @@ def test_told_in_one_line(error, words, monkeypatch, capsys):
     monkeypatch.setattr(cli, "_run", fail)
     assert cli.main(["models"]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_password_is_not_told():
+    assert "secret" not in str(trouble.told(MlflowException("API request to http://me:secret@host/api failed")))
 
 
 def test_everything_else_stays_an_error(monkeypatch):

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from stm_models.errors import InputError
@@ -20,21 +20,34 @@ _IDENTITY = re.compile("[0-9a-f]{32}")
 _SILENT = 600.0  # seconds without a sign of life, of which there is one each minute
 
 
-def take(base: Path) -> Iterator[Parcel]:
-    """Lock the spools in ``base``, or that it is, which nobody has; those begun first before the others."""
+def _warn(error: BaseException) -> None:
+    print(f"warning: {first_line(error)}", file=sys.stderr)
+
+
+def take(base: Path, refuse: Callable[[InputError], None] = _warn) -> Iterator[Parcel]:
+    """Lock the spools in ``base``, or that it is, which nobody has; those begun first before the others.
+
+    ``refuse`` is told of those that this user may not write.
+    """
     found = []
     for folder in [base] if _IDENTITY.fullmatch(base.name) else sorted(base.iterdir()) if base.is_dir() else []:
         if not _IDENTITY.fullmatch(folder.name):
             continue
         try:
             lock = spool.claim(folder)
-        except OSError:
+        except (BlockingIOError, FileNotFoundError):
             continue  # somebody is at it, or has just finished it
+        except OSError as error:
+            refuse(InputError(
+                f"the spool {folder} cannot be taken: {error.strerror}; copy it to a folder that you may write, or "
+                "send it as the user who recorded it"
+            ))  # fmt: skip
+            continue
         try:
             found.append(Parcel(folder, lock))
         except (OSError, InputError) as error:
             os.close(lock)
-            print(f"warning: {first_line(error)}", file=sys.stderr)
+            _warn(error)
     yield from sorted(found, key=lambda parcel: parcel.start["time"])
 
 

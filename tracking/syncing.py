@@ -67,12 +67,13 @@ def sync(folders: Sequence[Path], to: str | None = None) -> Iterator[Sent]:
     Raises
     ------
     InputError
-        When a store cannot be reached, or is not the one that has the run already; after the others are sent.
+        When a store cannot be reached, or is not the one that has the run already, or a spool may not be written;
+        after the others are sent.
     """
     stores: dict[str, Store] = {}
     problems: list[InputError] = []
     failed: dict[str, int] = {}  # times in a row, by store
-    taken = [parcel for folder in folders for parcel in leftovers.take(folder)]
+    taken = [parcel for folder in folders for parcel in leftovers.take(folder, problems.append)]
     parcels = taken
     try:
         while parcels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -291,6 +292,30 @@ def test_a_spool_that_cannot_be_sent_keeps_no_other_back(tmp_path, local):
         next(sending)
     assert [(sent.name, sent.state) for sent in found] == [("fine", "sent")]
     assert lost.is_dir()
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_spool_that_may_not_be_written_is_no_spool_that_somebody_sends(tmp_path, local, monkeypatch, capsys, number):
+    away = store.recording(NOWHERE)
+    for name in ("protected", "mine"):
+        leave(record(tmp_path, away, name, steps=2))
+    protected, _ = sorted(spool.root().glob("[0-9a-f]*"), key=lambda each: spool.read(each, limit=1)[0][0]["time"])
+    claim = spool.claim
+
+    def claimed(folder):
+        if folder == protected:
+            raise OSError(number, os.strerror(number), str(folder / "lock"))
+        return claim(folder)
+
+    monkeypatch.setattr(spool, "claim", claimed)
+    sending = syncing.sync([spool.root()], local.uri)
+    assert next(sending).name == "mine"
+    with pytest.raises(InputError, match=rf"{protected.name} cannot be taken: {os.strerror(number)}; copy it to"):
+        next(sending)
+    capsys.readouterr()
+    with runs.start(local, "beside one that is protected", "x"):
+        pass
+    assert f"{protected.name} cannot be taken" in capsys.readouterr().err
 
 
 def test_a_deleted_experiment_is_refused_at_the_start(local):

@@ -12,6 +12,7 @@ from stm_models.errors import InputError
 from tracking import leftovers
 from tracking.delivery import Deferred, permanent
 from tracking.parcel import Parcel
+from tracking.sqlite_address import address, path_of
 from tracking.store import Store, connect, first_line, missing, redact
 
 __all__ = ["Sent", "sync"]
@@ -152,7 +153,7 @@ def _address(parcel: Parcel, to: str | None) -> str:
     """Return where a spool belongs, with the password that the environment knows."""
     recorded = parcel.store or parcel.start["store"]
     if to is not None:
-        if parcel.store is not None and redact(to.rstrip("/")) != parcel.store:
+        if parcel.store is not None and _written(to) != parcel.store:
             raise InputError(
                 f"run {parcel.run} of the spool {parcel.folder} is in {parcel.store} already: "
                 "send the rest there, without --to"
@@ -168,3 +169,8 @@ def _address(parcel: Parcel, to: str | None) -> str:
     if (path := missing(recorded)) is not None:
         raise InputError(f"the spool {parcel.folder} is for {path}, which is not here: give the store with --to")
     return str(recorded)
+
+
+def _written(to: str) -> str:
+    """Return an address as a spool has it: that of a SQLite file is absolute."""
+    return redact(address(path_of(to, "tracking store")) if to.startswith("sqlite") else to.rstrip("/"))

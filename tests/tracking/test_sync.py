@@ -180,6 +180,23 @@ def test_a_copy_of_a_run_in_progress_is_sent_as_far_as_it_is(tmp_path, local):
     delivered.check(copy.parent / "sent" / own.name, local)
 
 
+def test_the_rest_of_a_run_goes_to_a_file_named_as_before(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    away = store.recording(NOWHERE)
+    with runs.start(away, "copied", "to a file") as run:
+        own = spool.root() / run.id.removeprefix("spool_")
+        copy = tmp_path / "copy" / own.name
+        shutil.copytree(own, copy)
+        (early,) = send(copy, to="sqlite:///here.db")
+        run.metrics({"a": 2.0}, 1)
+    leave(run)
+    shutil.copytree(own, copy, dirs_exist_ok=True)
+    with pytest.raises(InputError, match=r"here.db already"):
+        send(copy, to="sqlite:///there.db")
+    (late,) = send(copy, to="sqlite:///here.db")
+    assert (early.state, late.state, late.run_id) == ("running", "sent", early.run_id)
+
+
 def test_a_killed_client_is_closed_from_its_spool(tmp_path, local, start_script):
     code = (
         "import os, sys\nfrom tracking import runs, store\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from stm_models.errors import InputError
 from tracking import heartbeat, leftovers, liveness, spool
 from tracking.backend import MlflowException
@@ -39,6 +41,8 @@ def bury(store: Store, experiment: str) -> bool:
             parcel.release()
     for parcel in taken:
         sender.wait(parcel, Parcel.is_done, _PATIENCE)
+        for reason in parcel.refused if parcel.done else ():
+            print(f"warning: run {parcel.run}: {store.location} refuses {reason}", file=sys.stderr)
     try:
         if sender.trouble:
             return False

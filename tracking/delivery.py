@@ -19,7 +19,7 @@ from tracking.rows import RUN_TAG, located
 from tracking.spool import Record
 from tracking.store import Store, first_line
 
-__all__ = ["Deferred", "Target", "begin", "finish", "known", "permanent"]
+__all__ = ["Deferred", "Target", "begin", "deleted", "finish", "known", "permanent"]
 
 _CALL = 1000  # metrics of one call, MLflow's limit; of parameters and tags it is 100
 _ENDED = {"outcome", "error"}  # tags of a run that ended; one that is taken up has not
@@ -39,6 +39,16 @@ def permanent(error: BaseException, store: Store) -> bool:
         return False
     # What a proxy answers while its server is away has no MLflow error in it.
     return isinstance(error, RestException) or not store.remote
+
+
+def deleted(store: Store, run_id: str) -> bool:
+    """Tell whether a run that the store had was deleted there."""
+    try:
+        return bool(store.client.get_run(run_id).info.lifecycle_stage == "deleted")
+    except MlflowException as error:
+        if not permanent(error, store):
+            raise
+        return True  # for good
 
 
 def known(store: Store, run_id: str, base: Path) -> str:
@@ -176,7 +186,7 @@ class Target:
             try:
                 self.store.client.log_batch(self.id, **{kind: part})
             except MlflowException as error:
-                if not permanent(error, self.store) or self._deleted():
+                if not permanent(error, self.store) or deleted(self.store, self.id):
                     raise
                 if len(part) > 1:
                     refused += self._each(kind, part, 1)
@@ -189,13 +199,10 @@ class Target:
             call()
         except (MlflowException, OSError) as error:
             lost = isinstance(error, FileNotFoundError)
-            if not lost and (not permanent(error, self.store) or self._deleted()):
+            if not lost and (not permanent(error, self.store) or deleted(self.store, self.id)):
                 raise
             return [f"{what}: {first_line(error)}"]
         return []
-
-    def _deleted(self) -> bool:
-        return bool(self.store.client.get_run(self.id).info.lifecycle_stage == "deleted")
 
     def _file(self, record: Record, folder: Path) -> None:
         path = spool.artifact(folder, record["name"])

@@ -10,7 +10,7 @@ from stm_models.errors import InputError
 from tracking import delivery, spool
 from tracking.delivery import Target
 from tracking.spool import Record
-from tracking.store import Store
+from tracking.store import Store, first_line
 
 __all__ = ["Parcel"]
 
@@ -107,6 +107,27 @@ class Parcel:
             self.done = True
             spool.remove(self.folder, self.lock, self.refused)
         return True
+
+    def set_aside(self, store: Store, error: Exception) -> bool:
+        """Keep what is left of a run in ``refused``, with the reason; return whether it did.
+
+        Only that of a run which has ended, and which was deleted from the store.
+        """
+        if self.run is None or not self.has_ended() or not delivery.deleted(store, self.run):
+            return False
+        self.refused.append(f"what is left of the run: {first_line(error)}")
+        self.done = True
+        spool.remove(self.folder, self.lock, self.refused)
+        return True
+
+    def has_ended(self) -> bool:
+        """Tell whether the end of the run is among what was not acknowledged."""
+        offset = self.offset
+        while found := spool.read(self.folder, offset):
+            for record, offset in found:  # noqa: B007
+                if record["kind"] == "end":
+                    return True
+        return False
 
     def release(self) -> None:
         """Leave the spool to others."""

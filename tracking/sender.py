@@ -152,10 +152,10 @@ class Sender:
         except delivery.Deferred:
             pass  # the run that it belongs to comes later
         except Exception as error:
-            if isinstance(error, InputError) or delivery.permanent(error, self.store):
-                parcel.blocked = error
-            else:
+            if not isinstance(error, InputError) and not delivery.permanent(error, self.store):
                 raise
+            if not parcel.set_aside(self.store, error):
+                parcel.blocked = error
 
 
 @atexit.register

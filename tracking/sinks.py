@@ -125,6 +125,7 @@ class Spooled:
         self._keeper.stop()
         self._spool.append({"kind": "end", "status": status, "tags": tags, "time": int(time.time() * 1000)})
         self._spool.close()
+        self._parcel.blocked = None  # asked once more: what is left of a run that was deleted is set aside at its end
         self._sender.wait(self._parcel, Parcel.is_done, patience(_times(self._sender.store)[1]))
         for reason in self._parcel.refused:
             print(f"warning: run {self.id}: {self._sender.store.location} refuses {reason}", file=sys.stderr)

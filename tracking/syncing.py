@@ -123,6 +123,8 @@ def _send(parcel: Parcel, store: Store) -> Sent:
                 f"{store.location} does not take run {parcel.start['name']!r} now: {first_line(error)}; "
                 "what arrived is noted, run the same command again"
             ) from error
+        if parcel.set_aside(store, error):
+            return _sent(parcel, store, "refused", parcel.refused)
         return _sent(parcel, store, "refused", [first_line(error)])
     if parcel.refused:
         return _sent(parcel, store, "refused", parcel.refused)

@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import optuna
@@ -20,7 +19,7 @@ from stm_models.search import Range, Space
 from tracking import probe
 from tracking.lock import advisory, exclusive
 from tracking.samplers import create_pruner, create_sampler
-from tracking.sqlite_address import address
+from tracking.sqlite_address import address, path_of
 from tracking.store import Store, first_line, redact
 
 __all__ = ["TrialRow", "beside", "create_study", "importances", "open_study", "rows", "suggest"]
@@ -243,9 +242,8 @@ def _lock(study: Any, lock_file: Path | None) -> Callable[[], AbstractContextMan
 
 
 def _lock_file(storage: str) -> Path | None:
-    name = unquote(storage.partition(":///")[2].partition("?")[0]) if storage.startswith("sqlite") else ""
-    if not name:
+    if not storage.startswith("sqlite"):
         return None
-    path = Path(name).absolute()
+    path = path_of(storage, "study storage")
     probe.sqlite(path, {"studies", "trials"}, "study storage", "give another file with --storage sqlite:///FILE.db")
     return path.with_name(f"{path.name}.lock")

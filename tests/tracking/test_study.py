@@ -236,6 +236,14 @@ def test_mistakes(local, tmp_path):
         study.create_study("x", seed=1, direction="maximize")
 
 
+@pytest.mark.parametrize("storage", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite+pysqlite:///:memory:"])
+def test_a_storage_in_memory_is_refused(storage):
+    """Every process would have a study of its own, gone with it."""
+    for make in (lambda: study.create_study("x", storage, seed=1), lambda: study.open_study("x", storage)):
+        with pytest.raises(InputError, match=r"names no file: expected sqlite:///FILE\.db"):
+            make()
+
+
 def test_without_a_lock_there_are_as_many_trials_as_asked_for(local, parent):
     def work(number):
         opened = study.create_study("unlocked", seed=1, worker=number, sampler="random")

@@ -179,7 +179,7 @@ class _Search:
             parent.metrics({f"best_{best['metric']}": best["value"]})
             parent.json(result, "study.json")
             tuning_report.draw(parent, result, study.rows(self.found), self.values, self.space)
-        self.checkpoints.forget_all()
+        self.checkpoints.forget_finished(self.found)
         return {**result, "retrained": self._retrained(result, seeds)} if seeds else result
 
     def work(self, parent: str) -> None:

@@ -41,10 +41,15 @@ class Checkpoints:
         """Delete what is kept of a trial that ended."""
         forget(self.of(trial))
 
-    def forget_all(self) -> None:
-        """Delete what is kept of all of them."""
-        for path in (*CHECKPOINTS.glob(f"{self._stem}-*"), *CHECKPOINTS.glob(f".{self._stem}-*")):
-            path.unlink(missing_ok=True)
+    def forget_finished(self, study: Any) -> None:
+        """Delete what is kept of trials of ``study`` that nobody will go on with."""
+        # First the files: a trial that another command begins after this is not among them.
+        kept = [*CHECKPOINTS.glob(f"{self._stem}-*"), *CHECKPOINTS.glob(f".{self._stem}-*")]
+        wanted = trials.unfinished(study)
+        for path in kept:
+            number = path.name.removeprefix(".").removeprefix(f"{self._stem}-").partition(".")[0]
+            if int(number) not in wanted:
+                path.unlink(missing_ok=True)
 
 
 def values_of(chosen: Settings, parts: Parts) -> dict[str, str]:

@@ -24,7 +24,7 @@ from tracking.runs import Run
 from tracking.store import Store, first_line
 from tracking.study import TrialRow
 
-__all__ = ["MOST_DEATHS", "count", "note_epoch", "origin", "own", "reported", "run_trials", "settle"]
+__all__ = ["MOST_DEATHS", "count", "note_epoch", "origin", "own", "reported", "run_trials", "settle", "unfinished"]
 
 MOST_DEATHS = 3
 """So many workers in a row may die in a trial before it reports anything new; then it is given up."""
@@ -47,6 +47,11 @@ def count(study: Any) -> int:
 def origin(trial: Any) -> int:
     """Return the number of the trial that ``trial`` runs again, the first one of them; its own for a new one."""
     return (*_history(trial), trial.number)[0]
+
+
+def unfinished(study: Any) -> set[int]:
+    """Return the `origin` of every trial that runs or waits to."""
+    return {origin(trial) for trial in _trials(study, TrialState.RUNNING, TrialState.WAITING)}
 
 
 def note_epoch(trial: Any, epoch: int) -> None:

@@ -20,7 +20,7 @@ from stm_models.errors import InputError
 from tracking import datasets, runs
 from tracking.store import Store
 
-__all__ = ["KINDS", "describe", "repeat", "repeated"]
+__all__ = ["KINDS", "check", "describe", "repeat", "repeated", "unfinished"]
 
 KINDS = ("seeds", "folds")
 
@@ -31,6 +31,15 @@ _KIND, _COUNT = "repeats.kind", "repeats.count"
 def repeated(row: runs.RunRow) -> tuple[str, int] | None:
     """Return of which kind the repetitions of a run are, and how many; ``None`` for another run."""
     return (row.tags[_KIND], int(row.tags[_COUNT])) if _KIND in row.tags else None
+
+
+def unfinished(store: Store, task: str, kind: str, count: int, about: Mapping[str, Any]) -> str | None:
+    """Return the newest parent run of such repetitions, with the tags ``about``, that ended before they did."""
+    tags = {key: str(value) for key, value in {_KIND: kind, _COUNT: count, **about}.items()}
+    for row in runs.find(store, task) if store.away is None else ():
+        if row.status in ("KILLED", "FAILED") and tags.items() <= row.tags.items():
+            return row.id
+    return None
 
 
 def check(kind: str, count: int) -> None:
@@ -49,6 +58,7 @@ def repeat(
     measured: Measured | None = None,
     resume: str | None = None,
     about: Mapping[str, Any] | None = None,
+    way_on: str | None = None,
 ) -> dict[str, Any]:
     """Train ``count`` times.
 
@@ -61,6 +71,8 @@ def repeat(
         The parent run of an interrupted call.
     about : mapping, optional
         Further tags of the parent run.
+    way_on : str, optional
+        What to do after an interruption; default: give ``--resume``.
 
     Returns
     -------
@@ -80,7 +92,7 @@ def repeat(
         split_samples(parts.samples, task, each.split)  # folds that cannot be are told before the first training
     tags = {"network": network, "task": task.name, _KIND: kind, _COUNT: count, **(about or {})}
     with runs.start(store, task.name, f"train {network} {count} {kind}", tags=tags, resume=resume) as parent:
-        print(f"run {parent.id}: if interrupted, continue with --resume {parent.id}")
+        print(f"run {parent.id}: if interrupted, {way_on or f'continue with --resume {parent.id}'}")
         parent.config(chosen.record("split", "train", "calibrate"))
         attributes = parts.samples.attributes
         datasets.log(parent, {**attributes, "samples": len(parts.samples)}, parts.samples.path)

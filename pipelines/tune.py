@@ -220,12 +220,15 @@ class _Search:
         )
 
     def _retrained(self, result: dict[str, Any], seeds: int) -> dict[str, Any]:
-        """Train the best trial with several seeds, at full length."""
+        """Train the best trial with several seeds, at full length; what an interrupted search has of them is kept."""
         own = self.chosen.train.model_dump(include={"epochs", "seed", "threads"})
         config = validate(TrainConfig, {**result["best"]["train"], **own}, "train")
+        identity = self.found.user_attrs["identity"]  # another study of this name has other trials
+        about = {"study": self.name, "study.identity": identity, "study.trial": result["best"]["number"]}
         return repeats.repeat(
-            self.store, replace(self.chosen, train=config), self.parts, "seeds", seeds,
-            about={"study": self.name, "study.trial": result["best"]["number"]},
+            self.store, replace(self.chosen, train=config), self.parts, "seeds", seeds, about=about,
+            resume=repeats.unfinished(self.store, self.chosen.task.name, "seeds", seeds, about),
+            way_on="run the same command again",
         )  # fmt: skip
 
 

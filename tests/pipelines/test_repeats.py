@@ -6,10 +6,11 @@ import importlib
 import sys
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from pipelines import repeats
+from pipelines import repeats, tune
 from pipelines.fitting import Fitted
 from pipelines.learning import checkpoint_of
 from pipelines.parts import load_parts
@@ -47,6 +48,7 @@ def repeat(tmp_path, monkeypatch):
         return repeats.repeat(store, chosen, parts, kind, 3, **more)
 
     call.store, call.task = store, task.name
+    call.chosen, call.parts = chosen, parts
     return call
 
 
@@ -74,6 +76,37 @@ def test_a_nested_run_goes_on_from_what_it_kept_while_the_store_was_away(repeat)
     assert kept[1] == away
     assert runs.get(repeat.store, child.id).status == "FINISHED"
     assert not away.exists()
+
+
+def test_after_a_search_the_same_command_goes_on_with_its_seeds(repeat, monkeypatch, capsys):
+    trained = []
+
+    def fit(run, settings, config, *_, **__):
+        if config.seed == 1 and trained.count(1) == 0:
+            trained.append(1)
+            raise KeyboardInterrupt
+        trained.append(config.seed)
+        return Fitted(run.id, "fieldnet", {"hits": 1.0})
+
+    def retrained(identity="ab"):
+        search = SimpleNamespace(
+            store=repeat.store, chosen=repeat.chosen, parts=repeat.parts, name="s",
+            found=SimpleNamespace(user_attrs={"identity": identity}),
+        )  # fmt: skip
+        best = {"number": 3, "train": repeat.chosen.train.model_dump(mode="json")}
+        return tune._Search._retrained(search, {"best": best}, 3)
+
+    monkeypatch.setattr(repeats, "fit", fit)
+    with pytest.raises(KeyboardInterrupt):
+        retrained()
+    (parent,) = (row.id for row in runs.find(repeat.store, repeat.task) if repeats.repeated(row))
+    said = capsys.readouterr().out
+    assert f"run {parent}: if interrupted, run the same command again" in said
+    assert "--resume" not in said
+    assert retrained()["run_id"] == parent
+    assert trained == [0, 1, 1, 2]
+    again, other = retrained()["run_id"], retrained("cd")["run_id"]
+    assert len({parent, again, other}) == 3, "what is finished is not begun again, and another study has others"
 
 
 def test_of_folds_one_is_in_memory_at_a_time(repeat):

@@ -19,6 +19,7 @@ from tracking import study, trials
 __all__ = ["run_workers"]
 
 _POLL = 0.5  # seconds
+_SHARE = "start the command in a folder on"
 _STATES = ("complete", "pruned", "fail")
 
 
@@ -52,7 +53,7 @@ def run_workers(
     Exception
         What ended a worker.
     """
-    pool = executors.create(executor, len(commands), Path.cwd() / f"tune-{parent}")
+    pool = executors.create(executor, len(commands), Path.cwd() / f"tune-{parent}", _SHARE)
     shown = {row.number for row in study.rows(found) if row.state in _STATES}
     try:
         with Progress(n_trials, "tune", "trial", done=trials.count(found)) as bar:

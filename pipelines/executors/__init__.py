@@ -28,7 +28,7 @@ def check(spec: str) -> None:
         raise InputError(f"executor {spec!r} has options, 'local' takes none: give local, and --workers N")
 
 
-def create(spec: str, workers: int, beside: Path) -> SimulationExecutor:
+def create(spec: str, workers: int, beside: Path, share: str = "give --out on") -> SimulationExecutor:
     """Return the executor named by ``spec``.
 
     Parameters
@@ -39,6 +39,8 @@ def create(spec: str, workers: int, beside: Path) -> SimulationExecutor:
         Processes of the local executor; clusters have their own say.
     beside : path
         The store that is filled; notes of the executor's own lie hidden in its folder.
+    share : str
+        How the user puts that folder on a file system that the workers share: the beginning of a sentence.
 
     Raises
     ------
@@ -48,7 +50,7 @@ def create(spec: str, workers: int, beside: Path) -> SimulationExecutor:
     check(spec)
     kind, _, rest = spec.partition(":")
     if kind == "dask":
-        return dask.DaskExecutor(rest, beside.parent)
+        return dask.DaskExecutor(rest, beside.parent, share)
     if kind == "slurm":
         return slurm.SlurmExecutor(slurm.parse(rest), beside.parent / f".{beside.name}.slurm")
     return WithinExecutor() if childless() else LocalExecutor(workers)

@@ -50,6 +50,8 @@ class DaskExecutor(SimulationExecutor):
         Scheduler address or scheduler file.
     folder : path
         A folder that the workers must share with us.
+    share : str
+        See `pipelines.executors.create`.
 
     Raises
     ------
@@ -57,11 +59,11 @@ class DaskExecutor(SimulationExecutor):
         When no scheduler or no worker answers, or a worker has other versions or another file system.
     """
 
-    def __init__(self, address: str, folder: Path) -> None:
+    def __init__(self, address: str, folder: Path, share: str) -> None:
         self._address = address
         self._client = _connect(address)
         try:
-            _check_workers(self._client, address, folder)
+            _check_workers(self._client, address, folder, share)
         except BaseException:
             self._client.close()
             raise
@@ -124,7 +126,7 @@ def _connect(address: str) -> Any:
         ) from error
 
 
-def _check_workers(client: Any, address: str, folder: Path) -> None:
+def _check_workers(client: Any, address: str, folder: Path, share: str) -> None:
     try:
         client.wait_for_workers(1, timeout=PATIENCE)
     except TimeoutError:
@@ -147,7 +149,7 @@ def _check_workers(client: Any, address: str, folder: Path) -> None:
             raise InputError(f"the Dask worker {worker} cannot be used: {type(answer).__name__}: {answer}")
         if not answer.pop("shared"):
             raise InputError(
-                f"the Dask worker {worker} does not see the files of {folder}: give --out on a file system that "
+                f"the Dask worker {worker} does not see the files of {folder}: {share} a file system that "
                 "this machine and all workers share under one path"
             )
         for name, version in answer.items():

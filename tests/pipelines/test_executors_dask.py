@@ -10,10 +10,12 @@ import threading
 import time
 from pathlib import Path
 
+import optuna
 import pytest
 
 from pipelines import executors, settings
 from pipelines.simulation import simulate
+from pipelines.tuning_workers import run_workers
 from stm_models.data.dataset import load
 from stm_models.errors import InputError
 
@@ -195,8 +197,13 @@ def test_workers_that_do_not_fit_are_refused(tmp_path, cluster, monkeypatch):
     cluster.add()
     # This machine sees a file that the workers do not.
     monkeypatch.setattr(Path, "touch", lambda self: None)
-    with pytest.raises(InputError, match=r"does not see the files of .* share under one path"):
+    with pytest.raises(InputError, match=r"does not see the files of .*: give --out on .* share under one path"):
         executors.create(spec, 1, tmp_path / "a.zarr")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"does not see the files of .*: start the command in a folder on a file sys"):
+        run_workers(
+            optuna.create_study(), [["hubbard"]], executor=spec, store_uri="", parent="p", n_trials=1, label="mae"
+        )
     monkeypatch.undo()
     monkeypatch.setattr(executors.dask, "__version__", "99")
     with pytest.raises(InputError, match=r"has stm-lab .*, here is 99: use one environment"):

@@ -13,6 +13,7 @@ from tracking import models, registry, rows
 from tracking.addresses import REGISTERED
 from tracking.registry import ModelVersionInfo
 from tracking.rows import RunRow
+from tracking.spool import PREFIX
 from tracking.store import Store
 
 __all__ = ["descendants", "origin", "trace"]
@@ -28,8 +29,8 @@ def trace(store: Store, what: str) -> dict[str, Any]:
     Parameters
     ----------
     what : str
-        ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, ``runs:/ID`` or the id alone, an ``.onnx`` file (by its
-        SHA-256), a data set, or eight digits or more of a data set's digest.
+        ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, ``runs:/ID`` or the id alone (``spool_…`` too), an ``.onnx``
+        file (by its SHA-256), a data set, or eight digits or more of a data set's digest.
 
     Returns
     -------
@@ -50,6 +51,8 @@ def trace(store: Store, what: str) -> dict[str, Any]:
     if path.is_dir():
         return _data(store, _digest_of(path))
     name = re.sub(r"^runs:/+", "", what)
+    if name.startswith(PREFIX):
+        name = rows.get(store, name).id
     if re.fullmatch(r"[0-9a-f]{32}", name) and any(row.id == name for row in rows.find(store, limit=_EVERY)):
         row = rows.get(store, name)
         return {"kind": "run", "origin": _of_run(row), "descendants": _made(store, [row])}

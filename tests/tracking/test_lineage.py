@@ -1,0 +1,20 @@
+"""What `trace` takes for a run; its answers about models and data are looked at in tests/e2e/test_promotion.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from stm_models.errors import InputError
+from tracking import lineage, runs
+
+
+def test_a_run_is_found_by_either_id(local):
+    with runs.start(local, "lineage", "x", tags={"network": "mlp"}) as run:
+        pass
+    first = f"{runs.PREFIX}{runs.get(local, run.id).tags[runs.RUN_TAG]}"
+    for name in (run.id, first):
+        for what in (name, f"runs:/{name}"):
+            found = lineage.trace(local, what)
+            assert (found["kind"], found["origin"]["run"]) == ("run", run.id)
+    with pytest.raises(InputError, match="send it"):
+        lineage.trace(local, runs.PREFIX + "0" * 32)

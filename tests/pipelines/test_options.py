@@ -17,7 +17,7 @@ def exported(monkeypatch, tmp_path):
     given = SimpleNamespace(config=None, repositories=[])
     done = SimpleNamespace(
         path=tmp_path / "m.onnx", sha256="", opset=20, size_bytes=0, parity={"prediction": 0.0}, seconds=0.0,
-        explanations=[], refused={}, precision={},
+        explanations=[], refused={}, precision={"kind": "fp32"},
     )  # fmt: skip
 
     def publish(store, task, run_id, out, config):

@@ -49,6 +49,12 @@ def store(request: pytest.FixtureRequest) -> Store:
 
 
 @pytest.fixture
+def parent(local: Store) -> str:
+    """The run of a search."""
+    return str(local.client.create_run(local.experiment("study")).info.run_id)
+
+
+@pytest.fixture
 def model_file(tmp_path: Path) -> Path:
     """An ONNX file in a serialisation that mlflow would not write itself."""
     graph = helper.make_graph(

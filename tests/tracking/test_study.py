@@ -1,11 +1,12 @@
-"""A study's trials are counted, continued and recorded, whichever worker dies."""
+"""A study's trials are drawn, counted, continued and recorded."""
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import optuna
 import pytest
@@ -15,49 +16,26 @@ from stm_models.errors import InputError
 from stm_models.search import Choice, Range
 from stm_models.training.epochs import diverged
 from stm_models.training.memory import exhausted
-from tracking import liveness, runs, study, trials
+from tracking import runs, study
 from tracking.store import Store
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+searches = importlib.import_module("searches")
 SPACE = {"rate": Range(1e-4, 1e-1, log=True), "depth": Range(1, 4), "kind": Choice(("a", "b"))}
-WORKER = """
-import sys, time
-from tracking import liveness, store, study, trials
-liveness.identity = lambda: ""  # as of another machine: only its heartbeats tell
-def objective(trial, run):
-    trial.suggest_float("x", 0, 1)
-    print(run.id, flush=True)
-    time.sleep(600)
-opened = store.connect(sys.argv[1])
-trials.run_trials(study.create_study("killed", seed=1, heartbeat=1), objective, 3, store=opened,
-                 experiment="study", parent=sys.argv[2])
-"""
-
-
-@pytest.fixture
-def parent(local):
-    return local.client.create_run(local.experiment("study")).info.run_id
-
-
-def _run(opened, objective, n_trials, local, parent, **more):
-    trials.run_trials(opened, objective, n_trials, store=local, experiment="study", parent=parent, **more)
 
 
 def _value(trial, run):
     return study.suggest(trial, SPACE, "train")["rate"]
 
 
-def _states(opened):
-    return [trial.state.name.lower() for trial in opened.trials]
-
-
 def test_repeated_command_continues(local, parent):
     seen = []
-    _run(study.create_study("again", seed=1), _value, 3, local, parent, report=seen.append)
+    searches.run(study.create_study("again", seed=1), _value, 3, local, parent, report=seen.append)
     assert [row.number for row in seen] == [0, 1, 2]
     opened = study.create_study("again", seed=1)
-    _run(opened, _value, 5, local, parent, report=seen.append)
+    searches.run(opened, _value, 5, local, parent, report=seen.append)
     assert [row.number for row in seen] == [0, 1, 2, 3, 4]
-    _run(opened, _value, 5, local, parent, report=seen.append)
+    searches.run(opened, _value, 5, local, parent, report=seen.append)
     assert len(seen) == 5
     assert len({trial.value for trial in opened.trials}) == 5
     ids = [trial.user_attrs["run_id"] for trial in opened.trials]
@@ -76,7 +54,7 @@ def test_same_seed_same_draws(local, parent):
     drawn = []
     for name, seed in (("one", 5), ("two", 5), ("three", 6)):
         opened = study.create_study(name, seed=seed, pruner="none")
-        _run(opened, _value, 2, local, parent)
+        searches.run(opened, _value, 2, local, parent)
         drawn.append([trial.value for trial in opened.trials])
         assert study.importances(opened) is None
     assert drawn[0] == drawn[1] != drawn[2]
@@ -89,7 +67,7 @@ def test_values_fit_the_space(local, parent):
         seen.append(study.suggest(trial, SPACE, "net"))
         return 1.0
 
-    _run(study.create_study("space", seed=3), objective, 4, local, parent)
+    searches.run(study.create_study("space", seed=3), objective, 4, local, parent)
     for values in seen:
         assert set(values) == set(SPACE)
         assert 1e-4 <= values["rate"] <= 1e-1
@@ -107,8 +85,8 @@ def test_pruned_and_failed_trials_are_seen_as_such(local, parent):
         return float("nan") if trial.number == 3 else trial.suggest_float("x", 0, 1)
 
     opened = study.create_study("mixed", seed=1)
-    _run(opened, objective, 3, local, parent)
-    assert _states(opened) == ["complete", "pruned", "fail", "fail", "complete"]
+    searches.run(opened, objective, 3, local, parent)
+    assert searches.states(opened) == ["complete", "pruned", "fail", "fail", "complete"]
     found = {row.name: (row.status, row.outcome) for row in runs.find(local, "study", parent=parent)}
     assert found == {
         "trial-000": ("FINISHED", "complete"),
@@ -128,10 +106,10 @@ def test_hopeless_objective_gives_up(local, parent):
 
     opened = study.create_study("hopeless", seed=1)
     with pytest.raises(RuntimeError, match="always"):
-        _run(opened, broken, 5, local, parent)
+        searches.run(opened, broken, 5, local, parent)
     assert len(opened.trials) == 3
     with pytest.raises(InputError, match="no such network"):
-        _run(opened, mistaken, 5, local, parent)
+        searches.run(opened, mistaken, 5, local, parent)
     assert len(opened.trials) == 4
 
 
@@ -145,33 +123,15 @@ def test_a_training_that_its_parameters_do_not_suit_ends_no_search(local, parent
         return rate
 
     opened = study.create_study("some diverge", seed=1)
-    _run(opened, objective, 3, local, parent)
-    assert _states(opened) == ["complete", "fail", "fail", "complete", "complete"]
+    searches.run(opened, objective, 3, local, parent)
+    assert searches.states(opened) == ["complete", "fail", "fail", "complete", "complete"]
 
     def always(trial, run):
         raise diverged(1, "batch 1 of 7", 0.5)
 
     with pytest.raises(InputError, match="3 trials failed in a row, the last one so: the loss became NaN"):
-        _run(opened, always, 5, local, parent)
-    assert _states(opened)[5:] == ["fail"] * 3
-
-
-def test_killed_worker_loses_nothing(local, parent, tmp_path, start_script):
-    worker = start_script(WORKER, local.uri, parent, folder=tmp_path)
-    assert worker.stdout is not None
-    lost = worker.stdout.readline().strip()
-    worker.kill()
-    worker.wait()
-    opened = study.create_study("killed", seed=2, heartbeat=1)
-    assert _states(opened) == ["running"]
-    start = time.monotonic()
-    _run(opened, lambda trial, run: trial.suggest_float("x", 0, 1), 3, local, parent)
-    assert time.monotonic() - start < 120
-    assert _states(opened)[0] == "fail"
-    assert _states(opened).count("complete") == 3
-    first, *others = opened.trials
-    assert any(trial.params == first.params for trial in others), "the lost trial is run again"
-    assert (runs.get(local, lost).status, runs.get(local, lost).outcome) == ("KILLED", "killed")
+        searches.run(opened, always, 5, local, parent)
+    assert searches.states(opened)[5:] == ["fail"] * 3
 
 
 def test_two_workers_share_the_count(local, parent):
@@ -179,21 +139,13 @@ def test_two_workers_share_the_count(local, parent):
 
     def work(number):
         opened = study.create_study("shared", seed=1, worker=number)
-        _run(opened, lambda trial, run: trial.suggest_float("x", 0, 1), 5, local, parent)
+        searches.run(opened, lambda trial, run: trial.suggest_float("x", 0, 1), 5, local, parent)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(work, range(2)))
     opened = study.create_study("shared", seed=1)
-    assert _states(opened) == ["complete"] * 5
+    assert searches.states(opened) == ["complete"] * 5
     assert len({trial.value for trial in opened.trials}) == 5
-
-
-def test_trial_lost_before_its_first_sign_of_life(local, parent):
-    opened = study.create_study("early", seed=1)
-    with pytest.warns(UserWarning, match="Heartbeat"):
-        opened.ask()
-    _run(opened, _value, 2, local, parent)
-    assert _states(opened) == ["fail", "complete", "complete"]
 
 
 def test_interrupt_stops_the_search(local, parent):
@@ -202,8 +154,8 @@ def test_interrupt_stops_the_search(local, parent):
 
     opened = study.create_study("stopped", seed=1)
     with pytest.raises(KeyboardInterrupt):
-        _run(opened, objective, 2, local, parent)
-    assert _states(opened) == ["fail"]
+        searches.run(opened, objective, 2, local, parent)
+    assert searches.states(opened) == ["fail"]
 
 
 def test_study_database_lies_beside_a_local_store(tmp_path):
@@ -248,7 +200,7 @@ def test_without_a_lock_there_are_as_many_trials_as_asked_for(local, parent):
     def work(number):
         opened = study.create_study("unlocked", seed=1, worker=number, sampler="random")
         opened.lock = None  # as behind a proxy
-        _run(opened, lambda trial, run: trial.suggest_float("x", 0, 1), 5, local, parent)
+        searches.run(opened, lambda trial, run: trial.suggest_float("x", 0, 1), 5, local, parent)
 
     study.create_study("unlocked", seed=1)
     with ThreadPoolExecutor(4) as pool:
@@ -261,144 +213,10 @@ def test_without_a_lock_there_are_as_many_trials_as_asked_for(local, parent):
     }
 
 
-def test_two_who_run_a_lost_trial_again_count_it_once(local, parent):
-    opened = study.create_study("twice", seed=1)
-    for _ in range(2):
-        opened.add_trial(
-            optuna.create_trial(
-                state=optuna.trial.TrialState.WAITING, params={"x": 0.5},
-                distributions={"x": optuna.distributions.FloatDistribution(0, 1)},
-                system_attrs={"retry_history": [7]},
-            )
-        )  # fmt: skip
-    _run(opened, lambda trial, run: trial.suggest_float("x", 0, 1), 3, local, parent)
-    assert _states(opened) == ["complete", "fail", "complete", "complete"]
-    assert [trial.params["x"] == 0.5 for trial in opened.trials if trial.params] == [True, True, False, False]
-
-
-def test_a_dead_worker_of_this_machine_is_found_at_once_and_its_trial_goes_on(local, parent, monkeypatch):
-    dead = subprocess.run(
-        [sys.executable, "-c", "from tracking import liveness; print(liveness.identity())"],
-        cwd=study.__file__.rpartition("/tracking/")[0], capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
-    assert liveness.gone(dead)
-    assert not liveness.gone(liveness.identity())
-    assert not liveness.gone("another.machine/1/1")
-    assert not liveness.gone("")
-    opened = study.create_study("dead", seed=1, heartbeat=600)
-    seen = []
-
-    def objective(trial, run):
-        seen.append((trial.number, trials.origin(opened.trials[trial.number]), trial.suggest_float("x", 0, 1)))
-        if trial.number == 0:
-            trial.report(3.0, 1)
-            trial.set_user_attr("worker", dead)
-            raise SystemExit  # neither told nor failed
-        return seen[-1][2]
-
-    left = []
-    with monkeypatch.context() as patch:
-        patch.setattr(runs, "_end", lambda sink, _: left.append(sink))
-        with pytest.raises(SystemExit):
-            _run(opened, objective, 2, local, parent)
-    assert _states(opened) == ["running"]
-    _run(opened, objective, 2, local, parent)
-    assert _states(opened) == ["fail", "complete", "complete"]
-    assert [number[:2] for number in seen] == [(0, 0), (1, 0), (2, 2)]
-    assert seen[1][2] == seen[0][2] != seen[2][2]
-    assert opened.trials[1].intermediate_values == {1: 3.0}
-    assert runs.get(local, opened.trials[0].user_attrs["run_id"]).outcome == "killed"
-    assert runs.get(local, opened.trials[1].user_attrs["run_id"]).tags["trial.origin"] == "0"
-    for sink in left:
-        sink.end("KILLED", {})  # else it is waited for when the tests end
-
-
-def test_a_trial_is_given_up_when_workers_keep_dying_before_anything_new(local, parent):
-    opened = study.create_study("deadly", seed=1)
-
-    def objective(trial, run):
-        past = opened.trials[trial.number]
-        if trials.origin(past) == 0:
-            if len(past.intermediate_values) < 2:
-                trial.report(1.0, len(past.intermediate_values))
-            raise KeyboardInterrupt
-        return 1.0
-
-    for _ in range(4):
-        with pytest.raises(KeyboardInterrupt):
-            _run(opened, objective, 1, local, parent)
-    # Twice with something new, twice without: three deaths in a row.
-    _run(opened, objective, 1, local, parent)
-    assert _states(opened) == ["fail"] * 4 + ["complete"]
-    assert [trial.user_attrs.get("deaths") for trial in opened.trials] == [None, 1, 1, 2, None]
-
-
-def test_with_several_objectives_a_trial_that_gets_on_is_not_given_up(local, parent):
-    opened = study.create_study("slowly", seed=1, direction=["minimize", "minimize"])
-
-    def objective(trial, run):
-        epoch = trials.reported(opened.trials[trial.number]) + 1
-        trials.note_epoch(trial, epoch)
-        if epoch < 6:
-            raise KeyboardInterrupt
-        return 1.0, 1.0
-
-    for _ in range(5):
-        with pytest.raises(KeyboardInterrupt):
-            _run(opened, objective, 1, local, parent)
-    _run(opened, objective, 1, local, parent)
-    assert _states(opened) == ["fail"] * 5 + ["complete"]
-    assert trials.origin(opened.trials[-1]) == 0
-
-
-def test_with_several_objectives_a_trial_that_never_gets_further_is_given_up(local, parent):
-    opened = study.create_study("nowhere near", seed=1, direction=["minimize", "minimize"])
-    epochs = iter([3, 2, 3])  # the second one went on from an earlier checkpoint
-
-    def objective(trial, run):
-        if (epoch := next(epochs, None)) is None:
-            return 1.0, 1.0
-        trials.note_epoch(trial, epoch)
-        raise KeyboardInterrupt
-
-    for _ in range(3):
-        with pytest.raises(KeyboardInterrupt):
-            _run(opened, objective, 1, local, parent)
-    _run(opened, objective, 1, local, parent)
-    assert _states(opened) == ["fail"] * 3 + ["complete"]
-    assert trials.origin(opened.trials[-1]) == 3
-
-
-def test_runs_that_nobody_works_on_are_closed(local, parent):
-    opened = study.create_study("settled", seed=1)
-    _run(opened, lambda trial, run: 1.0, 1, local, parent)
-    trials.own(opened, parent)
-    local.client.set_tag(parent, "process", liveness.identity().rpartition("/")[0] + "/0")
-    tags = {"mlflow.parentRunId": parent, "study": "settled"}
-    made = {}
-    for name, number in (("orphan of a finished trial", 0), ("told nobody", 1), ("alive", 2)):
-        made[name] = local.client.create_run(local.experiment("study"), tags={**tags, "trial": str(number)}).info.run_id
-    opened.ask()  # lost before it began, but its run says complete
-    local.client.set_tag(made["told nobody"], "outcome", "complete")
-    local.client.set_terminated(made["told nobody"])
-    opened.ask()
-    opened._storage.set_trial_user_attr(opened.trials[2]._trial_id, "claimed", 2)
-    opened._storage.set_trial_user_attr(opened.trials[2]._trial_id, "worker", liveness.identity())
-    trials.settle(opened, local, "study")
-    found = {name: (runs.get(local, run).status, runs.get(local, run).outcome) for name, run in made.items()}
-    assert found == {
-        "orphan of a finished trial": ("KILLED", "killed"),
-        "told nobody": ("KILLED", "killed"),
-        "alive": ("RUNNING", "running"),
-    }
-    assert runs.get(local, parent).outcome == "killed"
-    assert _states(opened) == ["complete", "fail", "running", "waiting"]
-
-
 def test_stopped_between_two_trials(local, parent):
     opened = study.create_study("halt", seed=1)
-    _run(opened, lambda trial, run: 1.0, 5, local, parent, stop=lambda: len(opened.trials) == 2)
-    assert _states(opened) == ["complete"] * 2
+    searches.run(opened, lambda trial, run: 1.0, 5, local, parent, stop=lambda: len(opened.trials) == 2)
+    assert searches.states(opened) == ["complete"] * 2
 
 
 def test_several_objectives_have_a_front_and_no_pruning(local, parent):
@@ -408,7 +226,7 @@ def test_several_objectives_have_a_front_and_no_pruning(local, parent):
         return (x, (1 - x) ** 2)
 
     opened = study.create_study("both", seed=1, direction=["maximize", "minimize"], pruner="median")
-    _run(opened, objective, 5, local, parent)
+    searches.run(opened, objective, 5, local, parent)
     best = max(study.rows(opened), key=lambda row: row.values[0])
     assert best.value == best.params["x"]
     assert [trial.number for trial in opened.best_trials] == [best.number]

@@ -11,8 +11,9 @@ import sqlalchemy
 from sqlalchemy import bindparam, text
 
 from stm_models.errors import InputError
+from tracking.passwords import redact
 from tracking.rows import RunRow, duration
-from tracking.store import first_line, redact
+from tracking.store import first_line
 
 __all__ = ["Database"]
 

@@ -18,9 +18,10 @@ from stm_models.errors import InputError, unknown
 from stm_models.search import Range, Space
 from tracking import probe
 from tracking.lock import advisory, exclusive
+from tracking.passwords import redact
 from tracking.samplers import create_pruner, create_sampler
 from tracking.sqlite_address import address, path_of
-from tracking.store import Store, first_line, redact
+from tracking.store import Store, first_line
 
 __all__ = ["TrialRow", "beside", "create_study", "importances", "open_study", "rows", "suggest"]
 

@@ -12,8 +12,9 @@ from stm_models.errors import InputError
 from tracking import leftovers
 from tracking.delivery import Deferred, permanent
 from tracking.parcel import Parcel
+from tracking.passwords import redact
 from tracking.sqlite_address import address, path_of
-from tracking.store import Store, connect, first_line, missing, redact
+from tracking.store import Store, connect, first_line, missing
 
 __all__ = ["Sent", "sync"]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from deploy.serving.metadata import ModelMetadata
-from deploy.serving.questions import Reading
+from deploy.serving.questions import Reading, read_file
 from deploy.serving.reading.process import FileReader
 from deploy.serving.session import Session
 from stm_models.errors import InputError
@@ -104,3 +104,10 @@ def test_metadata_survive_the_way_to_the_reader(about, tmp_path):
     places = Session(impurity_model.write(tmp_path / "p.onnx"), provider="cpu", threads=1).metadata
     for one in (about, places):
         assert ModelMetadata.model_validate(one.as_dict()).as_dict() == one.as_dict()
+
+
+def test_a_task_without_a_direction_turns_no_map(tmp_path):
+    places = Session(impurity_model.write(tmp_path / "p.onnx"), provider="cpu", threads=1).metadata
+    field = impurity_model.write_field(tmp_path / "field.npz", [(20, 20)])
+    with pytest.raises(InputError, match=r"--rotate is 3: task impurity takes maps as they lie, leave it out"):
+        read_file(field, places, Reading(rotate=3.0))

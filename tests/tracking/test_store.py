@@ -9,7 +9,8 @@ import pytest
 
 from stm_models.errors import InputError
 from tracking import registry, runs
-from tracking.store import Store, connect, missing, patience, redact
+from tracking.passwords import redact
+from tracking.store import Store, connect, missing, patience
 from tracking.study import beside, create_study
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deploy.serving.asking import predict_all
 from deploy.serving.session import Session
@@ -12,10 +14,10 @@ from pipelines.evaluate import evaluate
 from pipelines.fitting import Parts, fit_baselines
 from pipelines.settings import Settings
 from pipelines.simulation import simulate
-from stm_models.data.dataset import load
+from stm_models.data.dataset import Samples, load
 from tracking.store import Store
 
-__all__ = ["judge"]
+__all__ = ["at_trained_values", "judge"]
 
 
 def judge(
@@ -42,16 +44,16 @@ def judge(
     beside: dict[str, dict[str, float]] = {name: {} for name in baselines}
     fresh = out
     for unseen in rounds:
-        # Mixed, so that no choice of either seed gives a state of the training again.
-        seed = np.random.SeedSequence([chosen.simulate.seed, chosen.evaluate.seed, unseen]).generate_state(1)[0]
+        # Mixed, so that no choice of seeds gives a state of the training or of the calibration again.
+        purpose = 1 if unseen else 2  # a last 0 would change nothing
+        seed = np.random.SeedSequence([chosen.simulate.seed, chosen.evaluate.seed, purpose]).generate_state(1)[0]
         config = task.fresh(chosen.simulate, int(seed), chosen.evaluate.states // len(rounds), unseen=unseen)
         fresh = out / ("fresh-unseen.zarr" if unseen else "fresh.zarr")
         simulate(task, config, fresh, workers=workers)
         evaluate(store, onnx, fresh)
         samples = load(fresh, targets=names, arrays=task.arrays)
         if task.unseen and not unseen:
-            values = samples.coordinates[task.stratify]
-            samples = samples.subset(np.isin(values.round(9), trained.coordinates[task.stratify].round(9)))
+            samples = at_trained_values(samples, trained.coordinates[task.stratify], task.stratify)
         prefix = "unseen_" if unseen else ""
         ours = task.metrics(predict_all(session, samples.images)["prediction"], samples, calibration)
         scores |= {f"{prefix}{key}": value for key, value in ours.items()}
@@ -59,3 +61,9 @@ def judge(
             theirs = task.metrics(predictor(samples), samples, own)
             beside[name] |= {f"{prefix}{key}": value for key, value in theirs.items()}
     return scores, beside, fresh
+
+
+def at_trained_values(samples: Samples, trained: NDArray[Any], name: str) -> Samples:
+    """Return those whose coordinate ``name`` has a trained value; all of them where it is continuous, and none has."""
+    seen = np.isin(samples.coordinates[name].round(9), trained.round(9))
+    return samples.subset(seen) if seen.any() else samples

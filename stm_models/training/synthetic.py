@@ -16,7 +16,7 @@ from torch import Tensor
 from stm_models.errors import InputError
 from stm_models.physics.surface import materials
 from stm_models.physics.surface.cores import RINGS_BEGIN
-from stm_models.physics.surface.field_recipe import FieldRecipe
+from stm_models.physics.surface.field_recipe import GAIN_UNIT, FieldRecipe
 from stm_models.physics.surface.friedel_recipe import Recipe
 from stm_models.training.batches import Batches
 from stm_models.training.preparing import prepare
@@ -25,7 +25,6 @@ from stm_models.training.synthetic_waves import occluded, smoothing, spots, targ
 __all__ = ["FieldGenerator", "Places", "SyntheticBatches"]
 
 _PLAIN = Recipe()
-_GAIN_UNIT = 0.25  # V
 _SET_POINT_WIDTH = 6.0  # px
 _DARTS = 4  # for each position wanted
 _FULL = 1.0  # circles with the smallest distance as radius, over the area: at half of what random packing reaches
@@ -104,11 +103,7 @@ class FieldGenerator:
         recipe = FieldRecipe(**given)
         material = materials.create(parameters["material"])
         k = material.wave_number(parameters["biases"], parameters["pixel_size"])
-        if 2 * recipe.wave_number[1] * k.max() >= math.pi:
-            raise InputError(
-                f"pixels of {parameters['pixel_size']:g} Å are too coarse for the oscillation of {material.name}: "
-                f"expected less than {parameters['pixel_size'] * math.pi / (2 * recipe.wave_number[1] * k.max()):.3g} Å"
-            )
+        material.check_pixels(recipe.wave_number[1] * k, parameters["pixel_size"])
         period = material.stripe_period
         return cls(
             recipe, list(parameters["biases"]), k.tolist(), device=device,
@@ -133,7 +128,7 @@ class FieldGenerator:
         oscillation = _strength(_filtered(field, tip), places)[:, None, None, None]
         field = self._with_cores(draw, field, places, oscillation)
         maps = _filtered(1 + field, tip)
-        maps = maps * (1 + draw.between(recipe.gain)[:, None] * self.biases / _GAIN_UNIT)[..., None, None]
+        maps = maps * (1 + draw.between(recipe.gain)[:, None] * self.biases / GAIN_UNIT)[..., None, None]
         maps = maps * self._background(draw) + self._plane(draw)
         return maps + oscillation * self._noise(draw), places
 

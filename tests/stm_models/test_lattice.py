@@ -304,6 +304,11 @@ def test_the_data_say_where_the_peaks_are():
     assert known["symmetric"] is True
     strained = lattice_peaks({"input": spec, "config": {**config, "strain": [0.01, 0.01]}})
     assert strained["symmetric"] is False
+    for branch, starts, symmetric in (
+        ("broken", ["random"], False), ("collinear", ["af", "stripe"], False), ("collinear", ["pm", "fm", "af"], True),
+    ):  # fmt: skip
+        states = lattice_peaks({"input": spec, "config": {**config, "branch": branch, "starts": starts}})
+        assert states["symmetric"] is symmetric, branch
     assert lattice_peaks({"input": spec, "config": {**config, "index": [4, 5], "replicates": 2}}) == {}
     assert lattice_peaks({"input": {**spec, "radius": None}, "config": config}) == {}
     assert lattice_peaks({"input": spec}) == {}

@@ -217,6 +217,12 @@ def test_images_from_elsewhere_cannot_be_made_again(samples):
         perturbed(BY_NAME["instrument"], replace(samples, attributes=attributes), 0)
 
 
+def test_an_envelope_no_wider_than_an_atom_is_refused(samples):
+    attributes = {**samples.attributes, "input": {**samples.attributes["input"], "envelope": 0.01}}
+    with pytest.raises(InputError, match=r"envelope is .* a wide.*simulate.envelope"):
+        perturbed(BY_NAME["instrument"], replace(samples, attributes=attributes), 0)
+
+
 def test_copies_differ_and_come_again(samples):
     assert copies_of(BY_NAME["mild"], samples, 0) is None
     copies = copies_of(BY_NAME["instrument"], samples, 1)

@@ -209,3 +209,25 @@ def test_presets_are_what_their_names_say():
     assert (presets["magnetic"].branch, presets["magnetic"].dielectric) == ("collinear", None)
     assert presets["magnetic"].starts == ("pm", "fm", "af")
     assert len(presets["energies"].energies) == 5
+
+
+def test_planning_makes_one_solver_for_all_structures_of_one_size(monkeypatch):
+    """Structures under any strain off the axes have the same two operations; what is planned for holds each state."""
+    made = []
+
+    def counted(*arguments, **options):
+        made.append(arguments)
+        return create(*arguments, **options)
+
+    create = branches.create
+    monkeypatch.setattr(branches, "create", counted)
+    config = make(replicates=9, strain=[0.0, 0.01], strain_angle=[0, 60], interaction_count=1)
+    planned = TASK.plan(config)
+    assert len(made) == 1
+    for chain in planned.chains:
+        branch = create(
+            "sym", structure(chain[0].parameters), k_count=config.k_mesh, temperature=config.temperature,
+            dielectric=config.dielectric,
+        )  # fmt: skip
+        for name, spec in branch.state_arrays().items():
+            assert spec.shape <= planned.state[name].shape

@@ -34,6 +34,11 @@ GOLD, BIASES, QUIET, make, fields = cases.GOLD, cases.BIASES, cases.QUIET, cases
         ({"white": [2, 1]}, ["white", "range"]),
         ({"impurities": [0, 3]}, ["impurities"]),
         ({"size": 4}, ["size", "8"]),
+        ({"core_width": [0, 1]}, ["core_width", "above 0 px"]),
+        ({"spikes": [3, 3]}, ["spikes", "at most 1"]),
+        ({"biases": [0.0], "dense_biases": 20}, ["dense_biases", "at least two biases"]),
+        ({"biases": [-0.5, 0.0]}, ["gain of 0.6", "-0.2 of the signal at -0.5 V", "simulate.gain"]),
+        ({"generator": "paper", "pixel_size": 12}, ["too coarse", "Au(111)", "expected less than"]),
     ],
 )
 def test_config_refuses_what_cannot_be(changes, words):

@@ -5,17 +5,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import expit, xlogy
+from scipy.special import expit, log_expit, logsumexp, xlogy
 
 from stm_models.errors import InputError
 
 __all__ = ["chemical_potential", "entropy"]
 
 Floats = NDArray[np.float64]
+_FLAT = 1e-6  # electrons per eV: of fewer, the count says nothing about the level
 
 
 def chemical_potential(energies: Floats, weights: Floats, count: float, temperature: float) -> float:
-    """Level at which the bands hold ``count`` electrons, to 1e-12.
+    """Level at which the bands hold ``count`` electrons, to 1e-12; in a gap, that of thermal equilibrium.
 
     Parameters
     ----------
@@ -47,7 +48,23 @@ def chemical_potential(energies: Floats, weights: Floats, count: float, temperat
         return 2 * float(weights @ expit((level - energies) / temperature).sum(axis=1)) - count
 
     margin = 60 * temperature
-    return float(brentq(excess, energies.min() - margin, energies.max() + margin, xtol=1e-14, rtol=1e-15))
+    level = float(brentq(excess, energies.min() - margin, energies.max() + margin, xtol=1e-14, rtol=1e-15))
+    occupation = expit((level - energies) / temperature)
+    if 2 * weights @ (occupation * (1 - occupation)).sum(axis=1) / temperature > _FLAT:
+        return level
+    return _equilibrium(energies, weights, level, temperature)
+
+
+def _equilibrium(energies: Floats, weights: Floats, inside: float, temperature: float) -> float:
+    """Level in the gap around ``inside`` with as many electrons above it as holes below, however few they are."""
+    filled = energies < inside
+
+    def surplus(level: float) -> float:
+        electrons = logsumexp(log_expit((level - energies) / temperature), b=weights[:, None] * ~filled)
+        holes = logsumexp(log_expit((energies - level) / temperature), b=weights[:, None] * filled)
+        return float(electrons - holes)
+
+    return float(brentq(surplus, energies[filled].max(), energies[~filled].min(), xtol=1e-14, rtol=1e-15))
 
 
 def entropy(occupation: Floats, weights: Floats) -> float:

@@ -118,11 +118,7 @@ def pseudo_experiment(
         raise InputError(f"size is {size} px: expected at least 8")
     declared = metal.wave_number(volts, pixel_size)
     true = recipe.wave_number * metal.complex_wave_number(volts, None, pixel_size)
-    if 2 * true.real.max() >= np.pi:
-        raise InputError(
-            f"pixels of {pixel_size:g} Å are too coarse for the oscillation of {metal.name} at {volts.max():g} V: "
-            f"expected less than {pixel_size * np.pi / (2 * true.real.max()):.3g} Å"
-        )
+    metal.check_pixels(true.real, pixel_size)
     density_ratio = (size / _FRAME) ** 2
     positions, inside, decoys = _positions(recipe, rng, size, density_ratio)
     scatterers, species, spots, slopes, widths = _impurities(recipe, rng, positions)

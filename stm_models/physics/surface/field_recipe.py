@@ -11,9 +11,11 @@ from typing import Literal
 
 from stm_models.errors import InputError, unknown
 
-__all__ = ["WAVES", "FieldRecipe"]
+__all__ = ["GAIN_UNIT", "WAVES", "FieldRecipe"]
 
 Range = tuple[float, float]
+GAIN_UNIT = 0.25
+"""V; the signal's relative change over it is ``gain``."""
 WAVES = ("friedel", "scattering")
 """Sums of independent waves (Eq. 3 of arXiv:2006.15898), or multiple scattering."""
 
@@ -104,6 +106,10 @@ class FieldRecipe:
             raise InputError(f"size is {self.size} px: expected at least 8")
         if self.impurities[0] < 1:
             raise InputError(f"impurities is {self.impurities}: expected at least 1")
+        if self.core_width[0] == 0:
+            raise InputError(f"core_width is {self.core_width}: expected widths above 0 px, e.g. 0.6 to 1.5")
+        if self.spikes[1] > 1:
+            raise InputError(f"spikes is {self.spikes}: expected shares of the pixels, at most 1, e.g. 0 to 0.003")
         for name, value in vars(self).items():
             if isinstance(value, tuple) and not 0 <= value[0] <= value[1]:
                 raise InputError(

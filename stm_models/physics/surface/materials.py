@@ -83,6 +83,27 @@ class Material:
         energy = self._energy(bias).astype(np.complex128) + 0.5j * gamma
         return np.asarray(np.sqrt(energy * self.mass / KINETIC) * _length(pixel_size), np.complex128)
 
+    def check_pixels(self, wave_number: ArrayLike, pixel_size: float) -> None:
+        """Refuse pixels too coarse for the oscillation, whose wave number is 2 k.
+
+        Parameters
+        ----------
+        wave_number : array_like, rad/px
+            k at each bias.
+        pixel_size : float, Å
+
+        Raises
+        ------
+        InputError
+            When a period has no more than two pixels.
+        """
+        largest = float(np.max(wave_number))
+        if 2 * largest >= np.pi:
+            raise InputError(
+                f"pixels of {pixel_size:g} Å are too coarse for the oscillation of {self.name}: "
+                f"expected less than {pixel_size * np.pi / (2 * largest):.3g} Å at these biases"
+            )
+
     def biases(self, count: int) -> Floats:
         """``count`` equidistant biases over the window, ends included: (count,) float64, V.
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from stm_models.errors import InputError, unknown
+from stm_models.errors import unknown
 from stm_models.physics.surface import friedel, noise
 from stm_models.physics.surface.cores import RINGS_BEGIN, add_spot, occlude
-from stm_models.physics.surface.field_recipe import WAVES, FieldRecipe
+from stm_models.physics.surface.field_recipe import GAIN_UNIT, WAVES, FieldRecipe
 from stm_models.physics.surface.friedel_recipe import Recipe
 from stm_models.physics.surface.materials import Material, lifetime_broadening
 from stm_models.physics.surface.placement import place
@@ -23,7 +23,6 @@ from stm_models.physics.surface.scattering import Scatterers, density, pixel_gri
 __all__ = ["TrainingField", "training_field"]
 
 Floats = NDArray[np.float64]
-_GAIN_UNIT = 0.25  # V
 _SET_POINT_WIDTH = 6.0  # px
 
 
@@ -83,11 +82,7 @@ def training_field(
     positions = np.concatenate([inside, outside])
     displacement = noise.drift(rng, len(biases), levels["drift"] / 1.3)
     k = material.wave_number(biases, pixel_size) * levels["wave_number"]
-    if 2 * k.max() >= np.pi:
-        raise InputError(
-            f"pixels of {pixel_size:g} Å are too coarse for the oscillation of {material.name} at {biases.max():g} V: "
-            f"expected less than {pixel_size * np.pi / (2 * k.max()):.3g} Å"
-        )
+    material.check_pixels(k, pixel_size)
     if waves == "scattering":
         gamma = levels["broadening"] * lifetime_broadening(biases)
         complex_k = levels["wave_number"] * material.complex_wave_number(biases, gamma, pixel_size)
@@ -101,7 +96,7 @@ def training_field(
     oscillation = _strength(noise.blur(field, levels["tip"]), positions)
     _randomise_cores(field, recipe, rng, positions, decoys, displacement, biases, oscillation)
 
-    maps = noise.blur(1 + field, levels["tip"]) * (1 + levels["gain"] * biases / _GAIN_UNIT)[:, None, None]
+    maps = noise.blur(1 + field, levels["tip"]) * (1 + levels["gain"] * biases / GAIN_UNIT)[:, None, None]
     maps *= noise.set_point(rng, size, levels["set_point"], _SET_POINT_WIDTH)
     if material.stripe_period is not None:
         maps *= noise.stripes(rng, size, material.stripe_period / pixel_size, levels["stripes"])

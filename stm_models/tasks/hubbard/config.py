@@ -165,6 +165,11 @@ class HubbardSimulation(Config):
         """How many replicates it takes until each index, and each start where they take turns, was there."""
         return len(self.index) * (len(self.starts) if self.keep == "cycle" else 1)
 
+    @property
+    def breaks_symmetry(self) -> bool:
+        """Whether states need not have the symmetry of the lattice."""
+        return not {"stripe", "random"}.isdisjoint(self.starts)
+
     @model_validator(mode="before")
     @classmethod
     def _starts_of_the_branch(cls, values: Any) -> Any:

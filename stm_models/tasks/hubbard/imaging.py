@@ -63,6 +63,11 @@ class Imaging:
                 "made again from maps: give a data set made by `stm simulate`"
             )
         wide = spec["envelope"] * spec["radius"]
+        if wide <= ATOM_WIDTH:
+            raise InputError(
+                f"the images' envelope is {wide:.3g} a wide, and the atoms of maps that they would be made again from "
+                f"are {ATOM_WIDTH:g} a: simulate with a larger simulate.envelope, e.g. 0.4"
+            )
         narrow = math.sqrt(wide**2 - ATOM_WIDTH**2)
         stretch = (wide / narrow) ** 2
         grid = KGrid(spec["width"], spec["kx_max"] * stretch, spec["ky_max"] * stretch)

@@ -13,6 +13,7 @@ from stm_models.errors import InputError
 from stm_models.physics.moire.constants import LATTICE_CONSTANT
 from stm_models.physics.moire.fourier import KGrid, image
 from stm_models.physics.moire.lattice import twist_angle
+from stm_models.physics.moire.symmetry import symmetries
 from stm_models.tasks.hubbard.candidates import Kept, lowest
 from stm_models.tasks.hubbard.config import HubbardSimulation
 from stm_models.tasks.hubbard.structure import GEOMETRY, ImagedAtoms, disc_radius, imaged_atoms, structure
@@ -183,11 +184,11 @@ def _sites(index: int) -> int:
 
 
 def _largest_state(config: HubbardSimulation, chains: tuple[tuple[Group, ...], ...]) -> dict[str, ArraySpec]:
-    """Describe state arrays that hold the state of every structure; the layer distance changes no size."""
-    first: dict[tuple[float, ...], Mapping[str, float]] = {}
+    """Describe state arrays that hold the state of every structure: what they are as large as is cell and symmetry."""
+    first: dict[tuple[float, int], Mapping[str, float]] = {}
     for chain in chains:
         of = chain[0].parameters
-        first.setdefault((of["index"], of["strain"], of["strain_angle"]), of)
+        first.setdefault((of["index"], len(symmetries(structure(of)))), of)
     found = [solver(config, parameters).state_arrays() for parameters in first.values()]
     return {name: _largest([arrays[name] for arrays in found]) for name in found[0]}
 

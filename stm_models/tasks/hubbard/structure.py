@@ -143,7 +143,7 @@ def lattice_peaks(attributes: Mapping[str, Any]) -> dict[str, Any]:
     -------
     dict
         ``vectors`` (the moiré lattice's reciprocal vectors, x and y), ``pixel`` (x, y), ``peak`` (standard
-        deviation: one over that of the envelope in real space) and ``symmetric`` (the lattice has D6).
+        deviation: one over that of the envelope in real space) and ``symmetric`` (the lattice and every start have D6).
     """
     spec = attributes["input"]
     if "config" not in attributes or any(spec.get(name) is None for name in ("kx_max", "ky_max", "envelope", "radius")):
@@ -158,7 +158,7 @@ def lattice_peaks(attributes: Mapping[str, Any]) -> dict[str, Any]:
         "vectors": [[float(part) for part in vector] for vector in lattice.reciprocal],
         "pixel": [2 * limit / (count - 1) for limit, count in pixels],
         "peak": 1 / (spec["envelope"] * spec["radius"]),
-        "symmetric": config.strain[0] == 0,
+        "symmetric": config.strain[0] == 0 and not config.breaks_symmetry,
     }
 
 

@@ -13,13 +13,15 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from stm_models.config import Config
 from stm_models.errors import InputError
 from stm_models.physics.surface import materials
-from stm_models.physics.surface.field_recipe import FieldRecipe
+from stm_models.physics.surface.field_recipe import GAIN_UNIT, FieldRecipe
 from stm_models.physics.surface.materials import Material
 from stm_models.signal.bias_windows import BiasWindows
 
 __all__ = ["ImpuritySimulation"]
 
 _DEFAULT = FieldRecipe()
+_FIELDS = ("mixed", "friedel", "scattering")  # generators of training fields
+_WEAKEST = 0.1  # of the signal at 0 V
 
 
 def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
@@ -115,10 +117,20 @@ class ImpuritySimulation(Config):
         try:
             for name in self.preset:
                 presets.create(name)
-            self.surface.wave_number(self.simulated_biases, self.pixel_size)
+            wave_number = self.surface.wave_number(self.simulated_biases, self.pixel_size)
+            detuning = self.wave_number[1] if self.generator in _FIELDS else 1.0
+            self.surface.check_pixels(detuning * wave_number, self.pixel_size)
             self.recipe()
         except InputError as error:
             raise ValueError(str(error)) from error
+        if self.dense_biases is not None and len(self.biases) == 1:
+            raise ValueError("dense_biases needs a window, from the first bias to the last: give at least two biases")
+        weakest = 1 + self.gain[1] * self.biases[0] / GAIN_UNIT
+        if self.generator in _FIELDS and weakest < _WEAKEST:
+            raise ValueError(
+                f"a gain of {self.gain[1]:g} over {GAIN_UNIT:g} V leaves {weakest:.2g} of the signal at "
+                f"{self.biases[0]:g} V: expected at least {_WEAKEST:g}; give a smaller simulate.gain"
+            )
         return self
 
     @property

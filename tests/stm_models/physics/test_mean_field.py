@@ -129,6 +129,18 @@ def test_chemical_potential_sits_in_the_middle_of_a_gap():
     assert chemical_potential(np.array([[-0.05, 0.05]]), np.ones(1), 2.0, 0.01) == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 1e-4, 1e-5])
+def test_chemical_potential_of_a_gap_far_wider_than_the_temperature_is_that_of_equilibrium(temperature):
+    """As many electrons as holes: kT/2 ln(weight below / weight above) from the middle; the count sees neither."""
+    bands = np.array([[-3.0, -0.05, 0.05, 5.0], [-3.0, -0.05, 1.0, 5.0]])
+    level = chemical_potential(bands, np.array([0.25, 0.75]), 4.0, temperature)
+    assert level == pytest.approx(temperature * np.log(4) / 2, rel=1e-9, abs=1e-13)
+    crossed = np.array(
+        [[-3.0, -1.0, -0.05, 5.0], [-3.0, 0.05, 1.0, 5.0]]
+    )  # three bands are full in one, one in the other
+    assert chemical_potential(crossed, np.array([0.5, 0.5]), 4.0, temperature) == pytest.approx(0, abs=1e-13)
+
+
 def test_anderson_solves_a_linear_problem_where_plain_mixing_diverges():
     """On a linear map of n unknowns type-II Anderson mixing is exact after n + 1 steps."""
     generator = np.random.default_rng(0)

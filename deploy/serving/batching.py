@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,10 +47,12 @@ class Batcher:
     seconds : float
         Longest wait of a request for others.
     metrics : Metrics
+    ended : callable
+        Called with the rows of a batch once nothing of it waits or is computed any more.
     """
 
-    def __init__(self, pool: Executor, seconds: float, metrics: Metrics) -> None:
-        self._pool, self._seconds, self._metrics = pool, seconds, metrics
+    def __init__(self, pool: Executor, seconds: float, metrics: Metrics, ended: Callable[[int], None]) -> None:
+        self._pool, self._seconds, self._metrics, self._ended = pool, seconds, metrics, ended
         self._open: dict[tuple[int, tuple[str, ...], bool], tuple[Loaded, _Batch]] = {}
 
     def add(
@@ -83,14 +86,18 @@ class Batcher:
             batch.timer.cancel()
         jobs = [job for job in batch.jobs if not job.result.done()]
         if not jobs:
+            self._ended(batch.rows)
             return
         if len(jobs) > 1:
             self._metrics.batch(sum(len(job.image) for job in jobs))
         done = asyncio.get_running_loop().run_in_executor(self._pool, _compute, loaded, key[1], jobs)
+        # Not when a request is given up: its batch waits for a thread all the same.
+        done.add_done_callback(lambda _: self._ended(batch.rows))
         done.add_done_callback(lambda future: _hand_out(jobs, future))
 
 
-def _compute(loaded: Loaded, names: tuple[str, ...], jobs: list[_Job]) -> list[Outputs | Exception]:
+def _compute(loaded: Loaded, names: tuple[str, ...], jobs: list[_Job]) -> list[tuple[_Job, Outputs | Exception]]:
+    jobs = [job for job in jobs if not job.result.done()]  # some were given up before a thread was free
     if len(jobs) > 1:
         image = np.concatenate([job.image for job in jobs])
         focus = None
@@ -103,13 +110,15 @@ def _compute(loaded: Loaded, names: tuple[str, ...], jobs: list[_Job]) -> list[O
         else:
             ends = np.cumsum([len(job.image) for job in jobs])[:-1]
             split = {name: np.split(values, ends) for name, values in outputs.items()}
-            return [{name: split[name][index] for name in names} for index in range(len(jobs))]
-    results: list[Outputs | Exception] = []
+            return [(job, {name: split[name][index] for name in names}) for index, job in enumerate(jobs)]
+    results: list[tuple[_Job, Outputs | Exception]] = []
     for job in jobs:
+        if job.result.done():
+            continue
         try:
-            results.append(_one(loaded, names, job.image, job.focus))
+            results.append((job, _one(loaded, names, job.image, job.focus)))
         except Exception as error:  # the others' answers do not suffer
-            results.append(error)
+            results.append((job, error))
     return results
 
 
@@ -117,10 +126,10 @@ def _one(loaded: Loaded, names: tuple[str, ...], image: NDArray[np.float32], foc
     return loaded.session.run(image, names) if focus is None else loaded.session.run(image, names, focus)
 
 
-def _hand_out(jobs: list[_Job], future: asyncio.Future[list[Outputs | Exception]]) -> None:
+def _hand_out(jobs: list[_Job], future: asyncio.Future[list[tuple[_Job, Outputs | Exception]]]) -> None:
     failure = asyncio.CancelledError() if future.cancelled() else future.exception()
-    results = [failure] * len(jobs) if failure is not None else future.result()
-    for job, result in zip(jobs, results, strict=True):
+    results = [(job, failure) for job in jobs] if failure is not None else future.result()
+    for job, result in results:
         if job.result.done():
             continue
         if isinstance(result, BaseException):

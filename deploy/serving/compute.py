@@ -71,7 +71,7 @@ class Compute:
         self._short = _SHORT_SECONDS if runs > 1 else _SHORT_ALONE
         self._pool = ThreadPoolExecutor(runs, thread_name_prefix="stm-infer")
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="stm-json")
-        self._batcher = Batcher(self._pool, schedule.batch_seconds, metrics)
+        self._batcher = Batcher(self._pool, schedule.batch_seconds, metrics, lambda rows: self._count(-rows))
         self._rows = 0
 
     async def run(
@@ -99,7 +99,7 @@ class Compute:
             future = self._batcher.add(loaded, image, names, focus, most)
         else:
             future = asyncio.get_running_loop().run_in_executor(self._pool, self._timed, loaded, key, image, focus)
-        future.add_done_callback(lambda _: self._count(-rows))
+            future.add_done_callback(lambda _: self._count(-rows))
         return await self._within(future)
 
     def is_short(self, loaded: Loaded, key: tuple[tuple[str, ...], int]) -> bool:

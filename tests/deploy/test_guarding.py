@@ -23,6 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from deploy.serving.access import Access
 from deploy.serving.cli import main
+from deploy.serving.compute import Schedule
 from deploy.serving.connection import HEAD_BYTES
 from deploy.serving.limits import Limits
 from deploy.serving.listening import Tls
@@ -278,6 +279,38 @@ def test_an_answer_that_takes_too_long_is_given_up(model_file):
             if ask(url, "POST", "/v2/models/m/infer", BODY, {HEADER: str(LENGTH)})[0] == 200:
                 return
         raise AssertionError("it did not recover")
+
+
+def test_who_gives_up_in_a_batch_keeps_its_place_until_the_batch_has_ended_and_is_not_computed(model_file):
+    entered, leave, computed = threading.Semaphore(0), threading.Event(), []
+
+    class Slow(Session):
+        def run(self, image, outputs=("prediction",)):
+            computed.append(len(image))
+            entered.release()
+            assert leave.wait(60)
+            return super().run(image, outputs)
+
+    slow = Slow(model_file, provider="cpu", threads=1)
+    limits = Limits(queue_rows=4, request_seconds=1.0)
+    schedule = Schedule(runs=1, batch_rows=2, batch_seconds=0.0)
+    headers = {HEADER: str(LENGTH)}
+    with running({"m": slow}, limits=limits, schedule=schedule) as url, ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(ask, url, "POST", "/v2/models/m/infer", BODY, headers)]
+        assert entered.acquire(timeout=20)
+        waiting += [pool.submit(ask, url, "POST", "/v2/models/m/infer", BODY, headers) for _ in range(3)]
+        assert [one.result()[0] for one in waiting] == [503] * 4
+        assert asking.counted(url, "stm_queue_rows") == 4  # the thread is still taken, the batches wait for it
+        status, answer, _ = ask(url, "POST", "/v2/models/m/infer", BODY, headers)
+        assert status == 503
+        assert b"4 images wait" in answer
+        leave.set()
+        for _ in range(200):
+            if asking.counted(url, "stm_queue_rows") == 0:
+                break
+            time.sleep(0.02)
+        assert ask(url, "POST", "/v2/models/m/infer", BODY, headers)[0] == 200
+    assert computed == [1, 1]  # the first, which had begun, and the last
 
 
 def test_bodies_together_are_bounded(session):

@@ -151,7 +151,8 @@ class _Connection(HttpToolsProtocol):
         answer = self.express.answer(url, scope, body, keep_alive)
         if answer is None:
             return False
-        self.transport.write(answer)
+        text, keep_alive = answer
+        self.transport.write(text)
         if not keep_alive:
             self.server_state.total_requests += 1
             self.transport.close()

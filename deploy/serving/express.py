@@ -6,14 +6,14 @@ import time
 from collections.abc import Mapping
 
 from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from deploy.serving.catalog import Model
 from deploy.serving.compute import Compute
 from deploy.serving.metrics import Metrics
 from deploy.serving.protocol import HEADER
-from deploy.serving.refusals import Refused
-from deploy.serving.security import PLAIN_HEADERS, Guard
-from stm_models.errors import InputError
+from deploy.serving.refusals import refusal
+from deploy.serving.security import PAGE_HEADERS, PLAIN_HEADERS, Guard
 
 __all__ = ["MOST_BYTES", "Express"]
 
@@ -41,8 +41,11 @@ class Express:
         """Tell whether ``path`` can be answered so at all."""
         return path in self._models
 
-    def answer(self, path: bytes, scope: Scope, body: bytes, keep_alive: bool) -> bytes | None:
-        """Return the whole HTTP answer; None for a request that has to go the usual way, whatever the reason."""
+    def answer(self, path: bytes, scope: Scope, body: bytes, keep_alive: bool) -> tuple[bytes, bool] | None:
+        """Return the whole HTTP answer and whether the connection goes on; None for what has to go the usual way.
+
+        A refusal is an answer: what was checked and counted here must not be so again.
+        """
         began = time.perf_counter()
         headers = dict(scope["headers"])
         length = headers.get(_HEADER)
@@ -57,8 +60,8 @@ class Express:
         try:
             self._guard.check(scope, headers)
             outputs = self._compute.now(loaded, head.key, head.image(body, offset))
-        except (InputError, Refused):
-            return None
+        except Exception as error:  # every one becomes an answer
+            return self._refused(error, began, keep_alive)
         text, tensors = head.answer(model.name, loaded.label, outputs)
         size = len(text) + sum(map(len, tensors))
         lines = b"%scontent-length: %d\r\n%s: %d\r\n%s\r\n" % (
@@ -66,4 +69,14 @@ class Express:
         )  # fmt: skip
         self._metrics.rows(model.name, head.rows)
         self._metrics.request("infer", 200, time.perf_counter() - began)
-        return b"".join((lines, text, *tensors))
+        return b"".join((lines, text, *tensors)), keep_alive
+
+    def _refused(self, error: Exception, began: float, keep_alive: bool) -> tuple[bytes, bool]:
+        status, body, more = refusal(error)
+        keep_alive = keep_alive and more.get("connection") != "close"
+        pairs = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *PAGE_HEADERS]
+        pairs += [(name.encode(), value.encode()) for name, value in more.items() if name != "connection"]
+        if not keep_alive:
+            pairs.append((b"connection", b"close"))
+        self._metrics.request("infer", status, time.perf_counter() - began)
+        return b"".join((STATUS_LINE[status], *(b"%s: %s\r\n" % pair for pair in pairs), b"\r\n", body)), keep_alive

@@ -159,6 +159,50 @@ def test_what_may_not_be_answered_is_refused_behind_a_known_head(session, toy):
         check(client, toy, images)
 
 
+def test_what_is_refused_behind_a_known_head_is_checked_and_counted_once(session, toy, repeats):
+    wrong = toy.images(1)
+    wrong[0, 1, 2, 3] = np.nan
+    with running({"m": session}, limits=Limits(rate=0.001, burst=FIRST + 5)) as url:
+        client = warmed(url, toy)
+        repeats.clear()
+        for _ in range(2):
+            client.send(b"".join(request(wrong)))
+            status, headers, body = client.answer()
+            assert (status, headers["content-type"]) == (400, "application/json")
+            assert headers["x-frame-options"] == "deny"
+            assert b"row 0 has 1 values that are NaN" in body
+        client.send(b"".join(request(toy.images(1))))
+        check(client, toy, toy.images(1))
+        assert repeats == [0, 0, 0]
+        assert counted(url, "stm_requests_total", route="infer", status="400") == 2
+        client.send(b"".join(request(wrong)))
+        assert client.answer()[0] == 400  # the last one that the rate allows
+        client.send(b"".join(request(wrong)))
+        status, headers, body = client.answer()
+        assert (status, headers["connection"]) == (429, "close")
+        assert int(headers["retry-after"]) > 0
+        assert b"0.001 requests per second" in body
+        assert client.socket.recv(100) == b""
+
+
+def test_a_failure_behind_a_known_head_is_a_500(model_file, toy):
+    class Broken(Session):
+        def run(self, image, outputs=("prediction",)):
+            if image[0, 0, 0, 0] == 13:
+                raise RuntimeError("an inside")
+            return super().run(image, outputs)
+
+    with running({"m": Broken(model_file, provider="cpu", threads=1)}) as url:
+        client = warmed(url, toy)
+        images = toy.images(1)
+        images[0, 0, 0, 0] = 13
+        client.send(b"".join(request(images)))
+        status, _, body = client.answer()
+        assert (status, b"inside" in body) == (500, False)
+        client.send(b"".join(request(toy.images(1))))
+        check(client, toy, toy.images(1))
+
+
 def test_a_token_is_asked_for_with_every_head(session, toy):
     with running({"m": session}, token="secret") as url:
         client = Client(url)

@@ -23,7 +23,7 @@ HEAD_BYTES = 32 * 1024
 HEAD_SECONDS = 10.0
 """For them to arrive, or as long as a body may take, whichever is less."""
 _READ_SECONDS = 30.0
-"""For a client to go on reading an answer."""
+"""For a client to take the next bytes of an answer."""
 _MOST_LINES = 256
 _UPLOADS = b"/ask"
 _BLANK = b"\r\n\r\n"
@@ -239,13 +239,22 @@ class _Connection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unread = self.loop.call_later(_READ_SECONDS, self.transport.abort)
+        self._look_again()
 
     def resume_writing(self) -> None:
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
         super().resume_writing()
+
+    def _look_again(self) -> None:
+        self._unread = self.loop.call_later(_READ_SECONDS, self._look, self.transport.get_write_buffer_size())
+
+    def _look(self, before: int) -> None:
+        if self.transport.get_write_buffer_size() < before:
+            self._look_again()
+        else:
+            self.transport.abort()
 
     def shutdown(self) -> None:
         self._last = True

@@ -1,6 +1,7 @@
 """One connection that asks many times: heads seen before, requests in pieces and one after another, and its clock."""
 
 import importlib
+import json
 import socket
 import sys
 import time
@@ -293,6 +294,32 @@ def test_the_clock_of_a_connection_in_use_starts_again(session, toy, monkeypatch
             time.sleep(0.1)
         assert client.socket.recv(100) == b""
         assert time.monotonic() - asked > 2.8
+
+
+def test_who_reads_an_answer_slowly_gets_all_of_it(session, toy, monkeypatch):
+    monkeypatch.setattr(connection, "_READ_SECONDS", 1)
+    made = connection._Connection.connection_made
+
+    def with_small_buffer(self, transport):
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+        made(self, transport)
+
+    monkeypatch.setattr(connection._Connection, "connection_made", with_small_buffer)
+    body, _ = encode_request(toy.images(256), ["gradient", "prediction"], binary=False)
+    head = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    with running({"m": session}) as url, socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        slow.settimeout(20)
+        slow.connect((urlsplit(url).hostname, urlsplit(url).port))
+        slow.sendall(head + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        got, began = b"", time.monotonic()
+        while part := slow.recv(4096):
+            got += part
+            time.sleep(0.08)
+        assert time.monotonic() - began > 3
+    head, _, answer = got.partition(b"\r\n\r\n")
+    assert f"content-length: {len(answer)}\r\n".encode() in head + b"\r\n"
+    assert json.loads(answer)["outputs"]
 
 
 def test_who_reads_no_answer_is_let_go(session, toy, monkeypatch):

@@ -66,7 +66,8 @@ class Model:
     ----------
     current : Loaded
     refused : dict or None
-        ``version``, ``reason``, ``time`` of the last new version that was not taken, until another one is.
+        ``version``, ``reason``, ``time`` of the last new version that was not taken, until another one is or nobody
+        wants it any more.
     problem : str
         Why nobody can say at present which version an alias names.
     """

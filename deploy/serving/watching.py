@@ -36,6 +36,8 @@ class Watcher:
         again.
     seconds : float
         Between two polls.
+    back : callable, optional
+        Called with a model's name when, after a version was not taken, its address names the served one again.
     """
 
     def __init__(
@@ -46,10 +48,11 @@ class Watcher:
         offer: Callable[[str, Version], bool],
         failed: Callable[[str, str], None],
         seconds: float,
+        back: Callable[[str], None] = lambda name: None,
     ) -> None:
         self._addresses, self._served = dict(addresses), dict(versions)
         self._resolve, self._offer, self._failed = resolve, offer, failed
-        self._seconds = seconds
+        self._seconds, self._back = seconds, back
         self._refused: dict[str, tuple[str, float]] = {}
         self._failing: set[str] = set()
         self._stop = threading.Event()
@@ -84,7 +87,8 @@ class Watcher:
 
     def _consider(self, name: str, version: Version) -> None:
         if version.label == self._served[name]:
-            self._refused.pop(name, None)
+            if self._refused.pop(name, None) is not None:
+                self._back(name)
             return
         label, when = self._refused.get(name, ("", 0.0))
         if label == version.label and time.monotonic() < when:
@@ -129,7 +133,10 @@ def following(
             if reason:
                 metrics.event("poll_failures", name)
 
-        return Watcher(addresses if resolve else {}, versions, resolve or _nobody, offer, failed, seconds)
+        def back(name: str) -> None:
+            catalog.models[name].refused = None
+
+        return Watcher(addresses if resolve else {}, versions, resolve or _nobody, offer, failed, seconds, back)
 
     return make
 

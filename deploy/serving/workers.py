@@ -52,7 +52,7 @@ def supervise(plan: Plan, wanted: Sequence[Wanted], resolve: Resolver | None) ->
     if resolve is not None:
         followed = {one.name: one.address for one in wanted if one.followed}
         served = {one.name: one.version.label for one in wanted}
-        watched = Watcher(followed, served, resolve, crew.offer, crew.problem, plan.poll_seconds)
+        watched = Watcher(followed, served, resolve, crew.offer, crew.problem, plan.poll_seconds, crew.back)
     try:
         with listener:
             crew.start()
@@ -117,6 +117,11 @@ class _Crew:
         """Tell all workers that an address cannot be resolved, or can be again."""
         for worker in self._workers:
             _send(worker, ("problem", name, reason))
+
+    def back(self, name: str) -> None:
+        """Tell all workers that the version which was not taken is wanted no more."""
+        for worker in self._workers:
+            _send(worker, ("back", name, None))
 
     def end(self) -> None:
         """End all workers: those under way finish what they answer."""
@@ -213,6 +218,8 @@ def _work(
                     taken = catalog.models[name].offer(value, plan.open)
                     metrics.event("swaps" if taken else "refused", name)
                     pipe.send(taken)
+                elif kind == "back":
+                    catalog.models[name].refused = None
                 else:
                     catalog.models[name].problem = value
                     if value:

@@ -205,6 +205,8 @@ def test_all_workers_take_a_new_version_or_none_does(crew):
     assert {_infer(url, images)[1]["model_version"] for _ in range(12)} == {"2"}
     assert json.loads(ask(url, "GET", "/v2/models/toy/ready")[1])["refused"]["version"] == "3"
     versions.point(folder, 2)
+    for _ in range(12):  # of either worker
+        _soon(lambda: "refused" not in json.loads(ask(url, "GET", "/v2/models/toy/ready")[1]))
 
 
 def test_a_worker_that_dies_is_replaced_with_the_version_that_is_served(crew):

@@ -210,6 +210,22 @@ def test_a_refused_version_is_not_loaded_again_at_every_poll(tmp_path):
     assert offered == ["2", "2", "3", "1"]
 
 
+def test_a_refused_version_is_forgotten_when_the_alias_goes_back(tmp_path, first):
+    catalog, _ = first
+    versions.write_bad(tmp_path, 2, "damaged")
+    versions.point(tmp_path, 2)
+    watcher = following({"toy": versions.ALIAS}, catalog, opener, versions.resolver(tmp_path), 1)(Metrics(["toy"]))
+    watcher.poll()
+    assert catalog.models["toy"].refused["version"] == "2"
+    versions.point(tmp_path, 1)
+    watcher.poll()
+    with running(catalog) as url:
+        assert "refused" not in json.loads(ask(url, "GET", "/v2/models/toy/ready")[1])
+        assert "refused" not in json.loads(ask(url, "GET", "/v2/models/toy")[1])["parameters"]
+        assert "stm_model_refused" in ask(url, "GET", "/metrics")[1].decode()
+        assert asking.counted(url, "stm_model_refused", model="toy") == 0
+
+
 def test_a_store_that_is_away_is_told_and_changes_nothing(tmp_path, first, caplog):
     catalog, _ = first
     metrics = Metrics(["toy"])

@@ -120,7 +120,12 @@ class Inference:
             image = read() if len(body) < _LARGE else await self.compute.aside(read)
             outputs = await self.compute.run(loaded, image, ("prediction",))
             self.metrics.rows(model.name, len(image))
-            return Answer(encode_predictions(outputs["prediction"]), _JSON)
+            found = outputs["prediction"]
+
+            def write() -> Answer:
+                return Answer(encode_predictions(found), _JSON)
+
+            return write() if found.size < _ANSWER_VALUES else await self.compute.aside(write)
         finally:
             self.bodies.release(len(body))
 

@@ -14,6 +14,8 @@ import numpy as np
 import onnx
 import pytest
 
+from deploy.serving import inference
+from deploy.serving.limits import Limits
 from deploy.serving.protocol import HEADER, decode_response, encode_request
 from deploy.serving.server import running
 from deploy.serving.session import Session
@@ -147,6 +149,27 @@ def test_mlflows_protocol(server, toy):
     assert status == 200
     got = np.array(json.loads(answer)["predictions"])
     np.testing.assert_allclose(got, toy.expected(images)["prediction"], rtol=1e-4, atol=1e-4)
+
+
+def test_a_long_answer_is_written_beside_the_event_loop(session, toy, monkeypatch):
+    names = []
+    plain = inference.encode_predictions
+
+    def writing(values):
+        names.append(threading.current_thread().name)
+        return plain(values)
+
+    monkeypatch.setattr(inference, "encode_predictions", writing)
+    images = toy.images(2048)
+    with running({"m": session}, limits=Limits(rows=2048)) as url:
+        for rows in (2, 2048):
+            body = json.dumps({"inputs": images[:rows].tolist()})
+            status, answer, _ = ask(url, "POST", "/invocations", body, {"Content-Type": "application/json"})
+            assert status == 200
+            got = json.loads(answer)["predictions"]
+            np.testing.assert_allclose(got, toy.expected(images[:rows])["prediction"], rtol=1e-3, atol=1e-3)
+    assert names[0] == "stm-serve"
+    assert names[1].startswith("stm-json")
 
 
 def test_explain_gives_map_prediction_and_distance(server, toy):

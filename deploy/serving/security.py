@@ -55,7 +55,7 @@ class Guard:
     token : str or None
         Bearer token that every path but ``open_paths`` needs.
     rate : RateLimit, optional
-        Of every client address; health is not counted.
+        Of every client address, wrong tokens too; health is not counted.
     open_paths : collection of str
         Paths that need no token; one that ends in ``/`` stands for all below it.
     """
@@ -97,6 +97,12 @@ class Guard:
                     raise Refused(status, f"the header {name.decode()} is given twice: send one", close=True)
         self._check_host(headers)
         path = scope["path"]
+        # Before the token, else they could be tried as fast as one likes.
+        if self.rate is not None and path not in _UNLIMITED:
+            seconds = self.rate.wait(scope["client"][0] if scope.get("client") else "")
+            if seconds > 0:
+                text = f"more than {self.rate.rate:g} requests per second from this address: ask more slowly"
+                raise Refused(429, text, close=True, headers={"retry-after": str(math.ceil(seconds))})
         if self.expected is not None and path not in self.open_paths and not path.startswith(self.open_below or "\0"):
             given = headers.get(b"authorization", b"")
             if not hmac.compare_digest(given, self.expected):
@@ -105,11 +111,6 @@ class Guard:
         if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
             text = "compressed bodies are not taken: send the body without Content-Encoding"
             raise Refused(415, text, close=True)
-        if self.rate is not None and path not in _UNLIMITED:
-            seconds = self.rate.wait(scope["client"][0] if scope.get("client") else "")
-            if seconds > 0:
-                text = f"more than {self.rate.rate:g} requests per second from this address: ask more slowly"
-                raise Refused(429, text, close=True, headers={"retry-after": str(math.ceil(seconds))})
 
     def _check_host(self, headers: Mapping[bytes, bytes]) -> None:
         host = headers.get(b"host", b"")

@@ -167,6 +167,14 @@ def test_a_client_that_asks_too_fast_is_told_when_to_come_again(session):
         assert ask(url, "GET", "/v2/health/ready")[0] == 200
 
 
+def test_tokens_cannot_be_tried_faster_than_the_rate(session):
+    with running({"m": session}, limits=Limits(rate=0.01, burst=3), token="secret-word") as url:
+        tried = [ask(url, "GET", "/v2", headers={"Authorization": f"Bearer {turn}"})[0] for turn in range(4)]
+        assert tried == [401, 401, 401, 429]
+        assert ask(url, "GET", "/v2", headers={"Host": "elsewhere.example"})[0] == 403
+        assert ask(url, "GET", "/v2/health/ready")[0] == 200
+
+
 SLOW = Limits(body_seconds=0.5, body_bytes=2**20)
 
 

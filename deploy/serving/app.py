@@ -151,7 +151,7 @@ def create_app(
     counters, buckets, row = cells or (None, None, 0)
     metrics = Metrics(list(catalog.models), counters, row)
     compute = Compute(limits, metrics, schedule)
-    inference = Inference(compute, Bodies(limits), limits, metrics, decode)
+    inference = Inference(compute, Bodies(limits, metrics), limits, metrics, decode)
     guard = Guard(
         hosts,
         token,

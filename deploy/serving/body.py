@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from starlette.types import Receive
 
 from deploy.serving.limits import Limits
+from deploy.serving.metrics import Metrics
 from deploy.serving.refusals import Refused, busy
 
 __all__ = ["Bodies"]
@@ -19,8 +20,8 @@ class Bodies:
     Every `read` that returns needs a `release` of as many bytes; one that raises has released its own.
     """
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+        self.limits, self._metrics = limits, metrics
         self.held = 0
 
     async def read(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
@@ -66,6 +67,7 @@ class Bodies:
     def release(self, size: int) -> None:
         """Forget ``size`` bytes that were read."""
         self.held -= size
+        self._metrics.gauge("body_bytes", self.held)
 
     def _take(self, size: int, more: int) -> None:
         if size + more > self.limits.body_bytes:
@@ -73,6 +75,7 @@ class Bodies:
         if self.held + more > self.limits.total_bytes:
             raise busy("the bodies of all requests together are too large", close=True)
         self.held += more
+        self._metrics.gauge("body_bytes", self.held)
 
     def _too_large(self) -> Refused:
         text = f"the body is larger than {self.limits.body_bytes} bytes: send fewer images at a time"

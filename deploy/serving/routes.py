@@ -92,7 +92,6 @@ class _Handlers:
         return Response(self.description, media_type="application/json")
 
     async def metrics_text(self, request: Request) -> Response:
-        self.counts.gauge("body_bytes", self.inference.bodies.held)
         return Response(self.counts.text(_information(self.catalog, self.counts)), media_type=CONTENT_TYPE)
 
     async def server(self, request: Request) -> Response:

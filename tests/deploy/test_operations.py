@@ -1,5 +1,6 @@
 """What whoever runs a server needs: metrics, a description, several processes, an end without losses."""
 
+import asyncio
 import contextlib
 import importlib
 import json
@@ -19,10 +20,13 @@ import psutil
 import pytest
 
 from deploy.serving import workers
+from deploy.serving.body import Bodies
 from deploy.serving.catalog import Version
+from deploy.serving.limits import Limits
 from deploy.serving.metrics import Metrics
 from deploy.serving.openapi import describe
 from deploy.serving.protocol import HEADER, decode_response, encode_request
+from deploy.serving.refusals import Refused
 from deploy.serving.server import running
 from deploy.serving.session import Session
 from deploy.serving.wanted import Wanted
@@ -109,6 +113,26 @@ def test_workers_count_in_one_place():
     replaced = Metrics(["a"], cells, 1)  # of a worker that died with a full queue
     assert replaced.count("queue_rows") == 0
     assert replaced.count("rows", "a") == 7
+
+
+def test_bodies_in_memory_are_counted_in_the_worker_that_holds_them():
+    cells = np.zeros((2, Metrics.width(["a"])))
+    one, two = Metrics(["a"], cells, 0), Metrics(["a"], cells, 1)
+    bodies = Bodies(Limits(body_bytes=10), one)
+
+    def receive(size, more):
+        async def message():
+            return {"type": "http.request", "body": b"x" * size, "more_body": more}
+
+        return message
+
+    assert asyncio.run(bodies.read({}, receive(7, False))) == b"x" * 7
+    assert two.count("body_bytes") == 7  # whichever worker is asked
+    with pytest.raises(Refused, match="larger than 10 bytes"):
+        asyncio.run(bodies.read({}, receive(4, True)))
+    assert two.count("body_bytes") == 7
+    bodies.release(7)
+    assert two.count("body_bytes") == 0
 
 
 def test_the_description_names_every_route(url):

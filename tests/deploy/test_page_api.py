@@ -312,6 +312,19 @@ def test_cards_and_examples(url, models, examples):
         assert request(url, "GET", f"/page/examples/{path}")[0] == 404
 
 
+def test_an_example_that_is_gone_harms_no_other(models, tmp_path):
+    for name in ("a.npy", "b.npy"):
+        (tmp_path / name).write_bytes(npy(np.zeros(3)))
+    size = (tmp_path / "b.npy").stat().st_size
+    with running(models, examples=tmp_path) as url:
+        (tmp_path / "a.npy").unlink()
+        about = json.loads(request(url, "GET", "/page/models")[1])
+        assert about["examples"][1] == {"name": "b.npy", "bytes": size}
+        status, body, _ = request(url, "GET", "/page/examples/0")
+        assert (status, json.loads(body)["error"]) == (404, "example 0 (a.npy) is gone: choose another one")
+        assert request(url, "GET", "/page/examples/1")[1] == (tmp_path / "b.npy").read_bytes()
+
+
 def test_a_folder_without_examples_is_refused(models, tmp_path):
     for folder, message in ((tmp_path, "no file that can be read"), (tmp_path / "absent", "no folder")):
         with pytest.raises(InputError, match=message), running(models, examples=folder):

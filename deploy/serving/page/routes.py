@@ -57,7 +57,8 @@ def page_routes(models: Mapping[str, Session], *, examples: str | Path | None = 
 
 class _Handlers:
     def __init__(self, models: Mapping[str, Session], examples: list[Path]) -> None:
-        self.models, self.examples, self.reader = models, examples, FileReader()
+        self.models, self.reader = models, FileReader()
+        self.examples = [(path, path.stat().st_size) for path in examples]  # they may go while the server runs
         self.pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="stm-page")
         self.free = _AT_ONCE
 
@@ -69,7 +70,7 @@ class _Handlers:
                 "models": [card(name, session) for name, session in dict(self.models).items()],
                 "readable": READABLE,
                 "max_bytes": upload.MAX_UPLOAD_BYTES,
-                "examples": [{"name": path.name, "bytes": path.stat().st_size} for path in self.examples],
+                "examples": [{"name": path.name, "bytes": size} for path, size in self.examples],
             }
         )
 
@@ -77,7 +78,10 @@ class _Handlers:
         number = request.path_params["number"]
         if number >= len(self.examples):
             raise HTTPException(404, f"there is no example {number}: the server has {len(self.examples)}")
-        return FileResponse(self.examples[number], media_type=upload.CONTENT)
+        path, _ = self.examples[number]
+        if not path.is_file():
+            raise HTTPException(404, f"example {number} ({path.name}) is gone: choose another one")
+        return FileResponse(path, media_type=upload.CONTENT)
 
     async def ask(self, request: Request) -> Response:
         name = request.path_params["model"]

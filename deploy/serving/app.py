@@ -158,7 +158,8 @@ def create_app(
         RateLimit(limits.rate, limits.burst, buckets) if limits.rate else None,
         (*OPEN_PATHS, *page.OPEN),
     )
-    cold = build_routes(catalog, inference, metrics, page.page_routes(catalog.sessions, examples=examples), token)
+    more = page.page_routes(catalog.sessions, examples=examples, seconds=limits.request_seconds)
+    cold = build_routes(catalog, inference, metrics, more, token)
     hot: dict[str, tuple[str, Any, Model]] = {}
     for name, model in catalog.models.items():
         hot[f"/v2/models/{name}/infer"] = ("infer", inference.infer, model)

@@ -229,38 +229,69 @@ def test_files_have_bounds_of_their_own(models, toy):
         assert status == 200, body
 
 
-def test_a_slow_upload_ends_and_too_many_are_sent_away(models, toy, monkeypatch):
+ASK = "/v2/models/numbers/ask?suffix=.npy"
+
+
+def begin(url, content=b"slow"):
+    """Send the first bytes of a file."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=120)
+    connection.putrequest("POST", ASK)
+    for name, value in {**CONTENT, "Content-Length": str(len(content) + 1000)}.items():
+        connection.putheader(name, value)
+    connection.endheaders(content)
+    return connection
+
+
+def test_slow_uploads_end_and_keep_nobody_from_asking(models, toy, monkeypatch):
     monkeypatch.setattr(routes, "_AT_ONCE", 1)
-    path = "/v2/models/numbers/ask?suffix=.npy"
-
-    def begin(url):
-        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=120)
-        connection.putrequest("POST", path)
-        for name, value in {**CONTENT, "Content-Length": "1000"}.items():
-            connection.putheader(name, value)
-        connection.endheaders(b"slow")
-        return connection
-
     with running({"numbers": models["numbers"]}) as url:
-        monkeypatch.setattr(upload, "SECONDS", 600)
-        slow = begin(url)
-        # An empty body is refused at once, so this waits for nothing but the slow one's being begun.
-        while (found := request(url, "POST", path, b"", CONTENT))[0] == 400:
-            pass
-        status, body, headers = found
-        assert (status, headers["retry-after"]) == (503, "5")
-        assert "ask again" in json.loads(body)["error"]
-        slow.close()
-        while request(url, "POST", path, b"", CONTENT)[0] == 503:
-            pass
+        slow = [begin(url) for _ in range(3)]
+        assert ask(url, npy(toy.images(1)[0]))[0] == 200
         monkeypatch.setattr(upload, "SECONDS", 0.5)
-        slow = begin(url)
-        answer = slow.getresponse()
+        late = begin(url)
+        answer = late.getresponse()
         assert answer.status == 408
         assert "did not arrive within 0.5 s" in json.loads(answer.read())["error"]
+        for one in (late, *slow):
+            one.close()
+
+
+def test_files_that_arrive_have_a_bound_together(models, monkeypatch):
+    monkeypatch.setattr(routes, "_AT_ONCE", 1)
+    monkeypatch.setattr(upload, "MAX_UPLOAD_BYTES", 3000)
+    with running({"numbers": models["numbers"]}) as url:
+        slow = begin(url, b"x" * 1900)
+        while (found := request(url, "POST", ASK, b"x" * 1500, CONTENT))[0] == 400:
+            pass  # until the slow one's bytes are here
+        status, body, headers = found
+        assert (status, headers["retry-after"]) == (503, "5")
+        assert "all requests together are too large" in json.loads(body)["error"]
+        assert request(url, "POST", ASK, b"x" * 1000, CONTENT)[0] == 400  # there is room for this one
         slow.close()
-        monkeypatch.setattr(upload, "SECONDS", 600)
-        assert ask(url, npy(toy.images(1)[0]))[0] == 200
+        while request(url, "POST", ASK, b"x" * 1500, CONTENT)[0] == 503:
+            pass
+
+
+def test_an_answer_has_its_time_and_keeps_its_slot_to_its_end(models, toy, monkeypatch):
+    monkeypatch.setattr(routes, "_AT_ONCE", 1)
+    leave, plain = threading.Event(), routes.describe_answer
+
+    def slowly(*asked):
+        assert leave.wait(60)
+        return plain(*asked)
+
+    monkeypatch.setattr(routes, "describe_answer", slowly)
+    content = npy(toy.images(1)[0])
+    with running({"numbers": models["numbers"]}, limits=Limits(request_seconds=0.5)) as url:
+        status, body, headers = request(url, "POST", ASK, content, CONTENT)
+        assert (status, headers["retry-after"]) == (503, "5")
+        assert "took more than 0.5 s" in json.loads(body)["error"]
+        status, body, headers = request(url, "POST", ASK, content, CONTENT)
+        assert (status, headers["retry-after"]) == (503, "5")
+        assert "1 files are being answered already" in json.loads(body)["error"]
+        leave.set()
+        while b"are being answered" in (body := request(url, "POST", ASK, content, CONTENT)[1]):
+            pass
 
 
 def test_many_at_once_get_their_own_answers(url, toy):

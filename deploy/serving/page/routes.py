@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from deploy.serving.page.card import card
 from deploy.serving.page.examples import find_examples
 from deploy.serving.page.static_files import PATHS, static_routes
 from deploy.serving.reading.process import FileReader
+from deploy.serving.refusals import busy
 from deploy.serving.session import Session
 from stm_models.data.readers import READABLE
 from stm_models.errors import InputError
@@ -31,7 +33,9 @@ _AT_ONCE = 2  # each may take what `FileReader` allows; the recipes give a proce
 _Result = TypeVar("_Result")
 
 
-def page_routes(models: Mapping[str, Session], *, examples: str | Path | None = None) -> list[Route]:
+def page_routes(
+    models: Mapping[str, Session], *, examples: str | Path | None = None, seconds: float = 60.0
+) -> list[Route]:
     """Return the routes of the page.
 
     Parameters
@@ -40,13 +44,15 @@ def page_routes(models: Mapping[str, Session], *, examples: str | Path | None = 
         By name, the first one shown first; it may change while the server runs.
     examples : path, optional
         Folder whose readable files the page offers to try.
+    seconds : float
+        For an answer, from when its file is here.
 
     Raises
     ------
     InputError
         For a folder of examples that has none.
     """
-    handlers = _Handlers(models, find_examples(examples, upload.MAX_UPLOAD_BYTES))
+    handlers = _Handlers(models, find_examples(examples, upload.MAX_UPLOAD_BYTES), seconds)
     return [
         *static_routes(),
         Route("/page/models", handlers.cards),
@@ -56,11 +62,13 @@ def page_routes(models: Mapping[str, Session], *, examples: str | Path | None = 
 
 
 class _Handlers:
-    def __init__(self, models: Mapping[str, Session], examples: list[Path]) -> None:
+    def __init__(self, models: Mapping[str, Session], examples: list[Path], seconds: float) -> None:
         self.models, self.reader = models, FileReader()
         self.examples = [(path, path.stat().st_size) for path in examples]  # they may go while the server runs
         self.pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="stm-page")
-        self.free = _AT_ONCE
+        self.slots = threading.Semaphore(_AT_ONCE)
+        self.room = upload.Room(_AT_ONCE * upload.MAX_UPLOAD_BYTES)
+        self.seconds = seconds
 
     async def cards(self, request: Request) -> Response:
         # Whoever looks at the page is likely to ask soon.
@@ -88,30 +96,43 @@ class _Handlers:
         session = self.models.get(name)
         if session is None:
             raise HTTPException(404, f"unknown model {name[:128]!r}: choose from {', '.join(self.models)}")
-        if self.free == 0:
-            text = f"{_AT_ONCE} files are being answered already: ask again in a few seconds"
-            raise HTTPException(503, text, headers={"retry-after": "5", "connection": "close"})
-        self.free -= 1
+        # Not taken before the file is here: those that arrive slowly would keep the others from asking.
+        self._take_slot()
+        self.slots.release()
         try:
             return JSONResponse({"model_name": name, **await self._answer(request, session)})
         except InputError as error:
             return JSONResponse({"error": str(error), "fields": upload.fields_of(str(error))}, 400)
-        finally:
-            self.free += 1
 
     async def _answer(self, request: Request, session: Session) -> dict[str, Any]:
         values = request.query_params
         suffix, reading = upload.parse_suffix(values), upload.parse_reading(values)
         explain, place = values.get("explain") or None, _number(values.get("place"))
-        async with upload.received(request, suffix, upload.MAX_UPLOAD_BYTES, upload.SECONDS) as path:
-            question = await self._compute(lambda: self.reader.read(path, session.metadata, reading))
-        found = await self._compute(lambda: describe_answer(session, question, explain, place))
+        async with upload.received(request, suffix, upload.MAX_UPLOAD_BYTES, upload.SECONDS, self.room) as path:
+
+            def work() -> dict[str, Any]:
+                return describe_answer(session, self.reader.read(path, session.metadata, reading), explain, place)
+
+            found = await self._compute(work)
         # For the next one; this one need not wait for it.
         self.pool.submit(self.reader.prepare)
         return found
 
     async def _compute(self, work: Callable[[], _Result]) -> _Result:
-        return await asyncio.get_running_loop().run_in_executor(self.pool, work)
+        self._take_slot()
+        done = self.pool.submit(work)
+        # What is given up goes on, and keeps its slot.
+        done.add_done_callback(lambda _: self.slots.release())
+        try:
+            async with asyncio.timeout(self.seconds):
+                return await asyncio.wrap_future(done)
+        except TimeoutError:
+            raise busy(f"the answer took more than {self.seconds:g} s", 5) from None
+
+    def _take_slot(self) -> None:
+        if not self.slots.acquire(blocking=False):
+            text = f"{_AT_ONCE} files are being answered already: ask again in a few seconds"
+            raise HTTPException(503, text, headers={"retry-after": "5", "connection": "close"})
 
 
 def _number(text: str | None) -> int | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from starlette.exceptions import HTTPException
@@ -17,7 +17,7 @@ from stm_models.data.readers import READABLE
 from stm_models.errors import InputError, unknown
 from stm_models.unfinished import scratch
 
-__all__ = ["MAX_UPLOAD_BYTES", "SECONDS", "fields_of", "parse_reading", "parse_suffix", "received"]
+__all__ = ["MAX_UPLOAD_BYTES", "SECONDS", "Room", "fields_of", "parse_reading", "parse_suffix", "received"]
 
 MAX_UPLOAD_BYTES = 256 * 2**20
 SECONDS = 120
@@ -33,6 +33,40 @@ _FIELDS = {
     "rotate": r"--rotate",
     "suffix": r"\bsuffix\b|by its content|expected \.3ds",
 }
+
+
+class Room:
+    """Where all uploads lie together: a slow one takes no more of it than what has arrived.
+
+    Parameters
+    ----------
+    most : int
+        Bytes of all of them.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+
+    @contextmanager
+    def share(self) -> Iterator[Callable[[int], None]]:
+        """Yield what takes so many bytes more; they are free again when the block ends.
+
+        It raises HTTPException (503) where there are not as many.
+        """
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if size > self.left:
+                text = "the files of all requests together are too large: ask again in a few seconds"
+                raise HTTPException(503, text, headers={"retry-after": "5", "connection": "close"})
+            self.left -= size
+            taken += size
+
+        try:
+            yield take
+        finally:
+            self.left += taken
 
 
 def fields_of(message: str) -> list[str]:
@@ -68,14 +102,14 @@ def parse_reading(values: Mapping[str, str]) -> Reading:
 
 
 @asynccontextmanager
-async def received(request: Request, suffix: str, most: int, seconds: float) -> AsyncIterator[Path]:
+async def received(request: Request, suffix: str, most: int, seconds: float, room: Room) -> AsyncIterator[Path]:
     """Stream the body to a private file while the block runs; it is gone afterwards.
 
     Raises
     ------
     HTTPException
         413 for more than ``most`` bytes (before anything is read, where the client says how many they are), 415 for
-        another content type, 408 when it takes longer than ``seconds``.
+        another content type, 408 when it takes longer than ``seconds``, 503 when ``room`` has not as many bytes.
     InputError
         For an empty body.
     """
@@ -85,11 +119,11 @@ async def received(request: Request, suffix: str, most: int, seconds: float) -> 
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > most:
         raise _too_large(most)
-    with scratch() as folder:
+    with room.share() as take, scratch() as folder:
         path = folder / f"upload{suffix}"
         try:
             async with asyncio.timeout(seconds):
-                size = await _stream(request, path, most)
+                size = await _stream(request, path, most, take)
         except TimeoutError:
             text = f"the file did not arrive within {seconds:g} s: send a smaller one"
             raise HTTPException(408, text, headers={"connection": "close"}) from None
@@ -98,13 +132,14 @@ async def received(request: Request, suffix: str, most: int, seconds: float) -> 
         yield path
 
 
-async def _stream(request: Request, path: Path, most: int) -> int:
+async def _stream(request: Request, path: Path, most: int, take: Callable[[int], None]) -> int:
     size = 0
     with path.open("xb") as file:
         async for part in request.stream():
             size += len(part)
             if size > most:
                 raise _too_large(most)
+            take(len(part))
             file.write(part)
     return size
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import signal
 import socket
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,6 +27,8 @@ __all__ = ["Tls", "beside", "listen", "until_signal"]
 
 _DRAIN_SECONDS = 15
 _IDLE_SECONDS = 30
+_HANDSHAKE_SECONDS = 10.0
+"""For TLS: until then a connection counts against no limit."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,9 @@ class _Server(uvicorn.Server):
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.config.is_ssl:  # uvicorn leaves it at the loop's minute
+            loop: Any = asyncio.get_running_loop()
+            loop.create_server = partial(loop.create_server, ssl_handshake_timeout=_HANDSHAKE_SECONDS)
         await super().startup(sockets)
         self._ready()
 

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from deploy.serving import listening
 from deploy.serving.access import Access
 from deploy.serving.cli import main
 from deploy.serving.compute import Schedule
@@ -84,6 +85,18 @@ def test_https_with_a_certificate_that_is_checked(session, tls, toy):
         )
         client.close()
         assert b"HTTP" not in raw(url, b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+
+def test_who_speaks_no_tls_is_let_go(session, tls, monkeypatch):
+    monkeypatch.setattr(listening, "_HANDSHAKE_SECONDS", 0.5)
+    with running({"m": session}, tls=tls) as url:
+        address = (urlsplit(url).hostname, urlsplit(url).port)
+        with socket.create_connection(address, timeout=20) as mute:
+            began = time.monotonic()
+            assert mute.recv(100) == b""
+        assert 0.3 < time.monotonic() - began < 10
+        trusting = ssl.create_default_context(cafile=str(tls.certificate))
+        assert ask(url, "GET", "/ping", context=trusting)[0] == 200
 
 
 def test_a_certificate_and_a_key_must_belong_together(tls, tmp_path):

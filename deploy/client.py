@@ -282,9 +282,12 @@ class Client:
                 if connection.sock is None:
                     connection.connect()
                 connection.sock.settimeout(seconds)
-                connection.request(method, self._prefix + path, body, {**self._headers, **(headers or {})})
+                whole = _send(connection, method, self._prefix + path, body, {**self._headers, **(headers or {})})
                 response = connection.getresponse()
-                return response.status, response.read(), response.headers
+                answer = response.status, response.read(), response.headers
+                if not whole:
+                    self.close()
+                return answer
             except (http.client.HTTPException, OSError, UnicodeError) as error:
                 self.close()
                 if connection is kept and isinstance(error, ConnectionError | http.client.BadStatusLine):
@@ -304,6 +307,20 @@ class Client:
         return InputError(
             f"no answer from {self.url} ({reason}): is the server running? start it with 'stm serve MODEL'"
         )
+
+
+def _send(
+    connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None, headers: dict[str, str]
+) -> bool:
+    """Send a request; False where the server ended it before all was sent, as one does that refuses a large body.
+
+    Its answer (413, 503) may be there to read all the same.
+    """
+    try:
+        connection.request(method, path, body, headers)
+    except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
+        return False
+    return True
 
 
 def _trust(cafile: str | Path | None) -> ssl.SSLContext:

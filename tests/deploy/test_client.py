@@ -131,6 +131,44 @@ def test_a_busy_server_is_asked_again(retries, said, asked):
     assert len(heard) == asked
 
 
+def test_a_refusal_of_a_body_that_is_still_sent(session):
+    """The server answers and closes before it has read the body."""
+    large = np.zeros((50_000, *session.metadata.input.shape), np.float32)
+    with running({"m": session}, max_body_bytes=10_000, max_rows=10**6) as url:
+        client = Client(url, "m")
+        for _ in range(5):
+            with pytest.raises(InputError, match="answered 413: the body is larger than 10000 bytes"):
+                client.infer(large)
+            assert client.metadata()["name"] == "m"  # so that the next one is on a kept connection
+
+
+def test_a_busy_server_that_reads_no_body_is_asked_again():
+    """The first connection gets 503 at the head of its request; the second one is heard out."""
+    heard = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def talk():
+            connection, _ = listener.accept()
+            with connection:
+                heard.append(connection.recv(100))
+                head = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 0\r\nContent-Length: 17\r\n"
+                connection.sendall(head + b'\r\n{"error": "busy"}')  # no word of closing
+            connection, _ = listener.accept()
+            with connection, connection.makefile("rb") as stream:
+                head = b"".join(iter(stream.readline, b"\r\n")).lower()
+                heard.append(stream.read(int(head.partition(b"content-length: ")[2].partition(b"\r")[0])))
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 17\r\n\r\n" + b'{"error": "read"}')
+
+        thread = threading.Thread(target=talk)
+        thread.start()
+        client = Client(f"http://127.0.0.1:{listener.getsockname()[1]}", "m")
+        with pytest.raises(InputError, match="answered 400: read"):
+            client.infer(np.zeros((1, 1, 2000, 2000), np.float32))
+        client.close()
+        thread.join()
+    assert len(heard[1]) > 16_000_000
+
+
 def test_certificates_that_cannot_be_read(tmp_path):
     (tmp_path / "ca.pem").write_text("no certificate")
     for path in (tmp_path / "absent.pem", tmp_path / "ca.pem"):

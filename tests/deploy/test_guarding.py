@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from deploy.client import Client
 from deploy.serving import listening
 from deploy.serving.access import Access
 from deploy.serving.cli import main
@@ -97,6 +98,15 @@ def test_who_speaks_no_tls_is_let_go(session, tls, monkeypatch):
         assert 0.3 < time.monotonic() - began < 10
         trusting = ssl.create_default_context(cafile=str(tls.certificate))
         assert ask(url, "GET", "/ping", context=trusting)[0] == 200
+
+
+def test_a_body_that_is_refused_while_it_is_still_sent_over_https(session, tls):
+    images = np.zeros((50_000, *session.metadata.input.shape), np.float32)
+    with running({"m": session}, tls=tls, max_body_bytes=10_000, max_rows=10**6) as url:
+        client = Client(url, "m", cafile=tls.certificate)
+        for _ in range(3):
+            with pytest.raises(InputError, match="answered 413: the body is larger than 10000 bytes"):
+                client.infer(images)
 
 
 def test_a_certificate_and_a_key_must_belong_together(tls, tmp_path):

@@ -195,7 +195,7 @@ class Client:
             With the server's own message, for a file that cannot be read, or when no server answers.
         """
         path = Path(path)
-        size = None if size_nm is None else f"{size_nm[0]!r}x{size_nm[1]!r}"
+        size = None if size_nm is None else f"{float(size_nm[0])!r}x{float(size_nm[1])!r}"
         given = {
             "suffix": path.suffix.lower(), "explain": explain, "place": place, "size_nm": size, "key": key,
             "bias": bias, "channel": channel, "rotate": rotate,

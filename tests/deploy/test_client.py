@@ -91,8 +91,9 @@ def test_a_file(tmp_path, toy):
         np.testing.assert_allclose([v["value"] for v in found["values"]], expected["prediction"][0], rtol=1e-4)
         np.testing.assert_allclose(found["maps"]["gradient"]["array"], expected["gradient"][0], rtol=1e-4, atol=1e-5)
         np.testing.assert_array_equal(found["image"]["array"], images[0])
-        with pytest.raises(InputError, match=r"answered 400: .*8-bit pictures"):
-            client.ask(tmp_path / "image.npy", size_nm=(3, 4))
+        for size in ((3, 4), (np.float64(3), np.float32(4))):
+            with pytest.raises(InputError, match=r"answered 400: .*8-bit pictures"):
+                client.ask(tmp_path / "image.npy", size_nm=size)
         with pytest.raises(InputError, match=r"answered 400: .*expected degrees"):
             client.ask(tmp_path / "image.npy", rotate=1000)
         with pytest.raises(InputError, match="cannot read"):

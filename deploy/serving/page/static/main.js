@@ -9,13 +9,15 @@ import { byId, fillSelect, make, onPage } from "./elements.js";
 import { draw } from "./picture.js";
 
 const FIELDS = ["size_nm", "key", "bias", "channel", "rotate"];
-// `answered`: the answer shown, with the model, file and options that it is of; the controls may say others by now.
+// `answered`: the answer shown, with the model, file and options that it is of, and in `explained` the explanation and
+// place in the picture; the controls may say others by now.
 const state = { cards: [], about: null, file: null, answered: null, asked: 0 };
 
 const card = () => state.cards.find((one) => one.name === byId("model").value) ?? state.cards[0];
 const options = () => Object.fromEntries(FIELDS.map((name) => [name, byId(name).value.trim()]));
 const say = (text) => { byId("status").textContent = text; };
-const mapKey = () => byId("explain").value + (byId("place").value === "" ? "" : ` ${byId("place").value}`);
+const mapKey = ({ name, place }) => name + (place === "" ? "" : ` ${place}`);
+const chosen = () => ({ name: byId("explain").value, place: byId("place").value });
 
 function complain(error) {
   say("");
@@ -36,6 +38,14 @@ function complain(error) {
   }
 }
 
+function calm() {
+  byId("error").textContent = "";
+  for (const name of FIELDS) {
+    byId(name).setAttribute("aria-invalid", "false");
+    byId(name).removeAttribute("aria-describedby");
+  }
+}
+
 async function load() {
   try {
     state.about = await server();
@@ -44,7 +54,7 @@ async function load() {
     complain(error);
     return;
   }
-  byId("error").textContent = "";
+  calm();
   byId("token-form").hidden = true;
   state.cards = state.about.models;
   fillSelect(byId("model"), state.cards.map((one) => [one.name, one.name]));
@@ -53,12 +63,15 @@ async function load() {
   byId("kinds").textContent = `${Object.keys(state.about.readable).join(" ")}, up to ${Math.round(state.about.max_bytes / 2 ** 20)} MiB`;
   byId("kinds-more").replaceChildren(...Object.entries(state.about.readable).map(([suffix, what]) => make("li", {}, `${suffix} ${what}`)));
   fillSelect(byId("example"), state.about.examples.map((one, number) => [number, one.name]));
-  byId("example-choice").hidden = state.about.examples.length === 0;
   chooseModel();
 }
 
 function chooseModel() {
-  byId("title").textContent = card().title;
+  const { title, takes_files: takes } = card();
+  byId("title").textContent = title;
+  byId("no-files").hidden = takes;
+  for (const id of ["drop", "options"]) byId(id).hidden = !takes;
+  byId("example-choice").hidden = !takes || state.about.examples.length === 0;
   showCard(card());
   if (state.file) question();
 }
@@ -71,11 +84,14 @@ function chooseFile(file) {
 }
 
 async function question() {
+  if (!state.about) return; // it is asked once the server is known, which may want a token first
   const asked = state.asked += 1;
   const subject = { model: card(), file: state.file, options: options() };
   state.answered = null;
   byId("result").hidden = true;
-  byId("error").textContent = "";
+  say("");
+  calm();
+  if (!subject.model.takes_files) return;
   if (!(suffixOf(state.file.name) in state.about.readable)) {
     complain(new Error(`${state.file.name} is of no kind that can be read: ${Object.keys(state.about.readable).join(", ")}`));
     return;
@@ -100,7 +116,6 @@ const put = ({ model, file, options }, explain, place) => ask(model.name, file, 
 function present() {
   const { model, file, found } = state.answered;
   const { explanations } = model.metadata;
-  for (const name of FIELDS) byId(name).setAttribute("aria-invalid", "false");
   byId("result").hidden = false;
   showAnswer(found, file.name);
   fillSelect(byId("shown"), found.image.channels.map((name, number) => [number, name]));
@@ -110,6 +125,7 @@ function present() {
   fillSelect(byId("place"), [["", "the strongest"], ...Array.from({ length: found.places }, (_, i) => [i, `number ${i}`])]);
   byId("place-choice").hidden = found.places < 2;
   byId("markers-choice").hidden = found.markers.length === 0;
+  state.answered.explained = chosen();
   redraw();
   say(sentence(found));
 }
@@ -118,20 +134,25 @@ function present() {
 async function explanation() {
   const { answered } = state;
   const { maps } = answered.found;
-  const key = mapKey();
-  const [name, place] = [byId("explain").value, byId("place").value];
-  if (name && !(key in maps)) {
-    const asked = state.asked += 1;
+  const wanted = chosen();
+  const { name, place } = wanted;
+  const asked = state.asked += 1; // whatever was asked before is not waited for, also if this map is here
+  calm();
+  if (name && !(mapKey(wanted) in maps)) {
     say(`Computing ${name}…`);
     try {
       const more = await put(answered, name, place);
       if (asked !== state.asked) return;
-      maps[key] = more.maps[name];
+      maps[mapKey(wanted)] = more.maps[name];
     } catch (error) {
-      if (asked === state.asked) complain(error);
+      if (asked !== state.asked) return;
+      byId("explain").value = answered.explained.name; // what the picture still shows
+      byId("place").value = answered.explained.place;
+      complain(error);
       return;
     }
   }
+  answered.explained = wanted;
   redraw();
   say(name ? `Showing ${name}.` : "Showing the image alone.");
 }
@@ -143,8 +164,8 @@ function mostOf(map) {
 
 function redraw() {
   if (!state.answered) return;
-  const { found } = state.answered;
-  const map = byId("explain").value ? found.maps[mapKey()] : undefined;
+  const { found, explained } = state.answered;
+  const map = explained.name ? found.maps[mapKey(explained)] : undefined;
   const opacity = Number(byId("opacity").value) / 100;
   byId("opacity-value").textContent = `${byId("opacity").value} %`;
   const channel = Number(byId("shown").value) || 0;
@@ -158,7 +179,7 @@ function meaning(map) {
   const [red, blue] = map.slope
     ? ["more signal raises it", "more signal lowers it"]
     : ["the image raises it", "the image lowers it"];
-  return `${byId("explain").value} of ${map.of}: red where ${red}, blue where ${blue} (${map.unit}).`;
+  return `${state.answered.explained.name} of ${map.of}: red where ${red}, blue where ${blue} (${map.unit}).`;
 }
 
 function describe(map, channel) {
@@ -166,7 +187,7 @@ function describe(map, channel) {
   const [x0, x1, y0, y1] = image.extent.map((value) => Number(value.toPrecision(4)));
   const parts = [
     `${image.channels[channel]} of ${file.name}: ${image.labels[0]} from ${x0} to ${x1}, ${image.labels[1]} from ${y0} to ${y1}`,
-    map ? `with ${byId("explain").value} on top` : null,
+    map ? `with ${state.answered.explained.name} on top` : null,
     markers.length ? `${markers.length} marked positions, listed in the table below` : null,
     ...values.map((value) => (intervalOf(value) ? `${value.name} between ${intervalOf(value)}` : null)),
   ];

@@ -1,8 +1,6 @@
 """Who may ask, how much, how fast, and in what time."""
 
-import datetime
 import importlib
-import ipaddress
 import socket
 import ssl
 import subprocess
@@ -16,10 +14,8 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import tritonclient.http as triton
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from deploy.client import Client
 from deploy.serving import listening
@@ -31,11 +27,14 @@ from deploy.serving.limits import Limits
 from deploy.serving.listening import Tls
 from deploy.serving.protocol import HEADER, encode_request
 from deploy.serving.rate import RateLimit
+from deploy.serving.refusals import Refused
+from deploy.serving.security import Guard
 from deploy.serving.server import running
 from deploy.serving.session import Session
 from stm_models.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+own_certificate = importlib.import_module("own_certificate")
 asking = importlib.import_module("http_asking")
 ask, raw, error_of = asking.ask, asking.raw, asking.error_of
 
@@ -50,23 +49,7 @@ def session(model_file):
 
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory):
-    """A certificate of our own for 127.0.0.1."""
-    folder = tmp_path_factory.mktemp("tls")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-        .serial_number(1).not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .sign(key, hashes.SHA256())
-    )  # fmt: skip
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return Tls(folder / "cert.pem", folder / "key.pem")
+    return own_certificate.write(tmp_path_factory.mktemp("tls"))
 
 
 def test_https_with_a_certificate_that_is_checked(session, tls, toy):
@@ -118,6 +101,27 @@ def test_a_certificate_and_a_key_must_belong_together(tls, tmp_path):
     )
     with pytest.raises(InputError, match=r"two PEM files that belong together"):
         Tls(tls.certificate, other)
+
+
+def test_behind_a_proxy_that_keeps_the_host_and_one_that_does_not():
+    """As docs/deployment.md says: Host kept, with its port, and its name allowed."""
+    page = b"https://stm.example:8443"
+    allowing = Guard(Access(names=["stm.example"]).hosts)
+    for guard, host, refused in (
+        (allowing, b"stm.example:8443", None),
+        (Guard(Access().hosts), b"stm.example:8443", "Host"),
+        (allowing, b"127.0.0.1:8080", "Origin"),  # nginx's own way
+        (allowing, b"stm.example", "Origin"),
+    ):
+        headers = {b"host": host, b"origin": page}
+        scope = {"path": "/v2/models/m/ask", "headers": list(headers.items())}
+        if refused is None:
+            guard.check(scope, headers)
+            continue
+        with pytest.raises(Refused) as told:
+            guard.check(scope, headers)
+        assert told.value.status_code == 403
+        assert told.value.detail.startswith(f"the {refused} header")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
 """The recipes of deployments: what they name exists, what they start can start, and they give away no right."""
 
+import importlib
 import re
 import shlex
 import shutil
+import socket
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -14,6 +18,11 @@ from deploy.serving import cli
 from deploy.serving.access import Access
 from deploy.serving.limits import Limits
 from deploy.serving.security import OPEN_PATHS
+from deploy.serving.server import running
+from deploy.serving.session import Session
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+own_certificate = importlib.import_module("own_certificate")
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "deploy" / "recipes"
@@ -72,6 +81,28 @@ def test_the_image_runs_as_nobody_and_starts_the_server(dockerfile):
     assert words.index("USER") < words.index("ENTRYPOINT")
     assert "ADD" not in words
     no_foreign_host((RECIPES / "Dockerfile").read_text())
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", None])
+def test_the_image_is_healthy_with_and_without_tls(dockerfile, model_file, tmp_path, scheme):
+    _, command = dict(dockerfile)["HEALTHCHECK"].split(" CMD ")
+    python = "/opt/stm/bin/python"
+    assert python in command
+
+    def healthy(port):
+        here = command.replace(python, shlex.quote(sys.executable)).replace(":8080/", f":{port}/")
+        return subprocess.run(["sh", "-c", here], capture_output=True, timeout=60, check=False).returncode
+
+    if scheme is None:
+        with socket.socket() as nobody:
+            nobody.bind(("127.0.0.1", 0))
+            assert healthy(nobody.getsockname()[1]) == 1
+        return
+    session = Session(model_file, provider="cpu", threads=1)
+    tls = own_certificate.write(tmp_path) if scheme == "https" else None
+    with running({"m": session}, token="a-token", tls=tls) as url:
+        assert url.startswith(f"{scheme}://")
+        assert healthy(urlsplit(url).port) == 0
 
 
 def test_the_pins_without_hashes_are_the_pins():

@@ -1,4 +1,4 @@
-"""The interface's description in OpenAPI 3.1: every route, every status, what goes in and what comes out."""
+"""The interface's description in OpenAPI 3.1: every route but the page's own, what goes in and what comes out."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ class HubbardSimulation(Config):
     temperature: float = Field(0.01, gt=0, le=1, description="kT, eV")
     k_mesh: int = Field(3, ge=1, le=48, description="k points along each reciprocal vector")
     tolerance: float = Field(1e-6, gt=0, le=1e-2, description="largest change of a density at convergence")
-    max_iterations: int = Field(60, ge=1, le=10_000)
+    max_iterations: int = Field(60, ge=1, le=10_000, description="of a cycle; what needs more is flagged")
     leave_saddles: bool = Field(
         True, description="leave a converged state that plain iteration would leave, for the lower free energy"
     )
@@ -156,9 +156,9 @@ class HubbardSimulation(Config):
         2.0, gt=0.3, le=10, description="imaged disc, moiré lengths (of the largest cell: all have one field)"
     )
     envelope: float = Field(0.4, gt=0, le=10, description="Gaussian envelope, fraction of the disc radius")
-    bottom_layer: float = Field(1.0, ge=0, le=1, description="weight of the layer away from the tip")
+    bottom_layer: float = Field(1.0, ge=0, le=1, description="weight of the layer away from the tip; the other has 1")
     image_size: int = Field(128, ge=8, le=2048, description="pixels along kx and ky")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of all that is drawn")
 
     @property
     def kinds(self) -> int:

@@ -65,7 +65,7 @@ class ImpuritySimulation(Config):
         ("std", "hard"), min_length=1, description="pseudo-experiments; fields take several in turn"
     )
     fields: int = Field(256, ge=1, le=1_000_000, description="number of fields")
-    material: str = Field("Au(111)", description="surface, one of stm_models.physics.surface.materials")
+    material: str = Field("Au(111)", description="surface; an unknown one is refused with those there are")
     biases: Annotated[tuple[float, ...], BeforeValidator(_several), AfterValidator(_ascending)] = Field(
         (-0.23, -0.194, -0.158, -0.123, -0.087, -0.051, -0.016, 0.02), max_length=126,
         description="biases of the image's channels, V",
@@ -76,24 +76,24 @@ class ImpuritySimulation(Config):
     )  # fmt: skip
     pixel_size: float = Field(4.6875, gt=0.1, le=50, description="Å; 375 Å on 80 pixels in the paper")
     size: int = Field(48, ge=8, le=512, description="pixels along a side")
-    impurities: Count = Field(_DEFAULT.impurities, description="inside the frame")
+    impurities: Count = Field(_DEFAULT.impurities, description="number inside the frame")
     margin: float = Field(_DEFAULT.margin, ge=0, le=100, description="px; impurities lie this far around it too")
     minimum_distance: float = Field(_DEFAULT.minimum_distance, ge=0, le=50, description="px, between impurities")
-    eta: Range = Field((0.8, 0.8), description="paper: white noise over the largest magnitude")
+    eta: Range = Field((0.8, 0.8), description="of `paper`: white noise over the largest magnitude")
     exponent: Range = Field(_DEFAULT.exponent, description="p of Friedel waves: 2 in the paper, 1 for dI/dV")
     phases: Literal["smooth", "independent", "both"] = Field(
         _DEFAULT.phases, description="of Friedel waves: linear in the bias, drawn anew at each, or half of the fields"
     )
     phase_shift: Range = Field(_DEFAULT.phase_shift, description="magnitude of scatterers' delta, rad")
     absorption: Range = Field(_DEFAULT.absorption, description="a of scatterers; 1 absorbs nothing")
-    phase_slope: float = Field(_DEFAULT.phase_slope, ge=0, le=100, description="standard deviation, rad/V")
+    phase_slope: float = Field(_DEFAULT.phase_slope, ge=0, le=100, description="of phases: standard deviation, rad/V")
     wave_number: Range = Field(_DEFAULT.wave_number, description="true k over the material's")
     broadening: Range = Field(_DEFAULT.broadening, description="factor on the lifetime broadening")
     contrast: Range = Field(_DEFAULT.contrast, description="rms of Friedel waves over the mean signal")
     occluded: Range = Field(_DEFAULT.occluded, description="px; radius of the core without waves")
     core: Range = Field(_DEFAULT.core, description="height of the arbitrary spots over the waves' rms, either sign")
-    core_width: Range = Field(_DEFAULT.core_width, description="px")
-    core_slope: float = Field(_DEFAULT.core_slope, ge=0, le=100, description="standard deviation, 1/V")
+    core_width: Range = Field(_DEFAULT.core_width, description="px; width of the spots")
+    core_slope: float = Field(_DEFAULT.core_slope, ge=0, le=100, description="of spots: standard deviation, 1/V")
     decoys: Count = Field(_DEFAULT.decoys, description="spots without waves inside the frame")
     white: Range = Field(_DEFAULT.white, description="white noise over the waves' rms")
     one_over_f: Range = Field(_DEFAULT.one_over_f, description="noise correlated along the lines, over the waves' rms")
@@ -108,7 +108,7 @@ class ImpuritySimulation(Config):
     plane: Range = Field(_DEFAULT.plane, description="height of a plane over the field, relative")
     stripes: Range = Field(_DEFAULT.stripes, description="strength of the reconstruction's stripes, relative")
     keep_maps: bool = Field(False, description="store the raw maps beside the prepared images")
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(0, ge=0, lt=2**63, description="of all that is drawn")
 
     @model_validator(mode="after")
     def _possible(self) -> ImpuritySimulation:

@@ -39,7 +39,7 @@ COMMANDS = {
     "report": "write the comparison of runs as one HTML file",
     "sync": "send the runs that wait for their tracking store",
     "reproduce": "make the results of a task's paper again",
-    "demo": "all of the above, in a quarter of an hour",
+    "demo": "from simulation to a served, explained model, in a quarter of an hour",
     "doctor": "check this installation",
 }
 _MODULES = {"import": "import_data", "inspect": "inspect_input"}  # where a command's module is not named like it

@@ -34,7 +34,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     parser.add_argument("model", help=MODEL)
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="data set or file")
-    parser.add_argument("--explain", metavar="METHOD", help="also write this explanation (gradient); needs --out")
+    parser.add_argument(
+        "--explain", metavar="METHOD", help="also write this map of the model file, e.g. gradient; needs --out"
+    )
     parser.add_argument(
         "--out", metavar="DIR", help="write prediction.json and the maps here, several inputs into folders"
     )
@@ -44,14 +46,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def reading_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how to read a file."""
     parser.add_argument("--key", help="name of the array in a .mat or .npz file")
-    parser.add_argument("--bias", type=float, help="bias voltage of the map in V")
+    parser.add_argument(
+        "--bias", type=float, metavar="V", help="take the map nearest to it; for stacks whose file states its biases"
+    )
     parser.add_argument(
         "--channel", type=questions.parse_channel, metavar="NAME|N",
         help="signal of an instrument file, or number of the map in a stack, from 0",
     )  # fmt: skip
-    parser.add_argument("--size-nm", metavar="HxW", help="height and width of the field in nm")
+    parser.add_argument(
+        "--size-nm", metavar="HxW", help="height and width of the field in nm, or one number for a square"
+    )
     parser.add_argument("--rotate", metavar="DEG", help="turn the map counter-clockwise by so many degrees first")
-    parser.add_argument("--sample", type=int, help="row of a data set")
+    parser.add_argument("--sample", type=int, help="row of a data set (default: predict takes all, explain the first)")
     parser.add_argument("--provider", default="auto", help="auto, cpu or cuda")
 
 

@@ -15,6 +15,11 @@ OPTIONS = {"lattice": {"vectors": [[5.0, 0.0], [2.5, 4.33]], "pixel": [1.0, 1.0]
 """What a data set would say of the images, for any of at least 16 x 16 pixels."""
 
 
+def answers_with_map(name):
+    """Whether the network answers with a map instead of numbers."""
+    return "answer" in registry.default_options(name)
+
+
 def create(name, in_shape, outputs, options=None, **more):
     """`registry.create` with what the network has to know."""
     return registry.create(name, in_shape, outputs, {**OPTIONS.get(name, {}), **(options or {})}, **more)

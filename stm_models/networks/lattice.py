@@ -117,8 +117,8 @@ class Lattice(Network):
         super().__init__(in_shape, outputs, options)
         if options.vectors is None or options.pixel is None or options.peak is None:
             raise InputError(
-                "the network lattice has to know the lattice (vectors, pixel, peak): give a data set of FT-LDOS "
-                "images of one structure, or another network"
+                "network 'lattice' is made for a data set's lattice (vectors, pixel, peak): train it on FT-LDOS images "
+                "of one structure, or take another network"
             )
         grid = PeakGrid(in_shape[1], in_shape[2], options.pixel, np.array(options.vectors), options.peak)
         self.measure = PeakMeasure(in_shape[0], grid, symmetric=options.symmetric, shapes=options.shapes)

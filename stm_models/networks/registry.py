@@ -16,14 +16,12 @@ from stm_models.networks.conv import Conv
 from stm_models.networks.fieldnet import FieldNet
 from stm_models.networks.lattice import Lattice
 from stm_models.networks.linear import Linear
-from stm_models.networks.map_network import MapNetwork
 from stm_models.networks.mlp import MLP, FullyConnected
 from stm_models.networks.resnet import RESNETS
 from stm_models.networks.voltage_attention import VoltageAttention
 from stm_models.search import Space
 
 __all__ = [
-    "answers_with_map",
     "check",
     "create",
     "default_options",
@@ -105,11 +103,6 @@ def informed(name: str, options: Mapping[str, Any], known: Mapping[str, Any]) ->
     """Add to ``options`` those that network ``name`` has and that the data decide; a given one stays as it is."""
     fields = _find(name).Options.model_fields
     return {**{key: value for key, value in known.items() if key in fields}, **options}
-
-
-def answers_with_map(name: str) -> bool:
-    """Tell whether network ``name`` answers with a map instead of numbers; InputError for an unknown name."""
-    return issubclass(_find(name), MapNetwork)
 
 
 def default_options(name: str) -> dict[str, Any]:

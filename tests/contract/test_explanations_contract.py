@@ -15,7 +15,6 @@ from stm_models.errors import InputError
 from stm_models.explain import integrated_gradients
 from stm_models.explain.methods import METHODS, Steps, available, compute
 from stm_models.explain.references import references
-from stm_models.networks import registry
 from stm_models.networks.bundle import Bundle
 from stm_models.networks.map_network import strongest
 from stm_models.networks.model import Model
@@ -36,7 +35,7 @@ def _bundle(name, dtype=torch.float64, side=32):
     """A network that training could have left, its images, and the pixel statistics of these."""
     if (name, side) not in _MADE:
         seen = images(12, 0, (2, side, side))
-        outputs = 1 if registry.answers_with_map(name) else 2
+        outputs = 1 if cases.answers_with_map(name) else 2
         network = cases.nudge(cases.create(name, (2, side, side), outputs, seed=1))
         model = Model.for_data(network, seen, np.random.default_rng(1).normal(2.0, 1.5, (12, outputs)))
         kept = {key: torch.from_numpy(value) for key, value in references(seen, seen[:4], 0).items()}

@@ -35,7 +35,7 @@ LARGE = [
     "timm:vit_tiny_patch16_224",
 ]  # fmt: skip
 NETWORKS = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
-MAPS = [name for name in QUICK if registry.answers_with_map(name)]
+MAPS = [name for name in QUICK if cases.answers_with_map(name)]
 SCALARS = [name for name in QUICK if name not in MAPS]
 # Whose patches or strides must fill the image for every pixel to count.
 PATCHES = {"timm:test_vit": 16, "timm:vit_tiny_patch16_224": 16, "timm:test_convnext": 32, "timm:convnext_atto": 32}

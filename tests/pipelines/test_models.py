@@ -46,6 +46,9 @@ def test_models_by_pattern_and_what_does_not_fit(capsys):
     code, out, err = _models(capsys, "timm:test_vit[34]", "--size", "48")
     assert code == 0, err
     assert [line.split()[0] for line in out.splitlines()[2:]] == ["timm:test_vit3", "timm:test_vit4"]
+    code, out, err = _models(capsys, "lattice")
+    assert code == 0, err
+    assert out.splitlines()[2].startswith("lattice  is made for a data set's lattice")
     code, out, err = _models(capsys, "*test_vit", "--size", "40")
     assert code == 0, err
     assert "cannot take images of 40 x 40 pixels" in out

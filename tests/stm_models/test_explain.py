@@ -14,7 +14,8 @@ from stm_models.networks import registry
 from stm_models.networks.model import Model
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-create = importlib.import_module("network_cases").create
+cases = importlib.import_module("network_cases")
+create = cases.create
 
 SHAPE = (1, 16, 17)
 
@@ -25,7 +26,7 @@ def _model(name="mlp", outputs=2):
     return Model.for_data(network, rng.normal(size=(9, *SHAPE)).astype(np.float32), rng.normal(size=(9, outputs)))
 
 
-@pytest.mark.parametrize("name", [name for name in registry.names() if not registry.answers_with_map(name)])
+@pytest.mark.parametrize("name", [name for name in registry.names() if not cases.answers_with_map(name)])
 @pytest.mark.parametrize("target", [0, 1])
 def test_against_finite_differences(name, target):
     model = _model(name).double().eval()
@@ -44,7 +45,7 @@ def test_against_finite_differences(name, target):
         np.testing.assert_allclose(slope[:, 0, y, x], expected, rtol=1e-4, atol=1e-6 * np.abs(slope).max())
 
 
-@pytest.mark.parametrize("name", [name for name in registry.names() if registry.answers_with_map(name)])
+@pytest.mark.parametrize("name", [name for name in registry.names() if cases.answers_with_map(name)])
 @pytest.mark.parametrize("answer", ["sigmoid", "softmax"])
 def test_of_a_map_the_strongest_pixel_is_explained(name, answer):
     model = Model.blank(registry.create(name, (3, 16, 17), 1, {"answer": answer}, seed=3)).double().eval()

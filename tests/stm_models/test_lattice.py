@@ -284,7 +284,7 @@ def test_the_gate_sees_noise_alone_and_can_be_left_out():
 
 
 def test_what_it_cannot_look_at_is_refused():
-    with pytest.raises(InputError, match="has to know the lattice"):
+    with pytest.raises(InputError, match="is made for a data set's lattice"):
         registry.create("lattice", (1, 32, 32), 1)
     with pytest.raises(InputError, match="span no lattice"):
         network(vectors=[[1.0, 0.0], [2.0, 0.0]])

@@ -1,4 +1,4 @@
-# make demo | make test do all their own set-up. A Python 3.11 to 3.14 and make are all they need.
+# make demo | make test do all their own set-up. A Python 3.11 to 3.13 and make are all they need.
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test slow-test cluster-test campaign check bench cost accuracy lock picture similarity example docs clean
 

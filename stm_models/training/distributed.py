@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -119,7 +120,21 @@ def joined(device: str = "auto") -> Iterator[World]:
                 "set train.device=cpu"
             )
         torch.cuda.set_device(place)
-    distributed.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
+    with _aside():
+        distributed.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
     # After an error the others may wait in vain: torchrun ends them, and destroying the group could hang.
     yield current()
     distributed.destroy_process_group()
+
+
+@contextmanager
+def _aside() -> Iterator[None]:
+    """Send to standard error what compiled code prints: gloo of some torch versions talks, and results are printed."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

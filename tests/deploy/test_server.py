@@ -1,4 +1,5 @@
 import http.client
+import importlib
 import json
 import re
 import signal
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -19,6 +21,10 @@ from deploy.serving.limits import Limits
 from deploy.serving.protocol import HEADER, decode_response, encode_request
 from deploy.serving.server import running
 from deploy.serving.session import Session
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+asking = importlib.import_module("http_asking")
+ask = asking.ask
 
 TOKEN = "a-long-random-word"
 
@@ -58,23 +64,9 @@ def session(model_file):
     return Session(model_file, provider="cpu", threads=1)
 
 
-def ask(url, method, path, body=None, headers=None):
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)
-    try:
-        connection.request(method, path, body, headers or {})
-        response = connection.getresponse()
-        return response.status, response.read(), response.headers
-    finally:
-        connection.close()
-
-
 def raw(url, data):
     """Send bytes as they are; return the status and the whole answer."""
-    with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=20) as connection:
-        connection.sendall(data)
-        answer = b""
-        while part := connection.recv(65536):
-            answer += part
+    answer = asking.raw(url, data)
     return int(answer.split(b" ", 2)[1]), answer
 
 

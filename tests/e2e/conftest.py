@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+browser_tools = importlib.import_module("browser")
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -68,6 +71,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     done = stm("demo", "--preset", "test", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     return Demo(folder, json.loads(done.stdout), done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser for one file's tests."""
+    with browser_tools.launched() as found:
+        yield found
 
 
 @pytest.fixture

@@ -84,12 +84,6 @@ def site(demo, clean, tmp_path_factory):
         yield Site(address, connect(uri), folder, seeds["run_id"], best, other, trained["run_id"], search)
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with browser.launched() as found:
-        yield found
-
-
 @pytest.fixture
 def page(chromium):
     """A page that must not complain of anything."""

@@ -61,12 +61,6 @@ def url(models, folder, image):
         yield url
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with browser_tools.launched() as browser:
-        yield browser
-
-
 @pytest.fixture
 def page(chromium, url, request):
     """A loaded page; whatever the browser complains of fails the test."""

@@ -53,12 +53,6 @@ def url(models, folder, field):
         yield url
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with browser_tools.launched() as browser:
-        yield browser
-
-
 @pytest.fixture
 def page(chromium):
     """An empty page; an error of its scripts that nothing catches fails the test."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deploy.exporting.errors import ExportError
 
-__all__ = ["BATCHES", "FOCUSED", "TOLERANCE", "check", "check_focus"]
+__all__ = ["BATCHES", "FOCUSED", "TOLERANCE", "check", "check_answers", "check_focus"]
 
 Array = NDArray[Any]
 Evaluate = Callable[..., Mapping[str, Array]]
@@ -22,6 +22,9 @@ FOCUSED = (1, 8)
 _SEED = 7_402_917
 _PAIRS, _STEP, _ALLOWED = 4, 3e-6, 4.0
 _TINY = float(np.finfo(np.float32).tiny)
+_NEAR, _FAR = 1e-6, 0.5  # noise in images like the training's, in scales
+_STEPPED = ("lower", "upper", "novelty")
+"""Answers that are looked up in tables: they may jump as maps do."""
 
 
 def check(
@@ -120,6 +123,43 @@ def check_focus(
     return {"focus": max(errors[name] for name in maps)}
 
 
+def check_answers(
+    run: Evaluate,
+    reference: Evaluate,
+    known: Array,
+    mean: Array,
+    scale: Array,
+    *,
+    truth: Evaluate | None = None,
+) -> dict[str, float]:
+    """Compare two ways of answering images like the training's; other arguments and errors are those of `check`.
+
+    Images of mere noise lie so far outside that distances are huge, and p-values and factors of intervals those at one
+    end of their tables. Here each answer is compared over its range: half of the images are held-out ones with a
+    millionth of noise, the others are blended with noise more and more, up to one half.
+
+    Parameters
+    ----------
+    known : (K, C, H, W) float32
+        Images that the model was not trained on, as the bundle keeps them.
+
+    Returns
+    -------
+    dict of str to float
+        Largest error per answer, each row's over its own size or the median row's where that is larger, and the rest
+        of `check`.
+    """
+    rng = np.random.default_rng(_SEED + 2)
+    batches: list[tuple[Array, ...]] = []
+    for size in BATCHES:
+        images = known[rng.permutation(max(size, len(known)))[:size] % len(known)]
+        share = np.full(size, _NEAR)
+        share[1::2] = np.geomspace(_NEAR, _FAR, len(share[1::2]))
+        share = share[:, None, None, None]
+        batches.append((np.asarray((1 - share) * images + share * _draw(rng, mean, scale, size), np.float32),))
+    return _compare(run, reference, truth, batches, (), scale, rng, by_row=True)
+
+
 def _draw(rng: np.random.Generator, mean: Array, scale: Array, size: int) -> Array:
     return np.asarray(mean + scale * rng.standard_normal((size, *np.shape(mean))), dtype=np.float32)
 
@@ -132,27 +172,33 @@ def _compare(
     maps: Collection[str],
     scale: Array,
     rng: np.random.Generator,
+    *,
+    by_row: bool = False,
 ) -> dict[str, float]:
-    """Compare on batches of arguments, the images first; see `check`."""
+    """Compare on batches of arguments, the images first; see `check`, and for ``by_row`` `check_answers`."""
     wanted = [reference(*batch) for batch in batches]
     if not all(np.isfinite(value).all() for part in wanted for value in part.values()):
         raise ExportError("the model itself gives NaN or infinity: train it anew; nothing was written")
     found = [run(*batch) for batch in batches]
     total = sum(len(batch[0]) for batch in batches)
-    sizes = {name: max(float(np.abs(part[name]).max()) for part in wanted) for name in wanted[0]}
+    sizes = {name: _sizes([part[name] for part in wanted], by_row=by_row) for name in wanted[0]}
+    may_jump = [*maps, *(name for name in _STEPPED if by_row and name in sizes)]
     table: dict[str, list[float]] = {name: [] for name in (*sizes, "rows")}
     problems: list[str] = []
     excused = {"kinks": 0, "rounding": 0}
-    for batch, want, got in zip(batches, wanted, found, strict=True):
+    for number, (batch, want, got) in enumerate(zip(batches, wanted, found, strict=True)):
         _same_shapes(want, got)
         count = len(batch[0])
         pick = [i for i in sorted({0, count // 2, count - 1}) if count > 1]
         alone = [run(*(values[i : i + 1] for values in batch)) for i in pick]
         exact: Mapping[str, Array] = {}
         rows = [0.0]
-        for name, size in sizes.items():
+        for name, parts in sizes.items():
+            size = parts[number]
             errors = _relative(got[name], want[name], size)
-            apart = [_relative(one[name], got[name][i : i + 1], size) for i, one in zip(pick, alone, strict=True)]
+            apart = [
+                _relative(one[name], got[name][i : i + 1], size[i : i + 1]) for i, one in zip(pick, alone, strict=True)
+            ]
             if truth is not None and _above(np.concatenate([errors, *apart])).any():
                 exact = exact or truth(*batch)
                 own = _relative(want[name], exact[name], size)
@@ -164,11 +210,11 @@ def _compare(
                 for row, error in zip(pick, apart, strict=True):
                     if error[0] <= 2 * allowed[row]:
                         error[0] = min(error[0], TOLERANCE)
-            if name in maps:
+            if name in may_jump:
                 for row, error in [*enumerate(errors[:, None]), *zip(pick, apart, strict=True)]:
                     if _above(error).any():
                         own_batch = tuple(values[row] for values in batch)
-                        jump = _jump(reference, name, own_batch, scale, want[name][row], size, rng)
+                        jump = _jump(reference, name, own_batch, scale, want[name][row], size[row], rng)
                         if error[0] <= jump:
                             error[0] = 0.0
                             excused["kinks"] += 1
@@ -179,8 +225,8 @@ def _compare(
             if _stuck(got[name], want[name]):
                 problems.append(f"{name} does not change with the image as the model's does")
     kinks = excused["kinks"]
-    if kinks > len(maps) * (total // 2):
-        problems.append(f"{kinks} of {len(maps) * total} maps differ at kinks")
+    if kinks > len(may_jump) * (total // 2):
+        problems.append(f"{kinks} of {len(may_jump) * total} {'maps' if maps else 'answers'} differ at kinks")
     if any(_above(np.array(errors)).any() for errors in table.values()):
         problems.append("errors above the limit")
     if problems:
@@ -189,11 +235,18 @@ def _compare(
     return worst | {name: float(number) for name, number in excused.items()}
 
 
-def _relative(got: Array, want: Array, size: float) -> Array:
+def _sizes(values: Sequence[Array], *, by_row: bool) -> list[Array]:
+    """Return what the errors of each batch's rows are measured in: the largest value of all, or see `check_answers`."""
+    own = [np.abs(part).reshape(len(part), -1).max(axis=1).astype(np.float64) for part in values]
+    rows = np.concatenate(own)
+    return [np.maximum(part, np.median(rows) if by_row else rows.max()) for part in own]
+
+
+def _relative(got: Array, want: Array, size: Array | float) -> Array:
     """Return per row the largest difference over ``size``; infinity where something is not finite."""
     axes = tuple(range(1, want.ndim))
     difference = np.abs(got.astype(np.float64) - want.astype(np.float64)).max(axis=axes)
-    return np.where(np.isfinite(difference), difference / max(size, _TINY), np.inf)
+    return np.where(np.isfinite(difference), difference / np.maximum(size, _TINY), np.inf)
 
 
 def _above(errors: Array) -> Array:

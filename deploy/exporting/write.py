@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from deploy.exporting import metadata as about
 from deploy.exporting.choice import choose, enough
 from deploy.exporting.config import ExportConfig
 from deploy.exporting.graph import FOCUS, INPUT, OPSET, build, evaluate
-from deploy.exporting.parity import Evaluate, check, check_focus
+from deploy.exporting.parity import Evaluate, check, check_answers, check_focus
 from deploy.exporting.parts import parts_of, references_of
 from deploy.exporting.precision import judge, latencies, reduced
 from stm_models.config import validate
@@ -90,7 +90,10 @@ def write(
         feed = {INPUT: images} if focus is None else {INPUT: images, FOCUS: focus}
         return dict(zip(names, session.run(names, feed), strict=True))
 
-    def by_torch(own: bundles.Bundle, dtype: torch.dtype) -> Evaluate:
+    def answered(images: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        return dict(zip(answers, session.run(answers, {INPUT: images}), strict=True))
+
+    def by_torch(own: bundles.Bundle, dtype: torch.dtype, maps: Sequence[str]) -> Evaluate:
         parts = references_of(own, explained, maps, steps)
 
         def reference(images: NDArray[Any], focus: NDArray[np.int64] | None = None) -> dict[str, NDArray[Any]]:
@@ -100,8 +103,12 @@ def write(
 
         return reference
 
-    reference, truth = by_torch(plain, torch.float32), by_torch(exact, torch.float64)
+    reference, truth = by_torch(plain, torch.float32, maps), by_torch(exact, torch.float64, maps)
     parity = check(run, reference, mean, scale, maps=maps, truth=truth)
+    if bundle.heldout is not None:
+        own, truly = by_torch(plain, torch.float32, ()), by_torch(exact, torch.float64, ())
+        near = check_answers(answered, own, bundle.heldout.numpy(), mean, scale, truth=truly)
+        parity = {name: max(value, near.get(name, 0.0)) for name, value in parity.items()}
     if focusable and maps:
         parity |= check_focus(run, reference, mean, scale, maps=maps, truth=truth)
     reduction: dict[str, Any] = {}

@@ -1,10 +1,19 @@
 """The guard between a model and its file."""
 
+import importlib
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
 from deploy.exporting.errors import ExportError
-from deploy.exporting.parity import BATCHES, FOCUSED, check, check_focus
+from deploy.exporting.parity import BATCHES, FOCUSED, TOLERANCE, check, check_answers, check_focus
+from stm_models.networks import bundle as bundles
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+models = importlib.import_module("exported_models")
 
 MEAN = np.linspace(-1, 1, 30, dtype=np.float32).reshape(1, 5, 6)
 SCALE = np.full((1, 5, 6), 0.5, dtype=np.float32)
@@ -187,3 +196,66 @@ def test_chosen_pixels_are_compared_in_batches_alone_and_one_for_all():
 def test_a_graph_that_explains_another_pixel_is_caught(wrong, message):
     with pytest.raises(ExportError, match=message):
         check_focus(lambda images, focus: mapped(images, focus, wrong), mapped, MEAN, SCALE)
+
+
+def _answers(bundle, spoil=None):
+    def run(images):
+        with torch.no_grad():
+            found = {name: value.numpy() for name, value in bundle.answers(torch.from_numpy(images)).items()}
+        return found if spoil is None else spoil(found)
+
+    return run
+
+
+@pytest.mark.parametrize("kept", [1, 3, 16])
+def test_answers_are_compared_on_held_out_images_and_on_blends_of_them_with_noise(kept):
+    known = np.random.default_rng(3).normal(5, 1, (kept, 1, 5, 6)).astype(np.float32)
+    seen = []
+
+    def run(images):
+        seen.append(images)
+        return smooth(images)
+
+    errors = check_answers(run, smooth, known, MEAN, SCALE)
+    assert {len(images) for images in seen} == set(BATCHES)
+    large = next(images for images in seen if len(images) == 17)
+    apart = np.abs(large[:, None] - known[None]).max(axis=(2, 3, 4)).min(axis=1)
+    assert (apart[::2] < 1e-4).all()
+    assert (np.diff(apart[1::2]) > 0).all()
+    assert apart[-2] > 1
+    assert len(np.unique(large, axis=0)) == 17  # no draw twice
+    assert max(errors.values()) == 0
+
+
+def test_a_wrong_table_of_p_values_or_of_intervals_and_a_shifted_distance_are_caught(tmp_path):
+    made = bundles.load(models.make("mlp", tmp_path / "mlp").bundle)
+    stretched = made.heldout.numpy() * np.linspace(1, 1.5, 16, dtype=np.float32)[:, None, None, None]
+    others = stretched, made.model.pixel_mean.numpy(), made.model.pixel_scale.numpy()
+    right = _answers(made)
+    assert max(check_answers(right, right, *others).values()) < TOLERANCE
+
+    late = bundles.load(tmp_path / "mlp")
+    late.novelty.starts.mul_(5)
+    late.novelty.widths.mul_(5)
+    wrong = [_answers(late), _answers(made, lambda found: found | {"distance": found["distance"] + 1})]
+    for factor in np.unique(made.interval.factor):
+        same = bundles.load(tmp_path / "mlp")
+        same.interval.factor.fill_(float(factor))
+        wrong.append(_answers(same))
+    assert len(wrong) > 3
+    for one in wrong:
+        with pytest.raises(ExportError, match="errors above the limit"):
+            check_answers(one, right, *others)
+
+
+def test_bounds_may_jump_where_the_model_s_own_do():
+    """An image that calibrated may lie on an edge of a table, and float32 on either side of it."""
+
+    def run(shift):
+        return lambda images: smooth(images) | {"upper": 1.0 + (images[:, 0, 2, 3] - MEAN[0, 2, 3] > shift)[:, None]}
+
+    errors = check_answers(run(4e-7), run(-4e-7), MEAN[None], MEAN, SCALE)
+    assert errors["upper"] < TOLERANCE
+    assert errors["kinks"] > 0
+    with pytest.raises(ExportError, match="errors above the limit"):
+        check_answers(run(0.1), run(-0.1), MEAN[None], MEAN, SCALE)

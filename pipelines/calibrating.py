@@ -43,6 +43,9 @@ class CalibrationSamples:
         What is calibrated on: other groups.
     source : str
         ``simulated`` for the purpose, or ``held out`` of the training data.
+    part : str
+        Where ``spread`` is from: the ``validation`` or the ``unseen`` part of the training data, ``both`` where these
+        calibrate as well, or the ``training`` part where nothing else is left.
     note : str
         What a reader should know; may be empty.
     """
@@ -50,6 +53,7 @@ class CalibrationSamples:
     spread: Samples
     samples: Samples
     source: str
+    part: str
     note: str = ""
     _made: dict[str, tuple[Samples, Samples]] = field(default_factory=dict, repr=False)
 
@@ -97,10 +101,9 @@ def _calibration_samples(settings: Settings, parts: Parts, refit: bool, workers:
     InputError
         As `pipelines.simulation.simulate`, or where calibration and training share a state.
     """
-    rest = _rest(parts, refit)
     config, why = _config(settings.calibrate, parts)
     if config is None:
-        return _halved(rest, parts, why)
+        return _halved(_rest(parts, refit), parts, why)
     own = parts.samples
     path = own.path.absolute().parent / f"{own.path.stem}.calibration-{recipe_of(settings.calibrate, parts)[:12]}.zarr"
     _simulated(settings, config, path, cores() if workers is None else workers)
@@ -109,7 +112,11 @@ def _calibration_samples(settings: Settings, parts: Parts, refit: bool, workers:
         path, targets=targets, arrays=parts.task.arrays, include_unconverged=settings.split.include_unconverged
     )
     separate(names_of(parts.train), names_of(samples), "the training data and the calibration's")
-    return CalibrationSamples(rest if len(rest) else parts.train, samples, "simulated")
+    # States of unseen values judge the model later, so the spread of errors is not learnt from them if it need not be.
+    part, spread = ("unseen", parts.unseen) if refit else ("validation", parts.validation)
+    if not len(spread):
+        part, spread = "training", parts.train
+    return CalibrationSamples(spread, samples, "simulated", part)
 
 
 def recipe_of(config: CalibrateConfig, parts: Parts) -> str:
@@ -175,9 +182,8 @@ def _halved(rest: Samples, parts: Parts, why: str) -> CalibrationSamples:
     first = np.unique(rest.coordinates["group"])[::2]
     mine = np.isin(rest.coordinates["group"], first)
     note = f"{why}: intervals and novelty are calibrated on {len(first)} held-out states of the data set itself"
-    return CalibrationSamples(
-        rest.subset(~mine) if not mine.all() else parts.train, rest.subset(mine), "held out", note
-    )
+    part, spread = ("both", rest.subset(~mine)) if not mine.all() else ("training", parts.train)
+    return CalibrationSamples(spread, rest.subset(mine), "held out", part, note)
 
 
 def _simulated(settings: Settings, config: Config, path: Path, workers: int) -> None:

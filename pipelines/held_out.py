@@ -40,10 +40,31 @@ class HeldOut:
         The held-out samples, by perturbation set; empty where there are none.
     problem : str
         Why candidate and champion cannot be compared on them; empty where they can.
+    part : str
+        Which part of the candidate's data set they are: ``unseen`` or ``validation``; empty for another data set.
     """
 
     sets: Mapping[str, Samples]
     problem: str = ""
+    part: str = ""
+
+    def taught(self, interval: Mapping[str, Any], training: str) -> str:
+        """Say what an interval learnt from these samples; empty where nothing.
+
+        Parameters
+        ----------
+        interval : mapping
+            As the model's file describes it.
+        training : str
+            Digest of the training data. Older files do not say what the spread is from: validation and unseen states.
+        """
+        digests = {str(part.attributes["digest"]) for part in self.sets.values()}
+        if interval.get("digest") in digests:
+            return "the factor of the intervals"
+        spread = interval.get("spread", {"part": "both", "digest": training})
+        if spread["digest"] in digests and (not self.part or spread["part"] in ("both", self.part)):
+            return "the spread of the intervals"
+        return ""
 
 
 def held_out(
@@ -64,7 +85,7 @@ def held_out(
         When the data set is gone, or another one lies in its place.
     """
     parts, known = parts_of(store, task, row, data or row.tags.get("data.path", ""))
-    held = parts.unseen if len(parts.unseen) else parts.validation
+    part, held = ("unseen", parts.unseen) if len(parts.unseen) else ("validation", parts.validation)
     held = held.subset(~np.isin(held.coordinates["sample"], known))
     problem = ""
     if not len(held):
@@ -87,7 +108,7 @@ def held_out(
                 f"champion version {champion.version} was trained on every sample that this run held out: "
                 "train with the champion's split (--set split.seed=...) to compare them"
             )
-    return HeldOut(_sets(store, task, row, champion, held), problem)
+    return HeldOut(_sets(store, task, row, champion, held), problem, part)
 
 
 def fresh(store: Store, task: Task, row: RunRow, champion: ModelVersionInfo | None, path: str | Path) -> HeldOut:

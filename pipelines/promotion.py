@@ -200,9 +200,10 @@ def _alone_judged(
         gates.latency(milliseconds(single, few.images[:1]), config.latency_ms),
     ]  # fmt: skip
     if ours.hits:
-        interval = session.metadata.as_dict()["interval"]
-        if part.attributes["digest"] == interval.get("digest"):
-            words = "the intervals were fitted to the states that are held out: judge with --on FRESH.zarr"
+        about = session.metadata.as_dict()
+        interval = about["interval"]
+        if taught := held.taught(interval, about["data"]["digest"]):
+            words = f"{taught} was learnt from the very states that are held out: judge with --on FRESH.zarr"
             found.append(Gate("coverage", None, words))
         else:
             found.append(gates.coverage(ours.hits, interval["level"]))

@@ -110,7 +110,11 @@ def trust(
         found = {name: one.residuals(novelty, kind) for kind, (name, one) in enumerate(seen.items())}
         interval = Interval.fit(_joined(learnt), _joined(found.values()), level=level, seed=seed)
         scores |= _coverage(interval, found, level)
-        about["interval"] = {"level": level, **shared}
+        spread = {
+            "part": held.part, "digest": held.spread.attributes["digest"],
+            "groups": len(np.unique(held.spread.coordinates["group"])), "samples": len(held.spread),
+        }  # fmt: skip
+        about["interval"] = {"level": level, **shared, "spread": spread}
     return Trust(novelty, interval, about, scores)
 
 

@@ -1,0 +1,79 @@
+"""Which samples intervals learn from, and what a promotion must not judge them by."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pipelines import calibrating, settings
+from pipelines.held_out import HeldOut
+from pipelines.parts import load_parts
+
+
+@pytest.fixture
+def parts(data):
+    chosen = settings.load("hubbard", "test")
+    return load_parts(data, chosen.task, chosen.split)
+
+
+@pytest.fixture
+def sampled(parts, monkeypatch):
+    """Samples to calibrate on, with as many simulated as there are in the data set."""
+    others = replace(parts.samples, attributes={**parts.samples.attributes, "recipe": "c" * 64, "digest": "c" * 64})
+    monkeypatch.setattr(calibrating, "_simulated", lambda *_: None)
+    monkeypatch.setattr(calibrating, "load", lambda *_, **__: others)
+
+    def call(refit, states=12):
+        chosen = settings.load("hubbard", "test", assignments=[f"calibrate.states={states}"])
+        return calibrating.calibration_samples(chosen, parts, refit=refit)
+
+    return call
+
+
+def _rows(samples):
+    return samples.coordinates["sample"].tolist()
+
+
+def test_the_spread_of_errors_is_learnt_from_what_no_promotion_judges_by(parts, sampled):
+    assert len(parts.unseen)
+    usual = sampled(refit=False)
+    assert (usual.source, usual.part) == ("simulated", "validation")
+    assert _rows(usual.spread) == _rows(parts.validation)
+    # Fitted again with the validation states, only those of unseen values are left.
+    again = sampled(refit=True)
+    assert again.part == "unseen"
+    assert _rows(again.spread) == _rows(parts.unseen)
+
+
+def test_without_anything_held_out_the_spread_is_learnt_from_the_training_data(parts, sampled):
+    object.__setattr__(parts, "unseen", parts.unseen.subset(np.array([], int)))
+    found = sampled(refit=True)
+    assert found.part == "training"
+    assert _rows(found.spread) == _rows(parts.train)
+
+
+def test_data_that_cannot_be_simulated_have_their_held_out_states_for_both(parts, sampled):
+    found = sampled(refit=False, states=0)
+    assert (found.source, found.part) == ("held out", "both")
+    assert not set(_rows(found.spread)) & set(_rows(found.samples))
+    assert sorted(_rows(found.spread) + _rows(found.samples)) == sorted(_rows(parts.validation) + _rows(parts.unseen))
+
+
+@pytest.mark.parametrize(
+    ("interval", "part", "taught"),
+    [
+        ({"digest": "c", "spread": {"part": "validation", "digest": "d"}}, "unseen", ""),
+        ({"digest": "c", "spread": {"part": "validation", "digest": "d"}}, "validation", "the spread of the intervals"),
+        ({"digest": "c", "spread": {"part": "unseen", "digest": "d"}}, "unseen", "the spread of the intervals"),
+        ({"digest": "d", "spread": {"part": "both", "digest": "d"}}, "unseen", "the factor of the intervals"),
+        ({"digest": "c", "spread": {"part": "unseen", "digest": "d"}}, "", "the spread of the intervals"),
+        ({"digest": "c", "spread": {"part": "unseen", "digest": "e"}}, "", ""),
+        ({"digest": "c"}, "unseen", "the spread of the intervals"),  # an older file
+    ],
+)
+def test_what_intervals_learnt_from_is_not_what_they_are_judged_by(parts, interval, part, taught):
+    judged = replace(parts.unseen, attributes={**parts.unseen.attributes, "digest": "d"})
+    assert HeldOut({"clean": judged}, "", part).taught(interval, "d") == taught
+    assert HeldOut({}).taught(interval, "d") == ""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-__all__ = ["Gate", "baselines", "better", "coverage", "latency", "parity", "robustness", "sanity"]
+__all__ = ["Gate", "baselines", "better", "budget", "coverage", "latency", "parity", "robustness", "sanity"]
 
 Array = NDArray[Any]
 
@@ -175,6 +175,30 @@ def parity(file: Array, model: Array, tolerance: float) -> Gate:
     words = f"file and torch model differ by {error:.1e} (relative)"
     return Gate("parity", passed, words if passed else f"{words}: expected at most {tolerance:g}, export it again",
                 error, tolerance)  # fmt: skip
+
+
+def budget(file: Array, model: Array, precision: Mapping[str, Any]) -> Gate:
+    """Refuse a smaller file whose answers are further off those of the torch model than its own budget allows.
+
+    Parameters
+    ----------
+    file, model : (S, ...)
+        Both answers to the same images, a target a column.
+    precision : mapping
+        ``kind`` and ``budget`` (by target, in its unit) as the file's metadata have them.
+    """
+    limits = {name: float(limit) for name, limit in precision["budget"].items()}
+    apart = np.abs(np.asarray(file, np.float64) - model).reshape(len(file), len(limits), -1).max(axis=(0, 2))
+    errors = dict(zip(limits, map(float, apart), strict=True))
+    # NaN is above every budget; among several the one that is furthest above its own is told.
+    above = {name: error for name, error in errors.items() if not error <= limits[name]}
+    worst = max(above or errors, key=lambda name: errors[name] / max(limits[name], np.finfo(float).tiny))
+    words = f"{precision['kind']} file and torch model differ by " + ", ".join(
+        f"{error:.3g} in {name} (budget {limits[name]:.3g})" for name, error in errors.items()
+    )
+    if above:
+        words += f": export it again with a larger --set export.budget.{worst}=VALUE, or in fp32"
+    return Gate("parity", not above, words, errors[worst], limits[worst])
 
 
 def sanity(answers: Array) -> Gate:

@@ -190,12 +190,13 @@ def _alone_judged(
     few = part.subset(np.arange(min(_COMPARED, len(part))))
     model = bundle.load(runs.download(store, row.id, "bundle")).model
     single = Session(session.path, provider="cpu", threads=1)
+    answers, precision = (ours.answers[name][:_COMPARED], predict(model, few.images)), session.metadata.precision
     found = [
         gates.robustness(
             task.metric, ours.by_set, {} if theirs is None else theirs.by_set, config.floors,
             larger=task.larger_is_better, slack=config.slack,
         ),
-        gates.parity(ours.answers[name][:_COMPARED], predict(model, few.images), config.parity),
+        gates.parity(*answers, config.parity) if precision["kind"] == "fp32" else gates.budget(*answers, precision),
         gates.sanity(ours.answers[name]),
         gates.latency(milliseconds(single, few.images[:1]), config.latency_ms),
     ]  # fmt: skip

@@ -218,3 +218,19 @@ def test_every_target_has_bounds_of_its_own(targets):
     found = {name: hits.tolist() for name, hits in contest._hits("clean", bounds, part)}
     wanted = {"clean U": [True, False], "clean gap": [False, True]}
     assert found == (wanted if len(targets) == 2 else {"clean": [True, False]})
+
+
+def test_a_smaller_file_is_held_against_the_budget_that_it_was_exported_with():
+    model = np.array([[1.0, 10.0], [2.0, 20.0]])
+    precision = {"kind": "int8", "budget": {"U": 0.1, "gap": 1.0}}
+    gate = gates.budget(model + [[0.0, 1.0], [-0.0625, 0.5]], model, precision)
+    assert (gate.name, gate.passed) == ("parity", True)
+    assert (gate.value, gate.limit) == (1.0, 1.0)
+    assert gate.reason == ("int8 file and torch model differ by 0.0625 in U (budget 0.1), 1 in gap (budget 1)")
+    gate = gates.budget(model + [[0.0, 0.0], [-0.5, 0.5]], model, precision)
+    assert (gate.passed, gate.value, gate.limit) == (False, 0.5, 0.1)
+    assert gate.reason.endswith(": export it again with a larger --set export.budget.U=VALUE, or in fp32")
+    assert gates.budget(model * np.nan, model, precision).passed is False
+    scores = np.zeros((2, 1, 4, 5))
+    assert gates.budget(scores + 0.005, scores, {"kind": "fp16", "budget": {"impurity": 0.01}}).passed
+    assert not gates.budget(scores + 0.02, scores, {"kind": "fp16", "budget": {"impurity": 0.01}}).passed

@@ -223,11 +223,11 @@ def test_every_target_has_bounds_of_its_own(targets):
 def test_a_smaller_file_is_held_against_the_budget_that_it_was_exported_with():
     model = np.array([[1.0, 10.0], [2.0, 20.0]])
     precision = {"kind": "int8", "budget": {"U": 0.1, "gap": 1.0}}
-    gate = gates.budget(model + [[0.0, 1.0], [-0.0625, 0.5]], model, precision)
+    gate = gates.budget(model + np.array([[0.0, 1.0], [-0.0625, 0.5]]), model, precision)
     assert (gate.name, gate.passed) == ("parity", True)
     assert (gate.value, gate.limit) == (1.0, 1.0)
     assert gate.reason == ("int8 file and torch model differ by 0.0625 in U (budget 0.1), 1 in gap (budget 1)")
-    gate = gates.budget(model + [[0.0, 0.0], [-0.5, 0.5]], model, precision)
+    gate = gates.budget(model + np.array([[0.0, 0.0], [-0.5, 0.5]]), model, precision)
     assert (gate.passed, gate.value, gate.limit) == (False, 0.5, 0.1)
     assert gate.reason.endswith(": export it again with a larger --set export.budget.U=VALUE, or in fp32")
     assert gates.budget(model * np.nan, model, precision).passed is False

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from deploy.serving.session import Session
 from stm_models.data.dataset import load
+from stm_models.tasks.registry import get
 
 WIDTH = 9.6
 
@@ -24,7 +25,7 @@ def main(folder: Path, out: Path) -> None:
     row = int(order[len(order) // 2])
     outputs = session.run(fresh.images, ("prediction", "gradient"))
     spec, true = session.metadata.as_dict()["input"], fresh.targets[:, 0]
-    extent = (-spec["kx_max"], spec["kx_max"], -spec["ky_max"], spec["ky_max"])
+    extent = get("hubbard").axes(spec).extent
 
     figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
     image, gradient, parity = figure.subplots(1, 3)

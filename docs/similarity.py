@@ -26,6 +26,7 @@ from stm_models.physics.moire import branches
 from stm_models.physics.moire.branch import Solution
 from stm_models.physics.moire.fourier import KGrid, image
 from stm_models.physics.moire.lattice import build, patch
+from stm_models.tasks.inputs import Axes
 
 INTERACTIONS = np.linspace(0.0, 6.0, 13)
 GRID = KGrid(256)
@@ -130,7 +131,7 @@ def draw(curves: dict[str, list[float]], one: NDArray[Any], other: NDArray[Any],
     curve.text(6.1, (1 - PAPER) * 1.15, "99.98 %", color="0.4", fontsize=8, ha="right")
     curve.set(xlim=(0, 6.2), xlabel="U (eV)", ylabel="1 - similarity to U = 0")
     curve.legend(fontsize=8, loc="lower right")
-    extent = (-GRID.kx_max, GRID.kx_max, -GRID.ky_max, GRID.ky_max)
+    extent = Axes.of_centres(GRID.kx_max, GRID.ky_max, (GRID.n, GRID.n), ("kx", "ky")).extent
     for axis, picture, title in ((left, one, "I = 9, U = 0"), (middle, other, "I = 9, U = 6 eV")):
         shown = np.log10(np.maximum(picture, 1e-6))
         drawn = axis.imshow(shown, origin="lower", extent=extent, cmap="magma", vmin=-5, vmax=0)

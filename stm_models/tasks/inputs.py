@@ -61,6 +61,19 @@ class Axes:
     extent: tuple[float, float, float, float]
     labels: tuple[str, str]
 
+    @classmethod
+    def of_centres(cls, x: float, y: float, shape: tuple[int, int], labels: tuple[str, str]) -> Axes:
+        """Return those of ``shape`` (H, W) pixels, 2 or more, whose outermost centres lie at -x and x, -y and y.
+
+        Examples
+        --------
+        >>> Axes.of_centres(1.0, 2.0, (3, 5), ("x", "y")).extent
+        (-1.25, 1.25, -3.0, 3.0)
+        """
+        height, width = shape
+        x, y = x * width / (width - 1), y * height / (height - 1)
+        return cls((-x, x, -y, y), labels)
+
 
 @dataclass(frozen=True)
 class Prepared:

@@ -94,7 +94,8 @@ def test_an_image_gets_the_models_numbers(url, toy):
     np.testing.assert_allclose([v["value"] for v in found["values"]], expected["prediction"][0], rtol=1e-4)
     np.testing.assert_array_equal(array(found["image"]), images[0])
     np.testing.assert_allclose(array(found["maps"]["gradient"]), expected["gradient"][0], rtol=1e-4, atol=1e-5)
-    assert found["image"]["extent"] == [-1.5, 1.5, -2.0, 2.0]
+    # 4 x 5 pixels, the centres of the outermost ones at the limits of k.
+    np.testing.assert_allclose(found["image"]["extent"], [-1.875, 1.875, -8 / 3, 8 / 3])
     assert "verdict" not in found["answer"]  # a file without novelty has none to give
     assert len(found["model"]["sha256"]) == 64
     assert ask(url, npy(images[0]))[1]["maps"] == {}

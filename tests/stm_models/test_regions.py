@@ -103,3 +103,10 @@ def test_a_score_of_exactly_one_is_no_sign_that_it_was_divided():
     value = task.explained_value(sure, 0, sure(peak[None])[0], np.array([10, 10]))
     assert sure(peak[None]).max() == 1
     np.testing.assert_array_equal(value(np.stack([peak, 0 * peak])), sure(np.stack([peak, 0 * peak]))[:, 0, 10, 10])
+
+
+def test_pixels_of_pictures_lie_where_regions_take_them_to_be():
+    x0, x1, y0, y1 = registry.get("hubbard").axes({**SPEC, "height": 9, "width": 13}).extent
+    for (low, high), count, limit in (((x0, x1), 13, SPEC["kx_max"]), ((y0, y1), 9, SPEC["ky_max"])):
+        edges = np.linspace(low, high, count + 1)
+        np.testing.assert_allclose((edges[1:] + edges[:-1]) / 2, np.linspace(-limit, limit, count), atol=1e-12)

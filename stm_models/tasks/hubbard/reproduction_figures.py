@@ -25,9 +25,8 @@ def figures(report: Mapping[str, Any], samples: Samples) -> dict[str, Figure]:
     spec, target = samples.attributes["input"], samples.attributes["targets"][0]
     about = {"label": target["name"], "unit": target["unit"]}
     alike = report["similarity"]
-    axes = Axes(
-        (-spec["kx_max"], spec["kx_max"], -spec["ky_max"], spec["ky_max"]), ("kx (1/a)", "ky (1/a)")
-    )  # fmt: skip
+    shape = spec["height"], spec["width"]
+    axes = Axes.of_centres(spec["kx_max"], spec["ky_max"], shape, ("kx (1/a)", "ky (1/a)"))
     matrix = np.array(alike["matrix"])
     empty = np.zeros(len(matrix))
     drawn = {

@@ -114,9 +114,9 @@ class HubbardTask(RegressionTask):
         return SETS
 
     def axes(self, input_spec: Mapping[str, Any]) -> Axes:
-        """Wave vectors in 1/a; kx and ky have different scales."""
-        kx, ky = input_spec["kx_max"], input_spec["ky_max"]
-        return Axes((-kx, kx, -ky, ky), ("kx (1/a)", "ky (1/a)"))
+        """Wave vectors in 1/a; kx and ky have different scales, whose limits are centres of pixels."""
+        shape = input_spec["height"], input_spec["width"]
+        return Axes.of_centres(input_spec["kx_max"], input_spec["ky_max"], shape, ("kx (1/a)", "ky (1/a)"))
 
     def known(self, attributes: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the moiré lattice, where all images have the same, and the pixels; see `structure.lattice_peaks`."""

@@ -30,12 +30,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="MODEL.onnx")
     parser.add_argument("--triton", metavar="DIR", help="also write a model repository for Triton Inference Server")
     parser.add_argument(
-        "--precision", choices=("fp32", "fp16", "int8"), default="fp32",
+        "--precision", choices=("fp32", "fp16", "int8"),
         help="fp16 or int8: a smaller file without maps, if its errors stay within export.budget",
     )  # fmt: skip
     parser.add_argument(
         "--set", dest="assignments", action="append", default=[], metavar="export.KEY=VALUE",
-        help="explanations (names, all, or cheap), ig_steps, eg_draws, background, seed, budget.TARGET",
+        help="explanations (NAME,NAME, all, cheap or none), ig_steps, eg_draws, background, seed, budget.TARGET",
     )  # fmt: skip
 
 
@@ -89,4 +89,10 @@ def describe(result: dict[str, Any]) -> str:
 
 def _config(args: argparse.Namespace) -> ExportConfig:
     given = settings.only_section("export", args.assignments)
-    return validate(ExportConfig, {"precision": args.precision, **given}, "export")
+    if args.precision is not None:
+        if given.get("precision", args.precision) != args.precision:
+            raise InputError(
+                f"--precision is {args.precision} and export.precision {given['precision']}: give one of them"
+            )
+        given["precision"] = args.precision
+    return validate(ExportConfig, given, "export")

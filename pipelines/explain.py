@@ -38,12 +38,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR")
     parser.add_argument("--samples", metavar="ROWS", default="", help="rows of a data set: 3,5,9 or 0:16")
     parser.add_argument("--by-target", action="store_true", help="average over a data set, against the target")
-    parser.add_argument("--most", type=int, default=400, metavar="N", help="of its samples, evenly (default: 400)")
+    parser.add_argument("--most", type=int, metavar="N", help="of its samples, evenly (default: 400)")
     parser.add_argument("--no-scores", action="store_true", help="draw maps without judging them")
     parser.add_argument("--randomise", action="store_true", help="also compare with a model drawn anew; needs a run")
     parser.add_argument("--background", metavar="DATA.zarr", help="absent pixels are taken from here, not the training")
-    parser.add_argument("--background-size", type=int, default=64, metavar="N", help="of its images (default: 64)")
-    parser.add_argument("--draws", type=int, default=200, metavar="N", help="of shap's estimator (default: 200)")
+    parser.add_argument(
+        "--background-size", type=int, metavar="N", help="so many of its images for shap (default: 64)"
+    )  # fmt: skip
+    parser.add_argument("--draws", type=int, metavar="N", help="of shap's estimator (default: 200)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of draws, orders and noise")
     reading_arguments(parser)
 
@@ -53,10 +55,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from deploy.serving.session import Session
     from pipelines.explaining import ExplainOptions, Source, explain, explain_data_set
 
+    numbers = {name: getattr(args, name) for name in ("draws", "background_size", "most")}
     options = ExplainOptions(
         method=args.method, scored=not args.no_scores, randomise=args.randomise, background=args.background,
-        draws=args.draws, background_size=args.background_size, most=args.most, seed=args.seed,
+        seed=args.seed, **{name: value for name, value in numbers.items() if value is not None},
     )  # fmt: skip
+    _sensible(args)
     reading = _reading(args)
     path = local_file(args.model)
     session = Session(path, provider=args.provider)
@@ -76,7 +80,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if source.store is not None:
         from pipelines.explained_run import record
 
-        run_id = record(source.store, source, about, args.input, result, options)
+        run_id = record(source.store, source, about, args.input, reading, result, options)
     return {key: value for key, value in result.items() if key != "record"} | {"run_id": run_id}
 
 
@@ -102,12 +106,28 @@ def describe(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _sensible(args: argparse.Namespace) -> None:
+    """Refuse what would be passed over in silence."""
+    for option, given in (
+        ("--randomise", args.randomise), ("--no-scores", args.no_scores), ("--background", args.background is not None)
+    ):  # fmt: skip
+        if args.by_target and given and not (option == "--background" and _by_shap(args)):
+            raise InputError(f"{option} is for the maps of some samples: leave it or --by-target out")
+    if args.most is not None and not args.by_target:
+        raise InputError(f"--most is {args.most}: it is for --by-target, leave it out; --samples chooses rows")
+    for option, value in (("--draws", args.draws), ("--background-size", args.background_size)):
+        if value is not None and not _by_shap(args):
+            raise InputError(f"{option} is {value}: it is for shap, leave it out or add --method shap")
+
+
+def _by_shap(args: argparse.Namespace) -> bool:
+    return any(name.strip().startswith("shap") for name in (args.method or "").split(","))
+
+
 def _reading(args: argparse.Namespace) -> Reading:
     samples = parse_samples(args.samples)
     if samples is not None and args.sample is not None:
         raise InputError(f"--sample is {args.sample} and --samples {args.samples}: give one of them")
-    if args.by_target and args.randomise:
-        raise InputError("--randomise is for the maps of some samples: leave it or --by-target out")
     if args.by_target and (samples is not None or args.sample is not None):
         raise InputError("--by-target takes the whole data set: leave --sample and --samples out, --most limits it")
     reading = reading_of(args)

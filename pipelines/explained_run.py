@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from deploy.serving.metadata import ModelMetadata
+from deploy.serving.questions import Reading
 from pipelines.explainers import SHAP
 from pipelines.explaining import ExplainOptions, Source
 from tracking import runs
@@ -16,7 +17,13 @@ __all__ = ["record"]
 
 
 def record(
-    store: Store, source: Source, about: ModelMetadata, path: str, result: Mapping[str, Any], options: ExplainOptions
+    store: Store,
+    source: Source,
+    about: ModelMetadata,
+    path: str,
+    reading: Reading,
+    result: Mapping[str, Any],
+    options: ExplainOptions,
 ) -> str:
     """Log files, scores and settings as a run ``explain``; pictures of shap with the model's run too.
 
@@ -27,7 +34,8 @@ def record(
     """
     tags = {"explained.run": source.run_id, "model.sha256": about.sha256}
     with runs.start(store, about.task, "explain", tags=tags) as made:
-        made.config({"task": about.task, "input": path, "model": about.sha256, **asdict(options)})
+        read = {name: value for name, value in asdict(reading).items() if value is not None}
+        made.config({"task": about.task, "input": path, "model": about.sha256, "reading": read, **asdict(options)})
         made.environment({"explain": options.seed})
         for method, scores in result.get("scores", {}).items():
             made.metrics({f"{method}.{name}": value for name, value in scores.items()})

@@ -132,7 +132,7 @@ def summary(scores: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
             means[f"{kind}_beaten"] = float(np.mean([row[kind]["beaten"] for row in rows]))
         steady = [row["max_sensitivity"] for row in rows if row["max_sensitivity"] is not None]
         if steady:
-            means["max_sensitivity"] = float(np.max(steady))
+            means["max_sensitivity"] = float(np.mean(steady))
         for region in rows[0]["share"]:
             means[f"share.{region}"] = float(np.mean([row["share"].get(region, 0.0) for row in rows]))
         found[method] = means

@@ -153,7 +153,8 @@ def read_question(path: str | Path, session: Session, reading: Reading) -> Quest
         return _from_data_set(path, session, reading)
     if reading.samples is not None and path.is_file():
         chosen = ", ".join(map(str, reading.samples))
-        raise InputError(f"--sample is {chosen}, but {path} is a file: --sample is for data sets, leave it out")
+        option = "--sample" if len(reading.samples) == 1 else "--samples"
+        raise InputError(f"{option} is {chosen}, but {path} is a file: {option} is for data sets, leave it out")
     return read_file(path, about, reading)
 
 

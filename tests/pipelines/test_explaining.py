@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from deploy.serving import asking
+from deploy.serving import asking, questions
 from deploy.serving.metadata import ModelMetadata
-from pipelines import attention, explaining, mean_image
+from pipelines import attention, explained_run, explaining, mean_image
+from pipelines import explain as command
 from pipelines.explainers import Explainer, chosen
+from pipelines.judged_maps import summary
 from stm_models.data.dataset import Samples
 from stm_models.errors import InputError
 from stm_models.explain import render
+from tracking import runs
+from tracking.store import connect
 
 
 def _session(*explanations):
@@ -100,3 +105,48 @@ def test_shap_draws_from_a_background_and_absent_pixels_are_its_mean(monkeypatch
     assert (ways, model) == ([], None)
     assert seen[0] is drawn
     assert absent is mean
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--most", "40"), "--most is 40: it is for --by-target"),
+        (("--by-target", "--no-scores"), "--no-scores is for the maps of some samples"),
+        (("--by-target", "--randomise"), "--randomise is for the maps of some samples"),
+        (("--by-target", "--background", "b.zarr"), "--background is for the maps of some samples"),
+        (("--draws", "9"), "--draws is 9: it is for shap"),
+        (("--background-size", "9", "--method", "gradient"), "--background-size is 9: it is for shap"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(options, said):
+    parser = argparse.ArgumentParser()
+    command.arguments(parser)
+    with pytest.raises(InputError, match=said):
+        command.run(parser.parse_args(["a.onnx", "data.zarr", "--out", "out", *options]))
+
+
+def test_rows_of_a_file_are_refused_under_the_option_that_was_given(tmp_path):
+    (tmp_path / "map.npy").touch()
+    for rows, option in (((3,), "--sample"), ((0, 1, 2), "--samples")):
+        session = SimpleNamespace(metadata=None)
+        with pytest.raises(InputError, match=f"^{option} is {rows[0]}.*: {option} is for data sets"):
+            questions.read_question(tmp_path / "map.npy", session, questions.Reading(samples=rows))
+
+
+def test_the_steadiness_of_several_maps_is_their_mean():
+    def scores(change):
+        gain = {"gain": 0.5, "beaten": 1.0}
+        return {"methods": {"gradient": {"deletion": gain, "insertion": gain, "max_sensitivity": change, "share": {}}}}
+
+    assert summary([scores(1.0), scores(4.0), scores(None)])["gradient"]["max_sensitivity"] == 2.5
+
+
+def test_the_record_says_how_the_input_was_read(tmp_path):
+    store = connect(f"sqlite:///{tmp_path}/mlflow.db")
+    about = SimpleNamespace(task="hubbard", sha256="0" * 64)
+    reading = questions.Reading(key="map", size_nm=(20.0, 30.0), rotate=-3.5)
+    result = {"files": [], "methods": ["gradient"]}
+    options = explaining.ExplainOptions()
+    run_id = explained_run.record(store, explaining.Source(store, None), about, "map.mat", reading, result, options)
+    recorded = runs.configuration(store, run_id)
+    assert recorded["reading"] == {"key": "map", "size_nm": [20.0, 30.0], "rotate": -3.5}

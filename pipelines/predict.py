@@ -38,7 +38,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--explain", metavar="METHOD", help="also write this map of the model file, e.g. gradient; needs --out"
     )
     parser.add_argument(
-        "--out", metavar="DIR", help="write prediction.json and the maps here, several inputs into folders"
+        "--out",
+        metavar="DIR",
+        help="write prediction.json, tables and, of at most 16 samples, maps and pictures here, "
+        "several inputs into folders",
     )
     reading_arguments(parser)
 
@@ -99,7 +102,14 @@ def ask(args: argparse.Namespace, explain: str | None) -> dict[str, Any]:
         found, outputs = asking.answer(session, question, explain)
         answers += found
         if args.out:
-            written += asking.write_answers(Path(args.out) / folder, session, question, found, explain, outputs)
+            files = asking.write_answers(Path(args.out) / folder, session, question, found, explain, outputs)
+            written += files
+            drawn = [path for path in files if path.endswith(".png") and not path.endswith(f"_{explain}.png")]
+            if drawn and len(found) > asking.MAPS_AT_MOST:
+                notes.append(
+                    f"{item}: pictures of the first {asking.MAPS_AT_MOST} of {len(found)} samples only, tables of all; "
+                    "--sample chooses another"
+                )
         if explain is not None and len(outputs[explain]) < len(found):
             notes.append(
                 f"{item}: {explain} maps of the first {len(outputs[explain])} of {len(found)} samples only; "

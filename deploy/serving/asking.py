@@ -111,8 +111,8 @@ def write_answers(
     """Write prediction.json, what the task adds, and each explanation as .npy and .png; return the files' paths.
 
     Where the task names places of an answered map, NAME_EXPLAIN_places.npz has the maps of the first `PLACES_AT_MOST`
-    as `stm_models.tasks.outputs.PlaceMaps` names them. Beside the .json files are written of the first `MAPS_AT_MOST`
-    answers.
+    as `stm_models.tasks.outputs.PlaceMaps` names them. Tables are written of all answers, maps and pictures of
+    the first `MAPS_AT_MOST`.
     """
     out = output_directory(out)
     about = session.metadata
@@ -123,7 +123,11 @@ def write_answers(
          "provider": session.provider, "answers": answers},
     )  # fmt: skip
     written = [str((out / "prediction.json").absolute())]
-    for row, entry in enumerate(answers[:MAPS_AT_MOST]):
+    for row, entry in enumerate(answers):
+        if row >= MAPS_AT_MOST:
+            more = task.answer_files(out, entry, None, None, question.about)
+            written += [str(path.absolute()) for path in more]
+            continue
         image, places = question.images[row], task.places(entry, question.about)[:PLACES_AT_MOST]
         explained = None
         if explain is not None and len(places) and about.focusable:

@@ -233,7 +233,7 @@ class Task(ABC):
         self,
         folder: Path,
         answer: Mapping[str, Any],
-        image: Array,
+        image: Array | None,
         explained: PlaceMaps | None,
         about: Mapping[str, Any],
     ) -> list[Path]:
@@ -243,7 +243,8 @@ class Task(ABC):
         ----------
         answer : mapping
             As decoded; its ``name`` is fit for a file name.
-        image : (channel, y, x) float32
+        image : (channel, y, x) float32 or None
+            None, of a data set's later answers: tables alone are written, no pictures.
         explained : PlaceMaps or None
             Of the first of `places`, where an explanation was asked for and there are any.
         about : mapping

@@ -24,11 +24,13 @@ Array = NDArray[Any]
 
 
 def write(
-    folder: Path, answer: Mapping[str, Any], image: Array, explained: PlaceMaps | None, about: Mapping[str, Any]
+    folder: Path, answer: Mapping[str, Any], image: Array | None, explained: PlaceMaps | None, about: Mapping[str, Any]
 ) -> list[Path]:
-    """Write NAME_positions.csv and NAME_overlay.png; of explained impurities also NAME_voltages.csv and .png."""
+    """Write NAME_positions.csv, of an image NAME_overlay.png, of explained impurities NAME_voltages.csv and .png."""
     name = answer["name"]
     paths = [write_positions(folder / f"{name}_positions.csv", answer)]
+    if image is None:
+        return paths
     step = np.asarray(about.get("step", [1.0, 1.0]))
     pixel = np.asarray(answer["pixel_nm"]) * step
     found = positions(answer)

@@ -177,7 +177,7 @@ class ImpurityTask(Task):
         self,
         folder: Path,
         answer: Mapping[str, Any],
-        image: Array,
+        image: Array | None,
         explained: PlaceMaps | None,
         about: Mapping[str, Any],
     ) -> list[Path]:

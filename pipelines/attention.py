@@ -84,6 +84,7 @@ def by_target(
     record: dict[str, Any] = {
         "model": about.sha256, "data": str(samples.path.absolute()), "digest": samples.attributes["digest"],
         "trained_on_this_data": samples.attributes["digest"] == about.data.get("digest"),
+        "calibrated_on_this_data": about.calibrated_on(samples.attributes["digest"]),
         "samples": len(samples), "states": states, "quantity": name, "unit": unit, "seed": seed, "methods": {},
     }  # fmt: skip
     files = []

@@ -124,6 +124,7 @@ def evaluate(
         if one != CLEAN:
             shown[one.name] = (changed, answers)
     trained_on = samples.attributes["digest"] == about.data["digest"]
+    calibrated = about.calibrated_on(samples.attributes["digest"])
 
     chosen = panel.choose(samples, np.arange(len(samples)))
     maps = predict_all(session, samples.images[chosen], (*about.answers, *about.explanations))
@@ -144,7 +145,7 @@ def evaluate(
             )
         record.tags({f"perturbation.{name}.digest": value for name, value in digests.items()})
         record.environment()
-        record.tags({"trained_on_this_data": trained_on})
+        record.tags({"trained_on_this_data": trained_on, "calibrated_on_this_data": " and ".join(calibrated) or False})
         record.metrics(scores | further)
         for name, figure in drawn.items():
             record.figure(figure, f"figures/{name}.png")
@@ -156,7 +157,8 @@ def evaluate(
         run_id = record.id
     return {
         "run_id": run_id, "data": str(samples.path), "digest": samples.attributes["digest"],
-        "samples": len(samples), "trained_on": trained_on, "metrics": scores | further, "perturbations": digests,
+        "samples": len(samples), "trained_on": trained_on, "calibrated_on": calibrated, "metrics": scores | further,
+        "perturbations": digests,
     }  # fmt: skip
 
 
@@ -210,4 +212,9 @@ def describe(result: dict[str, Any]) -> str:
         lines.append(f"  {name:<11}{found}  (images {summary[:12]})")
     if result["trained_on"]:
         lines.append("  warning: the model was trained on this data set; these numbers say little")
+    if result["calibrated_on"]:
+        what = " and ".join(result["calibrated_on"])
+        lines.append(
+            f"  warning: {what} calibrated on this data set: what these numbers say of them is not of new states"
+        )
     return "\n".join(lines)

@@ -172,6 +172,8 @@ def explain_data_set(session: Session, source: Source, path: str, out: Path, opt
     notes = []
     if record["trained_on_this_data"]:
         notes.append("the model was trained on this data set: a fresh one says more about what it looks at")
+    elif calibrated := record["calibrated_on_this_data"]:
+        notes.append(f"calibrated on this data set: {' and '.join(calibrated)} of the model")
     return {
         "methods": methods, "files": files, "samples": len(samples), "notes": notes,
         "attention": {method: found["statement"] for method, found in record["methods"].items()}, "record": record,

@@ -120,6 +120,12 @@ class ModelMetadata(_Part):
             raise ValueError(f"explained is {self.explained}, but there are {len(self.targets)} targets")
         return self
 
+    def calibrated_on(self, digest: str) -> list[str]:
+        """Return what of the model was calibrated on the data set of this digest: intervals, novelty."""
+        interval = {} if self.interval is None else self.interval.model_dump()
+        parts = {"intervals": interval, "novelty": self.novelty or {}}
+        return [name for name, about in parts.items() if about.get("digest") == digest]
+
     def as_dict(self) -> dict[str, Any]:
         """Return it all as plain JSON-able values."""
         return {"schema": SCHEMA, **self.model_dump(mode="json")}

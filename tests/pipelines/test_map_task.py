@@ -13,8 +13,9 @@ import torch
 
 from deploy.serving import asking, fields, questions
 from deploy.serving.session import Session
-from pipelines import contest, promotion, publishing
+from pipelines import contest, explaining, promotion, publishing
 from pipelines.demo import describe
+from pipelines.evaluate import describe as say_scores
 from pipelines.evaluate import evaluate
 from pipelines.fitting import Measured, fit, load_parts
 from pipelines.judging import judge
@@ -124,12 +125,27 @@ def test_validation_scores_of_a_model_fitted_again_have_the_calibration_of_the_o
     assert found[True]["own"] == found[False]["own"]
 
 
+def test_what_a_model_was_calibrated_on_is_no_new_data(made, tmp_path):
+    folder, store = made[:2]
+    (path,) = folder.glob("data.calibration-*.zarr")
+    result = evaluate(store, folder / "model.onnx", path)
+    assert (result["trained_on"], result["calibrated_on"]) == (False, ["novelty"])
+    assert "warning: novelty calibrated on this data set: what" in say_scores(result)
+    tags = runs.get(store, result["run_id"]).tags
+    assert (tags["trained_on_this_data"], tags["calibrated_on_this_data"]) == ("false", "novelty")
+    session, options = Session(folder / "model.onnx"), explaining.ExplainOptions(method="gradient")
+    found = explaining.explain_data_set(session, explaining.Source(None, None), str(path), tmp_path, options)
+    assert found["record"]["calibrated_on_this_data"] == ["novelty"]
+    assert found["notes"] == ["calibrated on this data set: novelty of the model"]
+
+
 def test_scores_of_the_file_use_its_calibration(made):
     folder, store = made[:2]
     result = evaluate(store, folder / "model.onnx", folder / "data.zarr")
     assert result["trained_on"]
     assert result["metrics"]["hits"] > 0.9
     assert Session(folder / "model.onnx").metadata.calibration["threshold"] > 0
+    assert result["calibrated_on"] == []
     held = panel.load(runs.download(store, result["run_id"], "panel.npz"))
     assert held.targets.shape == (12, 2, toy.SIDE, toy.SIDE)
     assert held.arrays["prediction"].shape == (12, 1, toy.SIDE, toy.SIDE)

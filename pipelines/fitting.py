@@ -177,6 +177,9 @@ def fit(
     scores |= _robust(task, lambda samples: predict(decides, samples.images), parts, own)
     known = trust(settings, learnt.final.model, parts.fitted(config.refit), held, perturbation, config.seed)
     scores |= known.scores
+    for name, note in known.notes.items():
+        print(note)
+        run.tags({f"{name}.note": note})
     results = (learnt.chosen, learnt.final) if config.refit else (learnt.chosen,)
     seconds = sum(result.seconds for result in results)
     run.metrics({**scores, "best_epoch": learnt.chosen.best_epoch, "train_seconds": seconds})

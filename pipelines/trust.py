@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from stm_models.networks.map_network import MapNetwork
 from stm_models.networks.model import Model
 from stm_models.regression.metrics import interval_scores
 from stm_models.tasks.perturbation import CLEAN, Perturbation, find
-from stm_models.tasks.verdict import UNUSUAL
+from stm_models.tasks.verdict import UNUSUAL, blind
 from stm_models.training.appearance import Appearance
 from stm_models.training.intervals import Interval, Residuals, least_groups
 from stm_models.training.novelty import Novelty
@@ -47,12 +48,15 @@ class Trust:
     scores : dict of str to float
         Estimates for new states of every set of images: ``coverage`` and ``width`` of the interval, ``false_alarms``;
         those of perturbed images with the set's name before them.
+    notes : dict of str to str
+        What a reader should know, by what it is of: ``interval``, ``novelty``.
     """
 
     novelty: Novelty
     interval: Interval | None
     about: dict[str, Any]
     scores: dict[str, float]
+    notes: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,17 @@ def trust(
     }  # fmt: skip
     about: dict[str, Any] = {"distance": {"quantiles": quantiles}, "novelty": shared, "interval": None}
     interval, scores = None, _false_alarms(novelty, seen)
-    if not isinstance(model.network, MapNetwork) and shared["groups"] > least_groups(level) * _FOLDS / (_FOLDS - 1):
+    notes = {"novelty": unknown} if (unknown := blind(shared["groups"])) else {}
+    # With a fold left out there are still enough.
+    needed = math.floor(least_groups(level) * _FOLDS / (_FOLDS - 1)) + 1
+    if isinstance(model.network, MapNetwork):
+        pass
+    elif shared["groups"] < needed:
+        notes["interval"] = (
+            f"no bounds: {shared['groups']} states calibrate, a level of {level:g} takes {needed}: ask for more with "
+            "calibrate.states, or hold out more states of imported data, of which half calibrate"
+        )
+    else:
         learnt = [
             _see(model, appearance, part).residuals(novelty, kind) for kind, (part, _) in enumerate(parts.values())
         ]
@@ -115,7 +129,7 @@ def trust(
             "groups": len(np.unique(held.spread.coordinates["group"])), "samples": len(held.spread),
         }  # fmt: skip
         about["interval"] = {"level": level, **shared, "spread": spread}
-    return Trust(novelty, interval, about, scores)
+    return Trust(novelty, interval, about, scores, notes)
 
 
 def _claimed(settings: Settings, perturbation: Perturbation) -> list[Perturbation]:

@@ -103,7 +103,7 @@ class ToyMapTask(Task):
         answers = []
         for row, prediction in enumerate(outputs["prediction"][:, 0]):
             places = [[float(step * y), float(step * x)] for y, x in np.argwhere(prediction > threshold)]
-            answers.append({"places": places} | verdict(outputs, row))
+            answers.append({"places": places} | verdict(outputs, row, novelty=metadata.get("novelty")))
         return answers
 
     def truth(self, samples, row):

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from stm_models.errors import InputError
 
-__all__ = ["TailTable", "coverage_interval", "quantile", "separate", "tail_table"]
+__all__ = ["TailTable", "coverage_interval", "least_p", "quantile", "separate", "tail_table"]
 
 Floats = NDArray[np.float64]
 
@@ -130,11 +130,26 @@ def tail_table(scores: ArrayLike, groups: ArrayLike) -> TailTable:
     known, first = np.unique(values, return_index=True)
     farther = np.append(np.cumsum(np.add.reduceat(shares, first)[::-1])[::-1][1:], 0.0)  # groups, beyond each score
     beyond = (farther + 1) / (len(count) + 1)
-    if 1 - (1 - _CONFIDENCE) ** (1 / len(count)) < _SMALL:
+    if _bounded(len(count)):
         beyond = betaincinv(farther + 1, len(count) - farther, _CONFIDENCE)
     # The last one's share is lost on as long a way as there was to it.
     ends = np.append(known[1:], known[-1] + max(abs(known[-1]), 1e-12))
     return TailTable(known, ends - known, -np.diff(beyond, prepend=1.0), float(beyond[-1]))
+
+
+def least_p(groups: int) -> float:
+    """Return the smallest p-value that a table of so many groups gives: its floor.
+
+    Examples
+    --------
+    >>> least_p(19), round(least_p(400), 4)
+    (0.05, 0.0075)
+    """
+    return 1 - (1 - _CONFIDENCE) ** (1 / groups) if _bounded(groups) else 1 / (groups + 1)
+
+
+def _bounded(groups: int) -> bool:
+    return 1 - (1 - _CONFIDENCE) ** (1 / groups) < _SMALL
 
 
 def separate(first: ArrayLike, second: ArrayLike, what: str) -> None:

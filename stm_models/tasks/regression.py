@@ -110,7 +110,7 @@ class RegressionTask(Task):
                     found |= {name: float(outputs[name][row, column]) for name in ("lower", "upper")}
                     found["level"] = metadata["interval"]["level"]
                 answer[target["name"]] = found
-            answers.append(answer | verdict(outputs, row))
+            answers.append(answer | verdict(outputs, row, novelty=metadata.get("novelty")))
         return answers
 
     def truth(self, samples: Samples, row: int) -> dict[str, Any]:

@@ -8,13 +8,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["STRANGE", "UNUSUAL", "verdict"]
+from stm_models.signal.conformal import least_p
+
+__all__ = ["STRANGE", "UNUSUAL", "blind", "verdict"]
 
 UNUSUAL, STRANGE = 0.05, 0.01
 """p-values: images below the second are not to be trusted, those between the two with care."""
 
 
-def verdict(outputs: Mapping[str, NDArray[Any]], row: int, doubt: str = "the value") -> dict[str, Any]:
+def blind(groups: int) -> str:
+    """Say what p-values of so few held-out states cannot tell; empty where they can tell all.
+
+    Examples
+    --------
+    >>> blind(12)
+    '12 held-out states cannot tell whether an image is unusual'
+    >>> blind(60)
+    '60 held-out states cannot tell whether an image is outside the training data'
+    >>> blind(100)
+    ''
+    """
+    if least_p(groups) >= UNUSUAL:
+        return f"{groups} held-out states cannot tell whether an image is unusual"
+    if least_p(groups) >= STRANGE:
+        return f"{groups} held-out states cannot tell whether an image is outside the training data"
+    return ""
+
+
+def verdict(
+    outputs: Mapping[str, NDArray[Any]], row: int, doubt: str = "the value", novelty: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return ``novelty``, ``distance``, whether the image is ``inside`` the training data, and a ``verdict``.
 
     Parameters
@@ -24,6 +47,8 @@ def verdict(outputs: Mapping[str, NDArray[Any]], row: int, doubt: str = "the val
     row : int
     doubt : str
         What is not to be trusted of a strange image.
+    novelty : mapping, optional
+        What the model's metadata say of its p-values: of how many states (``groups``) they are.
     """
     if "novelty" not in outputs:
         return {}
@@ -31,7 +56,12 @@ def verdict(outputs: Mapping[str, NDArray[Any]], row: int, doubt: str = "the val
     said: dict[str, Any] = {"novelty": chance}
     if "distance" in outputs:
         said["distance"] = float(outputs["distance"][row])
-    share = f"{_percent(chance)} of held-out simulated images lie as far"
+    groups = int((novelty or {}).get("groups", 0))
+    least = groups > 0 and chance <= least_p(groups) * (1 + 1e-5)  # float32
+    share = f"{'at most ' if least else ''}{_percent(chance)} of held-out simulated images lie as far"
+    if least and (unknown := blind(groups)):
+        start = "" if chance >= UNUSUAL else "unusual: "
+        return {**said, "inside": True, "verdict": f"{start}{share}, but {unknown}; take {doubt} with care"}
     if chance >= UNUSUAL:
         return {**said, "inside": True, "verdict": f"like the training data ({share})"}
     if chance >= STRANGE:

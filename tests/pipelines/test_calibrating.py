@@ -10,6 +10,10 @@ import pytest
 from pipelines import calibrating, settings
 from pipelines.held_out import HeldOut
 from pipelines.parts import load_parts
+from pipelines.trust import trust
+from stm_models.networks.model import Model
+from stm_models.networks.registry import create
+from stm_models.tasks.perturbation import CLEAN
 
 
 @pytest.fixture
@@ -77,3 +81,23 @@ def test_what_intervals_learnt_from_is_not_what_they_are_judged_by(parts, interv
     judged = replace(parts.unseen, attributes={**parts.unseen.attributes, "digest": "d"})
     assert HeldOut({"clean": judged}, "", part).taught(interval, "d") == taught
     assert HeldOut({}).taught(interval, "d") == ""
+
+
+@pytest.mark.parametrize(("level", "bounds"), [(0.9, False), (0.5, True)])
+def test_too_few_states_that_calibrate_are_said(parts, sampled, level, bounds):
+    """Ten states: none can be called unusual, and they are too few for bounds of 90 %."""
+    held = sampled(refit=False)
+    chosen = settings.load("hubbard", "test", assignments=[f"calibrate.level={level}"])
+    model = Model.for_data(
+        create("mlp", parts.train.images.shape[1:], 1, seed=0), parts.train.images, parts.train.targets
+    )
+    known = trust(chosen, model.eval(), parts.train, held, CLEAN, 0)
+    assert known.notes["novelty"] == "10 held-out states cannot tell whether an image is unusual"
+    assert (known.interval is not None) == bounds == ("interval" not in known.notes)
+    if bounds:
+        spread = known.about["interval"]["spread"]
+        assert spread["part"] == "validation"
+        assert spread["digest"] == parts.samples.attributes["digest"]
+        assert spread["groups"] == len(np.unique(parts.validation.coordinates["group"]))
+    else:
+        assert known.notes["interval"].startswith("no bounds: 10 states calibrate, a level of 0.9 takes 12: ")

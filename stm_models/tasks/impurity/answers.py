@@ -60,7 +60,7 @@ def decode(
             "step": [float(size) for size in step],
             "bias_V": [float(bias) for bias in about.get("windows") or metadata["input"]["biases"]],
         }
-        answers.append(answer | verdict(outputs, row, "the positions"))
+        answers.append(answer | verdict(outputs, row, "the positions", metadata.get("novelty")))
     return answers
 
 

@@ -282,7 +282,7 @@ def _bundle(
         "metrics": dict(scores), "calibration": dict(calibration), **known.about,
     }  # fmt: skip
     with scratch() as folder:
-        compared = references(parts.train.images, parts.validation.images, config.seed)
+        compared = references(parts.train.images, known.held, config.seed)
         path = bundle.save(
             folder / "bundle", model, known.novelty, json.loads(json.dumps(info)), compared, known.interval
         )

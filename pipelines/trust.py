@@ -50,6 +50,8 @@ class Trust:
         those of perturbed images with the set's name before them.
     notes : dict of str to str
         What a reader should know, by what it is of: ``interval``, ``novelty``.
+    held : tuple of (S, C, H, W) float32
+        Images that the model was not fitted to, of each set of images that it claims to know.
     """
 
     novelty: Novelty
@@ -57,6 +59,7 @@ class Trust:
     about: dict[str, Any]
     scores: dict[str, float]
     notes: dict[str, str]
+    held: tuple[Array, ...]
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def trust(
             "groups": len(np.unique(held.spread.coordinates["group"])), "samples": len(held.spread),
         }  # fmt: skip
         about["interval"] = {"level": level, **shared, "spread": spread}
-    return Trust(novelty, interval, about, scores, notes)
+    return Trust(novelty, interval, about, scores, notes, tuple(part.images for part, _ in parts.values()))
 
 
 def _claimed(settings: Settings, perturbation: Perturbation) -> list[Perturbation]:

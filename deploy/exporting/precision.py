@@ -24,7 +24,8 @@ __all__ = ["judge", "latencies", "reduced"]
 
 Array = NDArray[Any]
 _ROUNDS = 7
-_DEFAULT = 0.01  # of the spread of the answers, or of a score between 0 and 1
+_DEFAULT = 0.01  # of the spread of the training targets, or of a score between 0 and 1
+_SLIGHT = 0.1  # of the p-value that two verdicts meet at: nobody reads more from a change that small
 _SMALL = 64
 _INT8 = ["MatMul", "Gemm"]
 
@@ -135,6 +136,7 @@ def judge(
     targets: Sequence[Mapping[str, Any]],
     budget: Mapping[str, float],
     precision: str,
+    spread: Sequence[float],
 ) -> dict[str, Any]:
     """Compare answers of two files to held-out images, and refuse the smaller one beyond the error budget.
 
@@ -143,14 +145,17 @@ def judge(
     run, full : callable
         Images (B, C, H, W) to answers by name: of the smaller file, and of the full one.
     budget : mapping of str to float
-        Largest error of each target, in its unit; of those that are not named 1 % of the spread of the answers,
-        and 0.01 of the scores of a map.
+        Largest error of each target, in its unit; of those that are not named 1 % of ``spread``, and 0.01 of the scores
+        of a map.
+    spread : sequence of float
+        Standard deviation of each target in the training data.
 
     Returns
     -------
     dict
-        ``error``, ``budget`` and, of a file with intervals, ``ends`` (their error) by target, in its unit; with a
-        novelty the largest change of its p-value, ``novelty``: it looks at features that come through the network.
+        ``images`` (how many), ``error``, ``budget`` and, of a file with intervals, ``ends`` (their error) by target,
+        in its unit; with a novelty the largest change of its p-value, ``novelty``: it looks at features that come
+        through the network.
 
     Raises
     ------
@@ -163,8 +168,7 @@ def judge(
     for number, target in enumerate(targets):
         name = target["name"]
         errors[name] = _largest(got[:, number], want[:, number])
-        spread = float(np.std(want[:, number])) if want.ndim == 2 else 1.0
-        limits[name] = float(budget.get(name, _DEFAULT * spread))
+        limits[name] = float(budget.get(name, _DEFAULT * (spread[number] if want.ndim == 2 else 1.0)))
         if not errors[name] <= limits[name]:
             unit = target.get("unit", "1")
             raise InputError(
@@ -172,7 +176,7 @@ def judge(
                 f"images, budget {limits[name]:.3g} {unit}, nothing was written: raise it with --set "
                 f"export.budget.{name}=VALUE, or choose another precision"
             )
-    report: dict[str, Any] = {"error": errors, "budget": limits}
+    report: dict[str, Any] = {"error": errors, "budget": limits, "images": len(images)}
     if "lower" in wanted:
         report["ends"] = {
             target["name"]: max(_largest(found[end][:, n], wanted[end][:, n]) for end in ("lower", "upper"))
@@ -185,8 +189,9 @@ def judge(
 
 
 def _called_alike(got: Array, want: Array, precision: str) -> None:
-    """Refuse p-values by which an image is usual, unusual or outside, where it was not by the full file's."""
-    other = np.flatnonzero(np.digitize(got, [STRANGE, UNUSUAL]) != np.digitize(want, [STRANGE, UNUSUAL]))
+    """Refuse p-values by which an image is usual, unusual or outside, where it clearly was not by the full file's."""
+    moved = [((got < p) != (want < p)) & (np.abs(got - want) > _SLIGHT * p) for p in (STRANGE, UNUSUAL)]
+    other = np.flatnonzero(moved[0] | moved[1])
     if len(other):
         worst = other[np.argmax(np.abs(got - want)[other])]
         raise InputError(

@@ -118,7 +118,7 @@ def write(
         smaller = _session(_content(proto))
         reduction = judge(
             lambda x: dict(zip(names, smaller.run(names, {INPUT: x}), strict=True)), run, _judged_on(bundle),
-            given["targets"], config.budget, config.precision,
+            given["targets"], config.budget, config.precision, plain.model.target_scale.tolist(),
         )  # fmt: skip
         reduction["seconds"] = latencies({"fp32": content, config.precision: _content(proto)}, mean.shape)
     entry = proto.metadata_props.add()

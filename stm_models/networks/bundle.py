@@ -48,7 +48,8 @@ class Bundle:
     background : (K, C, H, W) float32 or None
         some of them: what explanations compare with.
     heldout : (K, C, H, W) float32 or None
-        Some validation images, which an exported file is judged on. Older bundles have none of the three.
+        Some held-out images of each set that the model claims to know, which an exported file is judged on. Older
+        bundles have some of the clean ones, or none of the three.
     interval : Interval or None
         Of a model that answers with numbers.
     """

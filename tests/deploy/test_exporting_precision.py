@@ -107,7 +107,9 @@ def _judged(novelty, of=(0.8, 0.3, 0.04)):
     full, small = (
         {"prediction": np.arange(3.0)[:, None], "novelty": np.array(values, np.float32)} for values in (of, novelty)
     )
-    return judge(lambda _: small, lambda _: full, np.zeros((3, 1, 2, 2)), [{"name": "U", "unit": "eV"}], {}, "int8")
+    return judge(
+        lambda _: small, lambda _: full, np.zeros((3, 1, 2, 2)), [{"name": "U", "unit": "eV"}], {}, "int8", [1.0]
+    )
 
 
 def test_a_smaller_file_calls_no_image_otherwise():
@@ -115,6 +117,22 @@ def test_a_smaller_file_calls_no_image_otherwise():
     for novelty, value in (((0.8, 0.045, 0.04), "0.045 instead of 0.3"), ((0.8, 0.3, 0.001), "0.001 instead of 0.04")):
         with pytest.raises(InputError, match=f"int8 file calls 1 of 3 held-out images otherwise: .* {value}"):
             _judged(novelty)
+
+
+def test_a_change_that_nobody_reads_anything_from_is_no_other_verdict():
+    assert _judged((0.8, 0.3, 0.049), of=(0.8, 0.3, 0.0505))["novelty"] == pytest.approx(0.0015, rel=1e-3)
+    with pytest.raises(InputError, match="calls 1 of 3"):
+        _judged((0.8, 0.3, 0.045), of=(0.8, 0.3, 0.0505))
+
+
+def test_the_budget_is_of_the_spread_of_the_training_targets_whatever_images_are_judged():
+    full, small = ({"prediction": np.array([[3.0], [3.0 + error]])} for error in (0.0, 0.015))
+    images = np.zeros((2, 1, 2, 2))
+    targets = [{"name": "U", "unit": "eV"}]
+    found = judge(lambda _: small, lambda _: full, images, targets, {}, "int8", [2.0])
+    assert (found["budget"], found["images"]) == ({"U": 0.02}, 2)
+    with pytest.raises(InputError, match=r"on 2 held-out images, budget 0\.01 eV"):
+        judge(lambda _: small, lambda _: full, images, targets, {}, "int8", [1.0])
 
 
 def test_the_change_of_novelty_is_measured_on_held_out_images(half):

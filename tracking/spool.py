@@ -84,11 +84,14 @@ class Spool:
 
         Raises
         ------
+        InputError
+            When the run has ended.
         OSError
             When the local disk is full; the log stays whole.
         """
         line = _line(record)
         with self._mutex:
+            self._check()
             written = os.write(self._log, line)
             if written != len(line):
                 os.ftruncate(self._log, self.size)
@@ -101,13 +104,14 @@ class Spool:
 
     def sync(self) -> None:
         """Make what was appended outlive the machine."""
-        if self._dirty:
+        if self._dirty and self._log >= 0:
             self._dirty = 0
             os.fdatasync(self._log)
 
     @contextmanager
     def place(self, name: str) -> Iterator[Path]:
         """Yield where to write the file called ``name`` in the run; it is recorded when it is whole."""
+        self._check()  # what was sent is removed, and would come back with this file alone
         target = self.folder / _FILES / checked(name)
         with atomic_path(target) as part:
             yield part
@@ -123,6 +127,14 @@ class Spool:
         self.sync()
         with self._mutex:
             os.close(self._log)
+            self._log = -1  # the next file that this process opens gets the number
+
+    def _check(self) -> None:
+        if self._log < 0:
+            raise InputError(
+                f"the run {self.id} has ended, nothing can be recorded in it any more: record before its block ends, "
+                "or open it again with tracking.runs.existing(store, run.id)"
+            )
 
 
 def tidy(base: Path) -> None:

@@ -129,6 +129,21 @@ def test_a_full_disk_leaves_the_log_whole(tmp_path, monkeypatch):
         subprocess.run(["umount", small], check=True)
 
 
+def test_nothing_is_recorded_after_the_end_nor_written_into_the_file_that_comes_next(tmp_path):
+    made = Spool(START)
+    made.close()
+    other = tmp_path / "other.txt"
+    with other.open("wb"):  # has the number that the log's descriptor had
+        with pytest.raises(InputError, match="has ended"):
+            made.append({"kind": "tags", "values": {}})
+        with pytest.raises(InputError, match="has ended"), made.place("late.txt"):
+            pass
+        made.sync()
+    assert other.read_bytes() == b""
+    assert [record["kind"] for record in records(made.folder)] == ["start"]
+    assert made.file("late.txt") is None
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("STM_SPOOL", str(tmp_path / "file"))

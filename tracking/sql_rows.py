@@ -41,9 +41,10 @@ _PARAMETERS = text(
 )
 _LATEST = "SELECT run_uuid, key, value, is_nan, step FROM latest_metrics WHERE run_uuid IN :runs"
 _VALUES = "SELECT run_uuid, key, value FROM params WHERE run_uuid IN :runs"
+# A number before or after a NaN is the best value, too: NaN, which has no place among others, counts as logged.
 _EXTREMES = (
-    "SELECT run_uuid, key, MIN(value), MAX(value) FROM metrics WHERE run_uuid IN :runs AND is_nan = :no "
-    "GROUP BY run_uuid, key HAVING COUNT(*) > 1"
+    "SELECT run_uuid, key, MIN(CASE WHEN is_nan = :no THEN value END), MAX(CASE WHEN is_nan = :no THEN value END) "
+    "FROM metrics WHERE run_uuid IN :runs GROUP BY run_uuid, key HAVING COUNT(*) > 1"
 )
 _EXPERIMENTS = text(
     "SELECT e.experiment_id, e.name FROM experiments e WHERE e.lifecycle_stage = 'active' AND (e.name <> 'Default' OR "
@@ -148,7 +149,8 @@ class Database:
                 params.setdefault(run, {})[key] = value
             extremes: dict[str, Extremes] = {}
             for run, key, low, high in _rows(connection, text(_EXTREMES), {**part, "no": False}, "runs"):
-                extremes.setdefault(run, {})[key] = (low, high)
+                if low is not None:
+                    extremes.setdefault(run, {})[key] = (low, high)
             for run in part["runs"]:
                 self._of_run[run] = (
                     marks[run], metrics.get(run, {}), steps.get(run, {}), extremes.get(run, {}), params.get(run, {})

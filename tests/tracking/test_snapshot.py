@@ -10,7 +10,7 @@ import pytest
 from tracking import rows, runs
 from tracking.backend import Metric
 from tracking.snapshot import Reader
-from tracking.store import connect
+from tracking.store import Store, connect
 
 
 @pytest.fixture
@@ -66,6 +66,16 @@ def test_rows_are_those_of_the_search_after_every_change(store):
     assert [row.name for row in same(store, reader).rows] == ["second"]
     store.client.delete_experiment(store.client.get_experiment_by_name("impurity").experiment_id)
     assert reader.read().rows == []
+
+
+def test_the_number_before_a_nan_is_the_best_of_a_run_that_diverged(store):
+    with runs.start(store, "diverged", "run") as spooled:
+        run = runs.existing(store, spooled.id)
+        curve(store, run, "val_mae", [0.5, float("nan")])
+        curve(store, run, "other_mae", [float("nan"), float("nan")])
+        curve(store, run, "mae", [0.5])
+        for reader in (Reader(store), Reader(Store("http://fake", store.client, None))):
+            assert reader.read("diverged", ["val_mae", "other_mae"]).extremes[run.id] == {"val_mae": (0.5, 0.5)}
 
 
 def test_a_server_gives_the_same(remote):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,20 +56,24 @@ class Reader:
         self._lock = threading.Lock()
         self._database = None if store.remote else Database(store.uri)
         self._fetched: dict[str | None, tuple[float, Snapshot]] = {}
-        self._known: dict[tuple[str, str], tuple[float, tuple[float, float]]] = {}
+        self._known: dict[tuple[str, str], tuple[str, tuple[float, float]]] = {}
 
     def experiments(self) -> list[str]:
         """Return the names of all experiments."""
         with self._lock:
             return sorted((self._database or self.store).experiments().values())
 
-    def read(self, experiment: str | None = None, metrics: Sequence[str] = ()) -> Snapshot:
+    def read(
+        self, experiment: str | None = None, metrics: Sequence[str] = (), runs: Collection[str] | None = None
+    ) -> Snapshot:
         """Return the runs of an experiment, or of all.
 
         Parameters
         ----------
         metrics : sequence of str
             Whose extremes are needed; a database gives those of all.
+        runs : collection of str, optional
+            Ids of the runs whose extremes are needed; all when not given.
         """
         with self._lock:
             if self._database is not None:
@@ -77,7 +81,7 @@ class Reader:
                 chosen = {key: name for key, name in names.items() if experiment in (None, name)}
                 return Snapshot(*self._database.read(chosen))
             found = self._remote(experiment)
-            return Snapshot(found.rows, self._asked(found.rows, metrics))
+            return Snapshot(found.rows, self._asked(found.rows, metrics, runs))
 
     def history(self, run_ids: Sequence[str], metric: str) -> dict[str, list[tuple[int, float]]]:
         """Return step and value of a metric by run, in the order of steps; of one step the last value."""
@@ -101,11 +105,14 @@ class Reader:
         self._fetched[experiment] = (time.monotonic(), found)
         return found
 
-    def _asked(self, found: Sequence[RunRow], metrics: Sequence[str]) -> dict[str, dict[str, tuple[float, float]]]:
+    def _asked(
+        self, found: Sequence[RunRow], metrics: Sequence[str], runs: Collection[str] | None
+    ) -> dict[str, dict[str, tuple[float, float]]]:
         wanted = [
-            (row.id, name, row.metrics[name])
+            (row.id, name, f"{row.metrics[name]!r} at {row.steps.get(name)}")  # NaN is not equal to itself
             for row in found
-            for name in metrics
+            if runs is None or row.id in runs
+            for name in dict.fromkeys(metrics)
             if name in row.metrics and row.steps.get(name, 1) > 0
         ]
         missing = [one for one in wanted if self._known.get(one[:2], (None,))[0] != one[2]]
@@ -119,12 +126,14 @@ class Reader:
                 result.setdefault(run_id, {})[name] = self._known[run_id, name][1]
         return result
 
-    def _history(self, asked: tuple[str, str, float]) -> list[float]:
+    def _history(self, asked: tuple[str, str, str]) -> list[float]:
         return [one.value for one in self._logged(asked[0], asked[1]) if one.value == one.value]
 
     def _logged(self, run_id: str, metric: str) -> list[Any]:
         try:
             found: list[Any] = self.store.client.get_metric_history(run_id, metric)
-        except MlflowException:
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise  # the last value would pass for the best
             return []
         return sorted(found, key=lambda one: (one.step, one.timestamp))

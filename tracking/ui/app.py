@@ -17,6 +17,7 @@ from stm_models.figures import tiles
 from tracking import rows
 from tracking.store import Store
 from tracking.ui import compare, files, models_page, panels_page, render, run_page, svg, table_page, tuning
+from tracking.ui.away import TROUBLE, words
 from tracking.ui.compare import Asked
 from tracking.ui.security import HEADERS, INERT, LOOPBACK, Guard
 from tracking.ui.site import Site
@@ -94,6 +95,9 @@ def create_app(
         return lambda request: Response(text(), media_type=media, headers=HEADERS | {"cache-control": "no-cache"})
 
     def problem(request: Request, error: Exception) -> Response:
+        if (away := words(store, error)) is not None:
+            page = render.page("problem", base=_base(request), title="No answer", message=away)
+            return HTMLResponse(page, 503)
         message = str(error) if isinstance(error, InputError) else "There is no such page."
         return HTMLResponse(render.page("problem", base=_base(request), title="Not found", message=message), 404)
 
@@ -129,7 +133,7 @@ def create_app(
             Route("/icon.svg", own(lambda: _ICON, "image/svg+xml")),
         ],
         middleware=[Middleware(Guard, hosts=hosts, token=token)],
-        exception_handlers={InputError: problem, 404: problem},
+        exception_handlers={InputError: problem, 404: problem, **dict.fromkeys(TROUBLE, problem)},
     )
     app.state.site = site
     return app

@@ -15,7 +15,7 @@ from tracking.ui.series import Series
 from tracking.ui.site import Site
 from tracking.ui.svg import COLOURS, Plot
 from tracking.ui.text import clip, spread
-from tracking.ui.values import Values, direction, task_of
+from tracking.ui.values import direction, task_of
 
 __all__ = ["Asked", "context", "drawn", "legend", "plot_of"]
 
@@ -112,14 +112,14 @@ def legend(found: Sequence[Series]) -> list[dict[str, Any]]:
 def _scores(found: Sequence[Series], site: Site) -> list[dict[str, Any]]:
     if not found:
         return []
-    metrics = [name for one in found for row in one.members for name in row.metrics] if site.store.remote else []
-    values: Values = site.values(None, list(dict.fromkeys(metrics))) if len(metrics) < 500 else site.values()
+    metrics = differences.measured(found, site.values())[:_SCORES]
+    values = site.values(None, metrics, {row.id for one in found for row in one.members})
     return [
         {
             "metric": clip(one.metric, 80), "better": {True: " ↑", False: " ↓", None: ""}[one.larger],
             "cells": [(spread(each) if each else "", one.best == place) for place, each in enumerate(one.values)],
         }
-        for one in differences.scores(found, values)[:_SCORES]
+        for one in differences.scores(found, values, metrics)
     ]  # fmt: skip
 
 

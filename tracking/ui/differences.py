@@ -10,7 +10,7 @@ from tracking.rows import RunRow
 from tracking.ui.series import Series
 from tracking.ui.values import Values, network
 
-__all__ = ["Difference", "Score", "differences", "scores"]
+__all__ = ["Difference", "Score", "differences", "measured", "scores"]
 
 _CODE = {"git.commit": "commit", "git.dirty": "changed since the commit", "mlflow.source.git.commit": "commit (MLflow)"}
 _DATA = {
@@ -51,15 +51,18 @@ def differences(found: Sequence[Series], everything: bool = False) -> list[Diffe
     return [line for line in lines if line.differs or (everything and any(line.texts))]
 
 
-def scores(found: Sequence[Series], values: Values) -> list[Score]:
-    """Return every metric of the series, those that their task looks at first."""
-    known = {name for one in found for row in one.members for name in row.metrics}
+def measured(found: Sequence[Series], values: Values) -> list[str]:
+    """Return every metric of the series, those that their task looks at first, without those of the machine."""
+    names = {name for one in found for row in one.members for name in row.metrics}
     # Those of baselines and perturbation sets after the run's own.
-    names = values.ordered(sorted(known, key=lambda name: ("." in name, name)))
+    known = sorted(names, key=lambda name: ("." in name, name))
+    return values.ordered([name for name in known if not name.startswith("system/")])
+
+
+def scores(found: Sequence[Series], values: Values, metrics: Sequence[str]) -> list[Score]:
+    """Return the series' values of metrics."""
     result = []
-    for name in names:
-        if name.startswith("system/"):
-            continue
+    for name in metrics:
         lists = [
             [value for row in one.members if (value := values.best(row, name)) is not None and value == value]
             for one in found

@@ -15,7 +15,7 @@ from stm_models.errors import InputError
 from tracking.rows import RunRow
 from tracking.ui.values import Values
 
-__all__ = ["Term", "keep", "parse"]
+__all__ = ["Term", "keep", "keys", "parse"]
 
 _TOKEN = re.compile(r'(-?)((?:"[^"]*"|[^\s"])+)')
 _COMPARISON = re.compile(r'([\w.\-/]+|"[^"]*")(<=|>=|!=|=|<|>|~)(.*)', re.DOTALL)
@@ -59,6 +59,14 @@ def parse(query: str) -> list[Term]:
             raise InputError(f"the search compares {key} {comparison} {value!r}, which is no number: {_SYNTAX}")
         terms.append(Term(negated, key, comparison, value))
     return terms
+
+
+def keys(query: str) -> list[str]:
+    """Return what a query compares; nothing of one that cannot be understood."""
+    try:
+        return [term.key for term in parse(query) if term.key]
+    except InputError:
+        return []
 
 
 def keep(rows: Sequence[RunRow], query: str, values: Values) -> list[RunRow]:

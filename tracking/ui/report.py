@@ -19,7 +19,6 @@ from tracking.ui.grouping import REPEATS
 from tracking.ui.panels import Choice
 from tracking.ui.site import Site
 from tracking.ui.table import View
-from tracking.ui.values import Values
 
 __all__ = ["build"]
 
@@ -49,7 +48,7 @@ def build(
         For an experiment or a run that does not exist, or when there are no runs at all.
     """
     site = Site(store, studies)
-    view = View(experiment or "", query, opened=frozenset({"all"}))
+    view = View(experiment or "", query, opened=frozenset({"all"}), whole=True)
     table = table_page.context(site, view)
     if table["problem"]:
         raise InputError(table["problem"])
@@ -57,11 +56,10 @@ def build(
         raise InputError(
             f"there are no runs{f' of {experiment}' if experiment else ''} in {store.location}: train first"
         )
-    values = site.values(experiment)
-    chosen = list(runs) or _best(values)
+    chosen = list(runs) or _best(site, experiment)
     asked = Asked(tuple(chosen))
     searches = [tuning.read(site, row.id) for row in tuning.searches(site) if experiment in (None, row.experiment)]
-    known = values.snapshot.by_id
+    known = site.values(experiment).snapshot.by_id
     models = list(dict.fromkeys(info.name for info in site.versions() if info.run_id in known))
     style = render.style()
     pictures = _pictures(site, chosen)
@@ -80,13 +78,15 @@ def build(
     return html, about
 
 
-def _best(values: Values) -> list[str]:
+def _best(site: Site, experiment: str | None) -> list[str]:
     """Return the best trainings: of those that nobody else's run contains, by what decides between models."""
+    values = site.values(experiment)
     rows = [row for row in values.snapshot.rows if row.parent is None and _trained(row)]
     names = values.ordered(values.metrics)
     name = next((one for one in names if sum(one in row.metrics for row in rows) > 0), None)
     rows.sort(key=lambda row: row.start, reverse=True)
     if name is not None:
+        values = site.values(experiment, [name], {row.id for row in rows})
         sign = -1.0 if rows and values.larger(rows[0], name) else 1.0
         rows.sort(key=lambda row: sign * value if (value := values.best(row, name)) is not None else float("inf"))
     return [row.id for row in rows[:_RUNS]]

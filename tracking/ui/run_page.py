@@ -8,7 +8,6 @@ from tracking import rows
 from tracking.ui import files
 from tracking.ui.site import Site
 from tracking.ui.text import number
-from tracking.ui.values import Values
 
 __all__ = ["context"]
 
@@ -23,7 +22,8 @@ def context(site: Site, run_id: str) -> dict[str, Any]:
     """
     row = rows.get(site.store, run_id)
     found = files.listing(site.store, row.id)
-    values = Values(site.reader.read(row.experiment))
+    own = [name for name in row.metrics if not name.startswith("system/")]
+    values = site.values(row.experiment, own, {row.id})
     tags = {key: text for key, text in row.tags.items() if not key.startswith("mlflow.")}
     metrics = []
     for key, last in sorted(row.metrics.items()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,17 @@ class Site:
         self._files: OrderedDict[tuple[str, str], Any] = OrderedDict()
         self._versions: tuple[float, list[ModelVersionInfo]] = (-1e9, [])
 
-    def values(self, experiment: str | None = None, metrics: list[str] | None = None) -> Values:
-        """Return the runs of an experiment, or of all, for looking up."""
-        return Values(self.reader.read(experiment, metrics or []))
+    def values(
+        self, experiment: str | None = None, metrics: Sequence[str] = (), runs: Collection[str] | None = None
+    ) -> Values:
+        """Return the runs of an experiment, or of all, for looking up.
+
+        Parameters
+        ----------
+        metrics, runs
+            Whose best values are needed: on a server those of others are their last ones, see `Reader.read`.
+        """
+        return Values(self.reader.read(experiment, metrics, runs))
 
     def runs(self, ids: list[str]) -> dict[str, RunRow]:
         """Return runs by id.

@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from stm_models.errors import InputError, unknown
-from tracking.ui import table
+from tracking.ui import query, table
 from tracking.ui.site import Site
 from tracking.ui.table import Line, Table, View
 from tracking.ui.text import clip, duration, number
@@ -34,7 +34,8 @@ def read(site: Site, view: View) -> tuple[Values, Table, str]:
     if view.experiment and view.experiment not in experiments:
         raise unknown("experiment", view.experiment, experiments)
     values = site.values(view.experiment or None)
-    metrics = [key for key in table.columns_of(values, view) if key in set(values.metrics)]
+    keys = [*table.columns_of(values, view), view.sort, *query.keys(view.q)]
+    metrics = [metric for key in keys if (metric := values.metric_of(key)) is not None]
     if site.store.remote and metrics:
         values = site.values(view.experiment or None, metrics)
     try:

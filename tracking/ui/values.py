@@ -90,6 +90,13 @@ class Values:
     def _keys(self) -> set[str]:
         return set(self.keys)
 
+    def metric_of(self, key: str) -> str | None:
+        """Return the metric that a key names, as such or as ``metric.NAME``; ``None`` where it names none."""
+        kind, _, name = key.partition(".")
+        if kind.removesuffix("s") == "metric" and name in self._measured:
+            return name
+        return key if key in self._measured else None
+
     def knows(self, key: str) -> bool:
         """Tell whether any run has such a thing."""
         kind, _, name = key.partition(".")

@@ -14,6 +14,7 @@ from stm_models.errors import InputError
 from tracking.rows import RunRow
 from tracking.snapshot import Snapshot
 from tracking.ui.query import keep, parse
+from tracking.ui.text import plain_cell
 from tracking.ui.values import Values, direction, task_of
 
 
@@ -24,8 +25,8 @@ def row(name, metrics=None, params=None, tags=None, experiment="hubbard"):
 
 ROWS = [
     row("a", {"unseen_mae": 0.05, "loss": 2.0}, {"train.learning_rate": "0.001", "train.network": "conv"}),
-    row("b", {"unseen_mae": 0.3}, {"train.learning_rate": "0.01"}, {"network": "mlp", "data.digest": "4f1c99"}),
-    row("c d", {}, {"note": "two words = one"}, {"outcome": "failed", "data.digest": "77aa"}),
+    row("b", {"unseen_mae": 0.3, "unseen.mild_mae": 1.0}, {"train.learning_rate": "0.01"}, {"network": "mlp", "data.digest": "4f1c99"}),
+    row("c d", {}, {"note": "two words = one"}, {"outcome": "failed", "data.digest": "77aa", "git.commit": "abc123"}),
 ]
 VALUES = Values(Snapshot(ROWS, {"a": {"loss": (0.5, 9.0)}}))
 
@@ -48,6 +49,9 @@ VALUES = Values(Snapshot(ROWS, {"a": {"loss": (0.5, 9.0)}}))
         ("tag.data.digest=*1c*9", ["b"]),
         ("tag.data.digest!=4*", ["a", "c d"]),
         ("tag.data.digest~AA", ["c d"]),
+        ("digest=4f1c*", ["b"]),
+        ("commit=abc123", ["c d"]),  # a tag by its last part
+        ("commit!=abc123", ["a", "b"]),
         ("outcome=failed", ["c d"]),
         ("-outcome=failed", ["a", "b"]),
         ('"two words"', ["c d"]),
@@ -83,6 +87,7 @@ def test_stars_stand_for_any_text(name, pattern):
         ("unseen_mae<small", "which is no number"),
         ("unsen_mae<0.1", "did you mean unseen_mae"),
         ("tag.nothing=1", "no metric, parameter or tag"),
+        ("mild_mae=1", "no metric, parameter or tag"),  # of a metric the whole name
     ],
 )
 def test_what_is_wrong_is_said(query, words):
@@ -128,3 +133,10 @@ def test_directions_are_the_tasks():
 def test_terms():
     (term,) = parse('-"a b"<="3"')
     assert (term.negated, term.key, term.comparison, term.value) == (True, "a b", "<=", "3")
+
+
+def test_a_number_is_no_formula():
+    for text in ("-0.5", "+3", "-1e-3", "-inf", "- no", "-2+3", "=1", "@x", "\t1", "\r-1"):
+        number = text in ("-0.5", "+3", "-1e-3", "-inf")
+        assert plain_cell(text) == (text if number else f"'{text}")
+    assert plain_cell(-0.5) == "-0.5"

@@ -74,7 +74,7 @@ class Values:
     def tags(self) -> list[str]:
         """Names of all tags but MLflow's own, sorted."""
         found = {name for row in self.snapshot.rows for name in row.tags}
-        return sorted(name for name in found if not name.startswith("mlflow."))
+        return sorted(name for name in found if _own_tag(name))
 
     @cached_property
     def keys(self) -> list[str]:
@@ -103,13 +103,13 @@ class Values:
         kind = kind.removesuffix("s")
         if kind in _KINDS and name in getattr(self, _KINDS[kind]):
             return True
-        return key in self._keys or any(known.endswith(f".{key}") for known in self._keys)
+        return key in self._keys or any(known.endswith(f".{key}") for known in (*self.params, *self.tags))
 
     def of(self, row: RunRow, key: str) -> float | str | None:
         """Return the value of ``key`` for a run: a number, a text, or ``None``.
 
         ``metric.NAME``, ``param.NAME`` and ``tag.NAME`` (or with an ``s``) are one kind; a bare name is an own
-        property, a metric, a parameter or a tag, then a parameter whose last part it is (``learning_rate``).
+        property, a metric, a parameter or a tag, then the parameter or tag whose last part it is (``learning_rate``).
         """
         kind, _, name = key.partition(".")
         kind = kind.removesuffix("s")
@@ -127,7 +127,8 @@ class Values:
             if key in values:
                 return values[key]
         ending = f".{key}"
-        return next((text for known, text in row.params.items() if known.endswith(ending)), None)
+        named = [*row.params.items(), *((known, text) for known, text in row.tags.items() if _own_tag(known))]
+        return next((text for known, text in named if known.endswith(ending)), None)
 
     def shown(self, row: RunRow, key: str) -> float | str | None:
         """Return what a column has for a run: as `of`, but among a metric's values no parameter of the same name."""
@@ -167,6 +168,10 @@ class Values:
         known = set(metrics)
         chosen = [name for name in dict.fromkeys(first) if name in known]
         return [*chosen, *(name for name in metrics if name not in set(chosen))]
+
+
+def _own_tag(name: str) -> bool:
+    return not name.startswith("mlflow.")
 
 
 def own(row: RunRow, key: str) -> float | str | None:

@@ -120,12 +120,26 @@ def versions(store: Store, name: str) -> list[ModelVersionInfo]:
         aliases = store.client.get_registered_model(name).aliases
     except MlflowException as error:
         raise unknown("registered model", name, names(store)) from error
-    found = store.client.search_model_versions(f"name='{name}'")
+    found = _found(store, name)
     by_version: dict[int, list[str]] = {}
     for alias, number in aliases.items():
         by_version.setdefault(int(number), []).append(alias)
     infos = [_info(one, tuple(sorted(by_version.get(int(one.version), [])))) for one in found]
     return sorted(infos, key=lambda info: -info.version)
+
+
+def _found(store: Store, name: str) -> list[Any]:
+    """Return a model's versions as mlflow has them; its filter has no way to write a name with both quotes."""
+    quote = next((mark for mark in ("'", '"') if mark not in name), None)
+    asked = None if quote is None else f"name={quote}{name}{quote}"
+    found: list[Any] = []
+    token = None
+    while True:
+        page = store.client.search_model_versions(asked, page_token=token)
+        found += [one for one in page if one.name == name]
+        token = page.token
+        if not token:
+            return found
 
 
 def version(store: Store, name: str, wanted: int | str) -> ModelVersionInfo:
@@ -172,9 +186,17 @@ def logged_model(store: Store, run_id: str) -> Any:
 
 def _info(found: Any, aliases: tuple[str, ...]) -> ModelVersionInfo:
     tags = dict(found.tags)
-    metrics = {key.removeprefix("metric."): float(text) for key, text in tags.items() if key.startswith("metric.")}
+    numbers = {key.removeprefix("metric."): _number(text) for key, text in tags.items() if key.startswith("metric.")}
+    metrics = {key: value for key, value in numbers.items() if value is not None}
     return ModelVersionInfo(
         name=found.name, version=int(found.version), run_id=found.run_id or "", aliases=aliases, tags=tags,
         metrics=metrics, digest=tags.get("data.digest"), sha256=tags.get("sha256", ""),
         model_id=str(found.source).removeprefix("models:/"),
     )  # fmt: skip
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None  # anybody's tag

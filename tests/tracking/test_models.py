@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import mlflow.onnx
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from stm_models.errors import InputError
 from stm_models.files import sha256
-from tracking import models, runs
+from tracking import lineage, models, runs
+from tracking.ui.app import create_app
 
 METADATA = {
     "schema": 1, "task": "hubbard", "data": {"digest": "d" * 64, "recipe": "r" * 64},
@@ -40,6 +44,21 @@ def test_from_run_to_champion_and_back(store, model_file, logged):
         assert models.resolve(store, address).read_bytes() == model_file.read_bytes()
     models.set_alias(store, name, "champion", second)
     assert [info.aliases for info in models.versions(store, name)] == [("champion",), ()]
+
+
+@pytest.mark.parametrize("name", ["colleague's model", 'the "best"', 'it\'s "ours"'])
+def test_a_name_with_quotes_and_a_tag_that_is_no_number(store, model_file, logged, name):
+    run_id, _ = logged
+    models.register(store, name, run_id)
+    models.tag_version(store, name, 1, {"metric.note": "n/a"})
+    (found,) = models.versions(store, name)
+    assert (found.name, found.run_id) == (name, run_id)
+    assert found.metrics == {"mae": 0.125, "unseen_mae": 0.5}
+    assert found.tags["metric.note"] == "n/a"
+    page = TestClient(create_app(store), base_url="http://127.0.0.1")
+    for path in ("/", "/models", f"/models/{quote(name)}", f"/runs/{run_id}"):
+        assert page.get(path).status_code == 200, path
+    assert {each["model"] for each in lineage.trace(store, run_id)["descendants"][0]["versions"]} == {name}
 
 
 def test_mlflow_itself_can_load_it(local, model_file):

@@ -25,7 +25,12 @@ def row(name, metrics=None, params=None, tags=None, experiment="hubbard"):
 
 ROWS = [
     row("a", {"unseen_mae": 0.05, "loss": 2.0}, {"train.learning_rate": "0.001", "train.network": "conv"}),
-    row("b", {"unseen_mae": 0.3, "unseen.mild_mae": 1.0}, {"train.learning_rate": "0.01"}, {"network": "mlp", "data.digest": "4f1c99"}),
+    row(
+        "b",
+        {"unseen_mae": 0.3, "unseen.mild_mae": 1.0},
+        {"train.learning_rate": "0.01"},
+        {"network": "mlp", "data.digest": "4f1c99"},
+    ),
     row("c d", {}, {"note": "two words = one"}, {"outcome": "failed", "data.digest": "77aa", "git.commit": "abc123"}),
 ]
 VALUES = Values(Snapshot(ROWS, {"a": {"loss": (0.5, 9.0)}}))

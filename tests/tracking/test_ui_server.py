@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 from starlette.testclient import TestClient
 
+from tracking import registry
 from tracking.backend import Metric, MlflowException, RestException
 from tracking.store import Store, connect
 from tracking.ui import report
@@ -118,6 +119,16 @@ def test_a_server_that_is_gone_is_told_on_every_page(stores):
     finally:
         stores[1].client.down = False
     assert page.get("/runs/x").status_code == page.get("/?experiment=x").status_code == 404
+
+
+def test_without_a_registry_there_are_no_badges_and_all_runs(stores, monkeypatch):
+    def refused(*_):
+        raise MlflowException("no registry here")
+
+    monkeypatch.setattr(registry, "names", refused)
+    answer = client(stores[1]).get("/")
+    assert answer.status_code == 200
+    assert "5 runs" in answer.text
 
 
 def test_a_report_has_every_row(tmp_path):

@@ -82,9 +82,13 @@ class Site:
             return found
 
     def badges(self) -> dict[str, list[str]]:
-        """Return by run what its models are called, e.g. ``champion · stm-hubbard 3``."""
+        """Return by run what its models are called, e.g. ``champion · stm-hubbard 3``; nothing without a registry."""
         badges: dict[str, list[str]] = {}
-        for info in self.versions():
+        try:
+            versions = self.versions()
+        except (MlflowException, InputError):
+            return {}  # a table of runs needs none
+        for info in versions:
             for alias in info.aliases:
                 badges.setdefault(info.run_id, []).append(f"{alias} · {info.name} {info.version}")
         return badges

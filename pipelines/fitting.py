@@ -12,7 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pipelines.calibrating import calibration_samples
-from pipelines.learning import Learnt, Measured, learn
+from pipelines.learning import Learnt, Measured, check, learn
 from pipelines.parts import Parts, load_parts, split_samples
 from pipelines.points import log_predictions
 from pipelines.robustness import robust_scores
@@ -159,6 +159,7 @@ def fit(
     datasets.log(run, {**attributes, "samples": len(parts.samples)}, parts.samples.path)
     run.environment({"train": config.seed, "split": settings.split.seed})
     run.json(attributes, "data.json")
+    check(task, config, parts)
     held = calibration_samples(settings, parts, refit=config.refit)
     if held.note:
         print(held.note)

@@ -124,7 +124,7 @@ def robustness(
     """
     sign = -1 if larger else 1
     allowed = slack * abs(float(np.mean(list(theirs.values())))) if theirs else 0.0
-    lost = [
+    lost = [f"{name}: not judged, allowed {floors[name]:.4g}" for name in floors if name not in ours] + [
         f"{name}: {value:.4g}, allowed {floors[name]:.4g}"
         for name, value in ours.items() if name in floors and sign * value > sign * floors[name]
     ] + [

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.serving.metadata import ModelMetadata
+from deploy.serving.questions import check_fits
 from pipelines.parts import Parts, load_parts
 from pipelines.robustness import judged_sets
 from pipelines.settings import SplitConfig
@@ -89,9 +91,10 @@ def held_out(
     held = held.subset(~np.isin(held.coordinates["sample"], known))
     problem = ""
     if not len(held):
+        other = "hold out values with --set split.unseen_fraction=0.16, or" if task.unseen else "or"
         problem = (
             f"run {row.id} was fitted to all samples but none of unseen values are held out: "
-            "train without train.refit, or hold out values with --set split.unseen_fraction=0.16"
+            f"train without train.refit, {other} judge on states simulated for the purpose with --on FRESH.zarr"
         )
     elif champion is not None and champion.digest != row.tags["data.digest"]:
         problem = (
@@ -111,19 +114,27 @@ def held_out(
     return HeldOut(_sets(store, task, row, champion, held), problem, part)
 
 
-def fresh(store: Store, task: Task, row: RunRow, champion: ModelVersionInfo | None, path: str | Path) -> HeldOut:
+def fresh(
+    store: Store,
+    task: Task,
+    row: RunRow,
+    champion: ModelVersionInfo | None,
+    path: str | Path,
+    about: ModelMetadata,
+) -> HeldOut:
     """Return the samples of a data set simulated for the purpose.
 
     Raises
     ------
     InputError
-        When it cannot be read or is of another task.
+        When it cannot be read, is of another task, or not of the form that the model is ``about``.
     """
     targets = list(runs.configuration(store, row.id)["train"].get("targets") or ()) or None
     samples = load(path, verify=True, targets=targets, arrays=task.arrays)
     attributes = samples.attributes
     if attributes["task"] != task.name:
         raise InputError(f"{path} is a data set of task {attributes['task']!r}: expected {task.name!r}")
+    check_fits(samples, about, path)
     problem = ""
     known: dict[str, str] = {}
     if champion is not None:

@@ -7,19 +7,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.parts import Parts
+from stm_models.data.dataset import stored
 from stm_models.errors import InputError
+from stm_models.networks import registry
 from stm_models.tasks.base import Task
 from stm_models.tasks.perturbation import find
 from stm_models.training.batches import Batches
 from stm_models.training.config import TrainConfig
 from stm_models.training.perturbations import copies_of
+from stm_models.training.reproducible import select_device
 from stm_models.training.trainer import OnEpoch, TrainResult, Watch, refit, train
 from tracking.runs import PREFIX, RUN_TAG, RunRow
 
-__all__ = ["CHECKPOINTS", "Learnt", "Measured", "begun_as", "checkpoint_of", "forget", "learn"]
+__all__ = ["CHECKPOINTS", "Learnt", "Measured", "begun_as", "check", "checkpoint_of", "forget", "learn"]
 
 CHECKPOINTS = Path("checkpoints")
 """Where unfinished trainings are kept, in the working directory."""
@@ -77,12 +81,9 @@ def learn(
     InputError
         As `stm_models.training.trainer.train`.
     """
+    check(task, config, parts)
     perturbation = find(task.perturbations(), config.perturbation)
     measured = measured or Measured()
-    if config.refit and config.on_the_fly:
-        raise InputError(
-            "train.refit is true with train.on_the_fly, which trains on no samples of the data set: choose one"
-        )
 
     def data(fitted: Any) -> dict[str, Any]:
         return {
@@ -105,6 +106,27 @@ def learn(
         checkpoint=None if checkpoint is None else _refit_checkpoint(checkpoint), **data(both),
     )  # fmt: skip
     return Learnt(chosen, final)
+
+
+def check(task: Task, config: TrainConfig, parts: Parts) -> None:
+    """Refuse what no training can do, before anything is simulated for its sake.
+
+    Raises
+    ------
+    InputError
+        For a device that is missing, samples drawn on the fly that are fitted again or cannot be drawn, or images that
+        the perturbation or the network cannot be made for.
+    """
+    select_device(config.device)
+    if config.refit and config.on_the_fly:
+        raise InputError(
+            "train.refit is true with train.on_the_fly, which trains on no samples of the data set: choose one"
+        )
+    _on_the_fly(task, config, parts)
+    for name in find(task.perturbations(), config.perturbation).needs:
+        stored(parts.train.subset(np.arange(1)), name)
+    outputs = parts.train.targets.shape[1] if parts.train.targets.ndim == 2 else 1
+    registry.create(config.network, parts.train.images.shape[1:], outputs, config.options, blank=True)
 
 
 def checkpoint_of(name: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.robustness import judged_sets
+from pipelines.robustness import judged_sets, judging
 from pipelines.settings import SplitConfig
 from stm_models.data.dataset import Samples, load
 from stm_models.data.splits import Split, split
@@ -66,7 +66,7 @@ def load_parts(path: str | Path, task: Task, config: SplitConfig, targets: Seque
     ------
     InputError
         For a data set that cannot be read, of another task, without such targets, with one that a chain's states share,
-        or too small to split.
+        without what the sets that decide are made from, or too small to split.
     """
     samples = load(
         path, verify=True, include_unconverged=config.include_unconverged, targets=targets, arrays=task.arrays
@@ -77,6 +77,7 @@ def load_parts(path: str | Path, task: Task, config: SplitConfig, targets: Seque
             "give the task's own data set with --data"
         )
     _differ_along_chains(samples)
+    judging(task, samples, config.judged)
     return divide(samples, task, config)
 
 

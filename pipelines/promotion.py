@@ -153,7 +153,7 @@ def _judge(
     other = None if champion is None else _session(store, champion)
     if other is not None and champion is not None and (why := _incomparable(session, other, candidate, champion)):
         return {"gates": [Gate("champion", False, why).record()]}
-    held = fresh(store, task, row, champion, on) if on else held_out(store, task, row, champion, data)
+    held = fresh(store, task, row, champion, on, session.metadata) if on else held_out(store, task, row, champion, data)
     if held.problem:
         found.append(Gate("data", False, held.problem))
     result: dict[str, Any] = {}

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from stm_models.data.dataset import Samples, holds
+from stm_models.errors import InputError
 from stm_models.tasks.base import Predictor, Task
-from stm_models.tasks.perturbation import CLEAN, find
+from stm_models.tasks.perturbation import CLEAN, Perturbation, find
 from stm_models.training.perturbations import perturbed
 
-__all__ = ["SEED", "better_baselines", "judged_metric", "judged_sets", "robust_scores"]
+__all__ = ["SEED", "better_baselines", "judged_metric", "judged_sets", "judging", "robust_scores"]
 
 SEED = 0
 """Of the perturbed images that models are judged on: the same for all of them."""
@@ -22,27 +23,42 @@ SEED = 0
 def judged_sets(task: Task, samples: Samples, names: Sequence[str] | None = None) -> dict[str, Samples]:
     """Return ``samples`` as perturbation sets have them, by name.
 
-    Sets that are made from arrays which the data set does not hold are left out.
-
     Parameters
     ----------
     task : Task
     samples : Samples
     names : sequence of str, optional
-        By default all that models are judged on.
+        By default all that models are judged on, but those made from arrays which the data set does not hold.
 
     Raises
     ------
     InputError
-        For a name that is none of the task's sets.
+        For a name that is none of the task's sets, or of a set made from an array which the data set does not hold.
     """
-    sets = task.perturbations()
-    chosen = [one for one in sets if one.judged] if names is None else [find(sets, name) for name in names]
+    chosen = judging(task, samples, names)
     return {
-        one.name: samples if one == CLEAN else replace(samples, images=perturbed(one, samples, SEED))
-        for one in chosen
-        if all(holds(samples, name) for name in one.needs)
+        one.name: samples if one == CLEAN else replace(samples, images=perturbed(one, samples, SEED)) for one in chosen
     }
+
+
+def judging(task: Task, samples: Samples, names: Sequence[str] | None = None) -> list[Perturbation]:
+    """Return the perturbation sets that models are judged on with these samples, as `judged_sets` makes them."""
+    sets = task.perturbations()
+    if names is None:
+        return [one for one in sets if one.judged and not _lacking(one, samples)]
+    chosen = [find(sets, name) for name in names]
+    for one in chosen:
+        if lacking := _lacking(one, samples):
+            raise InputError(
+                f"models are to be judged on {one.name!r}, which is made from {lacking!r}, and {samples.path} does not "
+                "hold it: leave the set out (split.judged), or simulate a data set that keeps it"
+            )
+    return chosen
+
+
+def _lacking(one: Perturbation, samples: Samples) -> str:
+    """Return the first array that a set is made from and the data set does not hold; empty where it holds all."""
+    return next((name for name in one.needs if not holds(samples, name)), "")
 
 
 def robust_scores(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -80,7 +80,7 @@ class TuneConfig(Config):
     networks: tuple[str, ...] = Field((), description="networks to choose from; none: the training's")
     objectives: tuple[Literal["error", "latency"], ...] = ("error",)
     heartbeat: int = Field(20, ge=1, le=3600, description="seconds between a worker's signs of life")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**31)
 
     @field_validator("networks")
     @classmethod
@@ -148,7 +148,13 @@ class DemoConfig(Config):
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that configures a command of one task."""
+    """Everything that configures a command of one task.
+
+    Attributes
+    ----------
+    given : frozenset of str
+        ``section.key`` of the values that are not the preset's own but a file's or an assignment's.
+    """
 
     task: Task
     preset: str
@@ -160,6 +166,7 @@ class Settings:
     demo: DemoConfig
     promote: PromoteConfig = field(default_factory=lambda: validate(PromoteConfig, {}, "promote"))
     calibrate: CalibrateConfig = field(default_factory=lambda: validate(CalibrateConfig, {}, "calibrate"))
+    given: frozenset[str] = frozenset()
 
     def record(self, *sections: str) -> dict[str, Any]:
         """Plain values of some sections, as they are logged."""
@@ -263,9 +270,21 @@ def load(
     made: dict[str, Any] = {name: validate(kind, values.get(name, {}), name) for name, kind in kinds.items()}
     for name in (made["train"].perturbation, *(made["split"].judged or ()), *made["promote"].floors):
         find(found.perturbations(), name)
+    if (fraction := given.get("split", {}).get("unseen_fraction")) and not found.unseen:
+        raise InputError(
+            f"split.unseen_fraction is {fraction}, but task {task} has no values to hold out whole: leave it out"
+        )
     if made["train"].loss not in found.losses:
         raise unknown(f"loss of {task}", made["train"].loss, found.losses)
-    return Settings(found, preset, **made)
+    return Settings(found, preset, **made, given=frozenset(_keys(given)))
+
+
+def _keys(values: Mapping[str, Any], before: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _keys(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}"
 
 
 def _network(values: Mapping[str, Any]) -> Any:

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     again = _kind(args)
     resume = args.resume
     if resume:
-        chosen, again, resume = _resumed(connect(), resume, args.preset)
+        chosen, again, resume = _resumed(connect(), resume, args.task, args.preset)
     registry.check(chosen.train.network, chosen.train.options)
     with distributed.joined(chosen.train.device) as world:
         parts = load_parts(args.data, chosen.task, chosen.split, chosen.train.targets)
@@ -84,12 +84,12 @@ def recorded(
     tags: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train once, or ``again`` and again (see `repeats`), recorded with ``tags``; ``resume`` continues such a run."""
-    if resume:
-        runs.bury(store, chosen.task.name)  # or what the killed process left is sent beside us
+    if resume and runs.bury(store, chosen.task.name):  # or what the killed process left is sent beside us
+        runs.refuse_living(store, resume)
     if again:
         return repeats.repeat(store, chosen, parts, *again, measured=measured, resume=resume)
     if resume:
-        _same_maps(store, resume, recipe(chosen, chosen.train, parts, measured), measured)
+        _same_data(store, resume, recipe(chosen, chosen.train, parts, measured), parts, measured)
     with runs.start(store, chosen.task.name, f"train {chosen.train.network}", resume=resume, tags=tags) as record:
         print(f"run {record.id}: if interrupted, continue with --resume {record.id}")
         fitted = fit(record, chosen, chosen.train, parts, checkpoint=checkpoint_of(record.id), measured=measured)
@@ -128,11 +128,11 @@ def describe(result: dict[str, Any]) -> str:
     if "runs" in result:
         return f"{repeats.describe(result)}\nlook at it: {result['link']}"
     rows = {result["network"]: result["metrics"], **result["baselines"]}
-    lines = [f"run {result['run_id']}"]
+    lines, width = [f"run {result['run_id']}"], max(map(len, rows)) + 2
     for name, found in rows.items():
         # Those of single perturbation sets are in the run.
         shown = {key: value for key, value in found.items() if "." not in key}
-        lines.append(f"  {name:<14}" + "  ".join(f"{key} {value:.4g}" for key, value in shown.items()))
+        lines.append(f"  {name:<{width}}" + "  ".join(f"{key} {value:.4g}" for key, value in shown.items()))
     if result["better"]:
         lines.append(
             f"  {result['judged']} of {' and '.join(result['better'])} is as good or better: "
@@ -159,13 +159,21 @@ def _assignments(args: argparse.Namespace) -> list[str]:
     return pairs
 
 
-def _same_maps(store: Store, run_id: str, wanted: str, measured: Measured) -> None:
-    tags = runs.get(store, run_id).tags
+def _same_data(store: Store, run_id: str, wanted: str, parts: Parts, measured: Measured) -> None:
+    """Refuse to go on with other data, before the record of the run is touched."""
+    tags, digest = runs.get(store, run_id).tags, parts.samples.attributes["digest"]
+    if tags.get("data.digest", digest) != digest:
+        raise InputError(
+            f"{parts.samples.path} has digest {digest[:12]}, run {run_id} was started with {tags['data.digest'][:12]} "
+            f"(then at {tags.get('data.path', '?')}): give that data set with --data"
+        )
     if (measured.images or "transductive" in tags) and tags.get("training.recipe") != wanted:
         raise InputError(f"run {run_id} was started with other measured maps: give the same --experiment files")
 
 
-def _resumed(store: Store, run_id: str, preset: str) -> tuple[settings.Settings, tuple[str, int] | None, str]:
+def _resumed(
+    store: Store, run_id: str, task: str, preset: str
+) -> tuple[settings.Settings, tuple[str, int] | None, str]:
     """Return configuration and kind of a run of the past, and the id that it was started with."""
     row = runs.get(store, run_id)
     again = repeats.repeated(row)
@@ -176,6 +184,8 @@ def _resumed(store: Store, run_id: str, preset: str) -> tuple[settings.Settings,
             "resume in the folder where it was started, or train anew without --resume"
         )
     values = runs.configuration(store, run_id)
+    if task != values["task"]:
+        raise InputError(f"run {run_id} is of task {values['task']!r}, got {task!r}: stm train {values['task']} ...")
     if preset not in (settings.PRESET, values["preset"]):
         raise InputError(f"--preset is {preset!r}, but run {run_id} has preset {values['preset']!r}: leave it out")
     return settings.load(values["task"], values["preset"], recorded=values), again, begun or run_id

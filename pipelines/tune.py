@@ -80,8 +80,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     networks = [name for name in (args.model or "").split(",") if name]
     pairs = list(args.assignments)
     if networks:
+        # The preset's options are those of its own network, wherever that stands among them.
+        own = settings.load(args.task, args.preset, config=args.config, assignments=pairs).train.network
         listed = ", ".join(f'"{name}"' for name in networks if len(networks) > 1)
-        pairs += [f"train.network={networks[0]}", f"tune.networks=[{listed}]"]
+        pairs += [f"train.network={own if own in networks else networks[0]}", f"tune.networks=[{listed}]"]
     pairs += [f"tune.trials={args.trials}"] if args.trials is not None else []
     chosen = settings.load(args.task, args.preset, config=args.config, assignments=pairs, seed=args.seed)
     store = recording()
@@ -235,5 +237,6 @@ class _Search:
 def _setup(chosen: settings.Settings, parts: Parts) -> str:
     """Identify what trials of one study must share: everything but their number and who works on them."""
     tuned = chosen.tune.model_dump(mode="json", exclude={"trials", "heartbeat"})
-    about = json.dumps([recipe(chosen, chosen.train, parts), tuned], sort_keys=True)
+    fixed = sorted(key for key in chosen.given if key.startswith("train."))
+    about = json.dumps([recipe(chosen, chosen.train, parts), tuned, *fixed], sort_keys=True)
     return hashlib.sha256(about.encode()).hexdigest()

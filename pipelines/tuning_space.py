@@ -41,7 +41,7 @@ class SearchSpace:
 
     @classmethod
     def of(cls, chosen: Settings) -> SearchSpace:
-        """Return the space of a configuration.
+        """Return the space of a configuration; what was given beside the preset is not searched.
 
         Raises
         ------
@@ -51,8 +51,14 @@ class SearchSpace:
         networks = chosen.tune.networks or (chosen.train.network,)
         for network in networks:
             registry.check(network, _given(chosen, network))
+        train, fixed = chosen.task.search_space(), {network: _fixed(chosen, network) for network in networks}
         options = {network: registry.space(network) for network in networks}
-        return cls(networks, chosen.task.search_space(), options)
+        return cls(
+            networks,
+            {key: entry for key, entry in train.items() if f"train.{key}" not in chosen.given},
+            {network: {key: own for key, own in found.items() if key not in fixed[network]}
+             for network, found in options.items()},
+        )  # fmt: skip
 
     def config(self, trial: Any, chosen: Settings) -> TrainConfig:
         """Draw the training parameters of ``trial``; what is not searched stays as ``chosen`` has it."""
@@ -85,6 +91,11 @@ class SearchSpace:
 def _given(chosen: Settings, network: str) -> dict[str, Any]:
     """Return the options that the configuration gives; they are those of its own network."""
     return chosen.train.options if network == chosen.train.network else {}
+
+
+def _fixed(chosen: Settings, network: str) -> set[str]:
+    """Return the options of ``network`` that a file or an assignment gives."""
+    return {key for key in _given(chosen, network) if f"train.options.{key}" in chosen.given}
 
 
 def _holds(entry: Range | Choice, value: Any) -> bool:

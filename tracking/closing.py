@@ -1,4 +1,4 @@
-"""Closing the runs whose process is gone, so that none says for ever that it is running."""
+"""Runs whose process is gone are closed, so that none says for ever that it is running; living ones are left alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tracking.rows import find, get
 from tracking.sender import Sender
 from tracking.store import Store
 
-__all__ = ["bury", "kill", "kill_left"]
+__all__ = ["bury", "kill", "kill_left", "refuse_living"]
 
 _PATIENCE = 15.0  # seconds without progress of what was left
 
@@ -73,3 +73,17 @@ def kill_left(store: Store, run_id: str) -> None:
     row = get(store, run_id)
     if row.status == "RUNNING":
         kill(store, row.id)
+
+
+def refuse_living(store: Store, run_id: str) -> None:
+    """Refuse a run that is still recorded by a process of this machine.
+
+    Raises
+    ------
+    InputError
+        When there is one: two would write the same files and metrics.
+    """
+    row = get(store, run_id)
+    who = row.tags.get("process", "")
+    if row.status == "RUNNING" and liveness.here(who) and not liveness.gone(who):
+        raise InputError(f"run {row.id} is still going on in process {who.split('/')[1]}: wait for its end, or end it")

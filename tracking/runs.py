@@ -21,7 +21,7 @@ from stm_models.errors import InputError
 from stm_models.files import write_json
 from tracking import heartbeat, liveness
 from tracking.backend import resolve_tags
-from tracking.closing import bury, kill, kill_left
+from tracking.closing import bury, kill, kill_left, refuse_living
 from tracking.ending import terminable, verdict
 from tracking.environment import describe
 from tracking.rows import RUN_TAG, RunRow, configuration, download, find, get
@@ -32,7 +32,7 @@ from tracking.values import key_of, params_of, tags_of
 
 __all__ = [
     "PREFIX", "RUN_TAG", "Run", "RunRow", "bury", "configuration", "download", "existing", "find", "get", "kill",
-    "kill_left", "start",
+    "kill_left", "refuse_living", "start",
 ]  # fmt: skip
 
 

@@ -117,6 +117,8 @@ def load(
             _verify(root)
         images = held["image"][:]
         coordinates = {name: held[name][:] for name in str(attributes["coordinates"]).split()}
+        if targets is not None:
+            _whole(path, root, list(targets))
         targets_of = _targets(held, coordinates, [target["name"] for target in attributes["targets"]])
         further = {name: held[name][:] for name in arrays}
     except READ_ERRORS as error:
@@ -198,6 +200,13 @@ def _chosen(path: Path, attributes: dict[str, Any], names: Sequence[str]) -> lis
     if not names or len(set(names)) < len(names):
         raise InputError(f"targets are {list(names)}: expected one or more different ones of {', '.join(known)}")
     return [dict(known[name]) for name in names]
+
+
+def _whole(path: Path, root: zarr.Group, names: list[str]) -> None:
+    """Refuse other maps than all of the data set in its order, which is what its networks answer with."""
+    own = [target["name"] for target in root.attrs["targets"]]
+    if names != own and any(name in _arrays(root) for name in names):
+        raise InputError(f"targets of {path} are {names}: they are maps, expected {own} in this order; leave them out")
 
 
 def _verify(root: zarr.Group) -> None:

@@ -136,6 +136,10 @@ def test_measured_maps_must_be_like_the_models(made):
     assert "as size_nm in an .npz file" in err
     assert "grid.3ds: 3 of 3 maps" in err
     assert not out
+    for targets in ("[pixel, heat]", "[heat]"):  # a network's answers are told apart by their place
+        code, _, err = stm(*train[:-1], "--set", f"train.targets={targets}")
+        assert code == 2
+        assert "they are maps, expected ['heat', 'pixel'] in this order" in err
     code, _, err = stm("train", "hubbard", "--preset", "test", "--data", "data.zarr", "--experiment", "stack.npz")
     assert code == 2
     assert "hubbard" in err

@@ -102,6 +102,31 @@ def test_seeds_are_one_run_with_nested_runs_and_an_interrupted_one_goes_on(train
     assert f"best mae on validation {best['metrics']['mae']:.4g}: {best['name']}" in out
 
 
+def test_an_interrupted_run_goes_on_with_its_own_data_and_task(train, command, demo, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2)
+        code, _, err = train(*SMALL)
+    assert code == 130
+    run_id = err.split("--resume ")[1].split()[0]
+    before = runs.get(connect(), run_id).tags
+    other = Path("demo-output/fresh-unseen.zarr").absolute()
+    refused(train("--resume", run_id, data=other), str(other), f"was started with {before['data.digest'][:12]}")
+    kept = ("data.path", "data.digest", "training.recipe")
+    assert {key: runs.get(connect(), run_id).tags[key] for key in kept} == {key: before[key] for key in kept}
+    refused(command("train", "impurity", "--data", str(demo.data), "--resume", run_id), "is of task 'hubbard'")
+    assert answer(train("--resume", run_id, "--json"))["run_id"] == run_id
+
+
+def test_what_is_wrong_is_told_before_states_are_simulated_for_it(train, monkeypatch):
+    def simulated(*_, **__):
+        raise AssertionError("too late")
+
+    monkeypatch.setattr(fitting, "calibration_samples", simulated)
+    refused(train(*SMALL, "--set", "train.on_the_fly=true"), "train.on_the_fly is true, but task hubbard cannot draw")
+    if not torch.cuda.is_available():
+        refused(train(*SMALL, "--set", "train.device=cuda"), "device 'cuda' was asked for but there is none")
+
+
 def test_folds_are_by_state_and_none_becomes_champion(train, demo):
     from pipelines.settings import SplitConfig
 

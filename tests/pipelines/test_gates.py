@@ -176,8 +176,10 @@ def test_slack_is_of_the_champions_mean_and_floors_are_allowed_themselves():
         "robustness", "passed", "mae holds on clean, mild; the worst is 0.3", 0.3
     )
     over = {"clean": 0.1 + 0.25 * 0.2 + 1e-3, "mild": 0.31}
-    floors = {"mild": 0.3, "other": 0.0}
-    assert gates.robustness("mae", over, champion, floors, larger=False, slack=0.25).record() == record(
+    unjudged = gates.robustness("mae", at, champion, {"other": 0.5}, larger=False, slack=0.25)
+    assert unjudged.passed is False
+    assert "other: not judged, allowed 0.5" in unjudged.reason
+    assert gates.robustness("mae", over, champion, {"mild": 0.3}, larger=False, slack=0.25).record() == record(
         "robustness", "failed",
         "mae is too bad on single sets (mild: 0.31, allowed 0.3; clean: 0.151, the champion 0.1)", 0.31,
     )  # fmt: skip

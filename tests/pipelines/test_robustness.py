@@ -45,6 +45,9 @@ def test_sets_are_those_that_are_judged_and_can_be_made(samples, monkeypatch, he
     assert list(chosen) == ["shifted"]
     with pytest.raises(InputError, match=r"unknown perturbation 'shiftd'.*did you mean 'shifted'"):
         judged_sets(task(CLEAN, SHIFT), samples, ["shiftd"])
+    if not held:
+        with pytest.raises(InputError, match=r"judged on 'remade', which is made from 'ldos', and .* does not hold it"):
+            judged_sets(task(CLEAN, REMADE), samples, ["clean", "remade"])
 
 
 def test_the_mean_is_over_all_sets_the_clean_one_among_them(samples):

@@ -35,3 +35,23 @@ def test_an_empty_section_of_a_file_is_a_mistake(tmp_path):
     file.write_text("train:\n")
     with pytest.raises(InputError, match="section 'train' of the configuration is None"):
         settings.load("impurity", "quick", config=str(file))
+
+
+def test_it_is_known_what_was_given_beside_the_preset(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("train: {batch_size: 8}")
+    pairs = ["train.learning_rate=0.002;train.options.hidden=[7]", "train.network=mlp"]
+    chosen = settings.load("hubbard", "test", config=str(file), assignments=pairs, seed=3)
+    assert chosen.given == {"train.batch_size", "train.learning_rate", "train.options.hidden", "train.network"}
+    assert settings.load("hubbard", "test").given == set()
+
+
+def test_values_cannot_be_held_out_of_a_task_without_any():
+    with pytest.raises(InputError, match=r"unseen_fraction is 0.5, but task impurity has no values to hold out"):
+        settings.load("impurity", "test", assignments=["split.unseen_fraction=0.5"])
+    assert settings.load("impurity", "test", assignments=["split.unseen_fraction=0"]).split.unseen_fraction == 0
+
+
+def test_a_search_has_seeds_that_its_trials_can_have():
+    with pytest.raises(InputError, match=r"tune: seed"):
+        settings.load("hubbard", "test", assignments=["tune.seed=3000000000"])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import signal
 import time
 
@@ -226,6 +227,15 @@ def test_runs_of_processes_that_are_gone_are_closed(local, monkeypatch):
         monkeypatch.setattr(closing, "find", lambda *_, **__: late)
         runs.bury(local, "buried")
         assert runs.get(local, quick.id).status == "FINISHED"
+
+
+def test_a_run_that_another_process_still_records_is_not_gone_on_with(local):
+    with runs.start(local, "living", "own") as own:
+        with pytest.raises(InputError, match=rf"run {own.id} is still going on in process {os.getpid()}: wait"):
+            runs.refuse_living(local, own.id)
+        local.client.set_tag(own.id, "process", "machine/1/1")  # of another machine nobody knows
+        runs.refuse_living(local, own.id)
+    runs.refuse_living(local, own.id)
 
 
 def test_the_next_run_of_an_experiment_closes_one_whose_process_was_killed(local):

@@ -16,6 +16,7 @@ from deploy.serving.security import is_loopback
 from stm_models.errors import InputError
 from tracking.store import connect
 from tracking.ui.app import create_app
+from tracking.ui.security import LOOPBACK
 
 __all__ = ["arguments", "describe", "run"]
 
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         )
     token = read_token(args.token_file) if args.token_file else None
     store = connect()
-    app = create_app(store, studies=args.storage or None, token=token)
+    app = create_app(store, studies=args.storage or None, token=token, hosts=(*LOOPBACK, args.host))
     app.state.site.reader.read()  # the first page need not wait for it
     listener, url = listen(args.host, args.port)
     address = url if token is None else f"{url}/?token={quote(token, safe='')}"

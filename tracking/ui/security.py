@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 from collections.abc import Collection
 from urllib.parse import urlencode
 
@@ -44,7 +45,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, hosts: Collection[str] | None = LOOPBACK, token: str | None = None) -> None:
         self.app = app
-        self.hosts = None if hosts is None else frozenset(host.lower() for host in hosts)
+        self.hosts = None if hosts is None else frozenset(map(_spelt, hosts))
         self.token = None if token is None else token.encode()
         # What a browser keeps is not the token itself.
         self.cookie = "" if token is None else hashlib.sha256(b"stm compare " + token.encode()).hexdigest()
@@ -96,4 +97,12 @@ class Guard:
 
 def _name(host: str) -> str:
     host = host.strip().lower()
-    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return _spelt(host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0])
+
+
+def _spelt(name: str) -> str:
+    """Return a name in the one way that it is compared in: ``0:0:0:0:0:0:0:1`` is ``::1``."""
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return name.lower()

@@ -11,7 +11,8 @@ from tracking.ui.values import network
 __all__ = ["REPEATS", "Group", "alike", "nested"]
 
 REPEATS = "repeats.kind"
-"""Tag of a run whose nested runs are one training repeated, with other seeds or on other folds."""
+"""Tag of a run whose nested runs are one training repeated: ``seeds`` or ``folds``."""
+_ORIGIN = ("data.digest", "git.commit", "git.dirty", "mlflow.source.git.commit")
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Group:
     Attributes
     ----------
     run : RunRow
-        What stands for them: their parent, or the newest.
+        The newest, after which they are called.
     members : sequence of RunRow
     """
 
@@ -45,7 +46,10 @@ def nested(rows: Iterable[RunRow]) -> dict[str | None, list[RunRow]]:
 
 
 def alike(rows: Sequence[RunRow]) -> list[Group | RunRow]:
-    """Put runs together that have network, data and every parameter but seeds in common, in the order of the first."""
+    """Put runs together that have network, data, code and every parameter but seeds in common.
+
+    They are in the order of the first of each.
+    """
     found: dict[object, list[RunRow]] = {}
     for row in rows:
         found.setdefault(_recipe(row), []).append(row)
@@ -56,7 +60,8 @@ def _recipe(row: RunRow) -> object:
     params = _without_seeds(row.params)
     if not params:
         return row.id
-    return row.experiment, network(row), row.tags.get("data.digest"), frozenset(params.items())
+    origin = tuple(row.tags.get(name) for name in _ORIGIN)
+    return row.experiment, network(row), origin, frozenset(params.items())
 
 
 def _without_seeds(params: Mapping[str, str]) -> dict[str, str]:

@@ -65,7 +65,8 @@ def read(site: Site, asked: Sequence[str]) -> list[Series]:
             members = [row for row in rows if row.parent == own.id] or members
         else:
             own = members[0]
-        about = f" ({len(members)} seeds)" if len(members) > 1 else ""
+        kind = clip(own.tags.get(REPEATS, "seeds"), 20)
+        about = f" ({len(members)} {kind})" if len(members) > 1 else ""
         found.append(Series(key, f"{clip(own.name, 60)}{about}", own, members, number))
     return _told_apart(found)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -169,7 +170,7 @@ def _line(
 ) -> tuple[Line, list[RunRow]]:  # fmt: skip
     if isinstance(one, Group):
         opened = bool(view.opened & {"all", one.key})
-        cells = [_spread(one.run, one.members, key, values) for key in columns]
+        cells = [_common(one.members, key, values) for key in columns]
         return Line(one.run, depth, cells, one.key, len(one.members), opened, True), list(one.members)
     below = children.get(one.id, [])
     members = whole.get(one.id, []) if REPEATS in one.tags else []
@@ -184,11 +185,26 @@ def _line(
 
 def _spread(own: RunRow, members: Sequence[RunRow], key: str, values: Values) -> Any:
     found = [values.shown(row, key) for row in members]
-    numbers = [value for value in found if isinstance(value, float) and value == value]
-    if key == "seconds" or not numbers:
+    mean = None if key == "seconds" else _mean(found)
+    if mean is None:
         mine = values.shown(own, key)
         return mine if mine is not None or not found else found[0] if len(set(found)) == 1 else None
-    return sum(numbers) / len(numbers), deviation(numbers), len(numbers)
+    return mean
+
+
+def _common(members: Sequence[RunRow], key: str, values: Values) -> Any:
+    """Return what a column has for runs that none stands for: what is not so for all of them is not shown."""
+    found = [values.shown(row, key) for row in members]
+    mean = _mean(found)
+    if mean is not None or len({repr(value) for value in found}) == 1:
+        return mean or found[0]
+    counts = Counter(found)
+    return ", ".join(f"{count} {text}" for text, count in counts.most_common()) if key == "outcome" else None
+
+
+def _mean(found: Sequence[float | str | None]) -> tuple[float, float, int] | None:
+    numbers = [value for value in found if isinstance(value, float) and value == value]
+    return (sum(numbers) / len(numbers), deviation(numbers), len(numbers)) if numbers else None
 
 
 def _with_parents(kept: Sequence[RunRow], by_id: Mapping[str, RunRow]) -> list[RunRow]:
@@ -209,8 +225,12 @@ def _order(
 
     def value(one: Group | RunRow) -> tuple[int, Any] | None:
         own = run(one)
-        members = one.members if isinstance(one, Group) else whole.get(own.id, []) if REPEATS in own.tags else []
-        cell: Any = _spread(own, members, view.sort, values) if members else values.shown(own, view.sort)
+        cell: Any
+        if isinstance(one, Group) and view.sort not in ("name", "start"):  # by these it is called and placed
+            cell = _common(one.members, view.sort, values)
+        else:
+            members = whole.get(own.id, []) if REPEATS in own.tags else []
+            cell = _spread(own, members, view.sort, values) if members else values.shown(own, view.sort)
         cell = cell[0] if isinstance(cell, tuple) else cell
         if isinstance(cell, str):
             try:

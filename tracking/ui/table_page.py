@@ -82,7 +82,8 @@ def cell(key: str, value: Any) -> str:
         return "<td></td>"
     if isinstance(value, tuple):
         mean, deviation, count = value
-        return f'<td class="n" title="{count} runs">{number(mean)} ± {deviation:.2g}</td>'
+        words = f"{duration(mean)} ± {duration(deviation)}" if key == "seconds" else f"{number(mean)} ± {deviation:.2g}"
+        return f'<td class="n" title="{count} runs">{words}</td>'
     if isinstance(value, float | int):
         return f'<td class="n">{duration(value) if key == "seconds" else number(value)}</td>'
     if key == "digest":
@@ -103,7 +104,9 @@ def _row(line: Line, view: View, columns: Sequence[str], badges: Mapping[str, li
     return {
         "id": run.id, "name": clip(run.name, 120), "depth": min(line.depth, 4), "series": line.series,
         "toggle": toggle, "expanded": "true" if line.opened else "false", "mark": "▾" if line.opened else "▸",
-        "about": about, "badges": [clip(text, _BADGED) for text in badges.get(run.id, [])], "cells": cells,
+        "about": about, "cells": cells,
+        # Of runs that are put together everyone's.
+        "badges": [clip(text, _BADGED) for one in line.series.split("~") for text in badges.get(one, [])],
     }  # fmt: skip
 
 

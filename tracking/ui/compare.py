@@ -68,11 +68,11 @@ def context(site: Site, asked: Asked) -> dict[str, Any]:
     return {
         "asked": asked, "series": found, "legend": legend(found), "metrics": metrics, "sets": list(sets),
         "metric": asked.metric or (metrics[0] if metrics else ""), "set": _chosen(asked.samples, list(sets), "set"),
-        "logarithmic": "learning" in plots and plots["learning"].log_y,
         "lines": differences.differences(found, asked.everything) if found else [],
         "scores": _scores(found, site), "address": asked.address(),
         "plots": [
-            {"name": name, "svg": plot.render(), "title": plot.title, "address": asked.address(plot=name)}
+            {"name": name, "svg": plot.render(), "title": plot.title, "remark": plot.remark,
+             "address": asked.address(plot=name)}
             for name, plot in plots.items()
         ],
     }  # fmt: skip
@@ -87,9 +87,12 @@ def drawn(
     if metric:
         # What is to become small is better seen on a logarithmic scale.
         smaller = direction(task_of(found[0].run), metric) is False
-        plots["learning"] = curves.learning(site, found, metric, asked.scale == "log" or (smaller and not asked.scale))
+        plots["learning"] = curves.learning(
+            site, found, metric, asked.scale == "log" or (smaller and asked.scale != "linear")
+        )
         if plots["learning"].empty:  # nothing positive
             plots["learning"] = curves.learning(site, found, metric, False)
+            plots["learning"].remark = "no value above 0 for a logarithmic axis" if asked.scale == "log" else ""
     samples = _chosen(asked.samples, list(sets), "set")
     if samples:
         plots |= scatter.plots(found, sets, samples)

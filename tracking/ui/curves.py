@@ -26,12 +26,18 @@ def stepped(found: Sequence[Series]) -> list[str]:
 
 
 def learning(site: Site, found: Sequence[Series], metric: str, logarithmic: bool) -> Plot:
-    """Draw a metric over the steps; of several seeds mean and standard deviation, each seed thin."""
+    """Draw a metric over the steps; of several seeds mean and standard deviation, each seed thin.
+
+    A logarithmic axis leaves out what is not positive; the plot's remark says how many values these are.
+    """
     plot = Plot(f"{metric} over the epochs", "epoch", metric, log_y=logarithmic)
     histories = site.reader.history([row.id for one in found for row in one.members], metric)
     for one in found:
         curves = [histories[row.id] for row in one.members if row.id in histories]
         curve(plot, curves, one.number, one.label)
+    lost = sum(value <= 0 for points in histories.values() for _, value in points) if logarithmic else 0
+    if lost:
+        plot.remark = f"{lost:,} {'value' if lost == 1 else 'values'} ≤ 0 not shown on the logarithmic axis"
     return plot
 
 

@@ -58,6 +58,7 @@ def context(
     missing = [one.label for one in found if one.number not in {each.series.number for each in shown.panels}]
     return {
         "runs": ",".join(runs), "grid": shown, "choice": shown.choice, "missing": missing, "last": len(shown.names) - 1,
+        "scale": {True: "log", False: "linear", None: ""}[choice.logarithmic],
         "name": shown.names[shown.choice.sample], "value": shown.values[shown.choice.sample] if shown.values else None,
         "kinds": list(shown.scales), "ends": (min(shown.values), max(shown.values)) if shown.values else (0.0, 0.0),
         "lines": [_line(one, shown, source or address) for one in shown.panels],

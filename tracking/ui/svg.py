@@ -69,6 +69,8 @@ class Plot:
         Words beside points; with them the y axis has no ticks of its own where ``bare`` says so.
     square : bool
         Both axes have the same range.
+    remark : str
+        Said in the caption: what is not seen.
     """
 
     title: str
@@ -79,6 +81,7 @@ class Plot:
     log_x: bool = False
     log_y: bool = False
     square: bool = False
+    remark: str = ""
     bare: bool = False
     xs: list[float] = field(default_factory=list)
     ys: list[float] = field(default_factory=list)

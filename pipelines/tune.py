@@ -237,6 +237,7 @@ class _Search:
 def _setup(chosen: settings.Settings, parts: Parts) -> str:
     """Identify what trials of one study must share: everything but their number and who works on them."""
     tuned = chosen.tune.model_dump(mode="json", exclude={"trials", "heartbeat"})
-    fixed = sorted(key for key in chosen.given if key.startswith("train."))
+    searched = {f"train.{key}" for key in chosen.task.search_space()}
+    fixed = sorted(key for key in chosen.given if key in searched or key.startswith("train.options."))
     about = json.dumps([recipe(chosen, chosen.train, parts), tuned, *fixed], sort_keys=True)
     return hashlib.sha256(about.encode()).hexdigest()

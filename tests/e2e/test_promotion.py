@@ -208,7 +208,7 @@ def test_data_for_judging_are_new_to_both(command, demo, trained, as_before, tmp
     tags = models.version(store, NAME, drawn["version"]).tags
     assert tags["gate.data"].startswith("failed")
     shutil.rmtree(fresh)
-    assert command(*made, "--seed", "77", "--set", f"{values};simulate.pixels=16")[0] == 0
+    assert command(*made, "--seed", "77", "--set", f"{values};simulate.image_size=16")[0] == 0
     code, _, err = command("promote", "hubbard", "--run", best, "--on", str(fresh), "--json")
     assert code == 2
     assert f"{fresh}: its image shape is (1, 16, 16), the model's is" in err

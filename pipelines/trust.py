@@ -113,14 +113,13 @@ def trust(
     notes = {"novelty": unknown} if (unknown := blind(shared["groups"])) else {}
     # With a fold left out there are still enough.
     needed = math.floor(least_groups(level) * _FOLDS / (_FOLDS - 1)) + 1
-    if isinstance(model.network, MapNetwork):
-        pass
-    elif shared["groups"] < needed:
+    bounded = not isinstance(model.network, MapNetwork)
+    if bounded and shared["groups"] < needed:
         notes["interval"] = (
             f"no bounds: {shared['groups']} states calibrate, a level of {level:g} takes {needed}: ask for more with "
             "calibrate.states, or hold out more states of imported data, of which half calibrate"
         )
-    else:
+    elif bounded:
         learnt = [
             _see(model, appearance, part).residuals(novelty, kind) for kind, (part, _) in enumerate(parts.values())
         ]

@@ -51,14 +51,12 @@ class SearchSpace:
         networks = chosen.tune.networks or (chosen.train.network,)
         for network in networks:
             registry.check(network, _given(chosen, network))
-        train, fixed = chosen.task.search_space(), {network: _fixed(chosen, network) for network in networks}
-        options = {network: registry.space(network) for network in networks}
-        return cls(
-            networks,
-            {key: entry for key, entry in train.items() if f"train.{key}" not in chosen.given},
-            {network: {key: own for key, own in found.items() if key not in fixed[network]}
-             for network, found in options.items()},
-        )  # fmt: skip
+        train = {key: own for key, own in chosen.task.search_space().items() if f"train.{key}" not in chosen.given}
+        options = {
+            network: {key: own for key, own in registry.space(network).items() if key not in _fixed(chosen, network)}
+            for network in networks
+        }
+        return cls(networks, train, options)
 
     def config(self, trial: Any, chosen: Settings) -> TrainConfig:
         """Draw the training parameters of ``trial``; what is not searched stays as ``chosen`` has it."""

@@ -9,6 +9,14 @@ import socket
 import ssl
 from urllib.parse import urlsplit
 
+import numpy as np
+
+from deploy.serving.protocol import encode_request
+
+BODY, LENGTH = encode_request(np.ones((1, 2, 4, 5), np.float32), ["prediction"])
+"""A request for the prediction of one image of the toy model, and the length of its JSON part."""
+POST = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: localhost\r\n"
+
 
 def ask(url, method, path, body=None, headers=None, context=None):
     """Return status, body and headers."""

@@ -10,6 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from deploy.serving.session import Session
+
 SHAPE = (2, 4, 5)
 SIZE = 40
 EXPLAINED = 1
@@ -178,6 +180,12 @@ def toy():
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory, toy):
     return toy.write(tmp_path_factory.mktemp("model") / "toy.onnx")
+
+
+@pytest.fixture(scope="module")
+def session(model_file):
+    """A session of the toy's file, one for each module of tests."""
+    return Session(model_file, provider="cpu", threads=1)
 
 
 @pytest.fixture(scope="session")

@@ -23,14 +23,7 @@ from deploy.serving.session import Session
 sys.path.insert(0, str(Path(__file__).parents[1]))
 asking = importlib.import_module("http_asking")
 ask, raw, error_of = asking.ask, asking.raw, asking.error_of
-
-BODY, LENGTH = encode_request(np.ones((1, 2, 4, 5), np.float32), ["prediction"])
-POST = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: localhost\r\n"
-
-
-@pytest.fixture(scope="module")
-def session(model_file):
-    return Session(model_file, provider="cpu", threads=1)
+BODY, LENGTH, POST = asking.BODY, asking.LENGTH, asking.POST
 
 
 def test_a_bucket_holds_so_many_and_fills_so_fast():

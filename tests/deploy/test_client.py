@@ -13,11 +13,6 @@ from stm_models.errors import InputError
 
 
 @pytest.fixture(scope="module")
-def session(model_file):
-    return Session(model_file, provider="cpu", threads=1)
-
-
-@pytest.fixture(scope="module")
 def url(session):
     with running({"stm-toy": session, "other": session}) as url:
         yield url

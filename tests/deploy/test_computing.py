@@ -31,11 +31,6 @@ ask = asking.ask
 INFER = "/v2/models/m/infer"
 
 
-@pytest.fixture(scope="module")
-def session(model_file):
-    return Session(model_file, provider="cpu", threads=1)
-
-
 class Client:
     """One connection, kept open."""
 

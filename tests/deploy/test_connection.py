@@ -24,11 +24,6 @@ PING = b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n"
 FIRST = 12  # requests, after which a run is known to be short
 
 
-@pytest.fixture(scope="module")
-def session(model_file):
-    return Session(model_file, provider="cpu", threads=1)
-
-
 @pytest.fixture
 def repeats(monkeypatch):
     """Heads that were not parsed again: what was left to parse, 0 where the request was answered or waited for."""

@@ -59,11 +59,6 @@ def server(model_file):
     assert _stop(process) == (0, "", "")
 
 
-@pytest.fixture(scope="module")
-def session(model_file):
-    return Session(model_file, provider="cpu", threads=1)
-
-
 def raw(url, data):
     """Send bytes as they are; return the status and the whole answer."""
     answer = asking.raw(url, data)

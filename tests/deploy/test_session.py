@@ -15,11 +15,6 @@ from deploy.serving.session import Session
 from stm_models.errors import InputError
 
 
-@pytest.fixture(scope="module")
-def session(model_file):
-    return Session(model_file, provider="cpu", threads=1)
-
-
 @pytest.mark.parametrize("rows", [1, 3, 17])
 def test_outputs_are_the_arithmetic_of_the_file(session, toy, rows):
     images = toy.images(rows)

@@ -200,15 +200,19 @@ def _alone_judged(
         gates.sanity(ours.answers[name]),
         gates.latency(milliseconds(single, few.images[:1]), config.latency_ms),
     ]  # fmt: skip
-    if ours.hits:
-        about = session.metadata.as_dict()
-        interval = about["interval"]
-        if taught := held.taught(interval, about["data"]["digest"]):
-            words = f"{taught} was learnt from the very states that are held out: judge with --on FRESH.zarr"
-            found.append(Gate("coverage", None, words))
-        else:
-            found.append(gates.coverage(ours.hits, interval["level"]))
-    return found
+    return [*found, _coverage(session, held, ours)]
+
+
+def _coverage(session: Session, held: HeldOut, ours: Performance) -> Gate:
+    """Judge the file's intervals, where it has any and learnt them elsewhere."""
+    if not ours.hits:
+        return Gate("coverage", None, "the file has no intervals")
+    about = session.metadata.as_dict()
+    interval = about["interval"]
+    if taught := held.taught(interval, about["data"]["digest"]):
+        words = f"{taught} was learnt from the very states that are held out: judge with --on FRESH.zarr"
+        return Gate("coverage", None, words)
+    return gates.coverage(ours.hits, interval["level"])
 
 
 def _incomparable(ours: Session, theirs: Session, candidate: ModelVersionInfo, champion: ModelVersionInfo) -> str:

@@ -131,6 +131,18 @@ def test_a_file_that_is_not_the_runs_model_fails_the_gate_of_parity(command, dem
     assert "file and torch model differ" in refused["reason"]
 
 
+def test_a_smaller_file_is_held_to_its_own_budget(command, demo, trained, as_before, tmp_path):
+    """Halves of a float differ by more than the gate of fp32 allows."""
+    run_id = trained()["run_id"]
+    smaller = ("export", run_id, "--out", str(tmp_path / "model.onnx"), "--precision", "fp16")
+    answer(command(*smaller, "--set", "export.budget.U=10", "--json"))
+    told = answer(command("promote", "hubbard", "--run", run_id, "--set", "promote.parity=1e-9", "--json"))
+    (gate,) = (gate for gate in told["gates"] if gate["name"] == "parity")
+    assert gate["verdict"] == "passed"
+    assert re.fullmatch(r"fp16 file and torch model differ by [\d.e-]+ in U \(budget 10\)", gate["reason"])
+    assert gate["limit"] == 10
+
+
 def test_a_model_whose_intervals_hold_nothing_fails_the_gate_of_coverage(command, demo, trained, as_before, tmp_path):
     """The run's own file with intervals of no width: the answers are the model's, what it promises of them is not."""
     import onnx

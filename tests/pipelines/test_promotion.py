@@ -40,3 +40,9 @@ def test_a_user_without_a_name_forces_a_promotion_under_his_number(monkeypatch, 
     alias, tags = done
     assert alias == "alias"
     assert tags["gate.forced_by"] == f"{os.getuid()}: late"
+
+
+def test_a_file_without_intervals_says_that_none_were_judged():
+    gate = promotion._coverage(None, None, SimpleNamespace(hits={}))
+    assert gate.record()["verdict"] == "not judged"
+    assert gate.reason == "the file has no intervals"

@@ -164,6 +164,7 @@ class Client:
         bias: float | None = None,
         channel: int | str | None = None,
         rotate: float | None = None,
+        atom_width: float | None = None,
         timeout: float = 180.0,
     ) -> dict[str, Any]:
         """Send a measured map, as any file that `stm_models.data.readers.read` knows, and return the answer to it.
@@ -181,6 +182,8 @@ class Client:
             signal or the number of a map.
         rotate : float, optional
             Degrees counter-clockwise by which the map is turned first.
+        atom_width : float, optional
+            Standard deviation in nm of one atom in the map.
         timeout : float
             Seconds to wait for the answer; large files take a while to read.
 
@@ -199,6 +202,7 @@ class Client:
         given = {
             "suffix": path.suffix.lower(), "explain": explain, "place": place, "size_nm": size, "key": key,
             "bias": bias, "channel": channel, "rotate": rotate,
+            "atom_width": atom_width,
         }  # fmt: skip
         query = urlencode({name: value for name, value in given.items() if value is not None})
         try:

@@ -132,7 +132,9 @@ def _reading(args: argparse.Namespace) -> Reading:
         raise InputError("--by-target takes the whole data set: leave --sample and --samples out, --most limits it")
     reading = reading_of(args)
     if args.by_target and reading != Reading():
-        raise InputError("--by-target takes a data set: --key, --bias, --channel, --size-nm and --rotate are for files")
+        raise InputError(
+            "--by-target takes a data set: --key, --bias, --channel, --size-nm, --rotate and --atom-width are for files"
+        )
     if samples is None and reading.samples is None and Path(args.input).is_dir():
         samples = (0,)
     return reading if samples is None else replace(reading, samples=samples)

@@ -60,6 +60,9 @@ def reading_arguments(parser: argparse.ArgumentParser) -> None:
         "--size-nm", metavar="HxW", help="height and width of the field in nm, or one number for a square"
     )
     parser.add_argument("--rotate", metavar="DEG", help="turn the map counter-clockwise by so many degrees first")
+    parser.add_argument(
+        "--atom-width", metavar="NM", help="standard deviation of one atom in the map, 0 where atoms are points"
+    )
     parser.add_argument("--sample", type=int, help="row of a data set (default: predict takes all, explain the first)")
     parser.add_argument("--provider", default="auto", help="auto, cpu or cuda")
 
@@ -69,7 +72,8 @@ def reading_of(args: argparse.Namespace) -> questions.Reading:
     size = questions.parse_size(args.size_nm) if args.size_nm is not None else None
     samples = None if args.sample is None else (args.sample,)
     angle = None if args.rotate is None else questions.parse_angle(args.rotate)
-    return questions.Reading(args.key, args.bias, args.channel, size, samples, angle)
+    width = None if args.atom_width is None else questions.parse_width(args.atom_width)
+    return questions.Reading(args.key, args.bias, args.channel, size, samples, angle, width)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

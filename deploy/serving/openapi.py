@@ -127,6 +127,7 @@ def _ask() -> dict[str, Any]:
         "bias": "In V.",
         "channel": "Signal of the file.",
         "rotate": "Degrees counter-clockwise to turn the map by.",
+        "atom_width": "Standard deviation of one atom in nm.",
         "explain": "Explanation to compute too.",
         "place": "Position that it explains.",
     }

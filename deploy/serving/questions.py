@@ -27,15 +27,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Question", "Reading", "check_fits", "load_fitting", "parse_angle", "parse_channel", "parse_samples", "parse_size",
-    "read_file", "read_question",
+    "parse_width", "read_file", "read_question",
 ]  # fmt: skip
 
 _MOST_ROWS = 1_000_000
+_WIDEST_ATOM = 0.5  # nm
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How to read an input: array, map (V or number), size (nm) and turn (degrees) of a file, rows of a data set."""
+    """How to read an input: array, map (V or number), size (nm), turn (degrees) and width of atoms (nm) of a file, rows
+    of a data set."""
 
     key: str | None = None
     bias: float | None = None
@@ -43,6 +45,7 @@ class Reading:
     size_nm: tuple[float, float] | None = None
     samples: tuple[int, ...] | None = None
     rotate: float | None = None
+    atom_width: float | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,25 @@ def parse_angle(text: str) -> float:
     return degrees
 
 
+def parse_width(text: str) -> float:
+    """Read an atom's standard deviation in nm.
+
+    Raises
+    ------
+    InputError
+        When it is no number, negative, or wider than any atom.
+    """
+    try:
+        width = float(text)
+    except ValueError:
+        width = math.nan
+    if not 0 <= width <= _WIDEST_ATOM:
+        raise InputError(
+            f"--atom-width is {text!r}: expected an atom's standard deviation in nm, 0 to {_WIDEST_ATOM:g}, e.g. 0.05"
+        )
+    return width
+
+
 def read_question(path: str | Path, session: Session, reading: Reading) -> Question:
     """Turn a data set, or a file as `read_file` does, into the model's input.
 
@@ -183,10 +205,14 @@ def read_file(path: Path, about: ModelMetadata, reading: Reading) -> Question:
         )
         return Question(raw.values[None].astype(np.float32), [path.stem], notes=(note,))
     task = get(about.task)
-    if reading.rotate is not None:
-        if not task.oriented:
-            raise InputError(f"--rotate is {reading.rotate:g}: task {task.name} takes maps as they lie, leave it out")
-        raw = replace(raw, rotate=reading.rotate)
+    for name in ("rotate", "atom_width"):
+        value = getattr(reading, name)
+        if value is None:
+            continue
+        if name not in task.map_options:
+            option = "--" + name.replace("_", "-")
+            raise InputError(f"{option} is {value:g}: task {task.name} takes maps as they are, leave it out")
+        raw = replace(raw, **{name: value})
     prepared = task.prepare(raw, about.as_dict()["input"])
     notes = (*raw.notes, *prepared.notes)
     return Question(prepared.image[None], [_file_name(path, raw)], prepared.known, notes, about=prepared.about)
@@ -240,6 +266,7 @@ def _from_data_set(path: Path, session: Session, reading: Reading) -> Question:
         ("--channel", reading.channel),
         ("--size-nm", reading.size_nm),
         ("--rotate", reading.rotate),
+        ("--atom-width", reading.atom_width),
     ):
         if value is not None:
             raise InputError(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stm_models.errors import InputError
 from stm_models.physics.moire.constants import LATTICE_CONSTANT
 from stm_models.physics.moire.fourier import KGrid, image, raster_image
+from stm_models.signal.finite_atoms import FiniteAtoms
 from stm_models.signal.spikes import despike
 from stm_models.tasks.inputs import RawMap
 
@@ -33,6 +34,7 @@ def to_ft_images(
     tolerance: float,
     envelope: float = 0.4,
     radius: float | None = None,
+    atom_width: float = 0.0,
 ) -> tuple[Array, Array, tuple[str, ...]]:
     """Transform a stack of maps to one image per energy that the model looks at.
 
@@ -40,7 +42,7 @@ def to_ft_images(
     ----------
     raw : RawMap
         See `at_energies` and `to_ft_image`.
-    grid, envelope, radius
+    grid, envelope, radius, atom_width
         See `to_ft_image`.
     energies, tolerance
         See `at_energies`.
@@ -65,7 +67,7 @@ def to_ft_images(
             bias = None if raw.bias is None else raw.bias[of]
             where = "" if bias is None else f" at {bias[0]:g} V"
             one = replace(raw, values=raw.values[of], bias=bias, source=f"{raw.source}{where}")
-        image_, known, more = to_ft_image(one, grid, envelope=envelope, radius=radius)
+        image_, known, more = to_ft_image(one, grid, envelope=envelope, radius=radius, atom_width=atom_width)
         images.append(image_)
         found += more
     return np.stack(images), known, tuple(dict.fromkeys(found))
@@ -123,7 +125,7 @@ def at_energies(raw: RawMap, energies: Sequence[float], tolerance: float) -> tup
 
 
 def to_ft_image(
-    raw: RawMap, grid: KGrid, *, envelope: float = 0.4, radius: float | None = None
+    raw: RawMap, grid: KGrid, *, envelope: float = 0.4, radius: float | None = None, atom_width: float = 0.0
 ) -> tuple[Array, Array, tuple[str, ...]]:
     """Transform one map to |F(k)| / F(0) on the model's grid of wave vectors.
 
@@ -137,6 +139,9 @@ def to_ft_image(
         Standard deviation of the Gaussian envelope as a fraction of the disc's radius.
     radius : float, optional
         Radius in a of the disc that the model was trained on; a larger field is cropped to it.
+    atom_width : float
+        Standard deviation in a of one atom in a raster. A simulated image is a sum over points: what finite atoms
+        take from it at high k is given back, see `FiniteAtoms`. 0, and points: nothing is.
 
     Returns
     -------
@@ -162,7 +167,8 @@ def to_ft_image(
     The mean stays in. A simulated image is a sum over all LDOS, so it has the envelope's own peak of height
     1 at k = 0. Measured on a fine raster of a triangular lattice of Gaussians: with the mean left in, the
     image of the points is reproduced to 1e-4 (no Gaussian cut by the disc); with it removed that
-    peak is lost (error 1) and the rest stays the same.
+    peak is lost (error 1) and the rest stays the same. Of a lattice that goes on beyond the disc the atoms at its
+    rim are cut, which changes the image of a moiré cell (I = 5) by .002.
     """
     if len(raw.values) != 1:
         raise InputError(f"{raw.source} has {len(raw.values)} channels; choose one with --bias or --channel")
@@ -180,7 +186,8 @@ def to_ft_image(
         widest = radius = wanted
     inside = distance <= radius * (1 + 1e-9)
     signal = values.ravel()[inside]
-    weights = np.where(inside, values.ravel() * np.exp(-(distance**2) / (2 * (envelope * radius) ** 2)), 0.0)
+    atoms = FiniteAtoms.of(grid, envelope * radius, 0.0 if pixel is None else atom_width)
+    weights = np.where(inside, values.ravel() * np.exp(-(distance**2) / (2 * atoms.envelope**2)), 0.0)
     if not weights.sum() > 0:
         raise InputError(
             f"{raw.source}: the signal sums to {weights.sum():.3g} under the envelope; expected a positive "
@@ -188,13 +195,16 @@ def to_ft_image(
         )
     x, y = (points @ _turn(raw.rotate).T).T
     if pixel is None or raw.rotate:
-        result = image(x[inside], y[inside], weights[inside], grid)
+        result = image(x[inside], y[inside], weights[inside], atoms.grid)
     else:
         rows, columns = values.shape
-        result = raster_image(x[:columns], y[::columns], weights.reshape(rows, columns), grid)
-    known = _known(grid, pixel, raw.rotate)
+        result = raster_image(x[:columns], y[::columns], weights.reshape(rows, columns), atoms.grid)
+    known = _known(atoms.grid, pixel, raw.rotate)
+    result = (result / atoms.divisor).astype(np.float32)
     result[~known] = 0
     notes = _notes(signal, grid, pixel, known, 1 / (envelope * radius))
+    if pixel is not None and atom_width:
+        notes = (*notes, _atoms_note(atom_width, atoms))
     if spikes:
         notes = (*notes, f"{spikes} single pixels stood out of their neighbours and were replaced by their median.")
     return result, known, (*notes, *_disc_notes(widest, wanted))
@@ -267,6 +277,14 @@ def _known(grid: KGrid, pixel: tuple[float, float] | None, degrees: float) -> Ar
     kx, ky = np.tensordot(_turn(-degrees), np.stack(np.meshgrid(grid.kx, grid.ky)), 1)
     found: Array = (np.abs(kx) <= math.pi / pixel[1]) & (np.abs(ky) <= math.pi / pixel[0])
     return found
+
+
+def _atoms_note(width: float, atoms: FiniteAtoms) -> str:
+    most = 1 / atoms.divisor.min()
+    return (
+        f"Atoms are taken for Gaussians of {width / _NM:.3g} nm standard deviation (--atom-width), so the image is "
+        f"divided by their form factor: by up to {most:.3g} at its corners."
+    )
 
 
 def _disc_notes(widest: float, wanted: float | None) -> tuple[str, ...]:

@@ -61,8 +61,9 @@ class Task(ABC):
         Whether images are standardised per pixel and targets scaled before the network sees them.
     any_size : bool
         Whether images may be larger or smaller than those of the training.
-    oriented : bool
-        Whether a measured map has to lie as in the simulation, so that turning it (`RawMap.rotate`) is of use.
+    map_options : frozenset of str
+        What `prepare` reads of a measured map beside its values: ``rotate`` where the map has to lie as in the
+        simulation, ``atom_width`` where it shows atoms; see `stm_models.tasks.inputs.RawMap`.
     unlabelled : bool
         Whether measured maps without labels may take part in the training.
     compared : (str, str) or None
@@ -87,7 +88,7 @@ class Task(ABC):
     losses: ClassVar[tuple[str, ...]]
     standardise: ClassVar[bool] = True
     any_size: ClassVar[bool] = False
-    oriented: ClassVar[bool] = False
+    map_options: ClassVar[frozenset[str]] = frozenset()
     unlabelled: ClassVar[bool] = False
     simulation: ClassVar[type[Config]]
     compared: ClassVar[tuple[str, str] | None] = None

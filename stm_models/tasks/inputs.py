@@ -33,7 +33,9 @@ class RawMap:
     channel : str or None
         Name of the signal in an instrument file.
     rotate : float
-        Degrees counter-clockwise by which the field is to be turned, where the task says `Task.oriented`.
+        Degrees counter-clockwise by which the field is to be turned.
+    atom_width : float or None
+        Standard deviation of one atom in nm, 0 where each is a single pixel; ``None`` when nobody said.
     """
 
     values: Array
@@ -44,6 +46,7 @@ class RawMap:
     unit: str | None = None
     channel: str | None = None
     rotate: float = 0.0
+    atom_width: float | None = None
 
 
 @dataclass(frozen=True)

@@ -109,5 +109,7 @@ def test_metadata_survive_the_way_to_the_reader(about, tmp_path):
 def test_a_task_without_a_direction_turns_no_map(tmp_path):
     places = Session(impurity_model.write(tmp_path / "p.onnx"), provider="cpu", threads=1).metadata
     field = impurity_model.write_field(tmp_path / "field.npz", [(20, 20)])
-    with pytest.raises(InputError, match=r"--rotate is 3: task impurity takes maps as they lie, leave it out"):
+    with pytest.raises(InputError, match=r"--rotate is 3: task impurity takes maps as they are, leave it out"):
         read_file(field, places, Reading(rotate=3.0))
+    with pytest.raises(InputError, match=r"--atom-width is 0: task impurity takes maps as they are, leave it out"):
+        read_file(field, places, Reading(atom_width=0.0))

@@ -155,6 +155,12 @@ def test_an_interval_and_a_p_value_are_shown_where_the_file_has_them(models, fol
         ({"size_nm": "0x3"}, 400, "--size-nm is '0x3': expected HEIGHTxWIDTH", ["size_nm"]),
         ({"bias": "nan"}, 400, "--bias is 'nan': expected a voltage in V", ["bias"]),
         ({"rotate": "361"}, 400, "--rotate is '361': expected degrees", ["rotate"]),
+        (
+            {"atom_width": "-1"},
+            400,
+            "--atom-width is '-1': expected an atom's standard deviation in nm",
+            ["atom_width"],
+        ),
         ({"key": "a" * 300}, 400, "key is longer than 200", ["key"]),
         ({"key": "m"}, 400, "leave the key out", ["key"]),
         ({"explain": "shap"}, 400, "unknown explanation of this model 'shap': choose from gradient", []),

@@ -139,6 +139,7 @@ def test_sizes_and_explanations_that_do_not_exist(command, demo, tmp_path):
     refused(command(*arguments, "--size-nm", ""), "--size-nm", "HEIGHTxWIDTH")
     refused(command(*arguments, "--size-nm", "3x3", "--rotate", "north"), "--rotate is 'north'", "degrees")
     refused(command(*arguments, "--size-nm", "3x3", "--rotate", "nan"), "--rotate is 'nan'", "degrees")
+    refused(command(*arguments, "--size-nm", "3x3", "--atom-width", "0.6"), "--atom-width is '0.6'", "nm")
     refused(command(*arguments, "--size-nm", "3x3", "--explain", "shap", "--out", "never_made"), "shap", "gradient")
     refused(command(*arguments, "--size-nm", "3x3", "--explain", "gradient"), "--explain gradient", "--out DIR")
     assert not Path("never_made").exists()
@@ -146,7 +147,15 @@ def test_sizes_and_explanations_that_do_not_exist(command, demo, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "option", [("--key", "m"), ("--size-nm", "3x3"), ("--bias", "0"), ("--channel", "0"), ("--rotate", "3")]
+    "option",
+    [
+        ("--key", "m"),
+        ("--size-nm", "3x3"),
+        ("--bias", "0"),
+        ("--channel", "0"),
+        ("--rotate", "3"),
+        ("--atom-width", "0"),
+    ],
 )
 def test_options_of_files_do_not_apply_to_data_sets(command, demo, option):
     for name, *more in (("predict",), ("explain", "--out", "never_made")):

@@ -85,6 +85,26 @@ def test_text_columns_give_the_same_answer_as_the_simulation(command, demo, stat
     assert one["inside"] is True
 
 
+def test_a_raster_of_atoms_gives_the_same_answer_as_the_simulation(command, demo, state, tmp_path):
+    """Atoms half an ångström wide on a lattice that goes on beyond the model's disc; taken for points they are not."""
+    data = xarray.open_zarr(demo.data)
+    wider = {**data.attrs["config"], "patch_radius": 1.5 * data.attrs["config"]["patch_radius"]}
+    atoms = imaged_atoms({**data.attrs, "config": wider}, {name: float(data[name][7]) for name in GEOMETRY})
+    values = data.ldos.values[7, 0, atoms.copies] * atoms.layer_weight
+    half, width = 1.3 * data.attrs["input"]["radius"], 0.05 / 0.246
+    centres = np.linspace(-half, half, 401)[:-1] + half / 400
+    y, x = (np.exp(-((centres[:, None] - places) ** 2) / (2 * width**2)) for places in atoms.positions.T[::-1])
+    np.savez(tmp_path / "map.npz", data=((y * values) @ x.T)[None], size_nm=np.full(2, 2 * half * 0.246))
+    asked = ("predict", str(demo.onnx), str(tmp_path / "map.npz"), "--json")
+    right, bare = (answers(command(*asked, "--atom-width", text))[0] for text in ("0.05", "0"))
+    expected = Session(demo.onnx).run(state[0][None])["prediction"][0, 0]
+    assert right["U"]["value"] == pytest.approx(float(expected), abs=0.15)
+    assert right["inside"] is True
+    assert bare["inside"] is False
+    assert any("Gaussians of 0.05 nm" in note for note in right["notes"])
+    assert not any("Gaussians" in note for note in bare["notes"])
+
+
 def test_a_coarse_map_is_masked(command, demo, tmp_path):
     rng = np.random.default_rng(1)
     stack = 1 + 0.2 * rng.random((40, 40, 5))

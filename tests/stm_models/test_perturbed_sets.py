@@ -77,7 +77,7 @@ def test_an_unperturbed_map_gives_the_image_of_the_point_sum(samples):
     assert np.abs(perturbed(clean, samples, 0) - samples.images).max() < 2e-6
     imaging = Imaging.of(samples.attributes["input"])
     assert imaging.pixel_nm <= 0.05
-    assert 1 < 1 / imaging.divisor.min() < 20
+    assert 1 < 1 / imaging.atoms.divisor.min() < 20
 
 
 def test_instrument_disturbs_every_image_by_some_per_cent(samples):

@@ -56,6 +56,26 @@ def test_a_fine_raster_gives_the_image_of_its_points(n):
     assert "0.246 Å x 0.246 Å" in notes[0]
 
 
+def test_atoms_of_a_known_width_give_the_image_of_points():
+    grid = KGrid(64)
+    x, y, amplitude = lattice()
+    points = image(x, y, amplitude * np.exp(-(x**2 + y**2) / (2 * (0.4 * HALF) ** 2)), grid)
+    picture, known, notes = to_ft_image(raster(240, 240), grid, atom_width=SIGMA)
+    assert known.all()
+    np.testing.assert_allclose(picture, points, atol=3e-4)
+    assert np.abs(to_ft_image(raster(240, 240), grid)[0] - points).max() > 0.2
+    assert "0.0295 nm" in notes[-1]
+    turned, _, _ = to_ft_image(replace(raster(240, 240), rotate=180.0), grid, atom_width=SIGMA)
+    np.testing.assert_allclose(turned, picture, atol=1e-5)  # |F(-k)| = |F(k)|, by the transform of scattered points
+
+
+def test_points_have_no_width():
+    places = NM * np.random.default_rng(0).uniform(-HALF, HALF, (100, 2))
+    raw = RawMap(np.random.default_rng(1).random((1, 1, 100)), None, None, "made.dat", places)
+    grid = KGrid(32)
+    np.testing.assert_array_equal(to_ft_image(raw, grid, atom_width=0.2)[0], to_ft_image(raw, grid)[0])
+
+
 def test_the_centre_is_one_because_the_mean_stays_in():
     picture, _, _ = to_ft_image(raster(240, 240), KGrid(65))
     assert picture[32, 32] == pytest.approx(1, abs=1e-5)

@@ -12,7 +12,7 @@ from pathlib import Path
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from deploy.serving.questions import Reading, parse_angle, parse_channel, parse_size
+from deploy.serving.questions import Reading, parse_angle, parse_channel, parse_size, parse_width
 from stm_models.data.readers import READABLE
 from stm_models.errors import InputError, unknown
 from stm_models.unfinished import scratch
@@ -31,6 +31,7 @@ _FIELDS = {
     "bias": r"--bias",
     "channel": r"--channel",
     "rotate": r"--rotate",
+    "atom_width": r"--atom-width",
     "suffix": r"\bsuffix\b|by its content|expected \.3ds",
 }
 
@@ -84,7 +85,7 @@ def parse_suffix(values: Mapping[str, str]) -> str:
 
 
 def parse_reading(values: Mapping[str, str]) -> Reading:
-    """Read the options that `stm_models.data.readers.read` has, and ``rotate``, from text; empty ones are not given.
+    """Read what the readers take, ``rotate`` and ``atom_width``, from text; empty ones are not given.
 
     Raises
     ------
@@ -98,7 +99,8 @@ def parse_reading(values: Mapping[str, str]) -> Reading:
     size = parse_size(given["size_nm"]) if given.get("size_nm") else None
     channel = parse_channel(given["channel"]) if given.get("channel") else None
     angle = parse_angle(given["rotate"]) if given.get("rotate") else None
-    return Reading(given.get("key") or None, _bias(given.get("bias")), channel, size, rotate=angle)
+    width = parse_width(given["atom_width"]) if given.get("atom_width") else None
+    return Reading(given.get("key") or None, _bias(given.get("bias")), channel, size, rotate=angle, atom_width=width)
 
 
 @asynccontextmanager

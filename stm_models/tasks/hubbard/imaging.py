@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from stm_models.errors import InputError
 from stm_models.physics.moire.constants import LATTICE_CONSTANT
 from stm_models.physics.moire.fourier import KGrid
-from stm_models.physics.raster import form_factor, rasterise
+from stm_models.physics.raster import rasterise
+from stm_models.signal.finite_atoms import FiniteAtoms
 from stm_models.signal.real_map import to_ft_image
 from stm_models.tasks.hubbard.structure import ImagedAtoms
 from stm_models.tasks.inputs import RawMap
@@ -33,19 +35,23 @@ _RIM = 1.0  # a: room for the outermost atoms' tails
 
 @dataclass(frozen=True)
 class Imaging:
-    """How a map is transformed, so that a clean one gives the very image of its atoms' Fourier sum.
+    """How a map is transformed, so that a clean one gives the very image of its atoms' Fourier sum: see `FiniteAtoms`.
 
-    A Gaussian atom (standard deviation w) under a Gaussian envelope (s) is again a Gaussian: of width w s / S,
-    at s^2 / S^2 of its place, under an envelope of S = sqrt(s^2 + w^2). Hence the map gets the envelope
-    s = sqrt(S^2 - w^2), S being the model's, its k grid is S^2 / s^2 wider, and the image is divided by the
-    narrower Gaussian's `form_factor`, which raises noise at the Bragg peaks three times above that at k = 0.
     What is left out is the tail of an atom beyond the field: below 1e-6 of the image with a rim of 1 a.
+
+    Attributes
+    ----------
+    radius : float
+        In a, of the disc that holds atoms and the rim around it.
+    grid : KGrid
+        The model's.
+    envelope : float
+        Standard deviation of the model's Gaussian envelope in a.
     """
 
     radius: float
-    envelope: float
     grid: KGrid
-    divisor: NDArray[np.float64]
+    envelope: float
 
     @classmethod
     def of(cls, spec: Mapping[str, Any]) -> Imaging:
@@ -54,7 +60,7 @@ class Imaging:
         Raises
         ------
         InputError
-            When it does not say, e.g. for images from elsewhere.
+            When it does not say, e.g. for images from elsewhere, or the envelope is as narrow as an atom.
         """
         missing = [name for name in ("width", "kx_max", "ky_max", "envelope", "radius") if spec.get(name) is None]
         if missing:
@@ -62,17 +68,15 @@ class Imaging:
                 f"the data set does not say how its images were made ({', '.join(missing)} missing), so they cannot be "
                 "made again from maps: give a data set made by `stm simulate`"
             )
-        wide = spec["envelope"] * spec["radius"]
-        if wide <= ATOM_WIDTH:
-            raise InputError(
-                f"the images' envelope is {wide:.3g} a wide, and the atoms of maps that they would be made again from "
-                f"are {ATOM_WIDTH:g} a: simulate with a larger simulate.envelope, e.g. 0.4"
-            )
-        narrow = math.sqrt(wide**2 - ATOM_WIDTH**2)
-        stretch = (wide / narrow) ** 2
-        grid = KGrid(spec["width"], spec["kx_max"] * stretch, spec["ky_max"] * stretch)
-        radius = spec["radius"] + _RIM
-        return cls(radius, narrow / radius, grid, form_factor(grid.kx, grid.ky, ATOM_WIDTH * narrow / wide))
+        grid = KGrid(spec["width"], spec["kx_max"], spec["ky_max"])
+        imaging = cls(spec["radius"] + _RIM, grid, spec["envelope"] * spec["radius"])
+        _ = imaging.atoms  # refuses
+        return imaging
+
+    @cached_property
+    def atoms(self) -> FiniteAtoms:
+        """With what maps are transformed."""
+        return FiniteAtoms.of(self.grid, self.envelope, ATOM_WIDTH)
 
     @property
     def pixels(self) -> int:
@@ -101,8 +105,10 @@ class Imaging:
         """Return the FT images (B, n, n) of ``maps`` (B, Y, X), by the way that a real map takes."""
         size = 2 * self.radius * NM
         pictures = [
-            to_ft_image(RawMap(one[None], (size, size), None, "map"), self.grid,
-                        envelope=self.envelope, radius=self.radius)[0]
+            to_ft_image(
+                RawMap(one[None], (size, size), None, "map"), self.grid,
+                envelope=self.envelope / self.radius, radius=self.radius, atom_width=ATOM_WIDTH,
+            )[0]
             for one in maps
         ]  # fmt: skip
-        return (np.stack(pictures) / self.divisor).astype(np.float32)
+        return np.stack(pictures)

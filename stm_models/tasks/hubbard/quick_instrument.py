@@ -56,14 +56,14 @@ class Transform:
     def __call__(self, map_: NDArray[np.floating]) -> tuple[Complex, float]:
         """Return the rows ky >= 0 of the transform of a map (Y, X), and F(0)."""
         weights = map_ * self.envelope
-        found = raster_transform(self._centres, self._centres, weights, self.imaging.grid)
+        found = raster_transform(self._centres, self._centres, weights, self.imaging.atoms.grid)
         return found.astype(np.complex64), float(weights.sum())
 
     @cached_property
     def envelope(self) -> NDArray[np.float64]:
         """Weights (Y, X) of the pixels."""
         squared = self._centres[:, None] ** 2 + self._centres**2
-        wide = self.imaging.envelope * self.imaging.radius
+        wide = self.imaging.atoms.envelope
         envelope: NDArray[np.float64] = np.exp(-squared / (2 * wide**2)) * (squared <= self.imaging.radius**2)
         return envelope
 
@@ -137,7 +137,7 @@ class QuickInstrument:
 
     @cached_property
     def _divisor(self) -> NDArray[np.float32]:
-        return self._imaging.divisor.astype(np.float32)
+        return self._imaging.atoms.divisor.astype(np.float32)
 
     def _store(self, maps: list[NDArray[np.floating]], total: float) -> list[tuple[Complex, float]]:
         found = (self._transform(one) for one in maps)
@@ -145,7 +145,7 @@ class QuickInstrument:
 
     def _blur(self, rng: np.random.Generator) -> NDArray[np.float32]:
         """Return the transform of an elliptical tip on the rows ky >= 0."""
-        its, grid = self._instrument, self._imaging.grid
+        its, grid = self._instrument, self._imaging.atoms.grid
         narrow = rng.uniform(*its.blur_nm) / NM
         wide, angle = narrow * rng.uniform(*its.blur_ratio), rng.uniform(0, math.pi)
         kx, ky = grid.kx.astype(np.float32), grid.ky[grid.n // 2 :, None].astype(np.float32)

@@ -48,7 +48,7 @@ class HubbardTask(RegressionTask):
     )
     default_network: ClassVar[str] = "lattice"
     simulation: ClassVar[type[Config]] = HubbardSimulation
-    oriented: ClassVar[bool] = True
+    map_options: ClassVar[frozenset[str]] = frozenset({"rotate", "atom_width"})
     compared: ClassVar[tuple[str, str] | None] = ("central moiré peaks", "Bragg peaks")
 
     def plan(self, config: HubbardSimulation) -> Plan:
@@ -86,10 +86,14 @@ class HubbardTask(RegressionTask):
     def prepare(self, raw: RawMap, input_spec: Mapping[str, Any]) -> Prepared:
         """Fourier-transform a real-space map, or one per energy, onto the model's k grid.
 
+        A raster shows atoms of a width, by default that of the simulated maps of the set ``instrument``; a simulated
+        image is a sum over points, so their form factor is divided out.
+
         Raises
         ------
         InputError
-            For a map without a size or without the model's energies, or that cannot be transformed.
+            For a map without a size or without the model's energies, or that cannot be transformed; for points that
+            are said to have a width.
         """
         if input_spec["kind"] != "ft_ldos":
             raise InputError(
@@ -101,7 +105,7 @@ class HubbardTask(RegressionTask):
         image, known, notes = to_ft_images(
             raw, grid, energies=input_spec.get("energies", [0.0]),
             tolerance=input_spec.get("energy_tolerance", math.inf),
-            envelope=input_spec["envelope"], radius=input_spec["radius"],
+            envelope=input_spec["envelope"], radius=input_spec["radius"], atom_width=_atom_width(raw),
         )  # fmt: skip
         if raw.points is None:
             notes = (*notes, _LIES)
@@ -173,3 +177,14 @@ class HubbardTask(RegressionTask):
         from stm_models.tasks.hubbard.reproduction import HubbardReproduction
 
         return HubbardReproduction()
+
+
+def _atom_width(raw: RawMap) -> float:
+    """Return the standard deviation in a of one atom in a map."""
+    from stm_models.tasks.hubbard.imaging import ATOM_WIDTH, NM
+
+    if raw.points is None:
+        return ATOM_WIDTH if raw.atom_width is None else raw.atom_width / NM
+    if raw.atom_width:
+        raise InputError(f"--atom-width is {raw.atom_width:g}, but {raw.source} has values at points: leave it out")
+    return 0.0

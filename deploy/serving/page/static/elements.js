@@ -32,7 +32,10 @@ export function table(caption, columns, rows) {
 }
 
 // Messages name options as the command line does and files as the server called them: here are this page's names.
-const OPTIONS = { "--size-nm": "size_nm", "--key": "key", "--bias": "bias", "--channel": "channel", "--rotate": "rotate" };
+const OPTIONS = {
+  "--size-nm": "size_nm", "--key": "key", "--bias": "bias", "--channel": "channel", "--rotate": "rotate",
+  "--atom-width": "atom_width",
+};
 
 export function onPage(message, file) {
   let text = file ? message.replaceAll(/\bupload\.[a-z0-9]{1,5}\b/g, () => file) : message;

@@ -8,7 +8,7 @@ import { csvOf, jsonOf, save } from "./download.js";
 import { byId, fillSelect, make, onPage } from "./elements.js";
 import { draw } from "./picture.js";
 
-const FIELDS = ["size_nm", "key", "bias", "channel", "rotate"];
+const FIELDS = ["size_nm", "key", "bias", "channel", "rotate", "atom_width"];
 // `answered`: the answer shown, with the model, file and options that it is of, and in `explained` the explanation and
 // place in the picture; the controls may say others by now.
 const state = { cards: [], about: null, file: null, answered: null, asked: 0 };

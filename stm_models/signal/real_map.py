@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from stm_models.errors import InputError
 from stm_models.physics.moire.constants import LATTICE_CONSTANT
@@ -24,6 +25,7 @@ Array = NDArray[Any]
 _NM = 10 / LATTICE_CONSTANT  # one nm in units of a
 _SMALLEST = 8
 _BOND = 1.0
+_TAIL = 4.0  # standard deviations, beyond which nothing of an atom is left
 
 
 def to_ft_images(
@@ -168,7 +170,7 @@ def to_ft_image(
     1 at k = 0. Measured on a fine raster of a triangular lattice of Gaussians: with the mean left in, the
     image of the points is reproduced to 1e-4 (no Gaussian cut by the disc); with it removed that
     peak is lost (error 1) and the rest stays the same. Of a lattice that goes on beyond the disc the atoms at its
-    rim are cut, which changes the image of a moiré cell (I = 5) by .002.
+    rim are faded out, not counted whole or not at all, which changes an image by at most .001 (I = 5) or .003 (I = 2).
     """
     if len(raw.values) != 1:
         raise InputError(f"{raw.source} has {len(raw.values)} channels; choose one with --bias or --channel")
@@ -184,10 +186,12 @@ def to_ft_image(
     if pixel is None and wanted is not None and widest > wanted - _BOND:
         # The farthest atom of the model's own disc lies up to a bond short of its edge.
         widest = radius = wanted
-    inside = distance <= radius * (1 + 1e-9)
+    width = 0.0 if pixel is None else atom_width
+    share = _share(distance, radius, width if widest > radius else 0.0)
+    inside = share > 0
     signal = values.ravel()[inside]
-    atoms = FiniteAtoms.of(grid, envelope * radius, 0.0 if pixel is None else atom_width)
-    weights = np.where(inside, values.ravel() * np.exp(-(distance**2) / (2 * atoms.envelope**2)), 0.0)
+    atoms = FiniteAtoms.of(grid, envelope * radius, width)
+    weights = values.ravel() * np.exp(-(distance**2) / (2 * atoms.envelope**2)) * share
     if not weights.sum() > 0:
         raise InputError(
             f"{raw.source}: the signal sums to {weights.sum():.3g} under the envelope; expected a positive "
@@ -203,8 +207,8 @@ def to_ft_image(
     result = (result / atoms.divisor).astype(np.float32)
     result[~known] = 0
     notes = _notes(signal, grid, pixel, known, 1 / (envelope * radius))
-    if pixel is not None and atom_width:
-        notes = (*notes, _atoms_note(atom_width, atoms))
+    if width:
+        notes = (*notes, _atoms_note(width, atoms))
     if spikes:
         notes = (*notes, f"{spikes} single pixels stood out of their neighbours and were replaced by their median.")
     return result, known, (*notes, *_disc_notes(widest, wanted))
@@ -262,6 +266,15 @@ def _radius(points: Array, distance: Array) -> float:
     """Return the farthest point of a disc, or half the shorter side of a field with corners."""
     half, farthest = float(np.ptp(points, axis=0).min() / 2), float(distance.max())
     return farthest if farthest < 1.1 * half else half
+
+
+def _share(distance: Array, radius: float, width: float) -> Array:
+    """Weigh pixels by the disc: 1 within, 0 beyond; its edge is as soft as atoms are wide, so that they keep a shape."""
+    if not width:
+        return np.where(distance <= radius * (1 + 1e-9), 1.0, 0.0)
+    beyond = (distance - radius) / width
+    found: Array = np.where(beyond < _TAIL, ndtr(-beyond), 0.0)
+    return found
 
 
 def _turn(degrees: float) -> Array:

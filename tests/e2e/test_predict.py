@@ -86,7 +86,10 @@ def test_text_columns_give_the_same_answer_as_the_simulation(command, demo, stat
 
 
 def test_a_raster_of_atoms_gives_the_same_answer_as_the_simulation(command, demo, state, tmp_path):
-    """Atoms half an ångström wide on a lattice that goes on beyond the model's disc; taken for points they are not."""
+    """Atoms half an ångström wide on a lattice that goes on beyond the model's disc, against the same taken for points.
+
+    What the disc cuts of atoms at its rim shows in so small a cell, whose images hardly depend on U.
+    """
     data = xarray.open_zarr(demo.data)
     wider = {**data.attrs["config"], "patch_radius": 1.5 * data.attrs["config"]["patch_radius"]}
     atoms = imaged_atoms({**data.attrs, "config": wider}, {name: float(data[name][7]) for name in GEOMETRY})
@@ -98,7 +101,8 @@ def test_a_raster_of_atoms_gives_the_same_answer_as_the_simulation(command, demo
     asked = ("predict", str(demo.onnx), str(tmp_path / "map.npz"), "--json")
     right, bare = (answers(command(*asked, "--atom-width", text))[0] for text in ("0.05", "0"))
     expected = Session(demo.onnx).run(state[0][None])["prediction"][0, 0]
-    assert right["U"]["value"] == pytest.approx(float(expected), abs=0.15)
+    error, error_bare = (abs(one["U"]["value"] - float(expected)) for one in (right, bare))
+    assert error < 0.25 * error_bare
     assert right["inside"] is True
     assert bare["inside"] is False
     assert any("Gaussians of 0.05 nm" in note for note in right["notes"])

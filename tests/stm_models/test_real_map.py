@@ -69,6 +69,23 @@ def test_atoms_of_a_known_width_give_the_image_of_points():
     np.testing.assert_allclose(turned, picture, atol=1e-5)  # |F(-k)| = |F(k)|, by the transform of scattered points
 
 
+def test_a_lattice_that_goes_on_beyond_the_disc_gives_the_image_of_the_points_within():
+    radius, period, width = 9.0, 1.0, 0.2
+    m, q = (v.ravel() for v in np.meshgrid(np.arange(-20, 21), np.arange(-20, 21)))
+    x, y = period * (m + q / 2), period * q * math.sqrt(3) / 2
+    near = np.hypot(x, y) < HALF
+    x, y = x[near], y[near]
+    grid, cy = KGrid(32), (np.arange(300) - 149.5) * 2 * 10 / 300
+    alike = [np.exp(-((cy[:, None] - places) ** 2) / (2 * width**2)) for places in (y, x)]
+    raw = RawMap((alike[0] @ alike[1].T)[None], (20 * NM, 20 * NM), None, "made.npy")
+    inside = np.hypot(x, y) < radius
+    weights = np.exp(-(x**2 + y**2) / (2 * (0.4 * radius) ** 2))
+    points = image(x[inside], y[inside], weights[inside], grid)
+    picture, _, _ = to_ft_image(raw, grid, radius=radius, atom_width=width)
+    np.testing.assert_allclose(picture, points, atol=4e-3)
+    assert np.abs(to_ft_image(raw, grid, radius=radius)[0] - points).max() > 0.2
+
+
 def test_points_have_no_width():
     places = NM * np.random.default_rng(0).uniform(-HALF, HALF, (100, 2))
     raw = RawMap(np.random.default_rng(1).random((1, 1, 100)), None, None, "made.dat", places)
@@ -118,7 +135,7 @@ def test_beyond_nyquist_nothing_is_known(rows, columns):
 
 def test_scattered_points_are_the_simulation_itself():
     grid = KGrid(64)
-    m, q = (v.ravel() for v in np.meshgrid(np.arange(-40, 41), np.arange(-40, 41)))
+    m, q = (v.ravel() for v in np.meshgrid(np.arange(-20, 21), np.arange(-20, 21)))
     x, y = m + q / 2, q * math.sqrt(3) / 2
     keep = np.hypot(x, y) <= 19
     x, y = x[keep], y[keep]

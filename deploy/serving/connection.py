@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from asyncio import TimerHandle, Transport
 from typing import Any, ClassVar, NamedTuple, cast
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -98,7 +100,7 @@ class _Connection(HttpToolsProtocol):
         self._fresh = b"" if self._in_body or self._head else data
         self._began = self._ended = False
         self._received += len(data)
-        super().data_received(data)
+        self._parse(data)
         self._fresh = b""
         if self.transport.is_closing():
             return
@@ -119,6 +121,35 @@ class _Connection(HttpToolsProtocol):
             # What came was of no request, and uvicorn has stopped the clock.
             seconds = self.timeout_keep_alive
             self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _parse(self, data: bytes) -> None:
+        """Give the parser what uvicorn would; a request that asks for another protocol is answered in this one.
+
+        Its parser takes what follows such a head for that protocol's: the body would be lost, or be run as a request.
+        """
+        self._unset_keepalive_if_required()
+        left = memoryview(data)
+        try:
+            while True:
+                try:
+                    self.parser.feed_data(left)
+                    return
+                except HttpParserUpgrade as upgrade:
+                    left = left[upgrade.args[0] :]
+                self._fresh = self._first
+                head = self._head_without_upgrade()
+                self.parser = HttpRequestParser(self)
+                with contextlib.suppress(AttributeError):  # as uvicorn does; httptools before 0.6.3 needs it not
+                    self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+                self.parser.feed_data(head)
+        except HttpParserError:
+            self.send_400_response("")
+
+    def _head_without_upgrade(self) -> bytes:
+        """Return the head that was just read, without the header that a server may ignore (RFC 9110, 7.8)."""
+        lines = [b"%s: %s\r\n" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        version = self.parser.get_http_version().encode()
+        return b"%s %s HTTP/%s\r\n%s\r\n" % (self.parser.get_method(), self.url, version, b"".join(lines))
 
     def _idle(self) -> bool:
         return not (self._in_head or self._in_body) and (self.cycle is None or self.cycle.response_complete)
@@ -183,6 +214,10 @@ class _Connection(HttpToolsProtocol):
             raise ValueError("too many header lines")
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise ValueError("this is no proxy, and what follows is no request")
+            return  # `_parse` gives it once more
         self._in_head, self._in_body = False, True
         self._head = 0
         self._bound(upload=self.url.partition(b"?")[0].endswith(_UPLOADS))
@@ -211,6 +246,8 @@ class _Connection(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._in_body, self._ended = False, True
         if self._patience is not None:
             self._calm()

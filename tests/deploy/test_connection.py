@@ -277,6 +277,55 @@ def test_requests_cut_anywhere_get_the_answers_of_whole_ones(session, toy):
             assert [client.answer() for _ in chosen] == [plain[kind] for kind in chosen]
 
 
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_who_offers_another_protocol_is_answered_in_this_one(session, toy, repeats, whole):
+    """As Java's HttpClient does with every request, and curl --http2."""
+    with running({"m": session}) as url:
+        client = Client(url)
+        for turn in range(FIRST + 3):
+            images = toy.images(1, turn)
+            head, body = request(images, UPGRADE)
+            client.send(*([head + body] if whole else [head, body]))
+            check(client, toy, images)
+        assert repeats  # its head is known like any other
+        assert not any(repeats)
+        client.send(b"".join(request(images, UPGRADE)) + PING + b"".join(request(images)))
+        check(client, toy, images)
+        assert client.answer()[0] == 200
+        check(client, toy, images)
+        assert counted(url, "stm_requests_total", route="infer", status="200") == FIRST + 5
+
+
+@pytest.mark.parametrize(
+    "framed", [b"Content-Length: %d\r\n\r\n%s", b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n"]
+)
+@pytest.mark.parametrize("cut", [None, 0, 20])
+def test_a_body_behind_an_upgrade_is_not_run_as_a_request(session, framed, cut):
+    body = b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    asked = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: localhost\r\n" + UPGRADE + framed % (len(body), body)
+    end = asked.index(b"\r\n\r\n") + 4
+    with running({"m": session}) as url:
+        client = Client(url)
+        client.send(*([asked] if cut is None else [asked[: end + cut], asked[end + cut :]]))
+        status, _, said = client.answer()
+        assert status == 400
+        assert b"no valid JSON: expected value" in said
+        client.send(PING)
+        assert client.answer()[2] == b"\n"
+
+
+def test_a_tunnel_is_refused_and_what_follows_is_no_request(session):
+    with running({"m": session}) as url:
+        client = Client(url)
+        client.send(b"CONNECT /v2 HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(PING) + PING)
+        status, headers, _ = client.answer()
+        assert (status, headers["connection"]) == (400, "close")
+        assert client.socket.recv(100) == b""
+
+
 def test_the_clock_of_a_connection_in_use_starts_again(session, toy, monkeypatch):
     monkeypatch.setattr(listening, "_IDLE_SECONDS", 3)
     with running({"m": session}) as url:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Collection, Mapping
@@ -22,7 +23,7 @@ from deploy.serving.limits import Limits
 from deploy.serving.metrics import Metrics
 from deploy.serving.protocol import HEADER
 from deploy.serving.rate import RateLimit
-from deploy.serving.refusals import refusal
+from deploy.serving.refusals import Refused, busy, refusal
 from deploy.serving.routes import build_routes, route_label
 from deploy.serving.security import OPEN_PATHS, PAGE_HEADERS, PLAIN_HEADERS, Guard
 from deploy.serving.session import Session
@@ -70,20 +71,24 @@ class Application:
                 label = route[0] if route is not None else route_label(scope["path"])
                 self.guard.check(scope, headers)
                 if route is not None and scope["method"] == "POST":
-                    answer = await route[1](route[2], headers, receive)
+                    try:
+                        answer = await route[1](route[2], headers, receive)
+                    except asyncio.CancelledError:
+                        raise _ending() from None
                     status = 200
                     await _send(send, answer)
-                    return
+                else:
+                    status = await self._hand_on(scope, receive, send)
             except Exception as error:  # every one becomes an answer
                 status, body, more = refusal(error)
                 await _send_refusal(send, status, body, more)
-                return
-            status = await self._hand_on(scope, receive, send)
+        except asyncio.CancelledError:
+            pass  # the server ends in the middle of an answer: the connection is cut off
         finally:
             self.metrics.request(label, status, time.perf_counter() - began)
 
     async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> int:
-        seen = 500
+        seen = 0
 
         async def sending(message: Message) -> None:
             nonlocal seen
@@ -94,9 +99,18 @@ class Application:
                 message = {**message, "headers": [*message["headers"], *more]}
             await send(message)
 
-        with contextlib.suppress(Exception):  # answered and logged by the handler of the routes
-            await self.cold(scope, receive, sending)
-        return seen
+        try:
+            with contextlib.suppress(Exception):  # answered and logged by the handler of the routes
+                await self.cold(scope, receive, sending)
+        except asyncio.CancelledError:
+            if not seen:
+                raise _ending() from None
+        return seen or 500
+
+
+def _ending() -> Refused:
+    """Return the answer to what is still under way when the server must end: uvicorn cancels it."""
+    return busy("the server ends, and this was not done", close=True)
 
 
 async def _send(send: Send, answer: Answer) -> None:

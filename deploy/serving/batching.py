@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from deploy.serving.catalog import Loaded
 from deploy.serving.metrics import Metrics
+from deploy.serving.stopping import start
 from stm_models.errors import InputError
 
 __all__ = ["Batcher"]
@@ -38,20 +40,23 @@ class Batcher:
     """Collects requests for the same outputs of the same version of a model.
 
     A batch is run when it has as many rows as it may, or when its first request has waited ``seconds``. One whose
-    rows do not all give finite results is run again request by request, so that nobody gets another one's error.
+    rows do not all give finite results is run again request by request, so that nobody gets another one's error. One
+    whose requests were all given up is given up, too.
 
     Parameters
     ----------
-    pool : Executor
+    pool : ThreadPoolExecutor
         Runs the batches.
     seconds : float
         Longest wait of a request for others.
     metrics : Metrics
     ended : callable
-        Called with the rows of a batch once nothing of it waits or is computed any more.
+        Called, perhaps in a thread, with the rows of a batch once nothing of it waits or is computed any more.
     """
 
-    def __init__(self, pool: Executor, seconds: float, metrics: Metrics, ended: Callable[[int], None]) -> None:
+    def __init__(
+        self, pool: ThreadPoolExecutor, seconds: float, metrics: Metrics, ended: Callable[[int], None]
+    ) -> None:
         self._pool, self._seconds, self._metrics, self._ended = pool, seconds, metrics, ended
         self._open: dict[tuple[int, tuple[str, ...], bool], tuple[Loaded, _Batch]] = {}
 
@@ -90,10 +95,16 @@ class Batcher:
             return
         if len(jobs) > 1:
             self._metrics.batch(sum(len(job.image) for job in jobs))
-        done = asyncio.get_running_loop().run_in_executor(self._pool, _compute, loaded, key[1], jobs)
-        # Not when a request is given up: its batch waits for a thread all the same.
-        done.add_done_callback(lambda _: self._ended(batch.rows))
+        # Its rows count to the end, also of requests that are given up: their batch waits for a thread all the same.
+        done = start(self._pool, partial(_compute, loaded, key[1], jobs), lambda: self._ended(batch.rows))
         done.add_done_callback(lambda future: _hand_out(jobs, future))
+
+        def look(_: object) -> None:
+            if all(job.result.cancelled() for job in jobs):
+                done.cancel()
+
+        for job in jobs:
+            job.result.add_done_callback(look)
 
 
 def _compute(loaded: Loaded, names: tuple[str, ...], jobs: list[_Job]) -> list[tuple[_Job, Outputs | Exception]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +19,7 @@ from deploy.serving.catalog import Loaded
 from deploy.serving.limits import Limits
 from deploy.serving.metrics import Metrics
 from deploy.serving.refusals import busy
+from deploy.serving.stopping import start
 from stm_models.errors import InputError
 from stm_models.machine import cores
 
@@ -73,6 +76,7 @@ class Compute:
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="stm-json")
         self._batcher = Batcher(self._pool, schedule.batch_seconds, metrics, lambda rows: self._count(-rows))
         self._rows = 0
+        self._lock = threading.Lock()
 
     async def run(
         self, loaded: Loaded, image: NDArray[np.float32], names: tuple[str, ...], focus: NDArray[Any] | None = None
@@ -98,8 +102,8 @@ class Compute:
         if rows < most:
             future = self._batcher.add(loaded, image, names, focus, most)
         else:
-            future = asyncio.get_running_loop().run_in_executor(self._pool, self._timed, loaded, key, image, focus)
-            future.add_done_callback(lambda _: self._count(-rows))
+            run = partial(self._timed, loaded, key, image, focus)
+            future = start(self._pool, run, lambda: self._count(-rows))
         return await self._within(future)
 
     def is_short(self, loaded: Loaded, key: tuple[tuple[str, ...], int]) -> bool:
@@ -131,7 +135,7 @@ class Compute:
 
     async def aside(self, work: Callable[[], _Result]) -> _Result:
         """Do ``work`` that takes long and computes nothing, like reading a large JSON body, in one of two threads."""
-        return await self._within(asyncio.get_running_loop().run_in_executor(self._readers, work))
+        return await self._within(start(self._readers, work))
 
     async def _within(self, future: asyncio.Future[_Result]) -> _Result:
         try:
@@ -152,5 +156,6 @@ class Compute:
         return outputs
 
     def _count(self, rows: int) -> None:
-        self._rows += rows
-        self._metrics.gauge("queue_rows", self._rows)
+        with self._lock:  # threads tell of their ends themselves
+            self._rows += rows
+            self._metrics.gauge("queue_rows", self._rows)

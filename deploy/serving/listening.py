@@ -23,9 +23,10 @@ from deploy.serving.connection import connection_class
 from deploy.serving.limits import Limits
 from stm_models.errors import InputError
 
-__all__ = ["Tls", "beside", "listen", "until_signal"]
+__all__ = ["DRAIN_SECONDS", "Tls", "beside", "listen", "until_signal"]
 
-_DRAIN_SECONDS = 15
+DRAIN_SECONDS = 15
+"""In which requests under way are answered once the server is to end; the others are given up."""
 _IDLE_SECONDS = 30
 _HANDSHAKE_SECONDS = 10.0
 """For TLS: until then a connection counts against no limit."""
@@ -177,7 +178,7 @@ def _config(app: object, tls: Tls | None, limits: Limits) -> uvicorn.Config:
         date_header=False,
         proxy_headers=False,
         timeout_keep_alive=_IDLE_SECONDS,
-        timeout_graceful_shutdown=_DRAIN_SECONDS,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
         backlog=1024,
         ssl_certfile=None if tls is None else str(tls.certificate),
         ssl_keyfile=None if tls is None else str(tls.key),

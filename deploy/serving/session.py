@@ -17,6 +17,7 @@ from deploy.serving import metadata as about
 from deploy.serving.contract import FOCUS, INPUT, OutputSpec, check_graph, output_specs, takes_focus
 from deploy.serving.image import as_batch
 from deploy.serving.provider import Runtime, open_model, open_part
+from deploy.serving.stopping import options_here, run_options
 from deploy.serving.subgraph import extract
 from stm_models.errors import InputError, unknown
 
@@ -79,8 +80,7 @@ class Session:
         )
         self._plans: dict[tuple[str, ...], tuple[tuple[onnxruntime.InferenceSession, list[str], bool], ...]] = {}
         self._lock = threading.Lock()
-        self._options = onnxruntime.RunOptions()
-        self._options.log_severity_level = 4
+        self._options = run_options()
 
     def run(
         self,
@@ -140,15 +140,16 @@ class Session:
     def _compute(
         self, part: onnxruntime.InferenceSession, names: list[str], feed: dict[str, NDArray[Any]]
     ) -> list[NDArray[np.float32]]:
+        options = options_here() or self._options
         if self.provider == "cpu" or FOCUS in feed:  # an optional input cannot be bound
-            return part.run(names, feed, self._options)
+            return part.run(names, feed, options)
         # Bound, the results are copied once, from the device straight to where they are read.
         binding = part.io_binding()
         for name, values in feed.items():
             binding.bind_cpu_input(name, values)
         for name in names:
             binding.bind_output(name, "cpu")
-        part.run_with_iobinding(binding, self._options)
+        part.run_with_iobinding(binding, options)
         return binding.copy_outputs_to_cpu()
 
     def _output_sets(self) -> list[tuple[str, ...]]:

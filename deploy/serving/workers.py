@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from deploy.serving.catalog import Version
-from deploy.serving.listening import listen
+from deploy.serving.listening import DRAIN_SECONDS, listen
 from deploy.serving.logs import log_to_stderr
 from deploy.serving.metrics import Metrics
 from deploy.serving.plan import Plan
@@ -33,7 +33,7 @@ __all__ = ["supervise"]
 
 _START_SECONDS = 300.0
 _LOOK_SECONDS = 0.5
-_STOP_SECONDS = 40.0
+_STOP_SECONDS = DRAIN_SECONDS + 3.0  # within what deploy/recipes allow before they kill
 
 
 def supervise(plan: Plan, wanted: Sequence[Wanted], resolve: Resolver | None) -> None:
@@ -60,6 +60,7 @@ def supervise(plan: Plan, wanted: Sequence[Wanted], resolve: Resolver | None) ->
                 announce(url, [one.name for one in wanted])
                 while not stop.wait(0.5):
                     crew.mend()
+                crew.end()  # not after the watcher, which may wait for a store that is away
     finally:
         crew.end()
         for number, handler in old.items():

@@ -281,13 +281,13 @@ def test_files_that_arrive_have_a_bound_together(models, monkeypatch):
 
 def test_an_answer_has_its_time_and_keeps_its_slot_to_its_end(models, toy, monkeypatch):
     monkeypatch.setattr(routes, "_AT_ONCE", 1)
-    leave, plain = threading.Event(), routes.describe_answer
+    leave, plain = threading.Event(), routes.FileReader.read
 
     def slowly(*asked):
         assert leave.wait(60)
         return plain(*asked)
 
-    monkeypatch.setattr(routes, "describe_answer", slowly)
+    monkeypatch.setattr(routes.FileReader, "read", slowly)
     content = npy(toy.images(1)[0])
     with running({"numbers": models["numbers"]}, limits=Limits(request_seconds=0.5)) as url:
         status, body, headers = request(url, "POST", ASK, content, CONTENT)

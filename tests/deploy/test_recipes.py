@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from deploy.serving import cli
+from deploy.serving import cli, listening, workers
 from deploy.serving.access import Access
 from deploy.serving.limits import Limits
 from deploy.serving.security import OPEN_PATHS
@@ -131,6 +131,7 @@ def test_the_unit_is_strict(unit):
     assert Path(words[0]).name in PROJECT["project"]["scripts"]
     parsed = accepts(words[1:])
     assert int(said["LimitNOFILE"]) > 2 * Limits().connections
+    assert int(said["TimeoutStopSec"]) > workers._STOP_SECONDS > listening.DRAIN_SECONDS + 1
     assert parsed.host == "127.0.0.1"
     assert parsed.token_file.startswith("${CREDENTIALS_DIRECTORY}/")
     assert said["LoadCredential"].split(":")[0] == Path(parsed.token_file).name

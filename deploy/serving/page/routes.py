@@ -22,6 +22,7 @@ from deploy.serving.page.static_files import PATHS, static_routes
 from deploy.serving.reading.process import FileReader
 from deploy.serving.refusals import busy
 from deploy.serving.session import Session
+from deploy.serving.stopping import start
 from stm_models.data.readers import READABLE
 from stm_models.errors import InputError
 
@@ -120,12 +121,9 @@ class _Handlers:
 
     async def _compute(self, work: Callable[[], _Result]) -> _Result:
         self._take_slot()
-        done = self.pool.submit(work)
-        # What is given up goes on, and keeps its slot.
-        done.add_done_callback(lambda _: self.slots.release())
         try:
             async with asyncio.timeout(self.seconds):
-                return await asyncio.wrap_future(done)
+                return await start(self.pool, work, self.slots.release)  # it keeps its slot until it has really ended
         except TimeoutError:
             raise busy(f"the answer took more than {self.seconds:g} s", 5) from None
 

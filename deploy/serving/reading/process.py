@@ -15,6 +15,7 @@ from pathlib import Path
 from deploy.serving.metadata import ModelMetadata
 from deploy.serving.questions import Question, Reading
 from deploy.serving.reading import wire
+from deploy.serving.stopping import ending
 from stm_models.errors import InputError
 
 __all__ = ["FileReader"]
@@ -65,7 +66,8 @@ class FileReader:
             "memory": self.memory, "seconds": self.seconds,
         }  # fmt: skip
         try:
-            content = self._ask(process, json.dumps(request).encode() + b"\n")
+            with ending(process.kill):
+                content = self._ask(process, json.dumps(request).encode() + b"\n")
         finally:
             _end(process)
         try:

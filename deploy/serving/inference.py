@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from deploy.serving.body import Bodies
 from deploy.serving.catalog import Loaded, Model
 from deploy.serving.compute import Compute
 from deploy.serving.invocations import decode_invocation, encode_predictions
+from deploy.serving.json_array import NUMBER_BYTES
 from deploy.serving.limits import Limits
 from deploy.serving.metrics import Metrics
 from deploy.serving.protocol import HEADER, InferRequest, decode_request, encode_response
@@ -73,6 +74,7 @@ class Inference:
                 return Answer(b"".join((text, *tensors)), _BINARY, len(text))
             asked = await self._asked(body, headers, loaded)
             names = asked.outputs or loaded.session.answer_names
+            self._check_answer(loaded, names, asked)
             outputs = await self.compute.run(loaded, asked.image, names, asked.focus)
             if offset > 0:
                 loaded.heads.remember(body, offset, asked, names)
@@ -94,6 +96,7 @@ class Inference:
             asked = await self._asked(body, headers, loaded)
             maps = [out for out in asked.outputs if out in about.explanations] or [about.explanations[0]]
             names = (*loaded.session.answer_names, *maps)
+            self._check_answer(loaded, names, asked)
             outputs = await self.compute.run(loaded, asked.image, names, asked.focus)
             self.metrics.rows(model.name, len(asked.image))
             parameters: dict[str, Any] = {"explained": about.targets[about.explained].name}
@@ -118,6 +121,7 @@ class Inference:
                 return decode_invocation(body, image=shape, max_rows=self.limits.rows)
 
             image = read() if len(body) < _LARGE else await self.compute.aside(read)
+            self._check_numbers(loaded, ["prediction"], len(image))
             outputs = await self.compute.run(loaded, image, ("prediction",))
             self.metrics.rows(model.name, len(image))
             found = outputs["prediction"]
@@ -164,6 +168,20 @@ class Inference:
             values.size for name, values in outputs.items() if not asked.binary.get(name, asked.default_binary)
         )
         return write() if as_text < _ANSWER_VALUES else await self.compute.aside(write)
+
+    def _check_answer(self, loaded: Loaded, names: Sequence[str], asked: InferRequest) -> None:
+        as_text = [name for name in names if not asked.binary.get(name, asked.default_binary)]
+        self._check_numbers(loaded, as_text, len(asked.image))
+
+    def _check_numbers(self, loaded: Loaded, as_text: Collection[str], rows: int) -> None:
+        """Refuse, before anything is computed, what would be too long an answer in JSON."""
+        shapes = [shape[1:] for name, shape in loaded.session.outputs if name in as_text]
+        count = rows * sum(math.prod(max(size, 1) for size in shape) for shape in shapes)
+        if count * NUMBER_BYTES > self.limits.json_bytes:
+            most = self.limits.json_bytes // NUMBER_BYTES
+            text = f"the answer would be {count} numbers in JSON, at most {most} are written: "
+            text += "ask infer or explain for binary tensors (binary_data), or send fewer images"
+            raise Refused(413, text)
 
     def _check_json(self, size: int) -> None:
         if size > self.limits.json_bytes:

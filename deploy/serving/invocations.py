@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.serving.image import as_batch
-from deploy.serving.json_array import json_array
-from deploy.serving.strict_json import dump_json, parse_json
+from deploy.serving.json_array import array_json, json_array
+from deploy.serving.strict_json import parse_json
 from stm_models.errors import InputError
 
 __all__ = ["decode_invocation", "encode_predictions"]
@@ -46,4 +46,4 @@ def decode_invocation(body: bytes, *, image: tuple[int, int, int], max_rows: int
 
 def encode_predictions(prediction: NDArray[np.float32]) -> bytes:
     """Write (batch, T) predictions as ``{"predictions": [[...], ...]}``."""
-    return dump_json({"predictions": prediction.tolist()})
+    return b"".join((b'{"predictions":', *array_json(prediction), b"}"))

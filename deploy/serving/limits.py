@@ -20,7 +20,7 @@ class Limits:
     body_bytes : int
         Of one request's body.
     json_bytes : int
-        Of the JSON in it: a number takes eight times its text in memory.
+        Of the JSON in it: a number takes eight times its text in memory. And of that in its answer.
     total_bytes : int
         Of all bodies that are being read or answered.
     rows : int

@@ -19,7 +19,7 @@ _MEANINGS = {
     404: "There is no such model or version.",
     405: "Another method is meant.",
     408: "The body did not arrive in time.",
-    413: "The body is too large.",
+    413: "The body is too large, or the answer in JSON would be.",
     415: "The body is compressed, or of another content type.",
     429: "This address asks too often.",
     500: "The server failed on this request.",

@@ -68,13 +68,12 @@ def encode_request(
     header_length : int or None
         Value for the header `HEADER`, ``None`` for a request without binary tensors.
     """
-    head: dict[str, Any] = {} if request_id is None else {"id": request_id}
+    start = b"{" if request_id is None else dump_json({"id": request_id})[:-1] + b","
     encoded = [encode_tensor("image", image, binary)]
     if focus is not None:
         encoded.append(encode_tensor("focus", np.asarray(focus, dtype=np.int64), binary))
-    head["inputs"] = [tensor for tensor, _ in encoded]
-    head["outputs"] = [{"name": name, "parameters": {"binary_data": binary}} for name in outputs]
-    return _join(head, [raw for _, raw in encoded])
+    wanted = [{"name": name, "parameters": {"binary_data": binary}} for name in outputs]
+    return _join(start + b'"inputs":[', encoded, b'],"outputs":' + dump_json(wanted) + b"}")
 
 
 def decode_request(
@@ -164,8 +163,7 @@ def encode_response(
         encode_tensor(name, values, request.binary.get(name, request.default_binary))
         for name, values in outputs.items()
     ]
-    head["outputs"] = [tensor for tensor, _ in encoded]
-    return _join(head, [raw for _, raw in encoded])
+    return _join(dump_json(head)[:-1] + b',"outputs":[', encoded, b"]}")
 
 
 def decode_response(body: bytes, header_length: str | None) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -199,9 +197,15 @@ def _split(body: bytes, header_length: str | None) -> tuple[dict[str, Any], memo
     return parse_json(body[:length]), memoryview(body)[length:]
 
 
-def _join(head: Mapping[str, Any], raws: Sequence[memoryview | None]) -> tuple[bytes, int | None]:
-    text = dump_json(head)
-    binary = [raw for raw in raws if raw is not None]
+def _join(
+    start: bytes, encoded: Sequence[tuple[Sequence[bytes], memoryview | None]], end: bytes
+) -> tuple[bytes, int | None]:
+    """Write the JSON of tensors between ``start`` and ``end``, and the bytes of those that are binary."""
+    parts = [start]
+    for index, (tensor, _) in enumerate(encoded):
+        parts += [b",", *tensor] if index else tensor
+    text = b"".join((*parts, end))
+    binary = [raw for _, raw in encoded if raw is not None]
     if not any(binary):
         return text, None
     text += b" " * (-len(text) % 16)  # so that the first tensor lies aligned in memory and needs no copy

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.serving.json_array import json_array
-from deploy.serving.strict_json import mapping
+from deploy.serving.json_array import array_json, json_array
+from deploy.serving.strict_json import dump_json, mapping
 from stm_models.errors import InputError, unknown
 
 __all__ = ["FLOATS", "INTEGERS", "datatype", "decode_tensor", "encode_tensor"]
@@ -35,14 +35,14 @@ def datatype(dtype: np.dtype[Any]) -> str:
     )
 
 
-def encode_tensor(name: str, values: NDArray[Any], binary: bool) -> tuple[dict[str, Any], memoryview | None]:
-    """Return the tensor's JSON object and, where it is ``binary``, its bytes, without a copy where memory allows."""
+def encode_tensor(name: str, values: NDArray[Any], binary: bool) -> tuple[Sequence[bytes], memoryview | None]:
+    """Return the tensor's JSON in parts and, where it is ``binary``, its bytes, without a copy where memory allows."""
     kind = datatype(values.dtype)
     tensor: dict[str, Any] = {"name": name, "datatype": kind, "shape": list(values.shape)}
     if not binary:
-        return {**tensor, "data": values.ravel().tolist()}, None
+        return [dump_json(tensor)[:-1], b',"data":', *array_json(values.ravel()), b"}"], None
     raw = np.ascontiguousarray(values, dtype=_DTYPES[kind]).reshape(-1).view(np.uint8).data
-    return {**tensor, "parameters": {"binary_data_size": raw.nbytes}}, raw
+    return [dump_json({**tensor, "parameters": {"binary_data_size": raw.nbytes}})], raw
 
 
 def decode_tensor(

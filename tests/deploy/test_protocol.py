@@ -7,14 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from deploy.serving import json_array
 from deploy.serving.invocations import decode_invocation, encode_predictions
 from deploy.serving.protocol import (
     HEADER,
+    InferRequest,
     decode_request,
     decode_response,
     encode_request,
     encode_response,
 )
+from deploy.serving.strict_json import dump_json
 from stm_models.errors import InputError
 
 SHAPE = (2, 3, 4)
@@ -267,6 +270,63 @@ def test_one_long_text_among_numbers_takes_no_memory(inputs, decode):
         assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
     finally:
         tracemalloc.stop()
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """How many numbers were written at a time, while no other thread could do anything."""
+    counts = []
+
+    def writing(value):
+        counts.append(np.size(value) if isinstance(value, list) else 0)
+        return dump_json(value)
+
+    monkeypatch.setattr(json_array, "dump_json", writing)
+    return counts
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(), (0, 4), (1, 2), (3,), (16384,), (16385,), (5, 16384), (5, 16385), (3, 2, 128, 129), (9, 7000), (40000, 2)],
+)
+def test_numbers_are_written_in_parts_of_the_same_bytes(shape, written):
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    values[values > 3] = np.inf
+    assert b"".join(json_array.array_json(values)) == dump_json(values.tolist())
+    assert max(written) <= 16384
+    assert len(written) <= 2 + values.size // 7000
+
+
+def test_a_long_answer_lets_other_threads_run_between_its_parts(written):
+    """Four million numbers: written at once, they stopped the whole server for half a second."""
+    values = np.random.default_rng(0).normal(size=(16, 1, 512, 512)).astype(np.float32)
+    request = InferRequest(values[:, :, :2, :2], (), {}, id="a")
+    body, length = encode_response("m", "1", {"gradient": values, "distance": values[:, 0, 0, 0]}, request)
+    assert length is None
+    assert max(written) <= 16384
+    assert len(written) >= 256
+    head = {"model_name": "m", "model_version": "1", "id": "a"}
+    tensors = [("gradient", values), ("distance", values[:, 0, 0, 0])]
+    head["outputs"] = [
+        {"name": name, "datatype": "FP32", "shape": list(some.shape), "data": some.ravel().tolist()}
+        for name, some in tensors
+    ]
+    assert body == dump_json(head)
+    written.clear()
+    assert encode_predictions(values) == dump_json({"predictions": values.tolist()})
+    assert max(written) <= 16384
+
+
+@pytest.mark.parametrize("name", [None, "a"])
+def test_a_question_in_json_is_plain_json(name):
+    body, length = encode_request(IMAGE, ["prediction"], binary=False, request_id=name, focus=[3])
+    assert length is None
+    tensors = [
+        {"name": "image", "datatype": "FP32", "shape": list(IMAGE.shape), "data": IMAGE.ravel().tolist()},
+        {"name": "focus", "datatype": "INT64", "shape": [1], "data": [3]},
+    ]
+    wanted = [{"name": "prediction", "parameters": {"binary_data": False}}]
+    assert body == dump_json({**({"id": name} if name else {}), "inputs": tensors, "outputs": wanted})
 
 
 def test_invocations_take_a_named_input_and_answer_with_rows():

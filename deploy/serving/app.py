@@ -18,19 +18,17 @@ from deploy.serving.body import Bodies
 from deploy.serving.catalog import Catalog, Model
 from deploy.serving.compute import Compute, Schedule
 from deploy.serving.express import Express
-from deploy.serving.inference import Answer, Decode, Inference, task_answers
+from deploy.serving.inference import Decode, Inference, task_answers
 from deploy.serving.limits import Limits
 from deploy.serving.metrics import Metrics
-from deploy.serving.protocol import HEADER
 from deploy.serving.rate import RateLimit
 from deploy.serving.refusals import Refused, busy, refusal
 from deploy.serving.routes import build_routes, route_label
-from deploy.serving.security import OPEN_PATHS, PAGE_HEADERS, PLAIN_HEADERS, Guard
+from deploy.serving.security import OPEN_PATHS, PAGE_HEADERS, Guard
+from deploy.serving.sending import send_answer, send_refusal, send_whole
 from deploy.serving.session import Session
 
 __all__ = ["Application", "create_app"]
-
-_HEADER = HEADER.lower().encode()
 
 
 class Application:
@@ -44,6 +42,8 @@ class Application:
         (label, handler, model) by path, of routes that take POST.
     guard : Guard
     metrics : Metrics
+    bodies : Bodies
+        Where long answers count while they are sent.
     express : Express
         The shortest way, for connections that know it.
     """
@@ -54,9 +54,11 @@ class Application:
         hot: Mapping[str, tuple[str, Any, Model]],
         guard: Guard,
         metrics: Metrics,
+        bodies: Bodies,
         express: Express,
     ) -> None:
         self.cold, self.hot, self.guard, self.metrics, self.express = cold, dict(hot), guard, metrics, express
+        self.bodies = bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -76,12 +78,12 @@ class Application:
                     except asyncio.CancelledError:
                         raise _ending() from None
                     status = 200
-                    await _send(send, answer)
+                    await send_answer(send, self.bodies, answer)
                 else:
                     status = await self._hand_on(scope, receive, send)
             except Exception as error:  # every one becomes an answer
                 status, body, more = refusal(error)
-                await _send_refusal(send, status, body, more)
+                await send_refusal(send, status, body, more)
         except asyncio.CancelledError:
             pass  # the server ends in the middle of an answer: the connection is cut off
         finally:
@@ -89,15 +91,29 @@ class Application:
 
     async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> int:
         seen = 0
+        start: Message | None = None
 
         async def sending(message: Message) -> None:
-            nonlocal seen
+            nonlocal seen, start
             if message["type"] == "http.response.start":
-                seen = message["status"]
                 given = {name for name, _ in message["headers"]}
                 more = [pair for pair in PAGE_HEADERS if pair[0] not in given]
-                message = {**message, "headers": [*message["headers"], *more]}
-            await send(message)
+                start = {**message, "headers": [*message["headers"], *more]}
+                return
+            first, start = start, None
+            if first is None:
+                await send(message)
+                return
+            seen = first["status"]
+            if message.get("more_body"):
+                await send(first)
+                await send(message)
+                return
+            try:
+                await send_whole(send, self.bodies, first, message.get("body", b""))
+            except Refused as error:
+                seen, body, others = refusal(error)
+                await send_refusal(send, seen, body, others)
 
         try:
             with contextlib.suppress(Exception):  # answered and logged by the handler of the routes
@@ -111,21 +127,6 @@ class Application:
 def _ending() -> Refused:
     """Return the answer to what is still under way when the server must end: uvicorn cancels it."""
     return busy("the server ends, and this was not done", close=True)
-
-
-async def _send(send: Send, answer: Answer) -> None:
-    headers = [(b"content-type", answer.kind), (b"content-length", b"%d" % len(answer.body)), *PLAIN_HEADERS]
-    if answer.header_length is not None:
-        headers.append((_HEADER, b"%d" % answer.header_length))
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
-
-
-async def _send_refusal(send: Send, status: int, body: bytes, more: Mapping[str, str]) -> None:
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *PAGE_HEADERS]
-    headers += [(name.lower().encode(), value.encode()) for name, value in more.items()]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 def create_app(
@@ -165,7 +166,8 @@ def create_app(
     counters, buckets, row = cells or (None, None, 0)
     metrics = Metrics(list(catalog.models), counters, row)
     compute = Compute(limits, metrics, schedule)
-    inference = Inference(compute, Bodies(limits, metrics), limits, metrics, decode)
+    bodies = Bodies(limits, metrics)
+    inference = Inference(compute, bodies, limits, metrics, decode)
     guard = Guard(
         hosts,
         token,
@@ -180,4 +182,4 @@ def create_app(
         hot[f"/v2/models/{name}/explain"] = ("explain", inference.explain, model)
     hot["/invocations"] = ("invocations", inference.invocations, catalog.first)
     paths = {f"/v2/models/{name}/infer".encode(): model for name, model in catalog.models.items()}
-    return Application(cold, hot, guard, metrics, Express(paths, guard, metrics, compute))
+    return Application(cold, hot, guard, metrics, bodies, Express(paths, guard, metrics, compute))

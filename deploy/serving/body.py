@@ -1,9 +1,10 @@
-"""Reading a request's body, no more of it and no longer than is allowed."""
+"""Reading a request's body, no more of it and no longer than is allowed; and what long answers take beside it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from starlette.types import Receive
 
@@ -15,7 +16,7 @@ __all__ = ["Bodies"]
 
 
 class Bodies:
-    """Reads bodies, and knows how many bytes of them are in memory.
+    """Reads bodies, and knows how many bytes of them, and of long answers, are in memory.
 
     Every `read` that returns needs a `release` of as many bytes; one that raises has released its own.
     """
@@ -68,6 +69,23 @@ class Bodies:
         """Forget ``size`` bytes that were read."""
         self.held -= size
         self._metrics.gauge("body_bytes", self.held)
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Count the bytes of an answer while the block runs; one that is alone may be of any size.
+
+        Raises
+        ------
+        Refused
+            503 when all together are too many.
+        """
+        if self.held and self.held + size > self.limits.total_bytes:
+            raise busy("the answers that clients have not taken yet are too large together")
+        self.release(-size)
+        try:
+            yield
+        finally:
+            self.release(size)
 
     def _take(self, size: int, more: int) -> None:
         if size + more > self.limits.body_bytes:

@@ -10,6 +10,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from deploy.serving.catalog import Model
 from deploy.serving.compute import Compute
+from deploy.serving.limits import LONG
 from deploy.serving.metrics import Metrics
 from deploy.serving.protocol import HEADER
 from deploy.serving.refusals import refusal
@@ -26,7 +27,7 @@ _START = b"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n" + b"".
 
 
 class Express:
-    """Answers what can be answered within a millisecond; everything else goes the usual way.
+    """Answers shortly what can be answered within a millisecond; everything else goes the usual way.
 
     Parameters
     ----------
@@ -55,7 +56,8 @@ class Express:
         model = self._models[path]
         loaded = model.current
         head = loaded.heads.find(body, offset)
-        if head is None or not self._compute.is_short(loaded, head.key):
+        # A long answer would have to count until its client has taken it.
+        if head is None or not 0 < head.answer_size <= LONG or not self._compute.is_short(loaded, head.key):
             return None
         try:
             self._guard.check(scope, headers)
@@ -63,9 +65,8 @@ class Express:
         except Exception as error:  # every one becomes an answer
             return self._refused(error, began, keep_alive)
         text, tensors = head.answer(model.name, loaded.label, outputs)
-        size = len(text) + sum(map(len, tensors))
         lines = b"%scontent-length: %d\r\n%s: %d\r\n%s\r\n" % (
-            _START, size, _HEADER, len(text), b"" if keep_alive else b"connection: close\r\n",
+            _START, head.answer_size, _HEADER, len(text), b"" if keep_alive else b"connection: close\r\n",
         )  # fmt: skip
         self._metrics.rows(model.name, head.rows)
         self._metrics.request("infer", 200, time.perf_counter() - began)

@@ -25,9 +25,11 @@ class Head:
     rows : int
     size : int
         Bytes of the image.
+    answer_size : int
+        Bytes of the last answer, 0 before the first.
     """
 
-    __slots__ = ("_answers", "_request", "_shape", "key", "names", "rows", "size")
+    __slots__ = ("_answers", "_request", "_shape", "answer_size", "key", "names", "rows", "size")
 
     def __init__(self, request: InferRequest, names: tuple[str, ...]) -> None:
         self._shape = request.image.shape
@@ -37,6 +39,7 @@ class Head:
         self.names, self.rows = names, self._shape[0]
         self.key = (names, self.rows)
         self.size = request.image.size * 4
+        self.answer_size = 0
 
     def image(self, body: bytes, offset: int) -> NDArray[np.float32]:
         """Return the image (batch, C, H, W) of a body, without a copy; its values are not checked."""
@@ -51,6 +54,7 @@ class Head:
             text = body[:length]
             if len(self._answers) < 16:
                 self._answers[key] = text
+        self.answer_size = len(text) + sum(values.nbytes for values in outputs.values())
         return text, [np.ascontiguousarray(values).data.cast("B") for values in outputs.values()]
 
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from stm_models.errors import InputError
 
-__all__ = ["Limits"]
+__all__ = ["LONG", "Limits"]
 
+LONG = 65536
+"""Bytes of an answer above which it counts as one of the bodies until its client has taken it."""
 _LONGEST = 1e6  # seconds
 
 
@@ -22,7 +24,7 @@ class Limits:
     json_bytes : int
         Of the JSON in it: a number takes eight times its text in memory. And of that in its answer.
     total_bytes : int
-        Of all bodies that are being read or answered.
+        Of all bodies that are being read or answered, and of all long answers that are being taken.
     rows : int
         Images in one request.
     queue_rows : int

@@ -30,7 +30,7 @@ _PER_MODEL = {
 }
 _OF_PROCESS = {
     "queue_rows": ("gauge", "Images that wait or are being computed."),
-    "body_bytes": ("gauge", "Bytes of request bodies in memory."),
+    "body_bytes": ("gauge", "Bytes of request bodies, and of long answers, in memory."),
     "batches": ("counter", "Batches made of several requests."),
     "batched_rows": ("counter", "Images in them."),
 }

@@ -2,19 +2,24 @@
 
 import importlib
 import json
+import socket
 import sys
+import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
+from deploy.serving import compute, connection
 from deploy.serving.limits import Limits
 from deploy.serving.protocol import HEADER
 from deploy.serving.server import running
 from deploy.serving.session import Session
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-ask = importlib.import_module("http_asking").ask
+asking = importlib.import_module("http_asking")
+ask, counted = asking.ask, asking.counted
 
 
 @pytest.fixture
@@ -73,3 +78,101 @@ def test_so_it_is_for_invocations(map_file, ran, most, status):
     assert got == status, answer
     assert ran == ([4] if status == 200 else [])
     assert (b"80 numbers in JSON, at most 79 are written" in answer) is (status == 413)
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """The system holds little of what is sent, so that the server has to."""
+    made = connection._Connection.connection_made
+
+    def with_small_buffer(self, transport):
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+        made(self, transport)
+
+    monkeypatch.setattr(connection._Connection, "connection_made", with_small_buffer)
+
+
+class Lazy:
+    """A client that asks, and reads only when it is told to."""
+
+    def __init__(self, url, path, body, headers):
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        self.socket.settimeout(30)
+        self.socket.connect((urlsplit(url).hostname, urlsplit(url).port))
+        lines = {"Host": "localhost", "Content-Length": len(body), "Connection": "close", **headers}
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        self.socket.sendall(f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
+
+    def read(self):
+        """Return status and body."""
+        with self.socket:
+            got = b""
+            while part := self.socket.recv(2**20):
+                got += part
+        head, _, body = got.partition(b"\r\n\r\n")
+        return int(head.split()[1]), body
+
+
+def soon(condition):
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("path", ["/v2/models/m/infer", "/v2/models/m/versions/1/infer"])
+@pytest.mark.parametrize(
+    ("room", "message"), [(5.0, "bodies of all requests"), (5.75, "answers that clients have not")]
+)
+def test_answers_that_nobody_reads_are_bounded_together(map_file, toy, narrow, path, room, message):
+    """Three answers, each half as long again as its question, fill most of the room."""
+    body, headers = question(toy.images(10_000), ["gradient", "prediction"], True)
+    limits = Limits(rows=10_000, body_bytes=2 * len(body), total_bytes=int(room * len(body)))
+    with running({"m": Session(map_file, provider="cpu", threads=1)}, limits=limits) as url:
+        lazy = []
+        for _ in range(3):
+            lazy.append(Lazy(url, path, body, headers))
+            soon(lambda: counted(url, "stm_body_bytes") > 1.4 * len(body) * len(lazy))
+        status, answer, more = ask(url, "POST", path, body, headers)
+        assert (status, more["retry-after"]) == (503, "1"), answer[:100]
+        assert message in json.loads(answer)["error"]
+        assert counted(url, "stm_requests_total", route="infer", status="503") == 1
+        answers = [one.read() for one in lazy]
+        assert [status for status, _ in answers] == [200] * 3
+        assert len({answer for _, answer in answers}) == 1
+        assert len(answers[0][1]) > 1.4 * len(body)
+        soon(lambda: counted(url, "stm_body_bytes") == 0)
+        assert ask(url, "POST", path, body, headers)[0] == 200
+
+
+def test_who_goes_without_reading_takes_no_room_any_more(session, toy, narrow):
+    body, headers = question(toy.images(10_000), ["gradient"], True)
+    with running({"m": session}, limits=Limits(rows=10_000)) as url:
+        lazy = Lazy(url, "/v2/models/m/infer", body, headers)
+        soon(lambda: counted(url, "stm_body_bytes") > 0.9 * len(body))
+        lazy.socket.close()
+        soon(lambda: counted(url, "stm_body_bytes") == 0)
+
+
+def test_an_answer_that_is_longer_than_all_the_room_is_given_when_it_is_alone(session, toy):
+    images = toy.images(5000)
+    body, headers = question(images, ["gradient", "prediction"], True)
+    limits = Limits(rows=10_000, body_bytes=len(body), total_bytes=len(body))
+    with running({"m": session}, limits=limits) as url:
+        status, answer, _ = ask(url, "POST", "/v2/models/m/infer", body, headers)
+    assert status == 200
+    assert len(answer) > len(body)
+
+
+def test_a_long_answer_counts_however_short_its_run_is(session, toy, narrow, monkeypatch):
+    for name in ("_SHORT_SECONDS", "_SHORT_ALONE"):
+        monkeypatch.setattr(compute, name, 60.0)
+    body, headers = question(toy.images(4000), ["gradient"], True)
+    with running({"m": session}, limits=Limits(rows=4000)) as url:
+        for _ in range(12):  # its head is known then, and its run as short
+            assert ask(url, "POST", "/v2/models/m/infer", body, headers)[0] == 200
+        lazy = [Lazy(url, "/v2/models/m/infer", body, headers) for _ in range(2)]
+        soon(lambda: counted(url, "stm_body_bytes") > 1.9 * len(body))
+        assert [one.read()[0] for one in lazy] == [200, 200]
+        soon(lambda: counted(url, "stm_body_bytes") == 0)

@@ -79,9 +79,15 @@ class Compute:
         self._lock = threading.Lock()
 
     async def run(
-        self, loaded: Loaded, image: NDArray[np.float32], names: tuple[str, ...], focus: NDArray[Any] | None = None
+        self,
+        loaded: Loaded,
+        image: NDArray[np.float32],
+        names: tuple[str, ...],
+        focus: NDArray[Any] | None = None,
+        *,
+        until: float,
     ) -> Outputs:
-        """Return the outputs ``names`` of ``image``.
+        """Return the outputs ``names`` of ``image``, if they are there by ``until``, a time of the event loop.
 
         Raises
         ------
@@ -104,7 +110,7 @@ class Compute:
         else:
             run = partial(self._timed, loaded, key, image, focus)
             future = start(self._pool, run, lambda: self._count(-rows))
-        return await self._within(future)
+        return await self._within(future, until)
 
     def is_short(self, loaded: Loaded, key: tuple[tuple[str, ...], int]) -> bool:
         """Tell whether the outputs of so many rows are known to take so little that `now` is the way."""
@@ -133,13 +139,16 @@ class Compute:
             return run(image, key[0]) if focus is None else run(image, key[0], focus)
         return self._timed(loaded, key, image, focus)
 
-    async def aside(self, work: Callable[[], _Result]) -> _Result:
-        """Do ``work`` that takes long and computes nothing, like reading a large JSON body, in one of two threads."""
-        return await self._within(start(self._readers, work))
+    async def aside(self, work: Callable[[], _Result], until: float) -> _Result:
+        """Do ``work`` that takes long and computes nothing, like reading a large JSON body, in one of two threads.
 
-    async def _within(self, future: asyncio.Future[_Result]) -> _Result:
+        It is refused as a `run` that took too long.
+        """
+        return await self._within(start(self._readers, work), until)
+
+    async def _within(self, future: asyncio.Future[_Result], until: float) -> _Result:
         try:
-            async with asyncio.timeout(self._limits.request_seconds):
+            async with asyncio.timeout_at(until):
                 return await future
         except TimeoutError:
             raise busy(f"the answer took more than {self._limits.request_seconds:g} s", 5) from None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,79 +63,96 @@ class Inference:
         self, model: Model, headers: Mapping[bytes, bytes], receive: Receive, version: str | None = None
     ) -> Answer:
         """Answer ``POST /v2/models/M/infer``; 404 unless ``version``, if given, is served once the body is here."""
-        body = await self.bodies.read(headers, receive)
-        try:
-            loaded = model.version(version)
-            length = headers.get(_HEADER, b"")
-            offset = int(length) if length.isdigit() and len(length) < 8 else -1
-            head = loaded.heads.find(body, offset) if offset > 0 else None
-            if head is not None:
-                outputs = await self.compute.run(loaded, head.image(body, offset), head.names)
-                self.metrics.rows(model.name, head.rows)
-                text, tensors = head.answer(model.name, loaded.label, outputs)
-                return Answer(b"".join((text, *tensors)), _BINARY, len(text))
-            asked = await self._asked(body, headers, loaded)
-            names = asked.outputs or loaded.session.answer_names
-            self._check_answer(loaded, names, asked)
-            outputs = await self.compute.run(loaded, asked.image, names, asked.focus)
-            if offset > 0:
-                loaded.heads.remember(body, offset, asked, names)
-            self.metrics.rows(model.name, len(asked.image))
-            return await self._written(model, loaded, outputs, asked)
-        finally:
-            self.bodies.release(len(body))
+        return await self._in_time(headers, receive, partial(self._infer, model, headers, version))
 
     async def explain(
         self, model: Model, headers: Mapping[bytes, bytes], receive: Receive, version: str | None = None
     ) -> Answer:
         """Answer ``.../explain``, as `infer`: the asked maps or the default one, all that is cheap, and words."""
-        body = await self.bodies.read(headers, receive)
-        try:
-            loaded = model.version(version)
-            about = loaded.session.metadata
-            if not about.explanations:
-                raise InputError(f"model {model.name!r} holds no explanation: export it with one")
-            asked = await self._asked(body, headers, loaded)
-            maps = [out for out in asked.outputs if out in about.explanations] or [about.explanations[0]]
-            names = (*loaded.session.answer_names, *maps)
-            self._check_answer(loaded, names, asked)
-            outputs = await self.compute.run(loaded, asked.image, names, asked.focus)
-            self.metrics.rows(model.name, len(asked.image))
-            parameters: dict[str, Any] = {"explained": about.targets[about.explained].name}
-            if self.decode is not None:
-                decode = self.decode
-                answers = await self.compute.aside(lambda: decode(outputs, about.as_dict()))
-                if answers:
-                    parameters["answers"] = _plain(answers)
-            return await self._written(model, loaded, outputs, asked, parameters)
-        finally:
-            self.bodies.release(len(body))
+        return await self._in_time(headers, receive, partial(self._explain, model, headers, version))
 
     async def invocations(self, model: Model, headers: Mapping[bytes, bytes], receive: Receive) -> Answer:
         """Answer ``POST /invocations``."""
+        return await self._in_time(headers, receive, partial(self._invocations, model))
+
+    async def _in_time(
+        self,
+        headers: Mapping[bytes, bytes],
+        receive: Receive,
+        answer: Callable[[bytes, float], Coroutine[Any, Any, Answer]],
+    ) -> Answer:
+        """Read the body, and answer it; what is waited for from then on has one time together, which ends at a moment.
+
+        The clock is set where something is waited for: a short run on the event loop costs less than it.
+        """
         body = await self.bodies.read(headers, receive)
         try:
-            loaded = model.current
-            shape = loaded.session.metadata.input.shape
-            self._check_json(len(body))
-
-            def read() -> Any:
-                return decode_invocation(body, image=shape, max_rows=self.limits.rows)
-
-            image = read() if len(body) < _LARGE else await self.compute.aside(read)
-            self._check_numbers(loaded, ["prediction"], len(image))
-            outputs = await self.compute.run(loaded, image, ("prediction",))
-            self.metrics.rows(model.name, len(image))
-            found = outputs["prediction"]
-
-            def write() -> Answer:
-                return Answer(encode_predictions(found), _JSON)
-
-            return write() if found.size < _ANSWER_VALUES else await self.compute.aside(write)
+            return await answer(body, asyncio.get_running_loop().time() + self.limits.request_seconds)
         finally:
             self.bodies.release(len(body))
 
-    async def _asked(self, body: bytes, headers: Mapping[bytes, bytes], loaded: Loaded) -> InferRequest:
+    async def _infer(
+        self, model: Model, headers: Mapping[bytes, bytes], version: str | None, body: bytes, until: float
+    ) -> Answer:
+        loaded = model.version(version)
+        length = headers.get(_HEADER, b"")
+        offset = int(length) if length.isdigit() and len(length) < 8 else -1
+        head = loaded.heads.find(body, offset) if offset > 0 else None
+        if head is not None:
+            outputs = await self.compute.run(loaded, head.image(body, offset), head.names, until=until)
+            self.metrics.rows(model.name, head.rows)
+            text, tensors = head.answer(model.name, loaded.label, outputs)
+            return Answer(b"".join((text, *tensors)), _BINARY, len(text))
+        asked = await self._asked(body, headers, loaded, until)
+        names = asked.outputs or loaded.session.answer_names
+        self._check_answer(loaded, names, asked)
+        outputs = await self.compute.run(loaded, asked.image, names, asked.focus, until=until)
+        if offset > 0:
+            loaded.heads.remember(body, offset, asked, names)
+        self.metrics.rows(model.name, len(asked.image))
+        return await self._written(model, loaded, outputs, asked, until)
+
+    async def _explain(
+        self, model: Model, headers: Mapping[bytes, bytes], version: str | None, body: bytes, until: float
+    ) -> Answer:
+        loaded = model.version(version)
+        about = loaded.session.metadata
+        if not about.explanations:
+            raise InputError(f"model {model.name!r} holds no explanation: export it with one")
+        asked = await self._asked(body, headers, loaded, until)
+        maps = [out for out in asked.outputs if out in about.explanations] or [about.explanations[0]]
+        names = (*loaded.session.answer_names, *maps)
+        self._check_answer(loaded, names, asked)
+        outputs = await self.compute.run(loaded, asked.image, names, asked.focus, until=until)
+        self.metrics.rows(model.name, len(asked.image))
+        parameters: dict[str, Any] = {"explained": about.targets[about.explained].name}
+        if self.decode is not None:
+            decode = self.decode
+            answers = await self.compute.aside(lambda: decode(outputs, about.as_dict()), until)
+            if answers:
+                parameters["answers"] = _plain(answers)
+        return await self._written(model, loaded, outputs, asked, until, parameters)
+
+    async def _invocations(self, model: Model, body: bytes, until: float) -> Answer:
+        loaded = model.current
+        shape = loaded.session.metadata.input.shape
+        self._check_json(len(body))
+
+        def read() -> Any:
+            return decode_invocation(body, image=shape, max_rows=self.limits.rows)
+
+        image = read() if len(body) < _LARGE else await self.compute.aside(read, until)
+        self._check_numbers(loaded, ["prediction"], len(image))
+        outputs = await self.compute.run(loaded, image, ("prediction",), until=until)
+        self.metrics.rows(model.name, len(image))
+        found = outputs["prediction"]
+
+        def write() -> Answer:
+            return Answer(encode_predictions(found), _JSON)
+
+        return write() if found.size < _ANSWER_VALUES else await self.compute.aside(write, until)
+
+    async def _asked(self, body: bytes, headers: Mapping[bytes, bytes], loaded: Loaded, until: float) -> InferRequest:
         length = headers.get(_HEADER)
         text = None if length is None else length.decode("latin-1")
         counted = text is not None and text.isascii() and text.isdigit()  # `decode_request` refuses what is not
@@ -150,7 +169,7 @@ class Inference:
                 max_rows=self.limits.rows,
             )
 
-        return read() if json_bytes < _LARGE else await self.compute.aside(read)
+        return read() if json_bytes < _LARGE else await self.compute.aside(read, until)
 
     async def _written(
         self,
@@ -158,6 +177,7 @@ class Inference:
         loaded: Loaded,
         outputs: Mapping[str, Any],
         asked: InferRequest,
+        until: float,
         parameters: Mapping[str, Any] | None = None,
     ) -> Answer:
         def write() -> Answer:
@@ -167,7 +187,7 @@ class Inference:
         as_text = sum(
             values.size for name, values in outputs.items() if not asked.binary.get(name, asked.default_binary)
         )
-        return write() if as_text < _ANSWER_VALUES else await self.compute.aside(write)
+        return write() if as_text < _ANSWER_VALUES else await self.compute.aside(write, until)
 
     def _check_answer(self, loaded: Loaded, names: Sequence[str], asked: InferRequest) -> None:
         as_text = [name for name in names if not asked.binary.get(name, asked.default_binary)]
@@ -175,8 +195,8 @@ class Inference:
 
     def _check_numbers(self, loaded: Loaded, as_text: Collection[str], rows: int) -> None:
         """Refuse, before anything is computed, what would be too long an answer in JSON."""
-        shapes = [shape[1:] for name, shape in loaded.session.outputs if name in as_text]
-        count = rows * sum(math.prod(max(size, 1) for size in shape) for shape in shapes)
+        sizes = loaded.session.output_sizes
+        count = rows * sum(sizes[name] for name in as_text)
         if count * NUMBER_BYTES > self.limits.json_bytes:
             most = self.limits.json_bytes // NUMBER_BYTES
             text = f"the answer would be {count} numbers in JSON, at most {most} are written: "

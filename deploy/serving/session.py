@@ -38,6 +38,8 @@ class Session:
     ----------
     metadata : ModelMetadata
     outputs : tuple of (name, shape)
+    output_sizes : dict of str to int
+        Numbers of an output for one image; a size that is not fixed counts as 1.
     provider : str
         ``"cpu"`` or ``"cuda"``: what is really used.
     provider_note : str
@@ -69,6 +71,7 @@ class Session:
         )
         check_graph(whole, self.metadata, str(self.path))
         self.outputs: tuple[OutputSpec, ...] = output_specs(whole)
+        self.output_sizes = {name: math.prod(max(size, 1) for size in shape[1:]) for name, shape in self.outputs}
         self.output_names: tuple[str, ...] = tuple(name for name, _ in self.outputs)
         self.answer_names = tuple(name for name in self.output_names if name not in self.metadata.explanations)
         self._known = frozenset(self.output_names)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deploy.serving import inference
 from deploy.serving.compute import Schedule
 from deploy.serving.limits import Limits
 from deploy.serving.protocol import HEADER, encode_request
@@ -94,6 +95,28 @@ def test_a_run_that_does_not_end_counts_as_long_as_it_lasts(model_file):
         assert ask(url, "POST", INFER, BODY, {HEADER: str(LENGTH)})[0] == 200
     assert b"took more than 0.5 s" in said[0]
     assert all(b"1 images wait" in one for one in said[1:])
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(0.5, 503), (60.0, 200)])
+def test_reading_running_and_writing_have_one_time_together(model_file, toy, monkeypatch, seconds, status):
+    plain_read, plain_run = inference.decode_request, Session.run
+
+    def reading(*asked, **more):
+        time.sleep(0.4)
+        return plain_read(*asked, **more)
+
+    def run(self, *asked):
+        time.sleep(0.4)
+        return plain_run(self, *asked)
+
+    monkeypatch.setattr(inference, "decode_request", reading)
+    monkeypatch.setattr(Session, "run", run)
+    body, _ = encode_request(toy.images(256), ["prediction"], binary=False)
+    assert len(body) > inference._LARGE  # it is read in a thread
+    with running({"m": Session(model_file, provider="cpu", threads=1)}, limits=Limits(request_seconds=seconds)) as url:
+        got, answer, _ = ask(url, "POST", INFER, body)
+    assert got == status
+    assert (b"took more than 0.5 s" in answer) is (status == 503)
 
 
 def test_what_waits_for_a_thread_is_left_out_and_not_kept():

@@ -52,6 +52,11 @@ class Limits:
         for name in ("body_bytes", "json_bytes", "total_bytes", "rows", "queue_rows", "connections"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.body_bytes > self.total_bytes:
+            raise InputError(
+                f"body_bytes is {self.body_bytes}, expected at most total_bytes, which is {self.total_bytes}: for a "
+                "larger body there would never be room"
+            )
         for name in ("body_seconds", "request_seconds"):
             if not 0 < getattr(self, name) <= _LONGEST:
                 raise InputError(f"{name} is {getattr(self, name)}, expected more than 0, at most {_LONGEST:g}")

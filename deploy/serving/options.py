@@ -82,10 +82,12 @@ def plan_from(arguments: argparse.Namespace) -> Plan:
         raise InputError(f"--max-body-mb is {given.max_body_mb:g}, expected more than 0, at most {_LARGEST_MB:g}")
     token = read_token(given.token_file) if given.token_file else None
     tls = Tls(given.tls_cert, given.tls_key) if given.tls_cert else None
+    body_bytes = int(given.max_body_mb * 2**20)
     return Plan(
         access=Access(given.host, given.port, token, tls, given.insecure, tuple(given.allow_host)),
         limits=Limits(
-            body_bytes=int(given.max_body_mb * 2**20),
+            body_bytes=body_bytes,
+            total_bytes=max(Limits.total_bytes, 2 * body_bytes),
             rows=given.max_rows,
             queue_rows=given.queue_rows,
             request_seconds=given.timeout,

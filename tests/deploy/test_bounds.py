@@ -231,7 +231,8 @@ def test_bodies_together_are_bounded(session):
 def test_what_is_held_before_a_token_is_checked_has_a_bound_for_all_connections(session):
     """Beyond a quarter of the bytes of all bodies the token is looked at first, and bodies are not read without one."""
     head = POST + b"Content-Type: application/octet-stream\r\nContent-Length: 1000000\r\n\r\n"
-    with running({"m": session}, token="secret-word", limits=Limits(total_bytes=8 * 2**20)) as url:
+    limits = Limits(total_bytes=8 * 2**20, body_bytes=8 * 2**20)
+    with running({"m": session}, token="secret-word", limits=limits) as url:
         address, opened, answers = urlsplit(url), [], []
         for _ in range(5):
             one = socket.create_connection((address.hostname, address.port), timeout=60)

@@ -121,6 +121,20 @@ def test_every_option_has_its_place_in_the_plan(tmp_path, monkeypatch):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("megabytes", "together"), [("64", 512), ("256", 512), ("600", 1200)])
+def test_there_is_room_for_two_of_the_largest_bodies(megabytes, together):
+    parser = argparse.ArgumentParser()
+    options(parser)
+    limits = plan_from(parser.parse_args(["--max-body-mb", megabytes])).limits
+    assert (limits.body_bytes, limits.total_bytes) == (int(megabytes) * 2**20, together * 2**20)
+
+
+def test_a_body_for_which_there_can_be_no_room_is_refused():
+    with pytest.raises(InputError, match="body_bytes is 11, expected at most total_bytes, which is 10"):
+        Limits(body_bytes=11, total_bytes=10)
+    assert Limits(body_bytes=10, total_bytes=10).body_bytes == 10
+
+
 def test_a_missing_model_file_is_one_line_and_exit_2(tmp_path):
     command = [sys.executable, "-m", "deploy.serving.cli", str(tmp_path / "absent.onnx")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

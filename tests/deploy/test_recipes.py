@@ -131,7 +131,8 @@ def test_the_unit_is_strict(unit):
     assert Path(words[0]).name in PROJECT["project"]["scripts"]
     parsed = accepts(words[1:])
     assert int(said["LimitNOFILE"]) > 2 * Limits().connections
-    assert int(said["TimeoutStopSec"]) > workers._STOP_SECONDS > listening.DRAIN_SECONDS + 1
+    # A store that is away is waited for another ten seconds.
+    assert int(said["TimeoutStopSec"]) > workers._STOP_SECONDS + 10 > listening.DRAIN_SECONDS + 11
     assert parsed.host == "127.0.0.1"
     assert parsed.token_file.startswith("${CREDENTIALS_DIRECTORY}/")
     assert said["LoadCredential"].split(":")[0] == Path(parsed.token_file).name

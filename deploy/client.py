@@ -17,9 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.serving.protocol import HEADER, decode_response, encode_request
+from deploy.serving.tokens import check_token
 from stm_models.errors import InputError
 
 __all__ = ["Client"]
+
+_LONGEST = 1e6  # seconds that one may wait for an answer
 
 
 class Client:
@@ -32,7 +35,7 @@ class Client:
     model : str, optional
         Name of the model; by default the server's first one.
     token : str, optional
-        Bearer token, where the server needs one.
+        Bearer token, where the server needs one; white space around it, as of a file that holds it, does not count.
     timeout : float
         Seconds to wait for an answer.
     retries : int
@@ -64,10 +67,12 @@ class Client:
         if host is None or parts.scheme not in ("http", "https"):
             raise InputError(f"url is {url!r}, expected something like http://127.0.0.1:8080")
         self.url = url.rstrip("/")
-        self.timeout, self.retries = timeout, retries
+        if not isinstance(retries, int | np.integer) or retries < 0:
+            raise InputError(f"retries is {retries!r}, expected 0 or more")
+        self.timeout, self.retries = _seconds(timeout), int(retries)
         self._tls = _trust(cafile) if parts.scheme == "https" else None
         self._host, self._port, self._prefix = host, port, parts.path.rstrip("/")
-        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._headers = {} if token is None else {"Authorization": f"Bearer {check_token(token.strip())}"}
         self._model = model
         self._local = threading.local()
 
@@ -81,10 +86,11 @@ class Client:
             self._model = str(names[0])
         return self._model
 
-    def ready(self) -> bool:
-        """Tell whether the server answers and has the model ready; False when nothing answers."""
+    def ready(self, timeout: float | None = None) -> bool:
+        """Tell whether the server answers and has the model ready; False when nothing answers within ``timeout``."""
+        seconds = self.timeout if timeout is None else _seconds(timeout)
         try:
-            return self._request("GET", "/v2/health/ready")[0] == 200
+            return self._request("GET", "/v2/health/ready", timeout=seconds)[0] == 200
         except InputError:
             return False
 
@@ -97,7 +103,7 @@ class Client:
             When it is not within ``seconds``.
         """
         end = time.monotonic() + seconds
-        while not self.ready():
+        while not self.ready(min(self.timeout, max(0.01, end - time.monotonic()))):
             if time.monotonic() >= end:
                 raise InputError(f"{self.url} was not ready within {seconds:g} s: look at the server's log")
             time.sleep(0.05)
@@ -198,7 +204,7 @@ class Client:
             With the server's own message, for a file that cannot be read, or when no server answers.
         """
         path = Path(path)
-        size = None if size_nm is None else f"{float(size_nm[0])!r}x{float(size_nm[1])!r}"
+        size = None if size_nm is None else _size(size_nm)
         given = {
             "suffix": path.suffix.lower(), "explain": explain, "place": place, "size_nm": size, "key": key,
             "bias": bias, "channel": channel, "rotate": rotate,
@@ -210,7 +216,7 @@ class Client:
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}") from error
         headers = {"Content-Type": "application/octet-stream"}
-        answer, _ = self._checked("POST", f"{self._address('ask')}?{query}", content, headers, timeout)
+        answer, _ = self._checked("POST", f"{self._address('ask')}?{query}", content, headers, _seconds(timeout))
         try:
             found: dict[str, Any] = json.loads(answer)
             for values in (found["image"], *found["maps"].values()):
@@ -232,7 +238,10 @@ class Client:
     def _tensors(
         self, how: str, images: NDArray[Any], outputs: Sequence[str]
     ) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any]]:
-        images = np.asarray(images)
+        try:
+            images = np.asarray(images)
+        except ValueError as error:
+            raise InputError(f"images are no array, expected (batch, C, H, W) float32 numbers: {error}") from error
         if images.dtype.kind not in "fiu":
             raise InputError(f"images are {images.dtype}, expected float32 numbers")
         with np.errstate(over="ignore"):
@@ -284,6 +293,7 @@ class Client:
             seconds = self.timeout if timeout is None else timeout
             try:
                 if connection.sock is None:
+                    connection.timeout = seconds
                     connection.connect()
                 connection.sock.settimeout(seconds)
                 whole = _send(connection, method, self._prefix + path, body, {**self._headers, **(headers or {})})
@@ -292,8 +302,10 @@ class Client:
                 if not whole:
                     self.close()
                 return answer
-            except (http.client.HTTPException, OSError, UnicodeError) as error:
-                self.close()
+            except BaseException as error:
+                self.close()  # an interrupted one, too, is in the midst of a request
+                if not isinstance(error, http.client.HTTPException | OSError | ValueError):
+                    raise
                 if connection is kept and isinstance(error, ConnectionError | http.client.BadStatusLine):
                     continue
                 raise self._no_answer(error, seconds) from error
@@ -301,8 +313,8 @@ class Client:
 
     def _connect(self) -> http.client.HTTPConnection:
         if self._tls is None:
-            return http.client.HTTPConnection(self._host, self._port, timeout=self.timeout)
-        return http.client.HTTPSConnection(self._host, self._port, timeout=self.timeout, context=self._tls)
+            return http.client.HTTPConnection(self._host, self._port)
+        return http.client.HTTPSConnection(self._host, self._port, context=self._tls)
 
     def _no_answer(self, error: Exception, seconds: float) -> InputError:
         if isinstance(error, TimeoutError):
@@ -325,6 +337,20 @@ def _send(
     except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
         return False
     return True
+
+
+def _seconds(timeout: float) -> float:
+    if not isinstance(timeout, int | float | np.number) or not 0 < timeout <= _LONGEST:
+        raise InputError(f"timeout is {timeout!r}, expected seconds: more than 0, at most {_LONGEST:g}")
+    return float(timeout)
+
+
+def _size(size_nm: tuple[float, float]) -> str:
+    try:
+        height, width = map(float, size_nm)
+    except (ValueError, TypeError):
+        raise InputError(f"size_nm is {size_nm!r}, expected (height, width) in nm") from None
+    return f"{height!r}x{width!r}"
 
 
 def _trust(cafile: str | Path | None) -> ssl.SSLContext:

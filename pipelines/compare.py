@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import quote
 
 from deploy.serving.listening import listen, until_signal
-from deploy.serving.options import read_token
 from deploy.serving.security import is_loopback
+from deploy.serving.tokens import read_token
 from stm_models.errors import InputError
 from tracking.store import connect
 from tracking.ui.app import create_app

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from deploy.serving.listening import Tls
 from deploy.serving.security import LOOPBACK, is_loopback
+from deploy.serving.tokens import check_token
 from stm_models.errors import InputError
 
 __all__ = ["Access"]
@@ -47,8 +48,8 @@ class Access:
 
     def __post_init__(self) -> None:
         token = self.token
-        if token is not None and not (token.isascii() and token.isprintable() and token and " " not in token):
-            raise InputError("the token must be of printable ASCII characters without spaces, and not empty")
+        if token is not None:
+            check_token(token)
         if is_loopback(self.host) or self.insecure:
             return
         missing = [what for what, got in (("a token", token), ("TLS", self.tls)) if got is None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stm_models.errors import InputError
@@ -12,7 +11,7 @@ from stm_models.machine import cores
 if TYPE_CHECKING:
     from deploy.serving.plan import Plan
 
-__all__ = ["options", "plan_from", "read_token"]
+__all__ = ["options", "plan_from"]
 
 _LONGEST = 1e6  # seconds between two looks at an alias
 _LARGEST_MB = 1e6
@@ -70,6 +69,7 @@ def plan_from(arguments: argparse.Namespace) -> Plan:
     from deploy.serving.listening import Tls
     from deploy.serving.plan import Plan
     from deploy.serving.provider import Runtime
+    from deploy.serving.tokens import read_token
 
     given = arguments
     if given.workers < 1:
@@ -104,20 +104,3 @@ def plan_from(arguments: argparse.Namespace) -> Plan:
         poll_seconds=given.poll_seconds,
         workers=given.workers,
     )
-
-
-def read_token(path: str | Path) -> str:
-    """Read the bearer token from a file, without the white space around it.
-
-    Raises
-    ------
-    InputError
-        When the file cannot be read or is empty.
-    """
-    try:
-        token = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the token file {path}: {error}") from error
-    if not token:
-        raise InputError(f"the token file {path} is empty: write a long random word into it")
-    return token

@@ -1,3 +1,4 @@
+import http.client
 import socket
 import threading
 import time
@@ -58,9 +59,11 @@ def test_errors_are_the_servers_own(url, toy):
         client.infer(toy.images(1), ["gradiant"])
     with pytest.raises(InputError, match="answered 404: unknown model 'absent': choose from stm-toy, other"):
         Client(url, "absent").metadata()
-    with pytest.raises(InputError, match="expected float32 numbers"):
-        client.infer(np.array([["a"]]))
-    assert client.infer(toy.images(1))["prediction"].shape == (1, 2)
+    for images in (np.array([["a"]]), [[1.0, 2.0], [3.0]]):
+        with pytest.raises(InputError, match=r"expected .*float32 numbers"):
+            client.infer(images)
+    images = toy.images(1)
+    assert client.infer(images)["prediction"].shape == (1, 2)
 
 
 def test_explanations(url, toy):
@@ -89,6 +92,11 @@ def test_a_file(tmp_path, toy):
         for size in ((3, 4), (np.float64(3), np.float32(4))):
             with pytest.raises(InputError, match=r"answered 400: .*8-bit pictures"):
                 client.ask(tmp_path / "image.npy", size_nm=size)
+        for size in ("50x50", 50, (50,)):
+            with pytest.raises(InputError, match=r"size_nm is .* expected \(height, width\) in nm"):
+                client.ask(tmp_path / "image.npy", size_nm=size)
+        with pytest.raises(InputError, match="timeout is -1, expected seconds"):
+            client.ask(tmp_path / "image.npy", timeout=-1)
         with pytest.raises(InputError, match=r"answered 400: .*expected degrees"):
             client.ask(tmp_path / "image.npy", rotate=1000)
         with pytest.raises(InputError, match="cannot read"):
@@ -185,10 +193,45 @@ def test_one_client_serves_many_threads(url, toy):
 
 def test_a_token(session, toy):
     with running({"m": session}, token="right") as url:
-        assert Client(url, token="right").infer(toy.images(1))["prediction"].shape == (1, 2)
+        for token in ("right", "right\n"):  # as it is read from a file
+            assert Client(url, token=token).infer(toy.images(1))["prediction"].shape == (1, 2)
         for token in (None, "wrong"):
             with pytest.raises(InputError, match="answered 401: a valid token is needed"):
                 Client(url, "m", token=token).infer(toy.images(1))
+
+
+@pytest.mark.parametrize("token", ["", "\n", "two words", "two\nlines", "schl\u00fcssel"])
+def test_a_token_that_no_header_carries_is_refused(token):
+    with pytest.raises(InputError, match="the token must be of printable ASCII characters"):
+        Client("http://127.0.0.1:1", token=token)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"retries": -1}, {"retries": 1.5}, *({"timeout": t} for t in (-1, 0, "10", None, np.nan, np.inf))]
+)
+def test_numbers_that_cannot_be_are_refused(wrong):
+    with pytest.raises(InputError, match=f"{next(iter(wrong))} is .*, expected"):
+        Client("http://127.0.0.1:1", **wrong)
+
+
+def test_numbers_of_numpy_are_numbers(url):
+    assert Client(url, timeout=np.float32(5), retries=np.int64(1)).ready()
+
+
+@pytest.mark.parametrize("error", [ValueError("no header"), KeyboardInterrupt()])
+def test_a_question_that_broke_off_leaves_a_client_that_answers(url, toy, monkeypatch, error):
+    """As by Ctrl-C in a notebook."""
+    client = Client(url, "stm-toy")
+    client.infer(toy.images(1))
+
+    def broken(*_, **__):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(http.client.HTTPConnection, "endheaders", broken)
+        with pytest.raises((InputError, KeyboardInterrupt)):
+            client.infer(toy.images(1))
+    assert client.infer(toy.images(1))["prediction"].shape == (1, 2)
 
 
 def test_a_server_that_came_back_is_found_again(session, toy):
@@ -235,6 +278,15 @@ def test_waiting_for_a_server_that_comes_late(session, free_port):
     finally:
         over.set()
         thread.join()
+
+
+def test_waiting_for_one_that_says_nothing():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = Client(f"http://127.0.0.1:{listener.getsockname()[1]}", "m", timeout=30)
+        began = time.monotonic()
+        with pytest.raises(InputError, match=r"not ready within 0.3 s"):
+            client.wait_ready(0.3)
+        assert time.monotonic() - began < 15
 
 
 @pytest.mark.parametrize("silent", [True, False])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -95,6 +96,39 @@ def test_a_file_chosen_where_no_models_came(page, url, field):
     page.wait_for_timeout(200)
     assert page.inner_text("#error") == "enough to do"
     assert page.inner_text("#status") == ""
+
+
+def test_a_file_that_was_saved_anew_is_to_be_chosen_again(page, url, folder, field):
+    mine = folder / "mine.npz"
+    mine.write_bytes(field.read_bytes())
+    opened(page, url).set_input_files("#file", mine)
+    wait_status(page, "Answer: ")
+    page.click("#options summary")
+    stamp = mine.stat().st_mtime + 10  # browsers compare seconds
+    os.utime(mine, (stamp, stamp))
+    for ask in (lambda: page.click("#again"), lambda: page.select_option("#place", "1")):
+        ask()
+        page.locator("#error", has_text="mine.npz has changed since it was chosen: choose it again").wait_for()
+        with page.expect_file_chooser() as waiting:
+            page.click("#file")
+        assert page.input_value("#file") == ""  # so that the same path is a change
+        waiting.value.set_files(mine)
+        wait_status(page, "Answer: ")
+        assert page.inner_text("#error") == ""
+        stamp += 10
+        os.utime(mine, (stamp, stamp))
+    mine.unlink()
+    page.click("#again")
+    page.locator("#error", has_text="mine.npz has changed").wait_for()
+
+
+def test_a_server_that_has_gone_is_told(page, models, field):
+    with running(models) as url:
+        opened(page, url).set_input_files("#file", field)
+        wait_status(page, "Answer: ")
+    page.click("#options summary")
+    page.click("#again")
+    page.locator("#error", has_text="The server does not answer").wait_for()
 
 
 def test_an_explanation_that_fails_leaves_the_controls_at_what_is_shown(page, url, field):

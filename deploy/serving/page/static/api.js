@@ -39,13 +39,23 @@ export async function ask(model, file, options, explain, place) {
   if (place !== "") query.set("place", place);
   const path = `/v2/models/${encodeURIComponent(model)}/ask?${query}`;
   const headers = { "Content-Type": "application/octet-stream" };
-  const found = await (await call(path, { method: "POST", headers, body: file.content })).json();
+  let answer;
+  try {
+    answer = await call(path, { method: "POST", headers, body: file.content });
+  } catch (error) {
+    // Browsers send no file that was saved anew after it was chosen.
+    if (error.status !== 0 || await readable(file.content)) throw error;
+    throw new ServerError(0, `${file.name} has changed since it was chosen: choose it again`);
+  }
+  const found = await answer.json();
   found.image.values = floats(found.image);
   for (const map of Object.values(found.maps)) map.values = floats(map);
   return found;
 }
 
 export const suffixOf = (name) => (name.match(/\.[A-Za-z0-9]{1,8}$/)?.[0] ?? "").toLowerCase();
+
+const readable = (content) => content.slice(0, 1).arrayBuffer().then(() => true, () => false);
 
 function floats(array) {
   const text = atob(array.base64);

@@ -198,6 +198,7 @@ function wire() {
   const drop = byId("drop");
   byId("token-form").addEventListener("submit", (event) => { event.preventDefault(); useToken(byId("token").value.trim()); load(); });
   byId("model").addEventListener("change", chooseModel);
+  byId("file").addEventListener("click", (event) => { event.target.value = ""; }); // else the same file is no change
   byId("file").addEventListener("change", (event) => chooseFile(event.target.files[0]));
   for (const kind of ["dragover", "dragleave", "drop"]) {
     drop.addEventListener(kind, (event) => { event.preventDefault(); drop.classList.toggle("over", kind === "dragover"); });

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deploy.serving.listening import Tls
-from deploy.serving.security import LOOPBACK, is_loopback
+from deploy.serving.security import LOOPBACK, is_loopback, spelt
 from deploy.serving.tokens import check_token
 from stm_models.errors import InputError
 
 __all__ = ["Access"]
+
+_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]*:[0-9a-f:.]*")
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Access:
     Raises
     ------
     InputError
-        For an address that lacks what it needs, or a token that no header can carry.
+        For an address that lacks what it needs, a token that no header can carry, or a name that no header can have.
     """
 
     host: str = "127.0.0.1"
@@ -50,6 +53,12 @@ class Access:
         token = self.token
         if token is not None:
             check_token(token)
+        for name in self.names:
+            if not _NAME.fullmatch(spelt(name)):
+                raise InputError(
+                    f"--allow-host is {name!r}, expected a name or an address alone, with no scheme, port or path, as "
+                    "in stm.example.org: it is allowed on every port"
+                )
         if is_loopback(self.host) or self.insecure:
             return
         missing = [what for what, got in (("a token", token), ("TLS", self.tls)) if got is None]
@@ -66,3 +75,8 @@ class Access:
         if is_loopback(self.host):
             return (*LOOPBACK, self.host, *self.names)
         return (*LOOPBACK, self.host, *self.names) if self.names else None
+
+    @property
+    def probed(self) -> bool:
+        """Whether health is told under any Host: others than this machine reach the address."""
+        return not is_loopback(self.host)

@@ -137,6 +137,7 @@ def create_app(
     schedule: Schedule = Schedule(),  # noqa: B008
     hosts: Collection[str] | None = None,
     token: str | None = None,
+    probed: bool = False,
     examples: str | Path | None = None,
     cells: tuple[NDArray[np.float64], NDArray[np.float64], int] | None = None,
 ) -> Application:
@@ -150,7 +151,7 @@ def create_app(
         Makes the answers of ``/explain`` from the outputs and the model's metadata.
     limits, schedule
         What may be asked for, and how it is computed.
-    hosts, token
+    hosts, token, probed
         See `deploy.serving.security.Guard`.
     examples : path, optional
         Folder of files that the page offers.
@@ -173,6 +174,7 @@ def create_app(
         token,
         RateLimit(limits.rate, limits.burst, buckets) if limits.rate else None,
         (*OPEN_PATHS, *page.OPEN),
+        probed,
     )
     more = page.page_routes(catalog.sessions, examples=examples, seconds=limits.request_seconds)
     cold = build_routes(catalog, inference, metrics, more, token)

@@ -45,7 +45,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--tls-cert", metavar="F", help="PEM file with the certificate chain: speak HTTPS")
     add("--tls-key", metavar="F", help="PEM file with its private key")
     add("--insecure", action="store_true", help="go without token or TLS on an address that others reach")
-    add("--allow-host", action="append", default=[], metavar="NAME", help="further name that the Host header may have")
+    add("--allow-host", action="append", default=[], metavar="NAME",
+        help="further name that the Host header may have, on any port")  # fmt: skip
     add("--rate", type=float, default=0.0, metavar="R", help="requests per second of one client (default: no limit)")
     add("--max-rows", type=int, default=256, metavar="N", help="images in one request (default: %(default)s)")
     add("--max-body-mb", type=float, default=64.0, metavar="MB", help="size of one request (default: %(default)g)")

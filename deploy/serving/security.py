@@ -13,7 +13,7 @@ from starlette.types import Scope
 from deploy.serving.rate import RateLimit
 from deploy.serving.refusals import Refused
 
-__all__ = ["LOOPBACK", "OPEN_PATHS", "PAGE_HEADERS", "PLAIN_HEADERS", "Guard", "is_loopback"]
+__all__ = ["LOOPBACK", "OPEN_PATHS", "PAGE_HEADERS", "PLAIN_HEADERS", "Guard", "is_loopback", "spelt"]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OPEN_PATHS = ("/ping", "/v2/health/live", "/v2/health/ready")
@@ -44,6 +44,18 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def spelt(host: str) -> str:
+    """Return a name or address in the one way that it is compared in: ``[0:0:0:0:0:0:0:1]`` is ``::1``."""
+    host = host.strip().lower()
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    host = host.removesuffix(".")
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host
+
+
 class Guard:
     """Refuses what must not reach the application.
 
@@ -58,6 +70,8 @@ class Guard:
         Of every client address, wrong tokens too; health is not counted.
     open_paths : collection of str
         Paths that need no token; one that ends in ``/`` stands for all below it.
+    probed : bool
+        Whether health is told under any Host: what probes a server names the address where it found it.
     """
 
     def __init__(
@@ -66,12 +80,14 @@ class Guard:
         token: str | None = None,
         rate: RateLimit | None = None,
         open_paths: Collection[str] = OPEN_PATHS,
+        probed: bool = False,
     ) -> None:
-        self.hosts = None if hosts is None else frozenset(host.lower() for host in hosts)
+        self.hosts = None if hosts is None else frozenset(map(spelt, hosts))
         self.expected = None if token is None else f"Bearer {token}".encode()
         self.rate = rate
         self.open_paths = frozenset(path for path in open_paths if path == "/" or not path.endswith("/"))
         self.open_below = tuple(path for path in open_paths if path != "/" and path.endswith("/"))
+        self._any_host = frozenset(OPEN_PATHS if probed else ())
         self._known: set[bytes] = set()
 
     def check(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
@@ -95,8 +111,8 @@ class Guard:
                 if names.count(name) > 1:
                     status = {b"host": 403, b"authorization": 401}.get(name, 400)
                     raise Refused(status, f"the header {name.decode()} is given twice: send one", close=True)
-        self._check_host(headers)
         path = scope["path"]
+        self._check_host(path, headers)
         # Before the token, else they could be tried as fast as one likes.
         if self.rate is not None and path not in _UNLIMITED:
             seconds = self.rate.wait(scope["client"][0] if scope.get("client") else "")
@@ -112,9 +128,9 @@ class Guard:
             text = "compressed bodies are not taken: send the body without Content-Encoding"
             raise Refused(415, text, close=True)
 
-    def _check_host(self, headers: Mapping[bytes, bytes]) -> None:
+    def _check_host(self, path: str, headers: Mapping[bytes, bytes]) -> None:
         host = headers.get(b"host", b"")
-        if self.hosts is not None and host not in self._known:
+        if self.hosts is not None and host not in self._known and path not in self._any_host:
             if _name(host) not in self.hosts:
                 text = f"the Host header must name one of {', '.join(sorted(self.hosts))}"
                 raise Refused(403, text, close=True)
@@ -134,6 +150,4 @@ class Guard:
 
 def _name(header: bytes) -> str:
     host = header.decode("latin-1").strip().lower()
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+    return spelt(host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0])

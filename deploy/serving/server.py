@@ -64,7 +64,7 @@ def serve(
     """
     access = access or Access(host, port, token)
     catalog = models if isinstance(models, Catalog) else Catalog.of(models)
-    app = create_app(catalog, limits=limits, hosts=access.hosts, token=access.token, **options)
+    app = create_app(catalog, limits=limits, hosts=access.hosts, token=access.token, probed=access.probed, **options)
     catalog.warm_up()
     url = ""
     if listener is None:
@@ -99,7 +99,14 @@ def running(
         limits, body_bytes=max_body_bytes or limits.body_bytes, rows=limits.rows if max_rows is None else max_rows
     )
     app = create_app(
-        catalog, decode=decode, limits=limits, schedule=schedule, hosts=access.hosts, token=token, examples=examples
+        catalog,
+        decode=decode,
+        limits=limits,
+        schedule=schedule,
+        hosts=access.hosts,
+        token=token,
+        probed=access.probed,
+        examples=examples,
     )
     catalog.warm_up()
     listener, url = listen(access.host, access.port, tls)

@@ -112,6 +112,35 @@ def test_behind_a_proxy_that_keeps_the_host_and_one_that_does_not():
 
 
 @pytest.mark.parametrize(
+    ("access", "hosts"),
+    [
+        (Access(names=["stm.example."]), ["stm.example", "STM.example.:8443", "localhost."]),
+        (Access(names=["fd00:0::7"]), ["[fd00::7]", "[fd00::7]:8443", "[FD00:0:0::7]"]),
+        (Access(names=["[fd00::7]", "a_b-c"]), ["[fd00::7]", "a_b-c:1"]),
+        (Access("::1"), ["[::1]:8080", "[0:0:0:0:0:0:0:1]", "127.0.0.1"]),
+        (Access("0:0:0:0:0:0:0:1"), ["[::1]:8080"]),
+        (Access("0.0.0.0", insecure=True, names=["stm.example"]), ["stm.example"]),
+    ],
+)
+def test_names_of_the_host_are_compared_however_they_are_spelt(access, hosts):
+    guard = Guard(access.hosts, probed=access.probed)
+
+    def asked(path, host):
+        try:
+            guard.check({"path": path, "headers": [(b"host", host)]}, {b"host": host})
+        except Refused as told:
+            return told.status_code
+        return 200
+
+    assert [asked("/v2", host.encode()) for host in hosts] == [200] * len(hosts)
+    for host in (b"10.0.0.5:8443", b"stm.example.evil", b"[::2]", b"fd00::7", b"", b"."):
+        assert asked("/v2", host) == 403, host
+    # As what probes a container does.
+    for path in ("/v2/health/ready", "/v2/health/live", "/ping"):
+        assert asked(path, b"10.0.0.5:8443") == (200 if access.host == "0.0.0.0" else 403)
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({}, "a token and TLS"),
@@ -184,19 +213,22 @@ def test_the_server_needs_no_right_to_write_where_its_models_are(model_file, tmp
 
 
 def test_options_reach_the_server(model_file, tmp_path):
-    """``--max-rows``, ``--max-body-mb``, ``--rate`` and ``--allow-host``, in a process of its own."""
+    """``--max-rows``, ``--max-body-mb``, ``--rate`` and ``--allow-host``, in a process of its own that others reach."""
     process = subprocess.Popen(
         [sys.executable, "-m", "deploy.serving.cli", f"m={model_file}", "--port", "0", "--provider", "cpu",
-         "--max-rows", "2", "--max-body-mb", "0.01", "--rate", "100", "--allow-host", "stm.example"],
+         "--max-rows", "2", "--max-body-mb", "0.01", "--rate", "100", "--allow-host", "stm.example",
+         "--host", "0.0.0.0", "--insecure"],
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
         url = next(line for line in process.stderr if line.startswith("ready:")).split()[1]
+        url = url.replace("0.0.0.0", "127.0.0.1")
         body, length = encode_request(np.ones((3, 2, 4, 5), np.float32), ["prediction"])
         assert b"at most 2" in ask(url, "POST", "/v2/models/m/infer", body, {HEADER: str(length)})[1]
         assert ask(url, "POST", "/v2/models/m/infer", b"x" * 20_000)[0] == 413
         assert ask(url, "GET", "/v2", headers={"Host": "stm.example"})[0] == 200
         assert ask(url, "GET", "/v2", headers={"Host": "other.example"})[0] == 403
+        assert ask(url, "GET", "/v2/health/ready", headers={"Host": "10.0.0.5:8443"})[0] == 200
     finally:
         process.terminate()
         process.communicate(timeout=20)

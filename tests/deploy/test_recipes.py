@@ -1,6 +1,7 @@
 """The recipes of deployments: what they name exists, what they start can start, and they give away no right."""
 
 import importlib
+import os
 import re
 import shlex
 import shutil
@@ -89,9 +90,16 @@ def test_the_image_is_healthy_with_and_without_tls(dockerfile, model_file, tmp_p
     python = "/opt/stm/bin/python"
     assert python in command
 
+    # A container often has its builder's proxies in its environment.
+    proxies = dict.fromkeys(
+        ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"), "http://127.0.0.1:9"
+    )
+    environment = {**os.environ, **proxies, "no_proxy": "", "NO_PROXY": ""}
+
     def healthy(port):
         here = command.replace(python, shlex.quote(sys.executable)).replace(":8080/", f":{port}/")
-        return subprocess.run(["sh", "-c", here], capture_output=True, timeout=60, check=False).returncode
+        done = subprocess.run(["sh", "-c", here], env=environment, capture_output=True, timeout=60, check=False)
+        return done.returncode
 
     if scheme is None:
         with socket.socket() as nobody:

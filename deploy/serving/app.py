@@ -20,7 +20,7 @@ from deploy.serving.compute import Compute, Schedule
 from deploy.serving.express import Express
 from deploy.serving.inference import Decode, Inference, task_answers
 from deploy.serving.limits import Limits
-from deploy.serving.metrics import Metrics
+from deploy.serving.metrics import ENDED, Metrics
 from deploy.serving.rate import RateLimit
 from deploy.serving.refusals import Refused, busy, refusal
 from deploy.serving.routes import build_routes, route_label
@@ -68,26 +68,34 @@ class Application:
         headers = dict(scope["headers"])
         route = self.hot.get(scope["path"])
         label, status = "other", 500
+
+        async def receiving() -> Message:
+            nonlocal began
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body", False):
+                began = time.perf_counter()  # as for a body that the connection has held until it was whole
+            return message
+
         try:
             try:
                 label = route[0] if route is not None else route_label(scope["path"])
                 self.guard.check(scope, headers)
                 if route is not None and scope["method"] == "POST":
                     try:
-                        answer = await route[1](route[2], headers, receive)
+                        answer = await route[1](route[2], headers, receiving)
                     except asyncio.CancelledError:
                         raise _ending() from None
                     status = 200
                     await send_answer(send, self.bodies, answer)
                 else:
-                    status = await self._hand_on(scope, receive, send)
+                    status = await self._hand_on(scope, receiving, send)
             except Exception as error:  # every one becomes an answer
                 status, body, more = refusal(error)
                 await send_refusal(send, status, body, more)
         except asyncio.CancelledError:
             pass  # the server ends in the middle of an answer: the connection is cut off
         finally:
-            self.metrics.request(label, status, time.perf_counter() - began)
+            self.metrics.request(label, scope.get(ENDED, status), time.perf_counter() - began)
 
     async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> int:
         seen = 0

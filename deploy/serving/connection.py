@@ -14,6 +14,7 @@ from uvicorn.server import ServerState
 
 from deploy.serving.express import MOST_BYTES, Express
 from deploy.serving.limits import Limits
+from deploy.serving.metrics import ENDED
 from deploy.serving.page import upload as uploads
 from deploy.serving.security import PAGE_HEADERS
 from deploy.serving.strict_json import dump_json
@@ -338,15 +339,19 @@ class _Connection(HttpToolsProtocol):
             self._patience = None
 
     def _end(self, status: int, message: str, more: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        # The application counts what it was given, and else nobody has.
+        given = self.cycle is not None and self._in_body and self._held is None and not self.pipeline
         if self.cycle is not None and not self.cycle.response_complete:
             if self.cycle.response_started:
                 self.transport.abort()
                 return
             self.cycle.disconnected = True  # the application has nobody to answer any more
             self.cycle.message_event.set()
+            if given:
+                cast(Any, self.cycle.scope)[ENDED] = status
         counters = getattr(self.app, "metrics", None)
-        if counters is not None:
-            counters.request("other", status, 0.0)
+        if counters is not None and not given:
+            counters.request("other", status)
         body = dump_json({"error": message})
         lines = [STATUS_LINE[status], b"content-type: application/json\r\n", b"content-length: %d\r\n" % len(body)]
         lines += [b"%s: %s\r\n" % pair for pair in (*PAGE_HEADERS, *more, (b"connection", b"close"))]

@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BUCKETS", "CONTENT_TYPE", "ROUTES", "Metrics"]
+__all__ = ["BUCKETS", "CONTENT_TYPE", "ENDED", "ROUTES", "Metrics"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROUTES = ("infer", "explain", "invocations", "metadata", "health", "metrics", "page", "other")
 _STATUSES = (200, 304, 400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 431, 500, 503)
 _OTHER = 0
+ENDED = "stm.ended"
+"""Key in the scope of a request whose connection ended with a status of its own while the body arrived."""
 _PER_MODEL = {
     "rows": "Images answered.",
     "swaps": "New versions taken into service.",
@@ -66,11 +68,13 @@ class Metrics:
         """Return how many numbers one row holds."""
         return len(cls._layout(models))
 
-    def request(self, route: str, status: int, seconds: float) -> None:
-        """Count one answered request."""
+    def request(self, route: str, status: int, seconds: float | None = None) -> None:
+        """Count one answered request; without ``seconds`` one that the application never had."""
         mine = self._mine
         place = self._request.get((route, status))
         mine[self._request[route, _OTHER] if place is None else place] += 1.0
+        if seconds is None:
+            return
         first = self._latency[route]
         mine[first + bisect_left(BUCKETS, seconds)] += 1.0
         mine[first + len(BUCKETS) + 1] += seconds
@@ -103,15 +107,14 @@ class Metrics:
     def text(self, information: Sequence[tuple[str, str, str, Sequence[tuple[dict[str, str], float]]]] = ()) -> str:
         """Write everything, and ``information``: (name, kind, help, [(labels, value)]) of more."""
         total = self._cells.sum(axis=0)
-        lines = [*_head("stm_requests_total", "counter", "Answered requests.")]
+        lines = [*_head("stm_requests_total", "counter", "Answered requests; other, too, what never was a whole one.")]
         for (route, status), place in self._request.items():
             if total[place]:
                 lines.append(
                     _line("stm_requests_total", {"route": route, "status": str(status or "other")}, total[place])
                 )
-        lines += _head(
-            "stm_request_seconds", "histogram", "From the first byte of a request to the last of its answer."
-        )
+        said = "From the last byte of a request, or its head where it was refused at once, to the last of its answer."
+        lines += _head("stm_request_seconds", "histogram", said)
         for route, first in self._latency.items():
             counts = np.cumsum(total[first : first + len(BUCKETS) + 1])
             if counts[-1]:

@@ -10,6 +10,7 @@ References
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Sequence
@@ -38,7 +39,8 @@ def write_repository(model: str | Path, folder: str | Path, name: str) -> list[P
     model : path
         A file that `deploy.exporting.export.export` wrote.
     folder : path
-        The repository; models of other names in it are left alone.
+        The repository; models of other names in it are left alone. Explanations that were written for ``name`` before
+        and that this file has not are removed: they explain a model that is no longer there.
     name : str
         Of the model; those of explanations are called ``NAME-EXPLANATION``.
 
@@ -56,12 +58,44 @@ def write_repository(model: str | Path, folder: str | Path, name: str) -> list[P
         raise InputError(f"model name {name!r} cannot be a folder of a model repository: use letters, digits, '.-_'")
     content = Path(model).read_bytes()
     whole = onnx.load_from_string(content)
-    about = json.loads(next(entry.value for entry in whole.metadata_props if entry.key == KEY))
+    about = _about(whole)
     costly = about["explanations"]
     cheap = [output.name for output in whole.graph.output if output.name not in costly]
     written = [_write(content, about, Path(folder), name, cheap, [])]
     written += [_write(content, about, Path(folder), f"{name}-{one}", [*cheap, one], [one]) for one in costly]
+    _remove_others(Path(folder), name, costly)
     return written
+
+
+def _about(model: onnx.ModelProto) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads(next(entry.value for entry in model.metadata_props if entry.key == KEY))
+    return about
+
+
+def _remove_others(folder: Path, name: str, kept: Sequence[str]) -> None:
+    for config in sorted(folder.glob(f"{name}-*/config.pbtxt")):
+        one = config.parent.name.removeprefix(f"{name}-")
+        model = config.parent / "1" / "model.onnx"
+        if one in kept or not _explains(model, one):
+            continue
+        try:
+            model.unlink()
+            config.unlink()
+        except OSError as error:
+            raise InputError(
+                f"cannot remove {config.parent}, which explains the model before: {error.strerror}"
+            ) from error
+        with contextlib.suppress(OSError):  # where something else is in it
+            model.parent.rmdir()
+            config.parent.rmdir()
+
+
+def _explains(path: Path, explanation: str) -> bool:
+    """Tell whether `write_repository` made a file for this explanation; another model may be called ``NAME-SMALL``."""
+    try:
+        return bool(_about(onnx.load(path))["explanations"] == [explanation])
+    except Exception:  # it is no file of ours
+        return False
 
 
 def _write(

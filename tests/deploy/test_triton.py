@@ -70,6 +70,26 @@ def test_it_can_be_served_by_us_too(repository):
     assert Session(explained.parent / "1" / "model.onnx", provider="cpu").metadata.explanations == ("gradient",)
 
 
+def test_explanations_of_the_model_before_are_removed(model_file, toy, tmp_path):
+    folder = tmp_path / "repository"
+    write_repository(model_file, folder, "n")
+    plain = toy.write(tmp_path / "plain.onnx", change={"explanations": []})
+    others = [write_repository(model_file, folder, "n-small"), write_repository(plain, folder, "n-large")]
+    for name in ("n-foreign", "n-empty"):  # of somebody else
+        (folder / name / "1").mkdir(parents=True)
+        (folder / name / "config.pbtxt").write_text('parameters { key: "task" value { string_value: "toy" } }')
+    (folder / "n-foreign" / "1" / "model.onnx").write_bytes(b"no model")
+    kept = {path.parent.name for written in others for path in written} | {"n", "n-foreign", "n-empty"}
+    assert {path.name for path in folder.iterdir()} == kept | {"n-gradient"}
+    assert [path.parent.name for path in write_repository(plain, folder, "n")] == ["n"]
+    assert {path.name for path in folder.iterdir()} == kept
+    # What one has added oneself stays, without a model.
+    write_repository(model_file, folder, "n")
+    (folder / "n-gradient" / "labels.txt").write_text("mine")
+    write_repository(plain, folder, "n")
+    assert [path.name for path in (folder / "n-gradient").rglob("*")] == ["labels.txt"]
+
+
 def test_what_cannot_be_written_is_said(model_file, tmp_path):
     with pytest.raises(InputError, match="cannot be a folder"):
         write_repository(model_file, tmp_path, "../x")

@@ -55,7 +55,9 @@ def supervise(plan: Plan, wanted: Sequence[Wanted], resolve: Resolver | None) ->
         watched = Watcher(followed, served, resolve, crew.offer, crew.problem, plan.poll_seconds, crew.back)
     try:
         with listener:
-            crew.start()
+            crew.start(stop)
+            if stop.is_set():
+                return
             with watched:
                 announce(url, [one.name for one in wanted])
                 while not stop.wait(0.5):
@@ -85,11 +87,12 @@ class _Crew:
         self._workers: list[_Worker] = []
         self._lock = threading.Lock()
 
-    def start(self) -> None:
-        """Start all workers and wait until every one answers."""
+    def start(self, stop: threading.Event) -> None:
+        """Start all workers and wait until every one answers, or until ``stop`` is set."""
         self._workers = [self._one(row) for row in range(self._plan.workers)]
         for worker in self._workers:
-            if not _ready(worker):
+            # What ends this process too may have ended the worker a moment before.
+            if not _ready(worker, stop) and not stop.wait(_LOOK_SECONDS):
                 raise InputError("a worker process did not start: its last words are above; try with --workers 1")
 
     def mend(self) -> None:
@@ -156,8 +159,8 @@ class _Crew:
         return worker
 
 
-def _ready(worker: _Worker) -> bool:
-    return _reply(worker) == "ready"
+def _ready(worker: _Worker, stop: threading.Event) -> bool:
+    return _reply(worker, stop) == "ready"
 
 
 def _took(worker: _Worker) -> bool:
@@ -167,14 +170,14 @@ def _took(worker: _Worker) -> bool:
     return answer is True
 
 
-def _reply(worker: _Worker) -> Any:
-    """Return the next word of a worker; ``None`` once it is dead, which another thread may have heard of before."""
+def _reply(worker: _Worker, stop: threading.Event | None = None) -> Any:
+    """Return the next word of a worker; ``None`` once it is dead, as another thread may have heard, or ``stop``."""
     end = time.monotonic() + _START_SECONDS
     while True:
         try:
             return worker.said.get(timeout=_LOOK_SECONDS)
         except queue.Empty:
-            if time.monotonic() > end or not worker.process.is_alive():
+            if (stop is not None and stop.is_set()) or time.monotonic() > end or not worker.process.is_alive():
                 return None
 
 

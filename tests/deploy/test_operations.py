@@ -8,6 +8,7 @@ import os
 import queue
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -280,6 +281,22 @@ def test_workers_answer_what_they_began_before_they_end(tmp_path):
     assert all(answers)
     # A connection that nobody had accepted when the port was closed may be reset; an answer under way may not.
     assert not [error for error in broken if "IncompleteRead" in repr(error)]
+
+
+@pytest.mark.parametrize("whom", [os.killpg, os.kill], ids=["all processes", "the first one"])
+def test_a_server_that_is_ended_while_its_workers_start_ends_well(model_file, whom):
+    command = [sys.executable, "-m", "deploy.serving.cli", str(model_file), "--workers", "2", "--port", "0"]
+    process = subprocess.Popen(
+        [*command, "--provider", "cpu"], start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        _soon(lambda: len(_workers(process)) == 2)
+        whom(process.pid, signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert (process.returncode, said) == (0, "")
 
 
 def test_a_worker_that_died_unheard_is_not_waited_for():

@@ -83,7 +83,7 @@ class Guard:
         probed: bool = False,
     ) -> None:
         self.hosts = None if hosts is None else frozenset(map(spelt, hosts))
-        self.expected = None if token is None else f"Bearer {token}".encode()
+        self.expected = None if token is None else token.encode()
         self.rate = rate
         self.open_paths = frozenset(path for path in open_paths if path == "/" or not path.endswith("/"))
         self.open_below = tuple(path for path in open_paths if path != "/" and path.endswith("/"))
@@ -120,8 +120,8 @@ class Guard:
                 text = f"more than {self.rate.rate:g} requests per second from this address: ask more slowly"
                 raise Refused(429, text, close=True, headers={"retry-after": str(math.ceil(seconds))})
         if self.expected is not None and path not in self.open_paths and not path.startswith(self.open_below or "\0"):
-            given = headers.get(b"authorization", b"")
-            if not hmac.compare_digest(given, self.expected):
+            scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+            if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(b" "), self.expected):
                 text = "a valid token is needed: send 'Authorization: Bearer TOKEN'"
                 raise Refused(401, text, close=True, headers={"www-authenticate": "Bearer"})
         if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":

@@ -157,6 +157,33 @@ def test_an_address_for_others_needs_token_and_tls(tls, options, message):
     assert Access("127.0.0.1").hosts == ("127.0.0.1", "localhost", "::1", "127.0.0.1")
 
 
+@pytest.mark.parametrize(
+    ("given", "right"),
+    [
+        *((scheme + b" t-0", True) for scheme in (b"Bearer", b"bearer", b"BEARER", b"Bearer ")),
+        *(
+            (word, False)
+            for word in (b"", b"t-0", b"Basic t-0", b"Bearer", b"Bearer ", b"Bearer T-0", b"Bearer t-0 t-0")
+        ),
+        *(
+            (word, False)
+            for word in (b"Bearert-0", b"Bearer t-0x", b"Bearer Bearer t-0", b"Bearer\tt-0", b"bearer \xff")
+        ),
+    ],
+)
+def test_the_scheme_of_a_token_is_taken_however_it_is_written(given, right):
+    """RFC 9110, 11.1: schemes have no case."""
+    headers = {b"host": b"localhost", b"authorization": given}
+    scope = {"path": "/v2", "headers": list(headers.items())}
+    guard = Guard(token="t-0")
+    if right:
+        guard.check(scope, headers)
+        return
+    with pytest.raises(Refused) as told:
+        guard.check(scope, headers)
+    assert told.value.status_code == 401
+
+
 def test_every_answer_carries_the_security_headers(session):
     with running({"m": session}) as url:
         for method, path, body in (("GET", "/v2", None), ("GET", "/nowhere", None), ("POST", "/invocations", b"{")):

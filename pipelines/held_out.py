@@ -27,7 +27,7 @@ from tracking.models import ModelVersionInfo
 from tracking.runs import RunRow
 from tracking.store import Store
 
-__all__ = ["HeldOut", "fresh", "held_out", "parts_of"]
+__all__ = ["HeldOut", "fresh", "held_out", "parts_of", "repeated"]
 
 _CALIBRATED = "data.calibration.digest"
 
@@ -147,7 +147,9 @@ def fresh(
         each for each in runs.find(store, task.name)
         if each.tags.get("data.evaluation.digest") == attributes["digest"] and each.tags.get("evaluated.run") == row.id
     ]  # fmt: skip
-    drawn = _drawn_alike(store, attributes, [row.id, *([champion.run_id] if champion else [])])
+    trained = _trained_on(store, [row.id, *([champion.run_id] if champion else [])])
+    drawn = next((run for run, theirs in trained.items() if _seed(theirs) == _seed(attributes) is not None), "")
+    again = {run: repeated(task, theirs, attributes) for run, theirs in trained.items()}
     if attributes["digest"] in known:
         problem = f"{known[attributes['digest']]} {path}: simulate others with another --seed"
     elif read:
@@ -159,6 +161,12 @@ def fresh(
         problem = (
             f"run {drawn} was trained on data of the seed of {path}, {attributes['config']['seed']}, so both may hold "
             "the same states, which are drawn from seed and number: simulate others with another --seed"
+        )
+    elif any(again.values()):
+        run = max(again, key=again.__getitem__)
+        problem = (
+            f"run {run} was trained on {again[run]} of the states of {path}, whose parameters are the same though the "
+            "seed is another: simulate others, with parameters that are drawn from ranges or that the training has not"
         )
     return HeldOut(_sets(store, task, row, champion, samples), problem)
 
@@ -187,15 +195,29 @@ def parts_of(store: Store, task: Task, row: RunRow, path: str | Path) -> tuple[P
     return parts, parts.fitted(train.refit).coordinates["sample"]
 
 
-def _drawn_alike(store: Store, attributes: Mapping[str, Any], run_ids: Sequence[str]) -> str:
-    """Return the run whose training data were drawn from the seed of these data; empty where there is none."""
-    own = attributes.get("config", {}).get("seed")
-    for run_id in run_ids if own is not None else ():
-        with suppress(InputError):  # a run that kept nothing of its data
-            theirs = json.loads(runs.download(store, run_id, "data.json").read_text(encoding="utf-8"))
-            if theirs.get("config", {}).get("seed") == own:
-                return run_id
-    return ""
+def repeated(task: Task, trained: Mapping[str, Any], attributes: Mapping[str, Any]) -> int:
+    """Count the states of a data set that the one trained on holds too; both as their attributes say."""
+    made = []
+    for each in (trained, attributes):
+        try:
+            made.append(task.states(validate(task.simulation, each["config"], "the data set's config")))
+        except (KeyError, InputError):  # imported, or of another version: nobody can tell
+            return 0
+    return len(made[0] & made[1])
+
+
+def _trained_on(store: Store, run_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the attributes of each run's training data; nothing of a run that kept none."""
+    found = {}
+    for run_id in run_ids:
+        with suppress(InputError):
+            found[run_id] = json.loads(runs.download(store, run_id, "data.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _seed(attributes: Mapping[str, Any]) -> int | None:
+    seed: int | None = attributes.get("config", {}).get("seed")
+    return seed
 
 
 def _sets(

@@ -102,7 +102,7 @@ def _differ_along_chains(samples: Samples) -> None:
     """Refuse a target that the states of each chain share: a split by state would train on what it validates."""
     chain, state = (samples.coordinates[name] for name in ("chain", "group"))
     _, first, chain_of = np.unique(chain, return_index=True, return_inverse=True)
-    if samples.targets.ndim > 2 or len(first) == len(np.unique(state)):
+    if samples.targets.ndim > 2 or np.array_equal(state[first][chain_of], state):
         return
     for target, values in zip(samples.attributes["targets"], samples.targets.T, strict=True):
         if len(np.unique(values)) > 1 and np.array_equal(values[first][chain_of], values):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -111,6 +111,10 @@ class Task(ABC):
 
         ``unseen``: at continuous targets that no grid holds; else at the targets of ``config``.
         """
+
+    def states(self, config: Any) -> frozenset[Hashable]:
+        """Return what decides each state that ``config`` gives, where another seed can give it again; else nothing."""
+        return frozenset()
 
     def held_out(self, config: Any, seed: int, states: int) -> Any:
         """Return a config for about ``states`` new states like those of ``config``, to calibrate a model of it on."""

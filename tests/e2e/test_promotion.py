@@ -235,6 +235,19 @@ def test_data_for_judging_are_new_to_both(command, demo, trained, as_before, tmp
     assert "champion" not in next(line for line in card.splitlines() if line.startswith("| aliases"))
 
 
+def test_states_of_one_filling_are_not_new_under_another_seed(command, demo, tmp_path):
+    data = {seed: tmp_path / f"{seed}.zarr" for seed in (0, 77)}
+    values = "simulate.filling=[0,0];simulate.replicates=2"
+    for seed, path in data.items():
+        made = ("simulate", "hubbard", "--preset", "test", "--out", str(path))
+        assert command(*made, "--seed", str(seed), "--set", values)[0] == 0
+    train = ("train", "hubbard", "--data", str(data[0]), "--preset", "test", "--model", "mlp", "--json")
+    run = answer(command(*train, "--set", f"{values};train.epochs=1;calibrate.states=12"))["run_id"]
+    refused = answer(command("promote", "hubbard", "--run", run, "--on", str(data[77]), "--json"))
+    assert verdicts(refused)["data"] == "failed"
+    assert f"run {run} was trained on 9 of the states of {data[77]}" in refused["reason"]
+
+
 def test_two_promotions_at_once_leave_one_champion(command, demo, trained, clean, as_before):
     first, second = trained()["run_id"], trained("train.seed=5")["run_id"]
     processes = [

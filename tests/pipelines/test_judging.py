@@ -1,12 +1,14 @@
-"""Which fresh states the plain metrics of a demo are of."""
+"""Which fresh states the plain metrics of a demo are of, and which are no fresh ones."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pipelines.held_out import repeated
 from pipelines.judging import at_trained_values
 from stm_models.data.dataset import Samples
+from stm_models.tasks import registry
 
 
 @pytest.mark.parametrize(
@@ -19,3 +21,18 @@ def test_states_at_trained_values_are_kept_and_all_where_no_value_comes_twice(fr
     samples = Samples(np.zeros((len(values), 1, 2, 2), np.float32), values[:, None], {"U": values}, {}, Path("x.zarr"))
     chosen = at_trained_values(samples, np.array([0.0, 2.0 + 1e-12, 4.0]), "U")
     np.testing.assert_array_equal(chosen.coordinates["U"], kept)
+
+
+def test_states_that_the_training_has_too_are_counted_whatever_the_seed():
+    def of(**simulate):
+        values = {"index": 2, "dielectric": None, "interaction_count": 5, "replicates": 2, **simulate}
+        return {"config": values}
+
+    task, one = registry.get("hubbard"), {"filling": [0.0, 0.0]}
+    assert repeated(task, of(**one), of(**one, seed=77)) == 5
+    assert repeated(task, of(**one), of(**one, seed=77, interaction_count=3)) == 3
+    assert repeated(task, of(**one), of(**one, seed=77, interaction_sampling="uniform")) == 0
+    assert repeated(task, of(**one), of(**one, seed=77, temperature=0.02)) == 0
+    assert repeated(task, of(), of(seed=77)) == 0
+    assert repeated(task, {"imported": {}}, of(**one)) == 0
+    assert repeated(registry.get("impurity"), {"config": {"fields": 2}}, {"config": {"fields": 2}}) == 0

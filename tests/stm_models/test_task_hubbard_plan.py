@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 import yaml
 
+from pipelines.parts import divide
+from pipelines.settings import SplitConfig
+from pipelines.simulation import simulate
 from stm_models.config import validate
+from stm_models.data.dataset import load
 from stm_models.errors import InputError
 from stm_models.physics.moire import branches
 from stm_models.physics.moire.lattice import build
@@ -22,6 +26,8 @@ TASK, MAGNETIC, VARIED, make = cases.TASK, cases.MAGNETIC, cases.VARIED, cases.m
 
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "hubbard"
+ONE_FILLING = {"filling": [0.1, 0.1]}
+ONE_BIAS = {"bias": [0, 0], "broadening_spread": [1, 1]}
 
 
 @pytest.mark.parametrize(
@@ -58,6 +64,8 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "hubbard"
         ),
         ({"layer_distance": [2.7, 5.5]}, ["layer_distance", "below 5"]),
         ({"layer_distance": [2.8, 2.7]}, ["layer_distance", "2.8 is above 2.7"]),
+        ({**ONE_FILLING, **ONE_BIAS, "replicates": 3},
+         ["only 1 of 3 replicates", "simulate.replicates=1", "simulate.filling", "simulate.draws"]),
         ({"strain": 0.1}, ["strain", "within 0.05"]),
         ({"strain_angle": 30}, ["strain_angle", "simulate.strain"]),
         ({"energies": []}, ["energies", "ascending"]),
@@ -117,6 +125,33 @@ def test_more_replicates_leave_the_earlier_ones_as_they_are():
         assert np.array_equal(first.samples["bias"], second.samples["bias"])
 
 
+def states(config):
+    return [group.state for group in TASK.plan(config).groups]
+
+
+def test_states_that_nothing_tells_apart_are_one():
+    assert states(make()) == [0, 1, 2, 3, 4, 5]
+    assert states(make(**ONE_FILLING)) == [0, 1, 2, 0, 1, 2]
+    assert states(make(**ONE_FILLING, interaction_sampling="uniform")) == [0, 1, 2, 3, 4, 5]
+    assert states(make(**ONE_FILLING, layer_distance=[2.7, 2.8])) == [0, 1, 2, 3, 4, 5]
+    cycle = make(**MAGNETIC, **ONE_FILLING, keep="cycle", replicates=6, interaction_count=2)
+    assert states(cycle) == [0, 1] * 6  # in a weak U every start ends in the paramagnet
+    assert states(make(**ONE_FILLING, **ONE_BIAS, index=[1, 2])) == [0, 1, 2, 3, 4, 5]
+    assert len(TASK.plan(make(**ONE_FILLING, **ONE_BIAS, replicates=1)).groups) == 3
+
+
+def test_a_split_has_no_state_on_both_sides(tmp_path):
+    data = tmp_path / "data.zarr"
+    simulate(TASK, make(**ONE_FILLING, interaction_count=5, replicates=4), data, workers=1, progress=False)
+    samples = load(data)
+    _, same = np.unique(samples.coordinates["free_energy"].round(9), return_inverse=True)
+    assert len(set(same)) == 5
+    parts = divide(samples, TASK, SplitConfig(unseen_fraction=0))
+    sides = [set(same[part.coordinates["sample"]]) for part in (parts.train, parts.validation)]
+    assert not set.intersection(*sides)
+    assert [len(side) for side in sides] == [4, 1]
+
+
 def geometry(group):
     return tuple(group.parameters[name] for name in GEOMETRY)
 
@@ -171,6 +206,17 @@ def test_fresh_states_have_every_structure_and_start(unseen):
     assert {chain[0].parameters["index"] for chain in plan.chains} == {1, 2}
     assert 8 <= len(plan.groups) <= 16
     assert plan.attributes["input"] == TASK.plan(config).attributes["input"]
+
+
+def test_fresh_states_are_no_states_of_the_training_again():
+    config = make(**ONE_FILLING)
+    fresh = TASK.fresh(config, 77, 6, unseen=False)
+    assert not TASK.states(fresh) & TASK.states(config)
+    again = config.model_copy(update={"seed": 77, "bias": (0, 0)})
+    assert TASK.states(again) == TASK.states(config)
+    assert not TASK.states(again.model_copy(update={"temperature": 0.02})) & TASK.states(config)
+    assert TASK.fresh(make(), 77, 6, unseen=False).interaction_sampling == "grid"
+    assert not TASK.states(make(seed=77)) & TASK.states(make())
 
 
 def test_fresh_states_of_chains_of_one_state_share_no_structure():

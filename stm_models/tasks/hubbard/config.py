@@ -224,3 +224,21 @@ class HubbardSimulation(Config):
         if max(abs(pair[0]), abs(pair[1])) >= sites:
             raise ValueError(f"expected less than the {sites} electrons of the neutral cell I={index}, either way")
         return pair
+
+    @field_validator("broadening_spread")
+    @classmethod
+    def _no_image_again(cls, pair: tuple[float, float], known: ValidationInfo) -> tuple[float, float]:
+        got = known.data
+        ranges = [got.get(name, (0, 1)) for name in ("filling", "bias", "layer_distance", "strain", "strain_angle")]
+        if got.get("interaction_sampling") == "uniform":
+            ranges.append(got.get("interaction", (0, 1)))
+        if "random" in got.get("starts", ("random",)) or any(low < high for low, high in (pair, *ranges)):
+            return pair
+        kinds = len(got.get("index", ())) * (len(got["starts"]) if got.get("keep") == "cycle" else 1)
+        if got.get("replicates", 0) > kinds:
+            raise ValueError(
+                f"with one filling, bias and broadening only {kinds} of {got['replicates']} replicates have images "
+                f"of their own: expected simulate.replicates={kinds}, a range of simulate.filling, e.g. [-0.2, 0.2], "
+                "or one of simulate.bias, from which simulate.draws takes several images of a state"
+            )
+        return pair

@@ -112,7 +112,8 @@ class _States:
     def arrays(self) -> list[dict[str, Floats]]:
         """The stored state of each row; a store of several structures pads smaller ones."""
         specs = self.branch.state_arrays()
-        stored = [self.data.state(int(row["group"])) for row in self.rows]
+        images = int(self.data.attributes["samples_per_group"])
+        stored = [self.data.state(int(row["sample"]) // images) for row in self.rows]
         return [
             {name: state[name][tuple(slice(length) for length in spec.shape)] for name, spec in specs.items()}
             for state in stored

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +24,14 @@ from stm_models.tasks.plan import ArraySpec, Group, GroupResult, Plan, Simulator
 if TYPE_CHECKING:
     from stm_models.physics.moire.branch import Branch, Solution, StateArray
 
-__all__ = ["VERSION", "WARM", "input_spec", "plan", "simulator", "solver"]
+__all__ = ["VERSION", "WARM", "input_spec", "plan", "simulator", "solver", "states"]
 
 VERSION = "2"
 """Part of a data set's recipe: raised whenever the same config would give other numbers."""
 WARM = "warm"
 """Name, beside the starts, of the candidate that begins at the chain's previous state."""
 _STRUCTURES_KEPT = 2
+_SOLVED = ("branch", "interlayer_scale", "dielectric", "gate_distance", "fock_range", "temperature", "k_mesh")
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -51,7 +53,7 @@ def input_spec(config: HubbardSimulation) -> dict[str, Any]:
 
 def plan(config: HubbardSimulation) -> Plan:
     """Lay the data set out: one chain of states along U, in one structure, per replicate."""
-    chains = tuple(_chain(config, replicate) for replicate in range(config.replicates))
+    chains = _same_together(_chain(config, replicate) for replicate in range(config.replicates))
     n, channels, sites = config.image_size, len(config.energies), _sites(max(config.index))
     return Plan(
         chains=chains,
@@ -81,6 +83,13 @@ def plan(config: HubbardSimulation) -> Plan:
             "possible_targets": possible_targets(config),
         },
     )  # fmt: skip
+
+
+def states(config: HubbardSimulation) -> frozenset[tuple[Any, ...]]:
+    """Return what decides each state, whatever seed and chain: equations, U, filling and structure."""
+    of = tuple(getattr(config, name) for name in _SOLVED)
+    chains = (_chain(config, replicate) for replicate in range(config.replicates))
+    return frozenset((*of, *_decisive(group)) for chain in chains for group in chain)
 
 
 def simulator(config: HubbardSimulation, *, device: str = "cpu") -> Simulator:
@@ -220,6 +229,19 @@ def _chain(config: HubbardSimulation, replicate: int) -> tuple[Group, ...]:
             )
         )
     return tuple(groups)
+
+
+def _decisive(group: Group) -> tuple[float, ...]:
+    return tuple(group.parameters[name] for name in ("U", "filling", *GEOMETRY))
+
+
+def _same_together(chains: Iterable[tuple[Group, ...]]) -> tuple[tuple[Group, ...], ...]:
+    """Number the states: where U, filling and structure are equal it is one, for other starts may end in it too."""
+    first: dict[tuple[float, ...], int] = {}
+    return tuple(
+        tuple(replace(group, state=first.setdefault(_decisive(group), group.index)) for group in chain)
+        for chain in chains
+    )
 
 
 def _geometry(config: HubbardSimulation, replicate: int) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from numpy.typing import NDArray
@@ -63,7 +63,7 @@ class HubbardTask(RegressionTask):
         """Return a config for new states alike, at continuous random U or at the same U.
 
         At least one chain of each kind of structure and start, so there may be more than ``states``; chains of one
-        state stay so.
+        state stay so. Where the same U would give the states of ``config`` again, U is random too.
         """
         count = config.interaction_count
         if unseen:
@@ -72,12 +72,19 @@ class HubbardTask(RegressionTask):
             sampling, count = "uniform", -(-states // replicates)
         else:
             replicates, sampling = max(config.kinds, round(states / count)), config.interaction_sampling
-        return config.model_copy(
+        made = config.model_copy(
             update={
                 "seed": seed, "draws": 1, "replicates": replicates,
                 "interaction_count": count, "interaction_sampling": sampling,
             }
         )  # fmt: skip
+        if not unseen and simulation.states(made) & simulation.states(config):
+            return self.fresh(config, seed, states, unseen=True)
+        return made
+
+    def states(self, config: HubbardSimulation) -> frozenset[Hashable]:
+        """Return equations, U, filling and structure of each state."""
+        return simulation.states(config)
 
     def held_out(self, config: HubbardSimulation, seed: int, states: int) -> HubbardSimulation:
         """Return a config for new states at continuous random U, two images of each."""

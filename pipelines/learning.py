@@ -161,7 +161,7 @@ def _on_the_fly(task: Task, config: TrainConfig, parts: Parts) -> Callable[[Any]
     if drawn is None:
         raise InputError(
             f"train.on_the_fly is true, but task {task.name} cannot draw samples like those of {parts.samples.path}: "
-            "leave it out, or give a data set of another generator"
+            "leave it out, or give a data set whose samples can be drawn (docs/training.md says which)"
         )
     from stm_models.training.synthetic import SyntheticBatches
 

@@ -14,6 +14,7 @@ from stm_models.physics.surface.experiment import pseudo_experiment
 from stm_models.physics.surface.field_recipe import FieldRecipe
 from stm_models.physics.surface.training_fields import training_field
 from stm_models.signal.preprocessing import prepare_stack
+from stm_models.tasks import registry
 from stm_models.tasks.impurity.labels import heat_map, padded, pixel_map, unpadded
 from stm_models.tasks.impurity.simulation import WAVES, plan, simulator
 
@@ -126,6 +127,18 @@ def test_dense_biases_average_into_the_channels():
     assert many.arrays["image"].shape == one.arrays["image"].shape
     rough = [np.abs(np.diff(r.arrays["image"][0, 1], axis=1)).mean() for r in (one, many)]
     assert rough[1] < 0.7 * rough[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "drawn"),
+    [
+        ({"generator": "friedel"}, True), ({"generator": "mixed"}, True), ({"generator": "scattering"}, False),
+        ({"generator": "mixed", "dense_biases": 30}, False),
+    ],
+)  # fmt: skip
+def test_fields_are_drawn_while_training_only_like_those_of_the_data_set(changes, drawn):
+    attributes = {"config": make(**changes).model_dump(mode="json")}
+    assert (registry.get("impurity").on_the_fly(attributes) is not None) == drawn
 
 
 @pytest.mark.parametrize("waves", ["friedel", "scattering"])

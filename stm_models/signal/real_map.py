@@ -206,7 +206,7 @@ def to_ft_image(
     known = _known(atoms.grid, pixel, raw.rotate)
     result = (result / atoms.divisor).astype(np.float32)
     result[~known] = 0
-    notes = _notes(signal, grid, pixel, known, 1 / (envelope * radius))
+    notes = _notes(signal, grid, pixel, known, 1 / (envelope * radius) if wanted is None else math.inf)
     if width:
         notes = (*notes, _atoms_note(width, atoms))
     if spikes:

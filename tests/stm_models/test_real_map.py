@@ -179,6 +179,9 @@ def test_a_field_too_wide_for_the_pixels_is_mentioned():
     assert not any("wide" in note for note in to_ft_image(raw, KGrid(64))[2])
     large = RawMap(raw.values, (50.0, 50.0), None, "made.npy")
     assert any("crop" in note for note in to_ft_image(large, KGrid(64))[2])
+    notes = to_ft_image(large, KGrid(64), radius=60.0)[2]  # of the model's field, which the field is cropped to
+    assert any("cropped" in note for note in notes)
+    assert not any("wide" in note for note in notes)
 
 
 def changed(values, **more):

@@ -66,6 +66,7 @@ ONE_BIAS = {"bias": [0, 0], "broadening_spread": [1, 1]}
         ({"layer_distance": [2.8, 2.7]}, ["layer_distance", "2.8 is above 2.7"]),
         ({**ONE_FILLING, **ONE_BIAS, "replicates": 3},
          ["only 1 of 3 replicates", "simulate.replicates=1", "simulate.filling", "simulate.draws"]),
+        ({"patch_radius": 8, "image_size": 32}, ["image_size", "least 46, better 224", "patch_radius"]),
         ({"strain": 0.1}, ["strain", "within 0.05"]),
         ({"strain_angle": 30}, ["strain_angle", "simulate.strain"]),
         ({"energies": []}, ["energies", "ascending"]),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from stm_models.config import Config
+from stm_models.physics.moire.fourier import KGrid
 
-__all__ = ["STARTS", "HubbardSimulation"]
+__all__ = ["STARTS", "HubbardSimulation", "field_radius"]
 
 STARTS: dict[str, tuple[str, ...]] = {
     "sym": ("bands",),
@@ -18,6 +20,7 @@ STARTS: dict[str, tuple[str, ...]] = {
     "collinear": ("pm", "fm", "af", "sublattice", "stripe", "random"),
 }
 """Where the self-consistent cycle of each branch can begin."""
+_COARSEST = 5.0  # standard deviations of a peak between pixels: midway between four of them 1/2 % of its height is left
 DEFAULT_STARTS = {"sym": ("bands",), "broken": ("random",), "collinear": ("pm", "fm", "af")}
 
 
@@ -77,6 +80,11 @@ def _several(value: Any) -> Any:
 
 def _range(value: Any) -> Any:
     return (value, value) if isinstance(value, int | float | str) else value
+
+
+def field_radius(index: Sequence[int], patch_radius: float) -> float:
+    """Radius (a) of the imaged disc: ``patch_radius`` moiré lengths of the largest of these unstrained cells."""
+    return patch_radius * math.sqrt(3 * max(index) ** 2 + 3 * max(index) + 1)
 
 
 Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
@@ -157,7 +165,7 @@ class HubbardSimulation(Config):
     )
     envelope: float = Field(0.4, gt=0, le=10, description="Gaussian envelope, fraction of the disc radius")
     bottom_layer: float = Field(1.0, ge=0, le=1, description="weight of the layer away from the tip; the other has 1")
-    image_size: int = Field(128, ge=8, le=2048, description="pixels along kx and ky")
+    image_size: int = Field(128, ge=8, le=2048, validate_default=True, description="pixels along kx and ky")
     seed: int = Field(0, ge=0, description="of all that is drawn")
 
     @property
@@ -224,6 +232,22 @@ class HubbardSimulation(Config):
         if max(abs(pair[0]), abs(pair[1])) >= sites:
             raise ValueError(f"expected less than the {sites} electrons of the neutral cell I={index}, either way")
         return pair
+
+    @field_validator("image_size")
+    @classmethod
+    def _shows_peaks(cls, size: int, known: ValidationInfo) -> int:
+        if not {"index", "patch_radius", "envelope"} <= known.data.keys():
+            return size  # one of them is wrong, which is said already
+        grid = KGrid(size)
+        peak = 1 / (known.data["envelope"] * field_radius(known.data["index"], known.data["patch_radius"]))
+        least, good = (math.ceil(2 * grid.ky_max / (times * peak)) + 1 for times in (_COARSEST, 1))
+        if max(grid.step) > _COARSEST * peak:
+            raise ValueError(
+                f"pixels would lie {max(grid.step):.2g} 1/a apart, the standard deviation of peaks is {peak:.2g} 1/a, "
+                f"so that these fall between pixels: expected at least {least}, better {good}, or a smaller "
+                "simulate.patch_radius or simulate.envelope"
+            )
+        return size
 
     @field_validator("broadening_spread")
     @classmethod

@@ -9,7 +9,6 @@ A stored row of ``ldos`` (energy, site) has one value per site of the moiré cel
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from stm_models.config import validate
 from stm_models.errors import InputError
 from stm_models.physics.moire.lattice import Lattice, build, patch
-from stm_models.tasks.hubbard.config import HubbardSimulation
+from stm_models.tasks.hubbard.config import HubbardSimulation, field_radius
 
 __all__ = ["GEOMETRY", "ImagedAtoms", "disc_radius", "imaged_atoms", "lattice_peaks", "same_field", "structure"]
 
@@ -93,8 +92,7 @@ def disc_radius(about: About) -> float:
         The config, or a data set's attributes.
     """
     config = _config(about)
-    index = max(config.index)
-    return config.patch_radius * math.sqrt(3 * index**2 + 3 * index + 1)
+    return field_radius(config.index, config.patch_radius)
 
 
 def same_field(config: HubbardSimulation, **changes: Any) -> HubbardSimulation:
@@ -105,8 +103,10 @@ def same_field(config: HubbardSimulation, **changes: Any) -> HubbardSimulation:
     InputError
         For values that no structure has.
     """
-    other = validate(HubbardSimulation, {**config.model_dump(), **changes}, "the other structure")
-    return other.model_copy(update={"patch_radius": config.patch_radius * disc_radius(config) / disc_radius(other)})
+    index = np.atleast_1d(changes.get("index", config.index)).tolist()
+    radius = config.patch_radius * disc_radius(config) / field_radius(index, config.patch_radius)
+    values = {**config.model_dump(), **changes, "patch_radius": radius}
+    return validate(HubbardSimulation, values, "the other structure")
 
 
 def imaged_atoms(about: About, parameters: Mapping[str, Any]) -> ImagedAtoms:

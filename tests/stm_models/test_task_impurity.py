@@ -19,6 +19,7 @@ from stm_models.tasks.impurity import drawing, scoring
 from stm_models.tasks.impurity.answer_files import voltage_shares
 from stm_models.tasks.impurity.answers import positions
 from stm_models.tasks.impurity.labels import heat_map, unpadded
+from stm_models.tasks.impurity.measured import to_pixels
 from stm_models.tasks.impurity.reference import read_reference
 from stm_models.tasks.impurity.simulation import plan, simulator
 from stm_models.tasks.inputs import RawMap
@@ -108,6 +109,18 @@ def test_prepare_brings_a_file_to_the_models_pixels_and_back(task):
     assert positions(answer)[0] == pytest.approx([20.5, 40.5], abs=0.05)
     assert answer["impurities"][0]["y_nm"] == pytest.approx(10.5 * 0.46875, abs=0.02)
     json.dumps(prepared.about, allow_nan=False)
+
+
+@pytest.mark.parametrize("ratio", [0.9, 1.1])
+def test_other_pixels_keep_the_oscillation(ratio):
+    wanted, size = 0.46875, round(96 / ratio)
+    k = 2 * GOLD.wave_number(0.0, 10 * wanted)  # per pixel of the model
+    y, x = (np.mgrid[:size, :size] + 0.5) * ratio
+    maps, step = to_pixels(np.cos(k * (0.8 * x + 0.6 * y))[None], (wanted * ratio, wanted * ratio), wanted, "wave")
+    y, x = (np.mgrid[: maps.shape[1], : maps.shape[2]] + 0.5) * np.array(step)[:, None, None] * ratio
+    kept = 2 * np.abs(np.mean((maps[0] * np.exp(-1j * k * (0.8 * x + 0.6 * y)))[6:-6, 6:-6]))
+    assert 0.93 < kept < 1.01
+    assert np.abs(maps).max() < 1.05  # nothing swings over at the edges
 
 
 def test_prepare_takes_any_biases_in_any_order(task):

@@ -118,10 +118,11 @@ def to_pixels(
 
 
 def _shrunk(values: NDArray[np.float64], shape: list[int], step: list[float]) -> NDArray[np.float64]:
-    # Averages what falls into one pixel before the field is sampled more coarsely.
+    # Averages what falls into one pixel before the field is sampled more coarsely. Cubic: lines between pixels would
+    # take a quarter of the oscillation, of which a period is but three or four pixels.
     blurred = gaussian_filter(values, [np.sqrt(max(s * s - 1, 0) / 12) for s in step], mode="nearest")
     zoomed = zoom(
-        blurred, [n / m for n, m in zip(shape, values.shape, strict=True)], order=1, mode="nearest", grid_mode=True
+        blurred, [n / m for n, m in zip(shape, values.shape, strict=True)], order=3, mode="nearest", grid_mode=True
     )
     return np.asarray(zoomed, np.float64)
 

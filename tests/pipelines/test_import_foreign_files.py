@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from PIL import Image
 
 from pipelines.import_data import import_folder
 from stm_models.data.dataset import load
+from stm_models.data.readers import read
 from stm_models.errors import InputError
 from stm_models.physics.moire.fourier import KGrid, direct_transform
 from stm_models.tasks.hubbard.conventions.ldos import LdosImport
+from stm_models.tasks.inputs import RawMap
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 random_ldos = importlib.import_module("random_ldos")
@@ -88,6 +91,29 @@ def test_all_points_or_a_disc(stm, tmp_path):
     weights = values * np.exp(-(radius**2) / (2 * (0.4 * 9.5) ** 2)) * (radius < 9.5 + 1e-6)
     expected = np.abs(direct_transform(*(grid - 9.5).T, weights, KGrid(SIZE))) / weights.sum()
     assert np.abs(load(tmp_path / "disc.zarr").images[0, 0] - expected).max() < 1e-6
+
+
+@pytest.mark.parametrize("options", [(), ("--envelope", 0), ("--radius", 7), ("--radius", 30)])
+def test_a_model_of_all_points_is_asked_about_all_points(stm, tmp_path, options):
+    """A file is the same image to the model as it was in the training; a raster has not its outline."""
+    grid = np.stack(np.meshgrid(np.arange(20.0), np.arange(16.0)), -1).reshape(-1, 2)
+    name = "LDOS-Mu-I9-U1.0-s.dat"
+    (tmp_path / "a").mkdir()
+    np.savetxt(tmp_path / "a" / name, np.column_stack([grid, np.random.default_rng(0).uniform(1, 2, len(grid))]))
+    usual = ("import", "ldos", tmp_path / "a", "--image-size", SIZE, "--out")
+    stm(*usual, tmp_path / "all.zarr", "--patch", "all", *options)
+    samples = load(tmp_path / "all.zarr")
+    spec, raw = samples.attributes["input"], read(tmp_path / "a" / name)
+    assert np.abs(TASK.prepare(raw, spec).image - samples.images[0]).max() < 1e-6
+    turn = np.array([[0, -1], [1, 0]])  # a quarter clockwise, which --rotate undoes
+    turned = replace(raw, points=raw.points @ turn, rotate=90.0)
+    assert np.abs(TASK.prepare(turned, spec).image - samples.images[0]).max() < 1e-6
+    with pytest.raises(InputError, match="all points of files x y value"):
+        TASK.prepare(RawMap(np.random.default_rng(0).random((1, 20, 20)), (5.0, 5.0), None, "map.npy"), spec)
+    with pytest.raises(InputError, match="holds NaN or infinity"):
+        TASK.prepare(replace(raw, values=raw.values * np.nan, source="map.dat"), spec)
+    stm(*usual, tmp_path / "disc.zarr")
+    assert "patch" not in load(tmp_path / "disc.zarr").attributes["input"]
 
 
 def turbo(size: int = 16) -> np.ndarray:

@@ -100,7 +100,7 @@ class HubbardTask(RegressionTask):
         ------
         InputError
             For a map without a size or without the model's energies, or that cannot be transformed; for points that
-            are said to have a width.
+            are said to have a width; for a raster, where the model's images are of all points of a file.
         """
         if input_spec["kind"] != "ft_ldos":
             raise InputError(
@@ -108,11 +108,16 @@ class HubbardTask(RegressionTask):
                 "has: ask a model trained on FT-LDOS images"
             )
         grid = KGrid(input_spec["width"], input_spec["kx_max"], input_spec["ky_max"])
+        width = _atom_width(raw)
+        if input_spec.get("patch") == "all":
+            from stm_models.tasks.hubbard.conventions import ldos
+
+            return ldos.prepared(raw, grid, input_spec)
         # Images from elsewhere do not say at which energy they were made.
         image, known, notes = to_ft_images(
             raw, grid, energies=input_spec.get("energies", [0.0]),
             tolerance=input_spec.get("energy_tolerance", math.inf),
-            envelope=input_spec["envelope"], radius=input_spec["radius"], atom_width=_atom_width(raw),
+            envelope=input_spec["envelope"], radius=input_spec["radius"], atom_width=width,
         )  # fmt: skip
         if raw.points is None:
             notes = (*notes, _LIES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -22,9 +23,10 @@ from stm_models.tasks.conventions import Convention, Exporter, Survey, Watch
 from stm_models.tasks.hubbard.conventions import names, sources
 from stm_models.tasks.hubbard.conventions.samples import channel_of, facts_of, known_of
 from stm_models.tasks.hubbard.structure import GEOMETRY, ImagedAtoms, imaged_atoms
+from stm_models.tasks.inputs import Prepared, RawMap
 from stm_models.tasks.plan import ArraySpec, Group, GroupResult, Variable
 
-__all__ = ["LdosExport", "LdosImport", "LdosText", "ft_image"]
+__all__ = ["LdosExport", "LdosImport", "LdosText", "ft_image", "prepared"]
 
 LARGEST = 64 * 1024**2
 """Bytes that one text file may have: about a million points."""
@@ -81,6 +83,8 @@ class LdosText(Convention):
             "lattice_constant_nm": LATTICE_CONSTANT / 10, "envelope": options.envelope or _NO_ENVELOPE,
             "radius": max(radius),
         }  # fmt: skip
+        if options.patch == "all":
+            spec |= {"patch": "all", "radius_of_file": bool(np.ptp(radius) > 1e-6)}
         origin = {"folder": folder.resolve().name, "convention": "ldos"}
         plan = sources.lay_out(files, _arrays(grid.n, most), spec, origin, extra)
         if options.patch == "all":
@@ -160,7 +164,34 @@ class _Atoms:
         return self._find(*(float(sample[name]) for name in GEOMETRY))
 
 
-def ft_image(table: Array, grid: KGrid, radius: float, options: LdosImport, name: str) -> NDArray[np.float32]:
+def prepared(raw: RawMap, grid: KGrid, spec: Mapping[str, Any]) -> Prepared:
+    """Prepare a file for a model of images that all points of a file count in (``--patch all``), as its own were made.
+
+    Raises
+    ------
+    InputError
+        For a raster, which has no such outline, several channels, values that are not finite, or as `ft_image`.
+    """
+    if raw.points is None:
+        raise InputError(
+            f"{raw.source} is a map on a raster, and the model was trained on sums over all points of files x y value "
+            "(stm import ldos --patch all), whose outline counts: give such a file, or train on images of discs"
+        )
+    if len(raw.values) != 1:
+        raise InputError(f"{raw.source} has {len(raw.values)} channels; choose one with --bias or --channel")
+    if not np.isfinite(raw.values).all():
+        raise InputError(f"{raw.source} holds NaN or infinity, expected finite values: remove these points")
+    table = np.column_stack([raw.points * (10 / LATTICE_CONSTANT), raw.values.ravel()])
+    radius = _widest(table) if spec["radius_of_file"] else float(spec["radius"])
+    options = LdosImport.model_construct(patch="all", envelope=spec["envelope"])
+    picture = ft_image(table, grid, radius, options, raw.source, raw.rotate)
+    note = f"All {len(table)} points count, as in the training."
+    return Prepared(picture[None], np.ones(picture.shape, bool), (note,))
+
+
+def ft_image(
+    table: Array, grid: KGrid, radius: float, options: LdosImport, name: str, rotate: float = 0.0
+) -> NDArray[np.float32]:
     """Return |F(k)| / F(0) of one table, as the simulator makes it.
 
     Parameters
@@ -174,6 +205,8 @@ def ft_image(table: Array, grid: KGrid, radius: float, options: LdosImport, name
         ``patch`` and ``envelope`` count.
     name : str
         For messages.
+    rotate : float, degrees
+        By which the points are turned counter-clockwise.
 
     Returns
     -------
@@ -192,8 +225,12 @@ def ft_image(table: Array, grid: KGrid, radius: float, options: LdosImport, name
     weights = table[inside, 2]
     if options.envelope:
         weights = weights * np.exp(-(distance[inside] ** 2) / (2 * (options.envelope * radius) ** 2))
+    x, y = centred[inside].T
+    if rotate:
+        cos, sin = math.cos(math.radians(rotate)), math.sin(math.radians(rotate))
+        x, y = cos * x - sin * y, sin * x + cos * y
     try:
-        picture: NDArray[np.float32] = image(centred[inside, 0], centred[inside, 1], weights, grid)
+        picture: NDArray[np.float32] = image(x, y, weights, grid)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     return picture

@@ -38,6 +38,11 @@ GOLD, BIASES, QUIET, make, fields = cases.GOLD, cases.BIASES, cases.QUIET, cases
         ({"core_width": [0, 1]}, ["core_width", "above 0 px"]),
         ({"spikes": [3, 3]}, ["spikes", "at most 1"]),
         ({"biases": [0.0], "dense_biases": 20}, ["dense_biases", "at least two biases"]),
+        ({"biases": [-0.2, -0.1, 0.0], "dense_biases": 2}, ["none lies within 0.05 V", "at -0.1 V", "at least 3"]),
+        ({"biases": [-0.2, -0.18, 0.0], "dense_biases": 5}, ["within 0.01 V", "at -0.18 V", "at least 11"]),
+        ({"absorption": [0.5, 1.5]}, ["absorption", "at most 1"]),
+        ({"minimum_distance": 20}, ["36 impurities and decoys do not fit in 32 x 32 px", "at most 1 of both"]),
+        ({"generator": "paper", "size": 8, "impurities": [10, 70]}, ["70 impurities on 8 x 8", "one on each"]),
         ({"biases": [-0.5, 0.0]}, ["gain of 0.6", "-0.2 of the signal at -0.5 V", "simulate.gain"]),
         ({"generator": "paper", "pixel_size": 12}, ["too coarse", "Au(111)", "expected less than"]),
     ],
@@ -47,6 +52,14 @@ def test_config_refuses_what_cannot_be(changes, words):
         make(**changes)
     for word in words:
         assert word in str(error.value)
+
+
+def test_the_fullest_fields_and_fewest_biases_that_are_taken_can_be_made():
+    full = {"size": 24, "impurities": [26, 26], "decoys": [9, 9], "margin": 0.5, "fields": 20}
+    assert all(len(unpadded(made.arrays["positions"])[0]) == 26 for made in fields(generator="friedel", **full))
+    assert make(biases=[-0.2, -0.18, 0.0], dense_biases=11).dense_biases == 11
+    (made,) = fields(biases=[-0.2, -0.1, 0.0], dense_biases=3, fields=1)
+    assert made.arrays["image"].shape == (1, 3, 32, 32)
 
 
 def test_too_coarse_pixels_are_refused():

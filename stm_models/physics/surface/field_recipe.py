@@ -110,6 +110,8 @@ class FieldRecipe:
             raise InputError(f"core_width is {self.core_width}: expected widths above 0 px, e.g. 0.6 to 1.5")
         if self.spikes[1] > 1:
             raise InputError(f"spikes is {self.spikes}: expected shares of the pixels, at most 1, e.g. 0 to 0.003")
+        if self.absorption[1] > 1:
+            raise InputError(f"absorption is {self.absorption}: expected at most 1, which absorbs nothing")
         for name, value in vars(self).items():
             if isinstance(value, tuple) and not 0 <= value[0] <= value[1]:
                 raise InputError(

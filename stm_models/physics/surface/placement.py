@@ -12,7 +12,8 @@ __all__ = ["choose", "choose_batch", "place"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-_DARTS = 40  # for each position wanted
+_DARTS = 40  # for each position wanted, in each round
+_ROUNDS = 40  # further ones only where the first is not enough
 
 
 def place(
@@ -38,12 +39,16 @@ def place(
         When so many do not fit.
     """
     low, high = -0.5 - margin, size - 0.5 + margin
-    darts = rng.uniform(low, high, (_DARTS * count + _DARTS, 2))
-    if margin > 0:
-        darts = darts[np.any((darts < -0.5) | (darts >= size - 0.5), axis=1)]
     places = np.empty((len(taken) + count, 2))
     places[: len(taken)] = taken
-    found = choose(darts, count, minimum_distance, places, len(taken))
+    found = 0
+    for _ in range(_ROUNDS):
+        darts = rng.uniform(low, high, (_DARTS * count + _DARTS, 2))
+        if margin > 0:
+            darts = darts[np.any((darts < -0.5) | (darts >= size - 0.5), axis=1)]
+        found += choose(darts, count - found, minimum_distance, places, len(taken) + found)
+        if found == count:
+            break
     if found < count:
         where = f"around a frame of {size} px, up to {margin:g} px away" if margin else f"in a frame of {size} px"
         raise InputError(

@@ -22,6 +22,8 @@ __all__ = ["ImpuritySimulation"]
 _DEFAULT = FieldRecipe()
 _FIELDS = ("mixed", "friedel", "scattering")  # generators of training fields
 _WEAKEST = 0.1  # of the signal at 0 V
+_FULLEST = 0.44  # of the frame under discs a minimum distance wide: random positions end at .547, and slow down before
+_ROUNDING = 1e-9  # V
 
 
 def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
@@ -125,6 +127,8 @@ class ImpuritySimulation(Config):
             raise ValueError(str(error)) from error
         if self.dense_biases is not None and len(self.biases) == 1:
             raise ValueError("dense_biases needs a window, from the first bias to the last: give at least two biases")
+        self._fits()
+        self._every_window_has_a_map()
         weakest = 1 + self.gain[1] * self.biases[0] / GAIN_UNIT
         if self.generator in _FIELDS and weakest < _WEAKEST:
             raise ValueError(
@@ -132,6 +136,29 @@ class ImpuritySimulation(Config):
                 f"{self.biases[0]:g} V: expected at least {_WEAKEST:g}; give a smaller simulate.gain"
             )
         return self
+
+    def _fits(self) -> None:
+        most = self.impurities[1] if self.generator == "paper" else self.impurities[1] + self.decoys[1]
+        if self.generator == "paper" and most > self.size**2:
+            raise ValueError(f"{most} impurities on {self.size} x {self.size} pixels: expected at most one on each")
+        share = most * np.pi * self.minimum_distance**2 / 4 / self.size**2
+        if self.generator in _FIELDS and share > _FULLEST:
+            fit = int(_FULLEST / share * most)
+            raise ValueError(
+                f"{most} impurities and decoys do not fit in {self.size} x {self.size} px at least "
+                f"{self.minimum_distance:g} px apart: expected at most {fit} of both together; or give a smaller "
+                "simulate.minimum_distance or a larger simulate.size"
+            )
+
+    def _every_window_has_a_map(self) -> None:
+        nearest = np.abs(self.simulated_biases[:, None] - self.biases).min(axis=0)
+        half = self.windows.half_width
+        if self.dense_biases is not None and nearest.max() > half + _ROUNDING:
+            enough = int(np.ceil((self.biases[-1] - self.biases[0]) / (2 * half) - _ROUNDING)) + 1
+            raise ValueError(
+                f"of {self.dense_biases} dense_biases none lies within {half:.3g} V of the channel at "
+                f"{self.biases[int(nearest.argmax())]:g} V: expected at least {enough}, e.g. 126 as in the paper"
+            )
 
     @property
     def surface(self) -> Material:

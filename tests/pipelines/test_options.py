@@ -77,7 +77,7 @@ def test_device_of_a_simulation_reaches_its_solver(stm, monkeypatch, tmp_path):
 
     monkeypatch.setattr(simulation, "map_chains", here)  # in this process, not in workers
     monkeypatch.setattr(eigen, "_gpu", lambda: False)
-    small = ("index=1", "dielectric=null", "k_mesh=1", "image_size=9", "replicates=1", "interaction_count=1")
+    small = ("index=1", "dielectric=null", "k_mesh=1", "image_size=9", "replicates=1", "interaction_count=2")
     options = [word for one in small for word in ("--set", f"simulate.{one}")]
     for device, expected in (("cuda", 2), ("cpu", 0), ("auto", 0)):
         code, _, error = stm("simulate", "hubbard", *options, "--device", device, "--out", tmp_path / device)

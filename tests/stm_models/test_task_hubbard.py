@@ -268,11 +268,12 @@ def test_a_warm_chain_follows_one_start_and_a_cold_one_starts_anew():
 
 
 def test_random_starts_are_told_apart_by_their_place_and_repeat():
-    config = make(branch="broken", starts=["random", "random"], dielectric=10.0, index=1, interaction_count=1)
+    one_state = {"branch": "broken", "dielectric": 10.0, "index": 1, "interaction": [1, 1], "interaction_count": 1}
+    config = make(**one_state, starts=["random", "random"])
     group = TASK.plan(config).groups[0]
     one, other = TASK.simulator(config)(group, None), TASK.simulator(config)(group, None)
     assert np.array_equal(one.arrays["image"], other.arrays["image"])
-    twice = TASK.simulator(make(branch="broken", dielectric=10.0, index=1, interaction_count=1))(group, None)
+    twice = TASK.simulator(make(**one_state))(group, None)
     assert one.scalars["iterations"] > twice.scalars["iterations"]
     assert one.scalars["free_energy"] <= twice.scalars["free_energy"] + 1e-6
 

@@ -46,6 +46,7 @@ ONE_BIAS = {"bias": [0, 0], "broadening_spread": [1, 1]}
         ({"filling": [0.2, -0.2]}, ["filling", "above"]),
         ({"bias": [-4, 4]}, ["bias", "within 1", "-4"]),
         ({"broadening_spread": [0, 1]}, ["broadening_spread", "above 0"]),
+        ({"interaction_count": 1}, ["interaction_sampling", "1 eV alone, not 1 to 5", "uniform", "interaction=[1,1]"]),
         ({"interaction_sampling": "random"}, ["interaction_sampling", "grid", "uniform"]),
         ({"branch": "colinear"}, ["branch", "'sym', 'broken' or 'collinear'"]),
         ({"starts": ["fm"]}, ["starts", "branch sym starts from bands", "'fm' is one of branch collinear"]),
@@ -221,7 +222,7 @@ def test_fresh_states_are_no_states_of_the_training_again():
 
 
 def test_fresh_states_of_chains_of_one_state_share_no_structure():
-    fresh = TASK.fresh(make(strain=[0, 0.02], interaction_count=1), 99, 24, unseen=True)
+    fresh = TASK.fresh(make(strain=[0, 0.02], interaction_count=1, interaction_sampling="uniform"), 99, 24, unseen=True)
     assert len({group.parameters["strain"] for group in TASK.plan(fresh).groups}) == 24
 
 
@@ -268,7 +269,7 @@ def test_planning_makes_one_solver_for_all_structures_of_one_size(monkeypatch):
 
     create = branches.create
     monkeypatch.setattr(branches, "create", counted)
-    config = make(replicates=9, strain=[0.0, 0.01], strain_angle=[0, 60], interaction_count=1)
+    config = make(replicates=9, strain=[0.0, 0.01], strain_angle=[0, 60], interaction_count=1, interaction=[1, 1])
     planned = TASK.plan(config)
     assert len(made) == 1
     for chain in planned.chains:

@@ -133,7 +133,7 @@ class HubbardSimulation(Config):
     )
     interaction_count: int = Field(25, ge=1, le=10_000, description="values of U per replicate")
     interaction_sampling: Literal["grid", "uniform"] = Field(
-        "grid", description="an even grid that holds both ends, or continuous random values"
+        "grid", validate_default=True, description="an even grid that holds both ends, or continuous random values"
     )
     replicates: int = Field(
         10, ge=1, le=100_000, validate_default=True, description="chains along U, each with its own fillings"
@@ -212,6 +212,17 @@ class HubbardSimulation(Config):
         if pair != (0, 0) and known.data.get("strain") == (0, 0):
             raise ValueError("without strain it has no direction: give simulate.strain too, e.g. [0, 0.01]")
         return pair
+
+    @field_validator("interaction_sampling")
+    @classmethod
+    def _covers_the_range(cls, sampling: str, known: ValidationInfo) -> str:
+        low, high = known.data.get("interaction", (0, 0))
+        if sampling == "grid" and known.data.get("interaction_count") == 1 and low < high:
+            raise ValueError(
+                f"a grid of one value (simulate.interaction_count=1) is {low:g} eV alone, not {low:g} to {high:g}: "
+                f"expected uniform, or simulate.interaction=[{low:g},{low:g}]"
+            )
+        return sampling
 
     @field_validator("replicates")
     @classmethod

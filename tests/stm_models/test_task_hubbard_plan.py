@@ -70,6 +70,8 @@ ONE_BIAS = {"bias": [0, 0], "broadening_spread": [1, 1]}
         ({"patch_radius": 8, "image_size": 32}, ["image_size", "least 46, better 224", "patch_radius"]),
         ({"strain": 0.1}, ["strain", "within 0.05"]),
         ({"strain_angle": 30}, ["strain_angle", "simulate.strain"]),
+        ({"gate_distance": 5}, ["gate_distance", "dielectric=null", "no effect", "leave it at 10"]),
+        ({"fock_range": 3}, ["fock_range", "dielectric=null", "no effect", "leave it at 2.5"]),
         ({"energies": []}, ["energies", "ascending"]),
         ({"energies": [0.1, 0]}, ["energies", "ascending"]),
         ({"energies": [0, 50]}, ["energies", "within 1"]),
@@ -83,6 +85,11 @@ def test_config_refuses_the_impossible_in_one_line(changes, words):
     assert "\n" not in message
     assert message.startswith("simulate: ")
     assert all(word in message for word in words), message
+
+
+def test_options_of_the_coulomb_interaction_are_taken_where_there_is_one():
+    config = make(dielectric=5, gate_distance=5, fock_range=3)
+    assert (config.gate_distance, config.fock_range) == (5, 3)
 
 
 def test_every_branch_has_the_starts_that_the_config_offers():
@@ -197,6 +204,8 @@ def test_possible_targets_are_what_differs():
     assert names(**VARIED) - names() == {"index", "layer_distance", "strain", "strain_angle", "nematicity"}
     assert {"largest_moment", "net_moment", "staggered_moment"} <= names(**MAGNETIC)
     assert "U" not in names()
+    broken = {"branch": "broken", "starts": ["random"]}  # no complex bond order without exchange
+    assert names(**broken, dielectric=10.0) - names(**broken) == {"bond_current"}
 
 
 @pytest.mark.parametrize("unseen", [False, True])

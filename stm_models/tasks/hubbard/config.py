@@ -213,6 +213,17 @@ class HubbardSimulation(Config):
             raise ValueError("without strain it has no direction: give simulate.strain too, e.g. [0, 0.01]")
         return pair
 
+    @field_validator("gate_distance", "fock_range")
+    @classmethod
+    def _needs_coulomb(cls, value: float, info: ValidationInfo) -> float:
+        usual = cls.model_fields[str(info.field_name)].default
+        if value != usual and info.data.get("dielectric", usual) is None:
+            raise ValueError(
+                f"with simulate.dielectric=null (Hubbard U alone) it has no effect: leave it at {usual:g}, or give "
+                "simulate.dielectric, e.g. 10"
+            )
+        return value
+
     @field_validator("interaction_sampling")
     @classmethod
     def _covers_the_range(cls, sampling: str, known: ValidationInfo) -> str:

@@ -69,7 +69,7 @@ def possible_targets(config: HubbardSimulation) -> list[dict[str, Any]]:
         "charge_modulation": True,
         "gap": True,
         "nematicity": strained or lowered,
-        "bond_current": config.branch == "broken",
+        "bond_current": config.branch == "broken" and config.dielectric is not None,  # currents come with exchange
         **dict.fromkeys(
             ("net_moment", "staggered_moment", "sublattice_moment", "largest_moment"), config.branch == "collinear"
         ),

@@ -95,6 +95,20 @@ def test_padding_keeps_positions_left_of_the_first_pixel():
     assert np.allclose(unpadded(padded(where, 5)[None])[0], where, atol=1e-6)
 
 
+def test_levels_of_the_papers_fields_are_in_the_units_that_they_state():
+    paper = {"generator": "paper", "keep_maps": True, "size": 48, "impurities": [3, 3], "fields": 1}
+    (clean,), (noisy,) = (fields(**paper, eta=eta) for eta in (0.0, 0.5))
+    y, x = np.mgrid[:48, :48]
+    (places,) = unpadded(clean.arrays["positions"])
+    away = np.min([np.hypot(y - py, x - px) for py, px in places], axis=0) > 3
+    rms = np.sqrt(clean.arrays["maps"][0][:, away].var(axis=1).mean())
+    assert [made.scalars["oscillation"] for made in (clean, noisy)] == pytest.approx([rms, rms], rel=1e-3)
+    noise = (noisy.arrays["maps"] - clean.arrays["maps"]).std()
+    assert noise == pytest.approx(0.5, rel=0.05)
+    assert noisy.scalars["white"] * noisy.scalars["oscillation"] == pytest.approx(0.5)
+    assert clean.scalars["white"] == 0
+
+
 def test_the_count_is_the_planned_one():
     config = make(generator="experiment", preset=["std", "hard+all"], size=48, fields=4)
     simulate = simulator(config)

@@ -20,7 +20,7 @@ from stm_models.physics.surface.materials import Material, lifetime_broadening
 from stm_models.physics.surface.placement import place
 from stm_models.physics.surface.scattering import Scatterers, density, pixel_grid
 
-__all__ = ["TrainingField", "training_field"]
+__all__ = ["TrainingField", "strength", "training_field"]
 
 Floats = NDArray[np.float64]
 _SET_POINT_WIDTH = 6.0  # px
@@ -92,8 +92,8 @@ def training_field(
     else:
         displacement = np.zeros_like(displacement)
         field = _friedel(recipe, rng, positions, biases, k, levels["exponent"])
-        field *= levels["contrast"] / max(_strength(field, positions), 1e-12)
-    oscillation = _strength(noise.blur(field, levels["tip"]), positions)
+        field *= levels["contrast"] / max(strength(field, positions), 1e-12)
+    oscillation = strength(noise.blur(field, levels["tip"]), positions)
     _randomise_cores(field, recipe, rng, positions, decoys, displacement, biases, oscillation)
 
     maps = noise.blur(1 + field, levels["tip"]) * (1 + levels["gain"] * biases / GAIN_UNIT)[:, None, None]
@@ -162,7 +162,7 @@ def _randomise_cores(
             add_spot(field[v], y, x, height[i] * (1 + slope[i] * volt), width[i])
 
 
-def _strength(field: Floats, positions: Floats) -> float:
+def strength(field: Floats, positions: Floats) -> float:
     """Standard deviation over the pixels away from impurities, of all of them where none is."""
     nearest, _ = KDTree(positions).query(pixel_grid(field.shape[-1]))
     away = nearest > RINGS_BEGIN

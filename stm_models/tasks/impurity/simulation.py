@@ -145,13 +145,17 @@ def _training(config: ImpuritySimulation, group: Group) -> Made:
 def _paper(config: ImpuritySimulation, group: Group) -> Made:
     from stm_models.physics.surface import friedel
     from stm_models.physics.surface.friedel_recipe import Recipe
+    from stm_models.physics.surface.training_fields import strength
 
     count, volts = int(group.parameters["count"]), config.simulated_biases
     recipe = Recipe(size=config.size, impurities=(count, count), noise=config.eta)
     rng = np.random.default_rng([config.seed, group.index, _TRAINING])
     made = friedel.generate(recipe, volts, config.surface.wave_number(volts, config.pixel_size), 1, rng)
-    scalars = {"decoys": 0.0, "oscillation": 1.0, "white": float(made.draws.noise[0]), "one_over_f": 0.0, "line": 0.0}
-    return made.images[0], made.draws.positions[0, :count], scalars, _NO_MAP
+    positions, eta = made.draws.positions[0, :count], float(made.draws.noise[0])
+    oscillation = strength(made.images[0] - eta * made.draws.normal[0].astype(np.float64), positions)
+    white = eta / max(oscillation, 1e-12)
+    scalars = {"decoys": 0.0, "oscillation": oscillation, "white": white, "one_over_f": 0.0, "line": 0.0}
+    return made.images[0], positions, scalars, _NO_MAP
 
 
 def _experiment(config: ImpuritySimulation, group: Group) -> Made:

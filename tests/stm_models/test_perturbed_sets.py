@@ -169,6 +169,23 @@ def test_later_copies_draw_from_other_stores_of_noise(samples, monkeypatch):
     np.testing.assert_array_equal(copies_of(BY_NAME["mixed"], samples, 3)(5), made[5])  # as after an interruption
 
 
+def test_layers_at_any_distance_share_a_store_of_noise(samples, monkeypatch):
+    """Atoms lie in the same places of the plane, of which alone the noise is; a store takes seconds."""
+    stores = []
+
+    class Watched(QuickInstrument):
+        def __init__(self, *args):
+            super().__init__(*args)
+            stores.append(self)
+
+    monkeypatch.setattr(perturbation_sets, "QuickInstrument", Watched)
+    monkeypatch.setattr(perturbation_sets, "_REMADE", 1.0)
+    pressed = replace(samples, coordinates={**samples.coordinates, "layer_distance": np.linspace(2.6, 2.8, 10)})
+    made = copies_of(BY_NAME["mixed"], pressed, 3)(0)
+    assert len(stores) == 1
+    np.testing.assert_array_equal(made, copies_of(BY_NAME["mixed"], samples, 3)(0))
+
+
 def test_a_larger_structure_has_noise_at_all_of_its_atoms(samples, monkeypatch):
     """The example is the data set's first sample, padded with zeros where its structure is a smaller one."""
     seen = []

@@ -91,12 +91,19 @@ def _everywhere(ldos: Array) -> NDArray[np.float64]:
     return np.where(known, first, first[known].mean() if known.any() else 1.0)
 
 
+_SEEN = tuple(name for name in GEOMETRY if name != "layer_distance")  # from above: where atoms lie in the plane
+_ANY_DISTANCE = {"layer_distance": 3.35}
+
+
 def _fields(attributes: Mapping[str, Any]) -> Callable[..., ImagedAtoms]:
-    return lru_cache(maxsize=4)(lambda *place: imaged_atoms(attributes, dict(zip(GEOMETRY, place, strict=True))))
+    def atoms(*place: float) -> ImagedAtoms:
+        return imaged_atoms(attributes, {**dict(zip(_SEEN, place, strict=True)), **_ANY_DISTANCE})
+
+    return lru_cache(maxsize=4)(atoms)
 
 
 def _place(coordinates: Mapping[str, Any]) -> tuple[float, ...]:
-    return tuple(float(coordinates[name]) for name in GEOMETRY)
+    return tuple(float(coordinates[name]) for name in _SEEN)
 
 
 SETS = (

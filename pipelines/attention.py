@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from pipelines.explainers import Explainer
 from pipelines.judged_maps import subjects
 from stm_models.data.dataset import Samples, described
 from stm_models.errors import InputError
-from stm_models.explain import localisation
-from stm_models.explain.attention import MeanMaps, attention, bins_of
+from stm_models.explain.attention import attention, bins_for, bins_of
+from stm_models.explain.by_target import ByTarget, MeanMaps, mean_maps_by_target
 from stm_models.explain.units import unit_of
 from stm_models.figures import explanation as figures
 from stm_models.figures.png import save
@@ -28,19 +27,6 @@ from stm_models.tasks.registry import get
 __all__ = ["by_target", "evenly", "quantity"]
 
 Array = NDArray[Any]
-_BATCH = 16
-_BINS = 8
-_STATES = 3  # in a bin, at least about
-
-
-@dataclass
-class _Gathered:
-    """What a pass over a data set gives: of each method the shares (S, R) of regions and the maps' means per bin."""
-
-    names: list[str]
-    areas: list[list[float]]
-    shares: dict[str, list[list[float]]]
-    means: dict[str, MeanMaps]
 
 
 def by_target(
@@ -78,7 +64,7 @@ def by_target(
         )
     name, unit, values = quantity(session, samples)
     states = len(np.unique(samples.coordinates["group"]))
-    bins = max(2, min(_BINS, states // _STATES))
+    bins = bins_for(samples.coordinates["group"])
     which = bins_of(values, bins)
     found = _gather(session, ways, samples, which)
     record: dict[str, Any] = {
@@ -96,7 +82,7 @@ def by_target(
         record["methods"][way.method] = {"statement": "the task knows no regions of these images"}
         if found.names:
             shares = attention(
-                values, np.array(found.shares[way.method]), np.array(found.areas), samples.coordinates["group"],
+                values, found.shares(way.method), found.areas, samples.coordinates["group"],
                 found.names, compared=task.compared, bins=bins, seed=seed,
             )  # fmt: skip
             record["methods"][way.method] = {"statement": shares.statement(name, unit), **shares.record()}
@@ -123,32 +109,21 @@ def quantity(session: Session, samples: Samples) -> tuple[str, str, Array]:
     return name, described(samples)[name].unit or "1", samples.coordinates[name].astype(np.float64)
 
 
-def _gather(session: Session, ways: Sequence[Explainer], samples: Samples, which: Array) -> _Gathered:
+def _gather(session: Session, ways: Sequence[Explainer], samples: Samples, which: Array) -> ByTarget:
     task = get(session.metadata.task)
-    found = _Gathered([], [], {way.method: [] for way in ways}, {})
+
+    def regions(rows: Array, images: Array) -> list[dict[str, Array]]:
+        question = Question(images, [f"sample-{row:05d}" for row in rows], source=samples, rows=rows)
+        asked = subjects(session, question, session.run(images)["prediction"], len(rows))
+        return [one.regions(task) for one in asked]
+
+    def maps(way: Explainer) -> Callable[[Array], Array]:
+        return lambda images: way.maps(images, None)
+
     with Progress(len(samples) * len(ways), "maps", "map") as bar:
-        for first in range(0, len(samples), _BATCH):
-            rows = np.arange(first, min(first + _BATCH, len(samples)))
-            images = samples.images[rows]
-            question = Question(images, [f"sample-{row:05d}" for row in rows], source=samples, rows=rows)
-            asked = subjects(session, question, session.run(images)["prediction"], len(rows))
-            regions = [one.regions(task) for one in asked]
-            found.names = found.names or list(regions[0])
-            found.areas += [_row(found.names, localisation.areas(one)) for one in regions]
-            for way in ways:
-                maps = way.maps(images, None)
-                if way.method not in found.means:
-                    found.means[way.method] = MeanMaps(int(which.max()) + 1, maps.shape[1:])
-                found.means[way.method].add(maps, which[rows])
-                found.shares[way.method] += [
-                    _row(found.names, localisation.shares(own, one)) for own, one in zip(maps, regions, strict=True)
-                ]
-                bar.update(len(rows), way.method)
-    return found
-
-
-def _row(names: Sequence[str], values: Mapping[str, float]) -> list[float]:
-    return [values.get(name, 0.0) for name in names]
+        return mean_maps_by_target(
+            samples.images, which, {way.method: maps(way) for way in ways}, regions, done=bar.update
+        )
 
 
 def _write_means(
@@ -163,11 +138,10 @@ def _write_means(
             strength=means.strength.astype(np.float32),
         )  # fmt: skip
     suffix = "" if unit == "1" else f" {unit}"
-    summed = ", sum over channels" if means.mean.shape[1] > 1 else ""
     picture = figures.mean_maps(
-        means.mean.sum(axis=1),
+        means.mean,
         [f"{name} = {low:.3g}" + (f" to {high:.3g}" if high > low else "") + suffix for low, high in edges],
-        axes=get(about.task).axes(about.as_dict()["input"]), title=f"mean {way.method}{summed}",
+        axes=get(about.task).axes(about.as_dict()["input"]), title=f"mean {way.method}",
         unit=unit_of(way.method, about.targets[about.explained].unit, about.input.unit),
     )  # fmt: skip
     return [path, save(picture, path.with_suffix(".png"))]

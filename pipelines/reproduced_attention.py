@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from matplotlib.figure import Figure
 from stm_models.data.dataset import Samples
 from stm_models.errors import InputError
 from stm_models.explain import localisation
-from stm_models.explain.attention import MeanMaps, attention, bins_of
+from stm_models.explain.attention import attention, bins_for, bins_of
+from stm_models.explain.by_target import mean_maps_by_target
 from stm_models.explain.torch_maps import torch_maps
 from stm_models.explain.units import unit_of
 from stm_models.figures import explanation as figures
@@ -20,10 +22,6 @@ from stm_models.networks.bundle import Bundle
 from stm_models.tasks.base import Task
 
 __all__ = ["Looked", "look"]
-
-_BATCH = 16
-_BINS = 8
-_STATES = 3  # in a bin, at least about
 
 
 @dataclass(frozen=True)
@@ -44,31 +42,27 @@ def look(task: Task, found: Bundle, samples: Samples, methods: Sequence[str], se
     """
     target = int(found.info["explained"])
     about, values = samples.attributes["targets"][target], samples.targets[:, target]
-    bins = max(2, min(_BINS, len(np.unique(samples.coordinates["group"])) // _STATES))
+    bins = bins_for(samples.coordinates["group"])
     which = bins_of(values, bins)
-    known = [_regions(task, samples, row) for row in range(len(samples))]
-    names = list(known[0])
-    areas = np.array([list(localisation.areas(one).values()) for one in known])
-    ways = torch_maps(found, target)
+    known = torch_maps(found, target)
+    ways = {method: partial(known[method], found.model) for method in methods if method in known}
+    if not ways:
+        return {}
+    seen = mean_maps_by_target(
+        samples.images, which, ways, lambda rows, images: [_regions(task, samples, row) for row in rows]
+    )
     looked = {}
-    for method in methods:
-        if method not in ways:
-            continue
-        means, shares = MeanMaps(int(which.max()) + 1, samples.images.shape[1:]), []
-        for first in range(0, len(samples), _BATCH):
-            rows = np.arange(first, min(first + _BATCH, len(samples)))
-            maps = ways[method](found.model, samples.images[rows])
-            means.add(maps, which[rows])
-            shares += [list(localisation.shares(own, known[row]).values()) for own, row in zip(maps, rows, strict=True)]
+    for method in ways:
         moves = attention(
-            values, np.array(shares), areas, samples.coordinates["group"], names, compared=task.compared, bins=bins,
-            seed=seed,
+            values, seen.shares(method), seen.areas, samples.coordinates["group"], seen.names, compared=task.compared,
+            bins=bins, seed=seed,
         )  # fmt: skip
         name, unit = about["name"], about["unit"]
         drawn = {
             "attention": figures.attention(moves, method=method, quantity=name, unit=unit),
             "maps": figures.mean_maps(
-                means.mean[:, 0], [f"{name} = {values[which == one].mean():.2f} {unit}" for one in np.unique(which)],
+                seen.means[method].mean,
+                [f"{name} = {values[which == one].mean():.2f} {unit}" for one in np.unique(which)],
                 axes=task.axes(samples.attributes["input"]), title=f"mean {method}",
                 unit=unit_of(method, unit, samples.attributes["input"]["unit"]),
             ),

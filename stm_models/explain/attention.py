@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from stm_models.errors import InputError
 
-__all__ = ["Attention", "Crossover", "MeanMaps", "Slope", "attention", "bins_of"]
+__all__ = ["Attention", "Crossover", "Slope", "attention", "bins_for", "bins_of"]
 
 Array = NDArray[Any]
 _LEVEL = 0.95
+_BINS = 8
+_STATES = 3  # in a bin, at least about
 _FLOOR = 1e-9  # of a share, in its logarithm
 
 
@@ -126,35 +128,12 @@ class Attention:
         }  # fmt: skip
 
 
-class MeanMaps:
-    """Mean of maps, and of their absolute values, in each bin; maps come in batches and are not kept."""
-
-    def __init__(self, bins: int, shape: tuple[int, ...]) -> None:
-        self.counts = np.zeros(bins, np.int64)
-        self._sum, self._strength = np.zeros((bins, *shape)), np.zeros((bins, *shape))
-
-    def add(self, maps: Array, which: Array) -> None:
-        """Count maps (M, C, H, W) to the bins ``which`` (M,)."""
-        np.add.at(self._sum, which, maps)
-        np.add.at(self._strength, which, np.abs(maps))
-        np.add.at(self.counts, which, 1)
-
-    @property
-    def mean(self) -> Array:
-        """(B, C, H, W) float64; zeros where a bin is empty."""
-        return self._sum / self._divisor
-
-    @property
-    def strength(self) -> Array:
-        """Mean of the absolute values, (B, C, H, W) float64."""
-        return self._strength / self._divisor
-
-    @property
-    def _divisor(self) -> Array:
-        return np.maximum(self.counts, 1).reshape(-1, *[1] * (self._sum.ndim - 1))
+def bins_for(groups: Array) -> int:
+    """Return how many bins samples of these states (S,) are enough for: 2 to 8, of some three states at least."""
+    return max(2, min(_BINS, len(np.unique(groups)) // _STATES))
 
 
-def bins_of(values: Array, most: int = 8) -> NDArray[np.int64]:
+def bins_of(values: Array, most: int = _BINS) -> NDArray[np.int64]:
     """Return the bin of each value (S,): one per level, or, of more than ``most``, about equally filled ones.
 
     Equal values are in one bin; bins are numbered without gaps from the lowest.
@@ -175,7 +154,7 @@ def attention(
     names: Sequence[str],
     *,
     compared: tuple[str, str] | None = None,
-    bins: int = 8,
+    bins: int = _BINS,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Attention:

@@ -48,7 +48,9 @@ def faithfulness(scores: Sequence[Mapping[str, Any]], *, unit: str) -> Figure:
 
 
 def mean_maps(maps: Array, titles: Sequence[str], *, axes: Axes, title: str, unit: str) -> Figure:
-    """Show maps (B, H, W) side by side on one scale of colours, red where positive."""
+    """Show maps (B, C, H, W) side by side on one scale of colours, red where positive: their sum over channels."""
+    summed = ", sum over channels" if maps.shape[1] > 1 else ""
+    maps = maps.sum(axis=1)
     columns = min(_COLUMNS, len(maps))
     rows = -(-len(maps) // columns)
     figure = Figure(figsize=(2.3 * columns + 0.9, 2.3 * rows + 0.5), layout="constrained")
@@ -63,7 +65,7 @@ def mean_maps(maps: Array, titles: Sequence[str], *, axes: Axes, title: str, uni
         panel.set_axis_off()
     figure.supxlabel(axes.labels[0], fontsize=8)
     figure.supylabel(axes.labels[1], fontsize=8)
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(title + summed, fontsize=9)
     figure.colorbar(colours, ax=list(grid), label=unit, shrink=0.8)
     return figure
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from stm_models.errors import InputError
-from stm_models.explain.attention import MeanMaps, attention, bins_of
+from stm_models.explain.attention import attention, bins_of
+from stm_models.explain.by_target import MeanMaps
 
 NAMES = ("inner", "outer", "elsewhere")
 AREAS = np.array([0.1, 0.2, 0.7])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
+from stm_models.data.store import open_finished
 from stm_models.errors import InputError, unknown
 from stm_models.files import sha256
 from tracking import models, registry, rows
@@ -49,7 +49,7 @@ def trace(store: Store, what: str) -> dict[str, Any]:
     if match := REGISTERED.fullmatch(what):
         return _version(store, models.version(store, match[1], match[2]))
     if path.is_dir():
-        return _data(store, _digest_of(path))
+        return _data(store, str(open_finished(path).attrs["digest"]))
     name = re.sub(r"^runs:/+", "", what)
     if name.startswith(PREFIX):
         name = rows.get(store, name).id
@@ -127,11 +127,3 @@ def _by_sha256(store: Store, path: Path) -> ModelVersionInfo:
     if found:
         return min(found, key=lambda version: version.version)  # the first that was registered with it
     raise InputError(f"no registered version has the file {path} (SHA-256 {wanted[:12]}): it was made elsewhere")
-
-
-def _digest_of(path: Path) -> str:
-    try:
-        attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
-        return str(attributes["digest"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no finished data set: give one made by stm simulate") from error

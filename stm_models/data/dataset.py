@@ -12,7 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 from stm_models.data.digest import StoredDigests
-from stm_models.data.store import READ_ERRORS, open_root
+from stm_models.data.store import READ_ERRORS, open_finished, open_root
 from stm_models.errors import InputError, unknown
 
 __all__ = ["Coordinate", "Samples", "described", "holds", "load", "stored"]
@@ -102,10 +102,8 @@ def load(
         does not have.
     """
     path = Path(path)
-    root = open_root(path)
+    root = open_finished(path)
     attributes: dict[str, Any] = dict(root.attrs)
-    if attributes.get("complete") is not True:
-        raise InputError(f"{path} is not finished: run the same `stm simulate` command again, it continues")
     if targets is not None:
         attributes["targets"] = _chosen(path, attributes, targets)
     try:

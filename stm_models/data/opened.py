@@ -9,7 +9,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from stm_models.data.store import READ_ERRORS, open_root
+from stm_models.data.store import READ_ERRORS, open_finished
 from stm_models.errors import InputError
 
 __all__ = ["OpenDataSet"]
@@ -36,10 +36,8 @@ class OpenDataSet:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        root = open_root(self.path)
+        root = open_finished(self.path)
         self.attributes: dict[str, Any] = dict(root.attrs)
-        if self.attributes.get("complete") is not True:
-            raise InputError(f"{self.path} is not finished: run the same `stm simulate` command again, it continues")
         try:
             self._arrays: dict[str, zarr.Array] = dict(root.arrays())
             names = str(self.attributes["coordinates"]).split()

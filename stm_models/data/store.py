@@ -18,7 +18,7 @@ from stm_models.data import digest
 from stm_models.errors import InputError
 from stm_models.tasks.plan import Group, GroupResult, Plan
 
-__all__ = ["READ_ERRORS", "SCHEMA", "Store", "create", "open_root"]
+__all__ = ["READ_ERRORS", "SCHEMA", "Store", "create", "open_finished", "open_root"]
 
 SCHEMA = "stm-dataset/1"
 READ_ERRORS = (RuntimeError, ValueError, KeyError, TypeError, OSError)
@@ -93,6 +93,20 @@ def open_root(path: str | Path, mode: str = "r") -> zarr.Group:
         raise InputError(
             f"{path} has schema {schema!r}, expected {SCHEMA!r}: give a data set made by this version's `stm simulate`"
         )
+    return root
+
+
+def open_finished(path: str | Path) -> zarr.Group:
+    """Open a store of ours to read it.
+
+    Raises
+    ------
+    InputError
+        When there is none at ``path``, a newer program wrote it, or it is not finished.
+    """
+    root = open_root(path)
+    if root.attrs.get("complete") is not True:
+        raise InputError(f"{path} is not finished: run the same `stm simulate` command again, it continues")
     return root
 
 

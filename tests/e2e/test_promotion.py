@@ -315,7 +315,7 @@ def test_lineage_goes_both_ways(command, demo, tmp_path):
     (tmp_path / "other.onnx").write_bytes(b"x")
     for wrong, said in (
         ("0" * 12, "unknown digest"), (str(tmp_path / "other.onnx"), "made elsewhere"), ("nonsense", "cannot trace"),
-        (str(tmp_path), "no finished data set"),
+        (str(tmp_path), "give a data set made by"),
     ):  # fmt: skip
         code, _, err = command("lineage", wrong)
         assert code == 2

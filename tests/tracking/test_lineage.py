@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import zarr
 
+from stm_models.data.store import SCHEMA
 from stm_models.errors import InputError
 from tracking import lineage, runs
 
@@ -18,3 +20,12 @@ def test_a_run_is_found_by_either_id(local):
             assert (found["kind"], found["origin"]["run"]) == ("run", run.id)
     with pytest.raises(InputError, match="send it"):
         lineage.trace(local, runs.PREFIX + "0" * 32)
+
+
+def test_a_data_set_that_is_not_finished_is_refused(local, tmp_path):
+    root = zarr.create_group(tmp_path / "data.zarr", zarr_format=3)
+    root.attrs.update({"schema": SCHEMA, "complete": False, "digest": ""})
+    with pytest.raises(InputError, match=r"data.zarr is not finished: run the same `stm simulate` command again"):
+        lineage.trace(local, str(tmp_path / "data.zarr"))
+    with pytest.raises(InputError, match="is no Zarr v3 store: give a data set made by `stm simulate`"):
+        lineage.trace(local, str(tmp_path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ from tracking.rows import RunRow
 from tracking.spool import PREFIX
 from tracking.store import Store
 
-__all__ = ["descendants", "origin", "trace"]
+__all__ = ["origin", "trace"]
 
-_EVERY = 1_000_000
 _FORMS = "models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID, a run's id, FILE.onnx, DATA.zarr or a data set's digest"
 _SHORTEST = 8  # digits of a digest
+_TAGS = (
+    "network", "git.commit", "git.dirty", "data.digest", "data.recipe", "data.simulator_version", "data.path",
+    "training.recipe",
+)  # fmt: skip
 
 
 def trace(store: Store, what: str) -> dict[str, Any]:
@@ -36,7 +40,7 @@ def trace(store: Store, what: str) -> dict[str, Any]:
     -------
     dict
         ``kind`` (version, run or data); ``origin``: what it was made from, see `origin` (of a data set its digest);
-        ``descendants``: see `descendants`, of a data set; of a run or version the versions and evaluations of the run.
+        ``descendants``: runs with their versions and evaluations, of a data set those trained on it, else the one.
 
     Raises
     ------
@@ -49,18 +53,19 @@ def trace(store: Store, what: str) -> dict[str, Any]:
     if match := REGISTERED.fullmatch(what):
         return _version(store, models.version(store, match[1], match[2]))
     if path.is_dir():
-        return _data(store, str(open_finished(path).attrs["digest"]))
+        return _data(store, str(open_finished(path).attrs["digest"]), rows.find(store))
     name = re.sub(r"^runs:/+", "", what)
     if name.startswith(PREFIX):
         name = rows.get(store, name).id
-    if re.fullmatch(r"[0-9a-f]{32}", name) and any(row.id == name for row in rows.find(store, limit=_EVERY)):
-        row = rows.get(store, name)
-        return {"kind": "run", "origin": _of_run(row), "descendants": _made(store, [row])}
+    row = _run(store, name) if re.fullmatch(r"[0-9a-f]{32}", name) else None
+    if row is not None:
+        return {"kind": "run", "origin": _of_run(row), "descendants": _made(store, [row], rows.find(store))}
     if re.fullmatch(rf"[0-9a-f]{{{_SHORTEST},64}}", name):
-        known = {row.tags["data.digest"] for row in rows.find(store, limit=_EVERY) if "data.digest" in row.tags}
+        every = rows.find(store)
+        known = {row.tags["data.digest"] for row in every if "data.digest" in row.tags}
         fitting = sorted(digest for digest in known if digest.startswith(name))
         if len(fitting) == 1:
-            return _data(store, fitting[0])
+            return _data(store, fitting[0], every)
         raise unknown("digest of a data set that a run used", name, fitting or sorted(known))
     raise InputError(f"cannot trace {what!r}: expected {_FORMS}")
 
@@ -73,36 +78,36 @@ def origin(store: Store, version: ModelVersionInfo) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def descendants(store: Store, digest: str) -> list[dict[str, Any]]:
-    """Return every run that was trained on the data set with a digest, with its versions and evaluations."""
-    used = [row for row in rows.find(store, limit=_EVERY) if row.tags.get("data.digest") == digest]
-    return _made(store, [row for row in used if "network" in row.tags])
+def _run(store: Store, run_id: str) -> RunRow | None:
+    try:
+        return rows.get(store, run_id)
+    except InputError:
+        return None
 
 
-def _data(store: Store, digest: str) -> dict[str, Any]:
-    return {"kind": "data", "origin": {"data.digest": digest}, "descendants": descendants(store, digest)}
+def _data(store: Store, digest: str, every: Sequence[RunRow]) -> dict[str, Any]:
+    """Return every run that was trained on the data set with a digest."""
+    made = [row for row in every if row.tags.get("data.digest") == digest and "network" in row.tags]
+    return {"kind": "data", "origin": {"data.digest": digest}, "descendants": _made(store, made, every)}
 
 
 def _version(store: Store, version: ModelVersionInfo) -> dict[str, Any]:
     row = rows.get(store, version.run_id)
-    return {"kind": "version", "origin": origin(store, version), "descendants": _made(store, [row])}
+    return {
+        "kind": "version", "origin": origin(store, version), "descendants": _made(store, [row], rows.find(store)),
+    }  # fmt: skip
 
 
 def _of_run(row: RunRow) -> dict[str, Any]:
-    tags = {
-        "network": "network", "git.commit": "git.commit", "git.dirty": "git.dirty", "data.digest": "data.digest",
-        "data.recipe": "data.recipe", "data.simulator_version": "data.simulator_version", "data.path": "data.path",
-        "training.recipe": "training.recipe",
-    }  # fmt: skip
     seeds = {key: value for key, value in row.tags.items() if key.startswith("seed.")}
-    found = {key: row.tags[tag] for key, tag in tags.items() if tag in row.tags}
+    found = {tag: row.tags[tag] for tag in _TAGS if tag in row.tags}
     return {"run": row.id, "name": row.name, "outcome": row.outcome, "started": row.start.isoformat(), **found, **seeds}
 
 
-def _made(store: Store, made: list[RunRow]) -> list[dict[str, Any]]:
-    """Return runs with the versions registered from them and the evaluations of their models."""
+def _made(store: Store, made: Sequence[RunRow], every: Sequence[RunRow]) -> list[dict[str, Any]]:
+    """Return runs with the versions registered from them and the evaluations, among all runs, of their models."""
     evaluations: dict[str, list[str]] = {}
-    for row in rows.find(store, limit=_EVERY) if made else ():
+    for row in every:
         evaluations.setdefault(row.tags.get("evaluated.run", ""), []).append(row.id)
     versions: dict[str, list[dict[str, Any]]] = {}
     for one in _versions(store):

@@ -7,7 +7,7 @@ import zarr
 
 from stm_models.data.store import SCHEMA
 from stm_models.errors import InputError
-from tracking import lineage, runs
+from tracking import lineage, rows, runs
 
 
 def test_a_run_is_found_by_either_id(local):
@@ -29,3 +29,24 @@ def test_a_data_set_that_is_not_finished_is_refused(local, tmp_path):
         lineage.trace(local, str(tmp_path / "data.zarr"))
     with pytest.raises(InputError, match="is no Zarr v3 store: give a data set made by `stm simulate`"):
         lineage.trace(local, str(tmp_path))
+
+
+def test_all_runs_are_read_once(local, monkeypatch):
+    digest = "0123abcd" * 8
+    with runs.start(local, "lineage", "trained", tags={"network": "mlp", "data.digest": digest}) as trained:
+        pass
+    with runs.start(local, "lineage", "scored", tags={"evaluated.run": trained.id}) as scored:
+        pass
+    plain, whole = rows.find, []
+
+    def find(store, *given, limit=None, **more):
+        whole.append(limit)
+        return plain(store, *given, limit=limit, **more)
+
+    monkeypatch.setattr(rows, "find", find)
+    for what, kind in ((trained.id, "run"), (digest, "data"), (digest[:8], "data"), (digest[:32], "data")):
+        whole.clear()
+        found = lineage.trace(local, what)
+        assert found["kind"] == kind
+        assert [(one["run"], one["evaluations"]) for one in found["descendants"]] == [(trained.id, [scored.id])]
+        assert whole.count(None) == 1, what

@@ -134,6 +134,17 @@ def test_champion_has_a_badge(page, filled, model_file):
         assert '<span class="badge">champion · stm-badge 1</span>' in page.get(path).text
 
 
+def test_the_card_of_a_version_is_its_description(filled, model_file, monkeypatch):
+    store, ids = filled
+    models.log_onnx(runs.existing(store, ids["middle"]), model_file, sha256(model_file), {})
+    number = models.register(store, "stm-described", ids["middle"])
+    models.describe_version(store, "stm-described", number, "# stm-described version 1")
+    monkeypatch.setattr(store.client, "list_artifacts", None)  # no file is looked for
+    text = TestClient(create_app(store), base_url="http://127.0.0.1").get("/models/stm-described").text
+    assert f"Model card of version {number}" in text
+    assert "# stm-described version 1" in text
+
+
 def test_everything_hostile_is_escaped(page, filled):
     for path in (
         "/",

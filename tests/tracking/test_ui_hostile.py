@@ -232,12 +232,11 @@ def test_a_hostile_model(hostile, page, model_file):
     store = hostile[0]
     with runs.start(store, "hostile", ATTACKS[0]) as run:
         models.log_onnx(run, model_file, sha256(model_file), {"data": {"digest": ATTACKS[1]}})
-        (hostile[3] / "model_card.md").write_text(f"# {ATTACKS[0]}")
-        run.artifact(hostile[3] / "model_card.md")
     name = 'a"><script>alert(1)<'
     number = models.register(store, name, run.id)
     models.set_alias(store, name, "champion", number)
     models.tag_version(store, name, number, {"gate.reason": ATTACKS[1], "card": "../../../secret.txt"})
+    models.describe_version(store, name, number, f"# {ATTACKS[0]}")
     fresh = TestClient(create_app(store), base_url="http://127.0.0.1")
     answer = fresh.get(f"/models/{quote(name)}")
     assert answer.status_code == 200

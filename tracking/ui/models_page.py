@@ -7,17 +7,16 @@ from typing import Any
 
 from markupsafe import Markup
 
-from stm_models.errors import InputError, unknown
+from stm_models.errors import unknown
 from tracking.backend import MlflowException
 from tracking.registry import ModelVersionInfo
-from tracking.rows import RunRow, download
+from tracking.rows import RunRow
 from tracking.ui.site import Site
 from tracking.ui.text import clip, number
 from tracking.ui.values import Values
 
 __all__ = ["context", "listing"]
 
-_CARDS = ("model_card.md", "card.md", "MODEL_CARD.md", "card/model_card.md")
 _LARGEST = 200_000  # characters of a card
 _SIDES = ("champion", "challenger")
 _BOX, _GAP, _LINE = 190, 44, 46
@@ -147,18 +146,7 @@ def _sides(found: Sequence[ModelVersionInfo], values: Values) -> list[dict[str, 
 
 
 def _card(site: Site, info: ModelVersionInfo) -> dict[str, Any] | None:
-    """Return the model card of a version: a file of its run, or its description; shown as plain text."""
-    asked = info.tags.get("card")
-    for path in ([asked] if asked else []) + list(_CARDS):
-        parent = path.rpartition("/")[0] or None
-        try:
-            entries = {one.path: one for one in site.store.client.list_artifacts(info.run_id, parent)}
-            if path not in entries or int(entries[path].file_size or 0) > _LARGEST * 4:
-                continue
-            text = download(site.store, info.run_id, path).read_text(encoding="utf-8", errors="replace")
-            return {"version": info.version, "text": clip(text, _LARGEST)}
-        except (MlflowException, InputError, OSError):
-            continue
+    """Return the model card of a version, which is its description; shown as plain text."""
     try:
         text = site.store.client.get_model_version(info.name, str(info.version)).description or ""
     except MlflowException:

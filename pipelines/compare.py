@@ -11,12 +11,11 @@ from typing import Any
 from urllib.parse import quote
 
 from deploy.serving.listening import listen, until_signal
-from deploy.serving.security import is_loopback
 from deploy.serving.tokens import read_token
 from stm_models.errors import InputError
+from stm_models.hosts import LOOPBACK, is_loopback
 from tracking.store import connect
 from tracking.ui.app import create_app
-from tracking.ui.security import LOOPBACK
 
 __all__ = ["arguments", "describe", "run"]
 

@@ -14,12 +14,13 @@ from starlette.routing import Route
 
 from stm_models.errors import InputError
 from stm_models.figures import tiles
+from stm_models.hosts import LOOPBACK
 from tracking import rows
 from tracking.store import Store
 from tracking.ui import compare, files, models_page, panels_page, render, run_page, svg, table_page, tuning
 from tracking.ui.away import TROUBLE, words
 from tracking.ui.compare import Asked
-from tracking.ui.security import HEADERS, INERT, LOOPBACK, Guard
+from tracking.ui.security import HEADERS, INERT, Guard
 from tracking.ui.site import Site
 from tracking.ui.table import View
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 from collections.abc import Collection
 from urllib.parse import urlencode
 
@@ -13,9 +12,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["HEADERS", "INERT", "LOOPBACK", "Guard"]
+from stm_models.hosts import LOOPBACK, host_name, spelt
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+__all__ = ["HEADERS", "INERT", "Guard"]
+
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -45,7 +45,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, hosts: Collection[str] | None = LOOPBACK, token: str | None = None) -> None:
         self.app = app
-        self.hosts = None if hosts is None else frozenset(map(_spelt, hosts))
+        self.hosts = None if hosts is None else frozenset(map(spelt, hosts))
         self.token = None if token is None else token.encode()
         # What a browser keeps is not the token itself.
         self.cookie = "" if token is None else hashlib.sha256(b"stm compare " + token.encode()).hexdigest()
@@ -68,7 +68,7 @@ class Guard:
 
     def _refusal(self, request: Request, headers: Headers) -> Response | None:
         hosts = headers.getlist("host")
-        if self.hosts is not None and (len(hosts) != 1 or _name(hosts[0]) not in self.hosts):
+        if self.hosts is not None and (len(hosts) != 1 or host_name(hosts[0]) not in self.hosts):
             return PlainTextResponse(f"the Host header must name one of {', '.join(sorted(self.hosts))}", 403)
         if request.method not in ("GET", "HEAD"):
             return PlainTextResponse("this page only reads: send GET", 405, {"allow": "GET, HEAD"})
@@ -93,16 +93,3 @@ class Guard:
 
     def _right(self, given: bytes) -> bool:
         return self.token is not None and hmac.compare_digest(given, self.token)
-
-
-def _name(host: str) -> str:
-    host = host.strip().lower()
-    return _spelt(host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0])
-
-
-def _spelt(name: str) -> str:
-    """Return a name in the one way that it is compared in: ``0:0:0:0:0:0:0:1`` is ``::1``."""
-    try:
-        return str(ipaddress.ip_address(name))
-    except ValueError:
-        return name.lower()

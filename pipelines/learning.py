@@ -14,6 +14,7 @@ from pipelines.parts import Parts
 from stm_models.data.dataset import stored
 from stm_models.errors import InputError
 from stm_models.networks import registry
+from stm_models.plugins import imported
 from stm_models.tasks.base import Task
 from stm_models.tasks.perturbation import find
 from stm_models.training.batches import Batches
@@ -163,7 +164,7 @@ def _on_the_fly(task: Task, config: TrainConfig, parts: Parts) -> Callable[[Any]
             f"train.on_the_fly is true, but task {task.name} cannot draw samples like those of {parts.samples.path}: "
             "leave it out, or give a data set whose samples can be drawn (docs/training.md says which)"
         )
-    from stm_models.training.synthetic import SyntheticBatches
-
+    where, parameters = drawn
+    kind = imported(where, Batches, f"what draws samples for task {task.name}, {where}")
     count = -(-config.epoch_samples // config.batch_size)
-    return lambda device: SyntheticBatches(drawn, count=count, batch_size=config.batch_size, device=device)
+    return lambda device: kind(parameters, count=count, batch_size=config.batch_size, device=device)

@@ -8,7 +8,7 @@ from typing import Any
 
 from stm_models.errors import InputError
 
-__all__ = ["NETWORKS", "TASKS", "load", "names"]
+__all__ = ["NETWORKS", "TASKS", "imported", "load", "names"]
 
 TASKS, NETWORKS = "stm_lab.tasks", "stm_lab.networks"
 """Groups of entry points: ``NAME = "module:Class"``, of a `stm_models.tasks.base.Task` or a
@@ -42,13 +42,31 @@ def load(group: str, name: str, kind: type[Any]) -> type[Any]:
             f"{name!r} of {group} is offered by {' and '.join(map(_whose, offered))}: uninstall all but one"
         )
     (point,) = offered
-    where = f"{name!r} of {group}, offered by {_whose(point)} as {point.value}"
+    return imported(point.value, kind, f"{name!r} of {group}, offered by {_whose(point)} as {point.value}")
+
+
+def imported(value: str, kind: type[Any], what: str) -> type[Any]:
+    """Import a class that is named as ``module:Class``.
+
+    Parameters
+    ----------
+    value : str
+    kind : type
+        What the class must be derived from.
+    what : str
+        What it is, for people: the message of an error begins with it.
+
+    Raises
+    ------
+    InputError
+        When it cannot be imported or is something else.
+    """
     try:
-        found: Any = point.load()
+        found: Any = EntryPoint("", value, "").load()
     except (ImportError, AttributeError) as error:
-        raise InputError(f"{where}, cannot be imported ({error}): mend or uninstall it") from error
+        raise InputError(f"{what}, cannot be imported ({error}): mend or uninstall it") from error
     if not (isinstance(found, type) and issubclass(found, kind)):
-        raise InputError(f"{where}, is {found!r}: expected a class derived from {kind.__module__}.{kind.__name__}")
+        raise InputError(f"{what}, is {found!r}: expected a class derived from {kind.__module__}.{kind.__name__}")
     return found
 
 

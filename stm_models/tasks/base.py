@@ -272,8 +272,18 @@ class Task(ABC):
             "leave it out"
         )
 
-    def on_the_fly(self, attributes: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """Return what draws training samples like those of a data set while training; ``None``: they are not drawn."""
+    def on_the_fly(self, attributes: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
+        """Return what draws training samples like those of a data set while training; ``None``: they are not drawn.
+
+        Returns
+        -------
+        where : str
+            ``module:Class`` of a `stm_models.training.batches.Batches`, imported by the training alone: it may need
+            torch. It is made as ``Class(parameters, count=…, batch_size=…, device=…)``, with the batches of an epoch,
+            the samples of a batch and the training's device.
+        parameters : mapping
+            What the class takes from the task; its own business.
+        """
         return None
 
     def known(self, attributes: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Training fields made while training: each batch is drawn, rendered and prepared on the training's device.
+"""Fields of task impurity made while training: each batch is drawn, rendered and prepared on the training's device.
 
 The distributions are those of `stm_models.physics.surface.training_fields` with Friedel waves.
 """

@@ -192,7 +192,7 @@ class ImpurityTask(Task):
 
         return reference_scores(answer, path, bias)
 
-    def on_the_fly(self, attributes: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    def on_the_fly(self, attributes: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
         """Return the recipe of fields with Friedel waves, like those of the data set.
 
         Pseudo-experiments have none, nor have channels that are averages over dense biases: no such are drawn.
@@ -200,7 +200,7 @@ class ImpurityTask(Task):
         config = validate(ImpuritySimulation, attributes["config"], "the data set's config")
         if config.generator not in ("friedel", "mixed") or config.dense_biases is not None:
             return None
-        return {
+        return "stm_models.training.synthetic:SyntheticBatches", {
             "recipe": asdict(config.recipe()), "biases": list(config.biases), "material": config.material,
             "pixel_size": config.pixel_size, "heat_width": HEAT_WIDTH,
         }  # fmt: skip

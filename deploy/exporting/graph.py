@@ -22,12 +22,11 @@ from deploy.exporting.errors import NoGraphError
 from deploy.exporting.nodes import drop_output
 from deploy.exporting.parts import Parts
 from deploy.exporting.paths import PLACE, add_path
+from deploy.serving.contract import FOCUS, INPUT
 from stm_models.explain.scalar import place
 
 __all__ = ["FOCUS", "INPUT", "OPSET", "build", "evaluate", "trace"]
 
-INPUT = "image"
-FOCUS = "focus"
 OPSET = 20
 _BATCH = 3
 

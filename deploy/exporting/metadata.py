@@ -9,13 +9,12 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
+from deploy.serving.metadata import KEY, SCHEMA
 from stm_models.config import Config, validate
 from stm_models.errors import InputError
 
 __all__ = ["KEY", "SCHEMA", "agree", "check", "complete"]
 
-KEY = "stm"
-SCHEMA = 2
 _SHARED = ("task", "input", "targets", "explained", "data")
 
 

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from deploy.exporting.errors import ExportError
 from deploy.exporting.nodes import ancestors, reads, replace
+from deploy.serving.contract import INPUT
 from stm_models.errors import InputError
 from stm_models.tasks.verdict import STRANGE, UNUSUAL
 from stm_models.unfinished import scratch
@@ -220,7 +221,7 @@ def latencies(contents: Mapping[str, bytes], shape: Sequence[int]) -> dict[str, 
         for number in range(_ROUNDS + 1):
             for name, session in sessions.items():
                 start = time.perf_counter()
-                session.run(["prediction"], {"image": images})
+                session.run(["prediction"], {INPUT: images})
                 if number:
                     times[name].append(time.perf_counter() - start)
         for name, values in times.items():

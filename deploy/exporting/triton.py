@@ -20,6 +20,7 @@ from typing import Any
 import onnx
 
 from deploy.exporting.metadata import KEY
+from deploy.serving.contract import INPUT
 from deploy.serving.subgraph import extract
 from stm_models.errors import InputError
 from stm_models.files import atomic_path, output_directory
@@ -119,7 +120,7 @@ def _config(name: str, model: onnx.ModelProto, about: dict[str, Any]) -> str:
     optional = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in optional]
     channels, height, width = (about["input"][key] for key in ("channels", "height", "width"))
-    sizes = {"image": [channels, height, width]}
+    sizes = {INPUT: [channels, height, width]}
     return "\n".join(
         [
             f"name: {json.dumps(name)}",

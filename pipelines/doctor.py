@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -17,14 +16,13 @@ from onnx import TensorProto, helper
 
 from deploy.serving import provider
 from stm_models import __version__
-from stm_models.errors import InputError
+from stm_models.errors import InputError, one_line
 from stm_models.machine import cores
+from stm_models.versions import installed
 from tracking import sqlite_address, store
 
 __all__ = ["arguments", "describe", "run"]
 
-_PACKAGES = ("torch", "torchvision", "timm", "mlflow", "optuna", "numpy", "numba", "scipy", "finufft", "zarr",
-             "xarray", "onnx", "onnxruntime-gpu", "onnxruntime", "shap")  # fmt: skip
 _ROOM = 2e9
 
 
@@ -40,7 +38,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cores": cores(),
-        "versions": {name: version for name in _PACKAGES if (version := _version(name))},
+        "versions": installed(),
         "provider": _provider(),
         "disk": {"free_bytes": free, "writable": _writable()},
         "store": _store(),
@@ -103,7 +101,7 @@ def _provider() -> dict[str, Any]:
     try:
         return _run_graph(devices)
     except Exception as error:  # native libraries raise whatever they like
-        said = " ".join(str(error).split())[:200] or type(error).__name__
+        said = one_line(error, 200)
         return {"loaded": None, "correct": False, "cuda_devices": devices, "said": said}
 
 
@@ -125,13 +123,6 @@ def _run_graph(devices: int) -> dict[str, Any]:
         "cuda_devices": devices,
         "said": said,
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _writable() -> bool:

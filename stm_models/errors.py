@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["InputError", "TrainingFailed", "unknown"]
+__all__ = ["InputError", "TrainingFailed", "one_line", "unknown"]
 
 
 class InputError(Exception):
@@ -17,6 +17,21 @@ class InputError(Exception):
 
 class TrainingFailed(InputError):
     """A training that cannot go on with its parameters: it diverged, or memory did not suffice; others may do."""
+
+
+def one_line(error: BaseException, most: int = 120) -> str:
+    """Return what an error of another package says, or its name where it says nothing, as one line for a message.
+
+    >>> one_line(ValueError("no such     chunk")), one_line(KeyError())
+    ('no such chunk', 'KeyError')
+
+    Parameters
+    ----------
+    error : BaseException
+    most : int
+        Characters at most.
+    """
+    return " ".join(str(error).split())[:most] or type(error).__name__
 
 
 def unknown(what: str, got: object, choices: Iterable[object]) -> InputError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -13,14 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from stm_models.machine import cores
+from stm_models.versions import PACKAGES, installed
 from tracking.passwords import redact
 
 __all__ = ["describe"]
-
-PACKAGES = (
-    "stm-lab", "numpy", "scipy", "numba", "finufft", "xarray", "zarr", "torch", "torchvision", "timm",
-    "scikit-learn", "mlflow", "optuna", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "shap",
-)  # fmt: skip
 
 
 def describe(seeds: Mapping[str, int] | None = None) -> dict[str, Any]:
@@ -40,7 +35,7 @@ def describe(seeds: Mapping[str, int] | None = None) -> dict[str, Any]:
         "cpu": {"model": _cpu(), "cores": cores()},
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpu": _gpus(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "packages": installed(("stm-lab", *PACKAGES)),
         "seeds": dict(seeds or {}),
         "command": [Path(sys.argv[0]).name, *map(redact, sys.argv[1:])] if sys.argv else [],
     }
@@ -89,10 +84,3 @@ def _gpus() -> list[dict[str, Any]]:
             "driver": driver.strip(),
         })  # fmt: skip
     return gpus
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

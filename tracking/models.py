@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import re
@@ -19,6 +18,7 @@ from stm_models.errors import InputError
 from stm_models.files import atomic_path
 from stm_models.files import sha256 as sha256_of
 from stm_models.unfinished import scratch
+from stm_models.versions import installed
 from tracking import addresses
 from tracking.backend import (
     LoggedModelOutput,
@@ -188,13 +188,8 @@ def _tags(sha256: str, metadata: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _requirements() -> list[str]:
-    found = []
-    for name in ("onnx", "onnxruntime", "onnxruntime-gpu", "numpy"):
-        try:
-            found.append(f"{name}=={importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    found = installed(("onnx", "onnxruntime", "onnxruntime-gpu", "numpy"))
+    return [f"{name}=={version}" for name, version in found.items()]
 
 
 def _signature(proto: Any) -> Any:

@@ -19,7 +19,7 @@ from tracking.passwords import redact
 from tracking.spool import root as spool_root
 from tracking.sqlite_address import address, path_of
 
-__all__ = ["Store", "connect", "missing", "patience", "recording"]
+__all__ = ["Store", "connect", "first_line", "missing", "patience", "recording"]
 
 DEFAULT = "sqlite:///mlflow.db"
 _WHAT = "tracking store"

@@ -23,6 +23,7 @@ from deploy.exporting.nodes import drop_output
 from deploy.exporting.parts import Parts
 from deploy.exporting.paths import PLACE, add_path
 from deploy.serving.contract import FOCUS, INPUT
+from stm_models.errors import one_line
 from stm_models.explain.scalar import place
 
 __all__ = ["FOCUS", "INPUT", "OPSET", "build", "evaluate", "trace"]
@@ -151,4 +152,4 @@ def _tidy(proto: Any) -> Any:
 def _root(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+    return f"{type(error).__name__}: {one_line(error, 400)}"

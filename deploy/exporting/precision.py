@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from deploy.exporting.errors import ExportError
 from deploy.exporting.nodes import ancestors, reads, replace
 from deploy.serving.contract import INPUT
-from stm_models.errors import InputError
+from stm_models.errors import InputError, one_line
 from stm_models.tasks.verdict import STRANGE, UNUSUAL
 from stm_models.unfinished import scratch
 
@@ -63,7 +63,7 @@ def reduced(proto: Any, precision: str, learnt: Iterable[Array]) -> Any:
             )  # fmt: skip
             return onnx.load(target)
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise ExportError(f"the model has no {precision} form: {type(error).__name__}: {reason}") from error
     finally:
         logging.getLogger().removeFilter(_without_advice)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from stm_models.config import validate
 from stm_models.errors import InputError, unknown
 from stm_models.files import atomic_path
 from stm_models.networks import bundle as bundles
+from stm_models.versions import version_of
 
 __all__ = ["try_map", "write"]
 
@@ -178,13 +178,9 @@ def _session(content: bytes) -> onnxruntime.InferenceSession:
 
 
 def _versions() -> dict[str, str]:
-    try:
-        own = version("stm-lab")
-    except PackageNotFoundError:
-        own = "not installed"
     modules = (np, torch, onnx, onnxscript, onnxruntime)
     return {
-        "stm-lab": own,
+        "stm-lab": version_of("stm-lab") or "not installed",
         "python": platform.python_version(),
         **{module.__name__: str(module.__version__) for module in modules},
     }

@@ -10,7 +10,7 @@ from typing import Any
 
 import onnxruntime
 
-from stm_models.errors import InputError, unknown
+from stm_models.errors import InputError, one_line, unknown
 from stm_models.machine import cores
 
 __all__ = ["PROVIDERS", "Runtime", "cuda_devices", "load_cuda_libraries", "open_model", "open_part", "options"]
@@ -150,7 +150,7 @@ def _open_cuda(content: bytes, runtime: Runtime) -> tuple[onnxruntime.InferenceS
     try:
         session = open_part(content, runtime, "cuda")
     except Exception as error:
-        return None, f"CUDA did not take the model ({' '.join(str(error).split())[:200]})"
+        return None, f"CUDA did not take the model ({one_line(error, 200)})"
     if session.get_providers()[0] != "CUDAExecutionProvider":
         return None, f"its libraries did not load ({complaint[:200] or 'install stm-lab[cuda]'})"
     return session, ""

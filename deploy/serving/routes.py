@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -23,6 +22,7 @@ from deploy.serving.refusals import Refused, refusal
 from deploy.serving.security import OPEN_PATHS
 from deploy.serving.strict_json import dump_json
 from stm_models.errors import InputError
+from stm_models.versions import version_of
 
 __all__ = ["build_routes", "route_label"]
 
@@ -179,10 +179,7 @@ def _json(value: Any) -> Response:
 
 
 def _version() -> str:
-    try:
-        return importlib.metadata.version("stm-lab")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
+    return version_of("stm-lab") or "unknown"
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from deploy.serving.catalog import Catalog, Opener, Version
 from deploy.serving.metrics import Metrics
 from deploy.serving.refusals import LOG
+from stm_models.errors import one_line
 
 __all__ = ["Resolver", "Watcher", "following"]
 
@@ -74,7 +75,7 @@ class Watcher:
             try:
                 version = self._resolve(address)
             except Exception as error:  # the store may be away; what is served goes on
-                reason = " ".join(str(error).split())[:300]
+                reason = one_line(error, 300)
                 if name not in self._failing:
                     LOG.error("model %s: cannot say which version %s names: %s", name, address, reason)
                 self._failing.add(name)

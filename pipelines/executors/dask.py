@@ -17,7 +17,7 @@ from typing import Any
 from pipelines.executors.base import SimulationExecutor, WorkerLost
 from pipelines.executors.threads import limit_environment
 from stm_models import __version__
-from stm_models.errors import InputError
+from stm_models.errors import InputError, one_line
 
 __all__ = ["DaskExecutor", "check_address"]
 
@@ -120,9 +120,9 @@ def _connect(address: str) -> Any:
     try:
         return Client(**target, timeout=CONNECT, set_as_default=False, name="stm-simulate")
     except Exception as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise InputError(
-            f"no Dask scheduler answers at {address} ({reason}): check the address, and that this machine may reach it"
+            f"no Dask scheduler answers at {address} ({one_line(error, 160)}): check the address, and that this "
+            "machine may reach it"
         ) from error
 
 

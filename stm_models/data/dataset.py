@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from stm_models.data.digest import StoredDigests
 from stm_models.data.store import READ_ERRORS, open_finished, open_root
-from stm_models.errors import InputError, unknown
+from stm_models.errors import InputError, one_line, unknown
 
 __all__ = ["Coordinate", "Samples", "described", "holds", "load", "stored"]
 
@@ -120,8 +120,7 @@ def load(
         targets_of = _targets(held, coordinates, [target["name"] for target in attributes["targets"]])
         further = {name: held[name][:] for name in arrays}
     except READ_ERRORS as error:
-        line = " ".join(str(error).split())[:120] or type(error).__name__
-        raise InputError(f"{path} is damaged ({line}): delete it and simulate again") from error
+        raise InputError(f"{path} is damaged ({one_line(error)}): delete it and simulate again") from error
     bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
     if len(bad):
         raise InputError(

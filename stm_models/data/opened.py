@@ -10,7 +10,7 @@ import zarr
 from numpy.typing import NDArray
 
 from stm_models.data.store import READ_ERRORS, open_finished
-from stm_models.errors import InputError
+from stm_models.errors import InputError, one_line
 
 __all__ = ["OpenDataSet"]
 
@@ -125,5 +125,4 @@ class OpenDataSet:
         return rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(np.int64))]
 
     def _damaged(self, error: BaseException) -> InputError:
-        line = " ".join(str(error).split())[:120] or type(error).__name__
-        return InputError(f"{self.path} is damaged ({line}): delete it and simulate again")
+        return InputError(f"{self.path} is damaged ({one_line(error)}): delete it and simulate again")

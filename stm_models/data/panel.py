@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stm_models.data import npz
 from stm_models.data.dataset import Samples
-from stm_models.errors import InputError
+from stm_models.errors import InputError, one_line
 from stm_models.files import atomic_path
 
 __all__ = ["Panel", "choose", "load", "save"]
@@ -136,5 +136,4 @@ def load(path: str | Path) -> Panel:
             arrays={n.removeprefix(PREFIX): v for n, v in content.items() if n.startswith(PREFIX)},
         )
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        line = " ".join(str(error).split())[:120]
-        raise InputError(f"{path} is no panel file ({line}): give the panel.npz of a run") from error
+        raise InputError(f"{path} is no panel file ({one_line(error)}): give the panel.npz of a run") from error

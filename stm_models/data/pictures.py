@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stm_models.errors import InputError
+from stm_models.errors import InputError, one_line
 
 __all__ = ["LARGEST_SIDE", "from_turbo", "grey", "read_png", "to_turbo"]
 
@@ -51,7 +51,7 @@ def read_png(path: Path) -> NDArray[np.uint8]:
     except UnidentifiedImageError as error:
         raise InputError(f"{path.name} is no PNG picture: take it out of the folder") from error
     except Exception as error:  # the decoder meets foreign bytes here and raises whatever it likes
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = one_line(error)
         raise InputError(f"{path.name} is cut short or damaged ({reason}): copy it again") from error
     if np.any(colours[..., 3] != 255):
         raise InputError(f"{path.name} is partly transparent: save it without an alpha channel")

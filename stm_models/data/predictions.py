@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stm_models.data import npz
-from stm_models.errors import InputError
+from stm_models.errors import InputError, one_line
 from stm_models.files import atomic_path
 
 __all__ = ["FILE", "Predictions", "load", "save"]
@@ -86,8 +86,7 @@ def load(path: str | Path) -> Predictions:
             _check(columns)
         return Predictions(sets, about)
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        line = " ".join(str(error).split())[:120]
-        raise InputError(f"{path} is no predictions file ({line}): give the {FILE} of a run") from error
+        raise InputError(f"{path} is no predictions file ({one_line(error)}): give the {FILE} of a run") from error
 
 
 def _numbers(values: NDArray[Any], name: str) -> NDArray[Any]:

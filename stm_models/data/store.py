@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from stm_models.data import digest
-from stm_models.errors import InputError
+from stm_models.errors import InputError, one_line
 from stm_models.tasks.plan import Group, GroupResult, Plan
 
 __all__ = ["READ_ERRORS", "SCHEMA", "Store", "create", "open_finished", "open_root"]
@@ -88,7 +88,7 @@ def open_root(path: str | Path, mode: str = "r") -> zarr.Group:
         root = zarr.open_group(path, mode=mode, zarr_format=3)
         schema = root.attrs.get("schema")
     except READ_ERRORS as error:
-        raise InputError(f"{path} cannot be read ({_line(error)}): delete it and simulate again") from error
+        raise InputError(f"{path} cannot be read ({one_line(error)}): delete it and simulate again") from error
     if schema != SCHEMA:
         raise InputError(
             f"{path} has schema {schema!r}, expected {SCHEMA!r}: give a data set made by this version's `stm simulate`"
@@ -194,7 +194,7 @@ class Store:
         try:
             stored = digest.StoredDigests(self._root)
         except READ_ERRORS as error:
-            raise InputError(f"{self.path} is damaged ({_line(error)}): delete it and simulate again") from error
+            raise InputError(f"{self.path} is damaged ({one_line(error)}): delete it and simulate again") from error
         results = self.path / "group_result"
         finished = np.zeros(self._results.shape[0], bool)
         for index in range(len(finished)):
@@ -317,7 +317,3 @@ def _filled_up(values: Array, shape: tuple[int, ...]) -> Array:
     if values.ndim != len(shape) or min(missing, default=0) < 0:
         return values  # does not fit: refused by who stores it
     return np.pad(values, [(0, zeros) for zeros in missing])
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

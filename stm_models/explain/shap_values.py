@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from stm_models.errors import InputError, unknown
+from stm_models.errors import InputError, one_line, unknown
 from stm_models.networks.model import Model
 from stm_models.training.predict import predict
 
@@ -113,7 +113,7 @@ def _deep(scalar: _Scalar, image: Array, background: Array, draws: int, seed: in
             explainer = shap.DeepExplainer(scalar, _tensor(scalar, background))
             values = np.asarray(explainer.shap_values(_tensor(scalar, image[None]), check_additivity=False))
     except Exception as error:
-        raise _refused(f"the package fails on it ({' '.join(str(error).split())[:160]})") from error
+        raise _refused(f"the package fails on it ({one_line(error, 160)})") from error
     scale = max(abs(difference), float(expected.std()), 1e-12)
     off = abs(float(values.sum()) - difference)
     if not off <= TOLERANCE * scale:

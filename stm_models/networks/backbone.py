@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stm_models.errors import InputError
+from stm_models.errors import InputError, one_line
 from stm_models.files import sha256
 from stm_models.networks import start_weights
 from stm_models.networks.base import Network, NetworkOptions
@@ -110,7 +110,7 @@ class Backbone(Network):
 
     def no_download(self, error: Exception | str) -> InputError:
         """Return the error for published weights that cannot be had."""
-        reason = error if isinstance(error, str) else f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        reason = error if isinstance(error, str) else f"{type(error).__name__}: {one_line(error, 200)}"
         return InputError(
             f"the pretrained weights of network {self.name!r} could not be had ({reason}): without a connection "
             "give a copy of them with train.options.weights=FILE, or leave train.options.pretrained out"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from stm_models.errors import InputError
+from stm_models.errors import InputError, one_line
 
 __all__ = ["feature_count", "sizes_that_work"]
 
@@ -39,7 +39,7 @@ def feature_count(make: Make, shape: Shape) -> int:
     except (InputError, MemoryError):
         raise
     except Exception as error:  # a module may refuse in any way it likes
-        raise ValueError(" ".join(str(error).split())[:200] or type(error).__name__) from error
+        raise ValueError(one_line(error, 200)) from error
 
 
 def sizes_that_work(make: Make, shape: Shape) -> list[int]:

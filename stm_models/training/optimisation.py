@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from stm_models.errors import InputError
+from stm_models.errors import InputError, one_line
 from stm_models.networks.model import Model
 from stm_models.training.config import TrainConfig
 
@@ -59,5 +59,5 @@ def compiling(error: RuntimeError) -> InputError | None:
 
     if not isinstance(error, TorchDynamoException):
         return None
-    reason = " ".join(str(error).split())[:150]
+    reason = one_line(error, 150)
     return InputError(f"train.compile is true, but the network cannot be compiled here ({reason}): leave it out")

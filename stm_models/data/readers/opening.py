@@ -12,7 +12,7 @@ from stm_models.data.arrays import LARGEST_FILE, Extent, extent, limit
 from stm_models.data.readers.kinds import READABLE, check_content, readable
 from stm_models.data.readers.measurement import Measurement, Wanted
 from stm_models.data.readers.selection import select
-from stm_models.errors import InputError
+from stm_models.errors import InputError, one_line
 
 __all__ = ["read"]
 
@@ -125,6 +125,6 @@ def _parse(path: Path, module: str, wanted: Wanted) -> Measurement:
         raise InputError(f"cannot read {path.name}: it asks for more memory than there is; is it damaged?") from error
     # Parsers of other people's meet foreign bytes here and raise whatever they like.
     except Exception as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = one_line(error)
         raise InputError(f"cannot read {path.name} ({reason}); expected {READABLE[path.suffix.lower()]}") from error
     return found

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from stm_models.config import Config
-from stm_models.errors import InputError
+from stm_models.errors import InputError, one_line
 from stm_models.physics.moire.constants import LATTICE_CONSTANT
 from stm_models.physics.moire.fourier import KGrid, image
 from stm_models.tasks.conventions import Convention, Exporter, Survey, Watch
@@ -268,7 +268,7 @@ def _table(data: bytes, name: str) -> Array:
             warnings.simplefilter("ignore")  # numpy's about a file of comments only
             table: Array = np.loadtxt(io.BytesIO(data), np.float64, ndmin=2, encoding="utf-8")
     except (ValueError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:100]
+        reason = one_line(error, 100)
         raise InputError(f"{name} is no table of numbers ({reason}): {wanted}; copy it again or take it out") from error
     if table.ndim != 2 or table.shape[1] != 3:
         raise InputError(f"{name} has {table.shape[-1]} columns: {wanted}; mend it or take it out")

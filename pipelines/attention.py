@@ -13,6 +13,7 @@ from deploy.serving.questions import Question
 from deploy.serving.session import Session
 from pipelines.explainers import Explainer
 from pipelines.judged_maps import subjects
+from stm_models import sampling
 from stm_models.data.dataset import Samples, described
 from stm_models.errors import InputError
 from stm_models.explain.attention import attention, bins_for, bins_of
@@ -94,9 +95,7 @@ def by_target(
 
 def evenly(samples: Samples, values: Array, most: int) -> Samples:
     """Return at most ``most`` samples, evenly spread over sorted ``values``."""
-    ranked = np.argsort(values, kind="stable")
-    kept = ranked[np.unique(np.linspace(0, len(ranked) - 1, min(most, len(ranked))).round().astype(int))]
-    return samples.subset(np.sort(kept))
+    return samples.subset(np.sort(sampling.evenly(np.argsort(values, kind="stable"), most)))
 
 
 def quantity(session: Session, samples: Samples) -> tuple[str, str, Array]:

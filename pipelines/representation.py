@@ -18,6 +18,7 @@ from stm_models.data.dataset import Samples, described, load
 from stm_models.errors import InputError, unknown
 from stm_models.figures import representation as figures
 from stm_models.networks import bundle
+from stm_models.sampling import evenly
 from stm_models.signal import embedding
 from stm_models.tasks.base import Task
 from stm_models.tasks.perturbation import Perturbation
@@ -100,7 +101,7 @@ def shown(model: Trained, data: str | Path | None) -> tuple[Samples, Array]:
         kinds[chosen.validation], kinds[chosen.unseen] = "validation", "unseen values"
     rows = np.flatnonzero(kinds != "")
     rows = rows[np.argsort(samples.coordinates[model.task.stratify][rows], kind="stable")]
-    rows = np.sort(rows[np.unique(np.linspace(0, len(rows) - 1, min(_MOST, len(rows))).round().astype(int))])
+    rows = np.sort(evenly(rows, _MOST))
     return samples.subset(rows), kinds[rows].astype(str)
 
 

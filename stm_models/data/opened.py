@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from stm_models.data.store import READ_ERRORS, open_finished
 from stm_models.errors import InputError, one_line
+from stm_models.sampling import evenly
 
 __all__ = ["OpenDataSet"]
 
 Array = NDArray[Any]
+_MOST_BYTES = 512 * 1024**2
 
 
 class OpenDataSet:
@@ -99,8 +101,10 @@ class OpenDataSet:
         except READ_ERRORS as error:
             raise self._damaged(error) from error
 
-    def spread(self, parameter: str, *, most: int, most_bytes: int = 512 * 1024**2) -> NDArray[np.int64]:
+    def spread(self, parameter: str, *, most: int) -> NDArray[np.int64]:
         """Choose converged samples evenly over a parameter and its groups, ascending in that order.
+
+        Their images take 512 MiB in memory at most.
 
         Parameters
         ----------
@@ -108,8 +112,6 @@ class OpenDataSet:
             A coordinate.
         most : int
             Samples at most.
-        most_bytes : int
-            What their images may take in memory.
 
         Raises
         ------
@@ -120,9 +122,9 @@ class OpenDataSet:
         if not len(rows):
             raise InputError(f"no state of {self.path} converged: simulate with more iterations or a larger tolerance")
         image = self._arrays["image"]
-        most = max(1, min(most, most_bytes // int(np.prod(image.shape[1:]) * image.dtype.itemsize)))
+        most = max(1, min(most, _MOST_BYTES // int(np.prod(image.shape[1:]) * image.dtype.itemsize)))
         rows = rows[np.lexsort((rows, self.coordinates[parameter][rows]))]
-        return rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(np.int64))]
+        return evenly(rows, most)
 
     def _damaged(self, error: BaseException) -> InputError:
         return InputError(f"{self.path} is damaged ({one_line(error)}): delete it and simulate again")

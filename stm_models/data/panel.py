@@ -14,6 +14,7 @@ from stm_models.data import npz
 from stm_models.data.dataset import Samples
 from stm_models.errors import InputError, one_line
 from stm_models.files import atomic_path
+from stm_models.sampling import evenly
 
 __all__ = ["Panel", "choose", "load", "save"]
 
@@ -67,10 +68,7 @@ def choose(samples: Samples, among: NDArray[Any], count: int = 12) -> NDArray[np
     """
     order = np.asarray(among, np.int64)
     values = samples.targets[order, 0] if samples.targets.ndim == 2 else np.zeros(len(order))
-    order = order[np.lexsort((samples.coordinates["sample"][order], values))]
-    if len(order) <= count:
-        return order
-    return order[np.floor(np.linspace(0, len(order) - 1, count) + 0.5).astype(np.int64)]
+    return evenly(order[np.lexsort((samples.coordinates["sample"][order], values))], count)
 
 
 def save(path: str | Path, samples: Samples, indices: NDArray[Any], arrays: Mapping[str, Array]) -> None:

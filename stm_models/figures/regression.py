@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from stm_models.sampling import evenly
 from stm_models.tasks.inputs import Axes
 
 __all__ = ["examples", "learning_curve", "parity", "residuals"]
@@ -35,7 +36,7 @@ def examples(
     axes : Axes
     """
     order = np.argsort(values, kind="stable")
-    chosen = order[np.unique(np.linspace(0, len(order) - 1, count).round().astype(int))]
+    chosen = evenly(order, count)
     highest = float(images[chosen, 0].max())
     shown = np.log10(np.maximum(images[chosen, 0], highest * 10.0**-_DECADES))
     figure = Figure(figsize=(2.2 * len(chosen), 2.6), layout="constrained")

@@ -18,6 +18,7 @@ from stm_models.figures import moire
 from stm_models.physics.moire.branch import Branch
 from stm_models.physics.moire.constants import LATTICE_CONSTANT
 from stm_models.physics.moire.lattice import Lattice
+from stm_models.sampling import evenly
 from stm_models.signal.similarity import levels
 from stm_models.tasks.hubbard.config import HubbardSimulation
 from stm_models.tasks.hubbard.simulation import solver
@@ -91,8 +92,7 @@ class _States:
             candidates = candidates[known[name][candidates] == known[name][candidates[0]]]
         interaction, level = levels(known["U"][candidates], most=len(candidates))
         atoms = structure(self.data.row(int(candidates[0]))).size
-        count = min(len(interaction), 3 if atoms > _LARGE else 4)
-        chosen = np.linspace(0, len(interaction) - 1, count).round().astype(int)
+        chosen = evenly(np.arange(len(interaction)), 3 if atoms > _LARGE else 4)
         return [
             {**self.data.row(sample), "sample": sample}
             for sample in (int(candidates[np.argmax(level == number)]) for number in chosen)

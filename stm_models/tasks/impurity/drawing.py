@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
+from stm_models.sampling import evenly
 from stm_models.signal.calibration import Calibration, reliability
 from stm_models.signal.matching import match
 from stm_models.tasks.impurity.occlusion import CORE, RINGS
@@ -125,7 +126,7 @@ def explanation(explained: PlaceMaps, voltages: Sequence[str], labels: Sequence[
     Each row has its own map for its own impurity, in the middle, and its own symmetric scale of colours.
     """
     rows = min(_EXPLAINED, len(explained.maps))
-    chosen = np.unique(np.linspace(0, len(voltages) - 1, min(len(voltages), _VOLTAGES)).round().astype(int))
+    chosen = evenly(np.arange(len(voltages)), _VOLTAGES)
     figure = Figure(figsize=(1.7 * len(chosen) + 1.2, 1.75 * rows + 0.6), layout="constrained")
     panels = figure.subplots(rows, len(chosen), squeeze=False, sharex=True, sharey=True)
     for line, maps, place, label in zip(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from pipelines.import_data import choose, given, watch
-from pipelines.lease import only_writer
+from pipelines.lease import whole_folder
 from stm_models.config import validate
 from stm_models.data.digest import StoredDigests
 from stm_models.data.opened import OpenDataSet
@@ -67,18 +66,8 @@ def convert(data: OpenDataSet, exporter: Exporter, out: Path, *, include_unconve
     start = time.monotonic()
     out = out.absolute()
     output_directory(out.parent)
-    part = out.parent / f".{out.name}.converting"
-    with only_writer(out):
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise InputError(f"{out} is not empty: give a new folder with --out")
-        shutil.rmtree(part, ignore_errors=True)  # what a killed conversion left
-        part.mkdir()
-        try:
-            written = _write(part, data, exporter, include_unconverged)
-            part.rename(out)
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
+    with whole_folder(out, "converting") as part:
+        written = _write(part, data, exporter, include_unconverged)
     return {
         "out": str(out),
         "files": written,

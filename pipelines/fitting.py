@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from pipelines.settings import Settings
 from pipelines.trust import Trust, trust
 from stm_models.data.dataset import Samples
 from stm_models.explain.references import references
-from stm_models.files import sha256
+from stm_models.files import sha256, sha256_of_json
 from stm_models.networks import bundle, registry
 from stm_models.networks.model import Model
 from stm_models.progress import Progress
@@ -84,7 +83,7 @@ def recipe(settings: Settings, config: TrainConfig, parts: Parts, measured: Meas
     }
     if measured is not None and measured.images:
         about["measured"] = sorted(measured.digests.values())
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    return sha256_of_json(about)
 
 
 def scored(

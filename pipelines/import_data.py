@@ -7,7 +7,6 @@ Example: stm import ldos FOLDER --out theirs.zarr
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -15,11 +14,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipelines.lease import only_writer
+from pipelines.lease import check_free, whole_folder
 from stm_models.config import validate
 from stm_models.data import digest
 from stm_models.data.store import Store, create
-from stm_models.errors import InputError, unknown
+from stm_models.errors import unknown
 from stm_models.files import output_directory
 from stm_models.progress import Progress
 from stm_models.tasks import registry
@@ -59,11 +58,6 @@ def describe(result: dict[str, Any]) -> str:
     )
 
 
-def _check_free(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is there: give another --out, or delete it")
-
-
 def import_folder(task: Task, convention: Convention, folder: Path, options: Any, out: Path) -> dict[str, Any]:
     """Write the data set ``out`` from the files of ``folder``; whatever happens, ``out`` is whole or not there.
 
@@ -74,26 +68,18 @@ def import_folder(task: Task, convention: Convention, folder: Path, options: Any
     """
     start = time.monotonic()
     out = out.absolute()
-    _check_free(out)
+    check_free(out)
     output_directory(out.parent)
     survey = convention.survey(folder, options, watch)
     for warning in survey.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     attributes = _attributes(task, survey)
-    part = out.parent / f".{out.name}.importing"
-    with only_writer(out):
-        _check_free(out)  # another import may have ended meanwhile
-        shutil.rmtree(part, ignore_errors=True)  # what a killed import left
-        try:
-            create(part, survey.plan, attributes)
-            store = Store(part)
-            for group in watch(survey.plan.groups, "import"):
-                store.write(group, survey.read(group))
-            whole = store.finish()
-            part.rename(out)
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
+    with whole_folder(out, "importing") as part:  # another import may have ended meanwhile: it looks once more
+        create(part, survey.plan, attributes)
+        store = Store(part)
+        for group in watch(survey.plan.groups, "import"):
+            store.write(group, survey.read(group))
+        whole = store.finish()
     return {
         "data": str(out),
         "source": folder.resolve().name,

@@ -1,9 +1,10 @@
-"""The right to write one place, held by one process at a time."""
+"""The right to write one place, held by one process at a time; and folders that are whole or not there."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from stm_models.errors import InputError
 
-__all__ = ["Busy", "Lease", "only_writer"]
+__all__ = ["Busy", "Lease", "check_free", "only_writer", "whole_folder"]
 
 
 class Busy(InputError):
@@ -60,3 +61,38 @@ def only_writer(out: Path) -> Iterator[Lease]:
     finally:
         path.unlink(missing_ok=True)
         os.close(handle)
+
+
+def check_free(out: Path) -> None:
+    """Refuse what is there already, unless it is an empty folder."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is there: give another --out, or delete it")
+
+
+@contextmanager
+def whole_folder(out: Path, doing: str) -> Iterator[Path]:
+    """Yield an empty folder beside ``out`` that becomes it at the end; whatever happens, ``out`` is whole or untouched.
+
+    Parameters
+    ----------
+    out : Path
+        Absolute; its parent is there.
+    doing : str
+        What is done meanwhile, for the folder's name.
+
+    Raises
+    ------
+    InputError
+        When ``out`` holds something, or another process is writing it.
+    """
+    part = out.parent / f".{out.name}.{doing}"
+    with only_writer(out):
+        check_free(out)
+        shutil.rmtree(part, ignore_errors=True)  # what a killed process left
+        part.mkdir()
+        try:
+            yield part
+            part.rename(out)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.reproducing import Work, digest, simulated
+from pipelines.reproducing import Work, simulated
 from stm_models.config import Config, merge, parse_assignments, validate
 from stm_models.errors import InputError, unknown
 from stm_models.figures.png import save
-from stm_models.files import atomic_path, output_directory, write_json
+from stm_models.files import atomic_path, output_directory, sha256_of_json, write_json
 from stm_models.machine import cores
 from stm_models.tasks.base import Task
 from stm_models.tasks.registry import get, names
@@ -74,7 +74,7 @@ def reproduce(
     trainings = made.trainings(config)
     sets = simulated(task, made.data_sets(config), out / "data", workers)
     experiment = f"reproduce {task.name}"
-    key = digest({"task": task.name, "config": config.model_dump(mode="json")})
+    key = sha256_of_json({"task": task.name, "config": config.model_dump(mode="json")})
     parent_id = next(
         (row.id for row in runs.find(store, experiment) if row.parent is None and row.tags.get("reproduction") == key),
         None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from pipelines.robustness import SEED
 from pipelines.simulation import simulate
 from stm_models.config import Config
 from stm_models.data.dataset import Samples, load
+from stm_models.files import sha256_of_json
 from stm_models.networks import bundle
 from stm_models.networks.map_network import MapNetwork
 from stm_models.networks.model import Model
@@ -30,7 +30,7 @@ from stm_models.training.predict import in_batches, predict
 from tracking import runs
 from tracking.store import Store
 
-__all__ = ["Work", "ask_bundle", "ask_model", "digest", "simulated"]
+__all__ = ["Work", "ask_bundle", "ask_model", "simulated"]
 
 Array = NDArray[Any]
 _RESULT = "reproduction.json"
@@ -118,7 +118,7 @@ class Work:
         if training.explained is not None:
             part = self.samples([training.explained])[training.explained]
             about["explained"] = [self._digest(training.explained, part), *training.explanations]
-        key = digest({**about, "config": self._made.scoring(self._config)})
+        key = sha256_of_json({**about, "config": self._made.scoring(self._config)})
         for row in runs.find(self._store, self._experiment):
             if row.status == "FINISHED" and row.tags.get("reproduction.training") == key:
                 return self._recorded(training, row.id)
@@ -207,8 +207,3 @@ def _asked(predictor: Predictor, like: Samples) -> Any:
         return predictor(replace(like.subset(rows), images=np.asarray(images, np.float32)))
 
     return prediction
-
-
-def digest(value: Any) -> str:
-    """Return a SHA-256 (hex) of what JSON can hold."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

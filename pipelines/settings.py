@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from stm_models.tasks.base import Task
 from stm_models.tasks.perturbation import find
 from stm_models.tasks.registry import get
 from stm_models.training.config import TrainConfig
+from tracking.values import flatten
 
 __all__ = [
     "CalibrateConfig",
@@ -276,15 +277,7 @@ def load(
         )
     if made["train"].loss not in found.losses:
         raise unknown(f"loss of {task}", made["train"].loss, found.losses)
-    return Settings(found, preset, **made, given=frozenset(_keys(given)))
-
-
-def _keys(values: Mapping[str, Any], before: str = "") -> Iterator[str]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _keys(value, f"{before}{key}.")
-        else:
-            yield f"{before}{key}"
+    return Settings(found, preset, **made, given=frozenset(key for key, _ in flatten(given)))
 
 
 def _network(values: Mapping[str, Any]) -> Any:

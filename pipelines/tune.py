@@ -9,8 +9,6 @@ Example: stm tune hubbard --data quick.zarr --trials 8 --workers 2
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +21,7 @@ from pipelines.tuning_trial import Checkpoints, objective, values_of
 from pipelines.tuning_warm import warm_start
 from stm_models.config import validate
 from stm_models.errors import InputError
+from stm_models.files import sha256_of_json
 from stm_models.machine import cores
 from stm_models.training.config import TrainConfig
 from tracking import datasets, runs, study, trials
@@ -239,5 +238,4 @@ def _setup(chosen: settings.Settings, parts: Parts) -> str:
     tuned = chosen.tune.model_dump(mode="json", exclude={"trials", "heartbeat"})
     searched = {f"train.{key}" for key in chosen.task.search_space()}
     fixed = sorted(key for key in chosen.given if key in searched or key.startswith("train.options."))
-    about = json.dumps([recipe(chosen, chosen.train, parts), tuned, *fixed], sort_keys=True)
-    return hashlib.sha256(about.encode()).hexdigest()
+    return sha256_of_json([recipe(chosen, chosen.train, parts), tuned, *fixed])

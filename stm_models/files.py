@@ -16,7 +16,7 @@ from typing import Any
 from stm_models.errors import InputError
 from stm_models.unfinished import part_of
 
-__all__ = ["atomic_path", "output_directory", "sha256", "write_json"]
+__all__ = ["atomic_path", "output_directory", "sha256", "sha256_of_json", "write_json"]
 
 _UMASK = re.compile(rb"^Umask:\s*([0-7]+)$", re.MULTILINE)
 _ASKING = threading.Lock()
@@ -84,6 +84,11 @@ def sha256(path: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+
+def sha256_of_json(value: Any) -> str:
+    """Return a SHA-256 (hex) of what JSON can hold, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _umask() -> int:

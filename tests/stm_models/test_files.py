@@ -37,3 +37,8 @@ def test_a_system_without_proc_gives_files_the_same_mode(umask, tmp_path, monkey
     umask(0o077)
     assert mode_of(tmp_path / "a") == 0o600
     assert umask(0o022) == 0o077
+
+
+def test_the_identity_of_values_never_changes():
+    known = "c912a251d940de4350b8f9d331742e45e769a5405686ca7bbaf7a143c523ae99"  # of {"a": [2.5, null], "b": 1}
+    assert files.sha256_of_json({"b": 1, "a": [2.5, None]}) == known

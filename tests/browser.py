@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,3 +66,8 @@ def serious(page: Any) -> list[str]:
     return [
         f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found if one["impact"] in ("serious", "critical")
     ]
+
+
+def wait_status(page: Any, start: str) -> None:
+    """Wait by looking: the page's policy lets no string become a script, not even a test's."""
+    page.locator("#status", has_text=re.compile(f"^{start}")).wait_for()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import socket
 import subprocess
@@ -11,17 +12,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-
-def refused(result: tuple[int, str, str], *words: str) -> str:
-    code, out, err = result
-    lines = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert code == 2, err
-    assert out == ""
-    assert len(lines) == 1, err
-    assert "Traceback" not in err
-    for word in words:
-        assert word in lines[0], lines[0]
-    return lines[0]
+refused = importlib.import_module("outcomes").refused
 
 
 def test_a_configuration_that_is_no_yaml(command, tmp_path):

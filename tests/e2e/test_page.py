@@ -8,7 +8,6 @@ import importlib
 import io
 import json
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from deploy.serving.session import Session
 sys.path.insert(0, str(Path(__file__).parents[1]))
 browser_tools = importlib.import_module("browser")
 impurity_model = importlib.import_module("impurity_model")
+wait_status = browser_tools.wait_status
 
 PLACES = [(12, 30), (33, 10), (25, 25)]
 WAIT = 120_000
@@ -74,11 +74,6 @@ def page(chromium, url, request):
     context.close()
     # A refused question is told by the browser as a failed resource: that is what an error path is.
     assert [text for text in complaints if "status of 400" not in text and not text.startswith("400 ")] == []
-
-
-def wait_status(page, start):
-    """Wait by looking: the page's policy lets no string become a script, not even a test's."""
-    page.locator("#status", has_text=re.compile(f"^{start}")).wait_for()
 
 
 def wait_answer(page):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from deploy.serving.session import Session
 sys.path.insert(0, str(Path(__file__).parents[1]))
 browser_tools = importlib.import_module("browser")
 impurity_model = importlib.import_module("impurity_model")
+wait_status = browser_tools.wait_status
 
 PLACES = [(12, 30), (33, 10), (25, 25)]
 WAIT = 120_000
@@ -70,10 +70,6 @@ def opened(page, url):
     page.goto(url)
     page.locator("#card h3").first.wait_for()
     return page
-
-
-def wait_status(page, start):
-    page.locator("#status", has_text=re.compile(f"^{start}")).wait_for()
 
 
 def test_a_file_chosen_before_the_token_waits_for_it(page, models, field):

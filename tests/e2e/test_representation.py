@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 
 import pytest
@@ -11,14 +12,7 @@ from PIL import Image
 from tracking import models, runs
 from tracking.store import connect
 
-
-def refused(result, *words):
-    code, out, err = result
-    assert (code, out) == (2, ""), err
-    said = err.strip().splitlines()[-1]
-    assert said.startswith("error: ")
-    for word in words:
-        assert word in said
+refused = importlib.import_module("outcomes").refused
 
 
 def test_representations_are_drawn_and_logged_with_the_run(command, demo, tmp_path):

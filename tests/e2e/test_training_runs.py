@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -18,6 +19,9 @@ from stm_models.training import learner
 from tracking import models, runs
 from tracking.store import connect
 
+outcomes = importlib.import_module("outcomes")
+answer, refused = outcomes.answer, outcomes.refused
+
 VALUES = "train.epochs=3;train.network=mlp;train.options={hidden: [16], dropout: 0};train.perturbation=clean"
 SMALL = ("--preset", "test", "--set", VALUES)
 
@@ -28,24 +32,6 @@ def train(command, demo):
         return command("train", "hubbard", "--data", str(data or demo.data), *arguments)
 
     return call
-
-
-def answer(result):
-    code, out, err = result
-    assert code == 0, err
-    return json.loads(out)
-
-
-def refused(result, *words):
-    code, out, err = result
-    lines = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert code == 2, err
-    assert out == ""
-    assert len(lines) == 1, err
-    assert "Traceback" not in err
-    for word in words:
-        assert word in lines[0], lines[0]
-    return err
 
 
 def interrupt_at(monkeypatch, updates):

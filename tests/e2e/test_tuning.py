@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 import threading
 from pathlib import Path
@@ -18,6 +17,8 @@ from tracking.store import connect
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 campaign_tune = importlib.import_module("campaign_tune")
+outcomes = importlib.import_module("outcomes")
+answer, refused = outcomes.answer, outcomes.refused
 
 QUICK = "tune.epochs=3;tune.pruner=none;train.perturbation=clean"
 QUICK += ";train.network=mlp;train.options={hidden: '32', dropout: 0}"
@@ -41,22 +42,6 @@ def tune(demo, folder, monkeypatch, capsys):
         return code, said.out, said.err
 
     return call
-
-
-def answer(result):
-    code, out, err = result
-    assert code == 0, err
-    return json.loads(out)
-
-
-def refused(result, *words):
-    code, out, err = result
-    assert code == 2, err
-    assert out == ""
-    line = err.strip().splitlines()[-1]
-    assert line.startswith("error: ")
-    for word in words:
-        assert word in line, line
 
 
 def test_an_interrupted_trial_goes_on_where_it_was(tune, folder, monkeypatch):

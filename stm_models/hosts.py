@@ -30,8 +30,16 @@ def host_name(header: str) -> str:
 
 
 def spelt(name: str) -> str:
-    """Return a name in the one way that it is compared in: ``0:0:0:0:0:0:0:1`` is ``::1``."""
+    """Return a name or address in the one way that it is compared in.
+
+    >>> spelt("[0:0:0:0:0:0:0:1]"), spelt("STM.example.org.")
+    ('::1', 'stm.example.org')
+    """
+    name = name.strip().lower()
+    if name.startswith("[") and name.endswith("]"):
+        name = name[1:-1]
+    name = name.removesuffix(".")
     try:
         return str(ipaddress.ip_address(name))
     except ValueError:
-        return name.lower()
+        return name

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deploy.serving.listening import Tls
-from deploy.serving.security import LOOPBACK, is_loopback, spelt
 from deploy.serving.tokens import check_token
 from stm_models.errors import InputError
+from stm_models.hosts import LOOPBACK, is_loopback, spelt
 
 __all__ = ["Access"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import math
 from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
@@ -12,10 +11,10 @@ from starlette.types import Scope
 
 from deploy.serving.rate import RateLimit
 from deploy.serving.refusals import Refused
+from stm_models.hosts import host_name, spelt
 
-__all__ = ["LOOPBACK", "OPEN_PATHS", "PAGE_HEADERS", "PLAIN_HEADERS", "Guard", "is_loopback", "spelt"]
+__all__ = ["OPEN_PATHS", "PAGE_HEADERS", "PLAIN_HEADERS", "Guard"]
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OPEN_PATHS = ("/ping", "/v2/health/live", "/v2/health/ready")
 _UNLIMITED = frozenset(OPEN_PATHS)
 _ONCE = (b"host", b"authorization", b"content-length", b"content-encoding", b"inference-header-content-length")
@@ -32,28 +31,6 @@ PAGE_HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether ``host`` can be reached from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def spelt(host: str) -> str:
-    """Return a name or address in the one way that it is compared in: ``[0:0:0:0:0:0:0:1]`` is ``::1``."""
-    host = host.strip().lower()
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    host = host.removesuffix(".")
-    try:
-        return str(ipaddress.ip_address(host))
-    except ValueError:
-        return host
 
 
 class Guard:
@@ -131,7 +108,7 @@ class Guard:
     def _check_host(self, path: str, headers: Mapping[bytes, bytes]) -> None:
         host = headers.get(b"host", b"")
         if self.hosts is not None and host not in self._known and path not in self._any_host:
-            if _name(host) not in self.hosts:
+            if host_name(host.decode("latin-1")) not in self.hosts:
                 text = f"the Host header must name one of {', '.join(sorted(self.hosts))}"
                 raise Refused(403, text, close=True)
             if len(self._known) < 64:
@@ -146,8 +123,3 @@ class Guard:
         except ValueError:
             return False
         return parts.scheme in ("http", "https") and parts.netloc.lower() == host.decode("latin-1").lower()
-
-
-def _name(header: bytes) -> str:
-    host = header.decode("latin-1").strip().lower()
-    return spelt(host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0])

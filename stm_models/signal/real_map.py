@@ -269,7 +269,7 @@ def _radius(points: Array, distance: Array) -> float:
 
 
 def _share(distance: Array, radius: float, width: float) -> Array:
-    """Weigh pixels by the disc: 1 within, 0 beyond, with an edge as soft as atoms are wide so that they keep a shape."""
+    """Weigh pixels by the disc: 1 within, 0 beyond, its edge as soft as atoms are wide, so that they keep shape."""
     if not width:
         return np.where(distance <= radius * (1 + 1e-9), 1.0, 0.0)
     beyond = (distance - radius) / width

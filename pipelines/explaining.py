@@ -198,27 +198,16 @@ def _ways(
     if options.background is not None:
         background, absent = background_of(options.background, session, options.background_size, options.seed)
     elif model is not None and torch_needed:
-        background = _training_images(model, session, options)
+        background = _training_images(model, options)
     ways = explainers(methods, session, model, background, options.draws, options.seed)
     return ways, model, absent
 
 
-def _training_images(model: Trained, session: Session, options: ExplainOptions) -> NDArray[np.float32]:
+def _training_images(model: Trained, options: ExplainOptions) -> NDArray[np.float32]:
     """Draw images that the run was fitted to."""
-    from pipelines.parts import split_samples
-    from pipelines.settings import SplitConfig
-    from stm_models.config import validate
-
-    split = validate(SplitConfig, model.values["split"], "split")
-    try:
-        samples = load_fitting(model.data, session.metadata, include_unconverged=split.include_unconverged)
-    except InputError as error:
-        raise InputError(f"the run's training data cannot be used ({error}): give --background DATA.zarr") from error
-    if samples.attributes["digest"] != model.digest:
-        raise InputError(f"{model.data} is no longer what the run was trained on: give --background DATA.zarr")
-    rows = split_samples(samples, model.task, split).train
-    chosen_rows = np.random.default_rng([options.seed, 5]).permutation(rows)[: options.background_size]
-    return samples.images[np.sort(chosen_rows)]
+    images = model.data.parts(option="--background").train.images
+    chosen_rows = np.random.default_rng([options.seed, 5]).permutation(len(images))[: options.background_size]
+    return images[np.sort(chosen_rows)]
 
 
 def _scores(

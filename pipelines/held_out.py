@@ -10,24 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deploy.serving.metadata import ModelMetadata
 from deploy.serving.questions import check_fits
-from pipelines.parts import Parts, load_parts
 from pipelines.robustness import judged_sets
 from pipelines.settings import SplitConfig
+from pipelines.training_data import training_data
 from stm_models.config import validate
 from stm_models.data.dataset import Samples, load
 from stm_models.errors import InputError
 from stm_models.tasks.base import Task
-from stm_models.training.config import TrainConfig
 from tracking import runs
 from tracking.models import ModelVersionInfo
 from tracking.runs import RunRow
 from tracking.store import Store
 
-__all__ = ["HeldOut", "fresh", "held_out", "parts_of", "repeated"]
+__all__ = ["HeldOut", "fresh", "held_out", "repeated"]
 
 _CALIBRATED = "data.calibration.digest"
 
@@ -86,9 +84,10 @@ def held_out(
     InputError
         When the data set is gone, or another one lies in its place.
     """
-    parts, known = parts_of(store, task, row, data or row.tags.get("data.path", ""))
+    trained = training_data(store, row)
+    parts = trained.parts(data)
     part, held = ("unseen", parts.unseen) if len(parts.unseen) else ("validation", parts.validation)
-    held = held.subset(~np.isin(held.coordinates["sample"], known))
+    held = held.subset(~np.isin(held.coordinates["sample"], trained.known(parts)))
     problem = ""
     if not len(held):
         other = "hold out values with --set split.unseen_fraction=0.16, or" if task.unseen else "or"
@@ -104,8 +103,8 @@ def held_out(
         )
     elif champion is not None:
         # The champion's split may differ: what it was trained on says nothing about it.
-        _, theirs = parts_of(store, task, runs.get(store, champion.run_id), parts.samples.path)
-        held = held.subset(~np.isin(held.coordinates["sample"], theirs))
+        theirs = training_data(store, runs.get(store, champion.run_id))
+        held = held.subset(~np.isin(held.coordinates["sample"], theirs.known(theirs.parts(parts.samples.path))))
         if not len(held):
             problem = (
                 f"champion version {champion.version} was trained on every sample that this run held out: "
@@ -169,30 +168,6 @@ def fresh(
             "seed is another: simulate others, with parameters that are drawn from ranges or that the training has not"
         )
     return HeldOut(_sets(store, task, row, champion, samples), problem)
-
-
-def parts_of(store: Store, task: Task, row: RunRow, path: str | Path) -> tuple[Parts, NDArray[np.int64]]:
-    """Read the data set of a run, split as the run split it; and the numbers of the samples its model knows.
-
-    Raises
-    ------
-    InputError
-        When it is gone, or another one lies in its place.
-    """
-    if not Path(path).is_dir():
-        raise InputError(
-            f"the data set of run {row.id} is not at {path or 'any known place'} any more: "
-            "simulate it there again, it has the same digest, then promote"
-        )
-    recorded = runs.configuration(store, row.id)
-    train = validate(TrainConfig, recorded["train"], "train")
-    parts = load_parts(path, task, _split(recorded), train.targets)
-    if parts.samples.attributes["digest"] != row.tags["data.digest"]:
-        raise InputError(
-            f"{path} has digest {parts.samples.attributes['digest'][:12]}, run {row.id} was trained on "
-            f"{row.tags['data.digest'][:12]}: put the run's data set back, then promote"
-        )
-    return parts, parts.fitted(train.refit).coordinates["sample"]
 
 
 def repeated(task: Task, trained: Mapping[str, Any], attributes: Mapping[str, Any]) -> int:

@@ -52,7 +52,7 @@ def _write_table(table: dict[str, NDArray[Any]], path: Path) -> None:
 def _record(store: Store, model: Trained, report: dict[str, Any], result: dict[str, Any]) -> None:
     """Add files and numbers to the run; those of another data set or of a perturbation under a name of their own."""
     about = ["representation"]
-    about += [] if report["digest"] == model.digest else [report["digest"][:12]]
+    about += [] if report["digest"] == model.data.digest else [report["digest"][:12]]
     about += [] if report["perturbation"] is None else [report["perturbation"]["name"]]
     record = runs.existing(store, model.run_id)
     for path in (*result["pictures"].values(), result["table"], result["report"]):

@@ -18,11 +18,12 @@ from pipelines import calibrating, gates, settings
 from pipelines.contest import Performance, differences, milliseconds, perform
 from pipelines.fitting import baseline_scores
 from pipelines.gates import Gate
-from pipelines.held_out import HeldOut, fresh, held_out, parts_of
+from pipelines.held_out import HeldOut, fresh, held_out
 from pipelines.model_card import attach
 from pipelines.publishing import CHAMPION, best_run, model_name, published
 from pipelines.robustness import better_baselines, judged_metric
 from pipelines.settings import PromoteConfig
+from pipelines.training_data import training_data
 from stm_models.errors import InputError
 from stm_models.networks import bundle
 from stm_models.tasks.base import Task
@@ -230,7 +231,7 @@ def _with_baselines(store: Store, task: Task, row: RunRow, data: str | Path | No
     name = judged_metric(task, row.metrics)
     if any(key.endswith(f".{name}") for key in row.metrics):
         return row.metrics
-    parts, _ = parts_of(store, task, row, data or row.tags.get("data.path", ""))
+    parts = training_data(store, row).parts(data)
     values = runs.configuration(store, row.id)
     chosen = settings.load(task.name, values["preset"], recorded=values)
     held = calibrating.calibration_samples(chosen, parts, refit=chosen.train.refit)

@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.inspection import Inspection
-from pipelines.parts import split_samples
-from pipelines.settings import SplitConfig
-from stm_models.config import validate
+from pipelines.training_data import TrainingData, training_data
 from stm_models.data.dataset import Samples, described, load
 from stm_models.errors import InputError, unknown
 from stm_models.figures import representation as figures
@@ -22,7 +20,6 @@ from stm_models.sampling import evenly
 from stm_models.signal import embedding
 from stm_models.tasks.base import Task
 from stm_models.tasks.perturbation import Perturbation
-from stm_models.tasks.registry import get
 from stm_models.training.perturbations import perturbed
 from stm_models.training.predict import features
 from tracking import runs
@@ -43,22 +40,17 @@ class Trained:
 
     Attributes
     ----------
-    values : dict
-        The run's ``config.yaml``.
-    data : str
-        Path of its data set.
+    data : TrainingData
     """
 
     run_id: str
-    task: Task
     bundle: bundle.Bundle
-    values: dict[str, Any]
-    data: str
+    data: TrainingData
 
     @property
-    def digest(self) -> str:
-        """Content digest of its data set."""
-        return str(self.bundle.info["data"]["digest"])
+    def task(self) -> Task:
+        """What it was trained for."""
+        return self.data.task
 
 
 def trained(store: Store, run_id: str) -> Trained:
@@ -76,8 +68,7 @@ def trained(store: Store, run_id: str) -> Trained:
         raise InputError(
             f"run {run_id} ({row.name}, {row.outcome}) has no model to look into: give a finished training run"
         ) from error
-    values = runs.configuration(store, run_id)
-    return Trained(run_id, get(values["task"]), bundle.load(folder), values, row.tags["data.path"])
+    return Trained(run_id, bundle.load(folder), training_data(store, row))
 
 
 def shown(model: Trained, data: str | Path | None) -> tuple[Samples, Array]:
@@ -90,13 +81,12 @@ def shown(model: Trained, data: str | Path | None) -> tuple[Samples, Array]:
     InputError
         For a data set that cannot be read or does not fit the model.
     """
-    config = validate(SplitConfig, model.values["split"], "split")
-    path = Path(data or model.data)
-    samples = load(path, verify=True, include_unconverged=config.include_unconverged)
+    path = Path(data) if data else model.data.where()
+    samples = load(path, verify=True, include_unconverged=model.data.split.include_unconverged)
     _check_fits(model, samples)
     kinds = np.full(len(samples), "samples", object)
-    if samples.attributes["digest"] == model.digest:
-        chosen = split_samples(samples, model.task, config)
+    if samples.attributes["digest"] == model.data.digest:
+        chosen = model.data.divided(samples)
         kinds[:] = ""
         kinds[chosen.validation], kinds[chosen.unseen] = "validation", "unseen values"
     rows = np.flatnonzero(kinds != "")
@@ -167,11 +157,11 @@ def look(
         "pca": figures.plane(plane, kinds, labels, title=f"{title}: principal components", axes=shares),
         "tsne": figures.plane(near, kinds, labels, title=f"{title}: t-SNE", axes=("t-SNE 1", "t-SNE 2")),
     }
-    own = digest == model.digest
+    own = digest == model.data.digest
     notes = []
     if not own:
         notes.append(f"{samples.path} is not the data set that the run was trained on: all of its samples are shown")
-    if own and model.values["train"].get("refit"):
+    if own and model.data.train.refit:
         notes.append("the model was fitted again with the validation samples")
     report: dict[str, Any] = {
         "kind": "run", "run": model.run_id, "task": model.task.name, "network": network,

@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pipelines import repeats, settings
-from pipelines.fitting import Measured, load_parts
+from pipelines.fitting import Measured
 from pipelines.train import recorded
+from pipelines.training_data import training_data
 from stm_models.errors import InputError
 from tracking import environment, runs
 from tracking.runs import RunRow
@@ -35,19 +35,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     _check(row)
     values = runs.configuration(store, row.id)
     chosen = settings.load(values["task"], values["preset"], recorded=values)
-    path = Path(args.data or row.tags.get("data.path", ""))
-    if not path.is_dir():
-        raise InputError(
-            f"the data set of run {row.id} is not at {path}: simulate it again (recipe "
-            f"{row.tags.get('data.recipe', '?')[:12]}) or say where it is with --data"
-        )
-    parts = load_parts(path, chosen.task, chosen.split, chosen.train.targets)
-    digest = parts.samples.attributes["digest"]
-    if digest != row.tags["data.digest"]:
-        raise InputError(
-            f"{path} has digest {digest[:12]}, run {row.id} was trained on {row.tags['data.digest'][:12]}: "
-            "give that data set with --data"
-        )
+    parts = training_data(store, row).parts(args.data)
     changed = _changed(store, row)
     again = recorded(store, chosen, parts, Measured(), tags={"rerun.of": row.id})
     differ = {

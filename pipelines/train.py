@@ -19,6 +19,7 @@ from pipelines import repeats, settings
 from pipelines.fitting import Measured, Parts, fit, informed, load_parts, recipe
 from pipelines.learning import CHECKPOINTS, begun_as, checkpoint_of, forget, learn
 from pipelines.robustness import better_baselines, judged_metric
+from pipelines.training_data import training_data
 from stm_models.data import readers
 from stm_models.errors import InputError
 from stm_models.files import sha256
@@ -161,13 +162,9 @@ def _assignments(args: argparse.Namespace) -> list[str]:
 
 def _same_data(store: Store, run_id: str, wanted: str, parts: Parts, measured: Measured) -> None:
     """Refuse to go on with other data, before the record of the run is touched."""
-    tags, digest = runs.get(store, run_id).tags, parts.samples.attributes["digest"]
-    if tags.get("data.digest", digest) != digest:
-        raise InputError(
-            f"{parts.samples.path} has digest {digest[:12]}, run {run_id} was started with {tags['data.digest'][:12]} "
-            f"(then at {tags.get('data.path', '?')}): give that data set with --data"
-        )
-    if (measured.images or "transductive" in tags) and tags.get("training.recipe") != wanted:
+    row = runs.get(store, run_id)
+    training_data(store, row).check(parts.samples)
+    if (measured.images or "transductive" in row.tags) and row.tags.get("training.recipe") != wanted:
         raise InputError(f"run {run_id} was started with other measured maps: give the same --experiment files")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import fitting, held_out
+from pipelines import fitting, held_out, training_data
 from pipelines.publishing import best_run
 from stm_models.tasks.registry import get
 from stm_models.training import learner
@@ -96,7 +96,7 @@ def test_an_interrupted_run_goes_on_with_its_own_data_and_task(train, command, d
     run_id = err.split("--resume ")[1].split()[0]
     before = runs.get(connect(), run_id).tags
     other = Path("demo-output/fresh-unseen.zarr").absolute()
-    refused(train("--resume", run_id, data=other), str(other), f"was started with {before['data.digest'][:12]}")
+    refused(train("--resume", run_id, data=other), str(other), f"was trained on {before['data.digest'][:12]}")
     kept = ("data.path", "data.digest", "training.recipe")
     assert {key: runs.get(connect(), run_id).tags[key] for key in kept} == {key: before[key] for key in kept}
     refused(command("train", "impurity", "--data", str(demo.data), "--resume", run_id), "is of task 'hubbard'")
@@ -150,7 +150,9 @@ def test_fitted_again_is_judged_on_what_it_does_not_know(train, demo):
 
     # What promotion judges on, without exporting.
     champion = models.champion(store, "stm-hubbard")
-    parts, known = held_out.parts_of(store, task, row, demo.data)
+    recorded = training_data.training_data(store, row)
+    parts = recorded.parts(demo.data)
+    known = recorded.known(parts)
     assert len(known) == 108 - len(parts.unseen)
     held = held_out.held_out(store, task, row, champion, demo.data)
     assert {len(part) for part in held.sets.values()} == {108 - len(known)}

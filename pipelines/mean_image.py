@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from deploy.serving.questions import Question, load_fitting
 from deploy.serving.session import Session
 from stm_models.errors import InputError
+from stm_models.networks.bundle_files import training_mean
 from stm_models.tasks.registry import get
 from tracking import runs
 from tracking.store import Store
@@ -39,8 +40,8 @@ def mean_image(
     if not get(session.metadata.task).standardise:
         return np.zeros(shape, np.float32), "zero: images are prepared without background"
     if store is not None and run_id is not None:
-        kept = _kept(runs.download(store, run_id, "bundle"), shape)
-        if kept is not None:
+        kept = training_mean(runs.download(store, run_id, "bundle"))
+        if kept is not None and kept.shape == shape:
             return kept, "mean of the training images"
     if question.source is not None and len(question.source) > 1:
         return _mean(question.source.images), "mean of the data set that is explained"
@@ -68,16 +69,3 @@ def background_of(
 
 def _mean(images: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(images.mean(axis=0, dtype=np.float64), np.float32)
-
-
-def _kept(folder: Path, shape: tuple[int, int, int]) -> NDArray[np.float32] | None:
-    """The mean of the training images in a model bundle; a network that takes images as they are keeps none itself."""
-    from safetensors import safe_open
-
-    with safe_open(folder / "weights.safetensors", framework="numpy") as file:
-        for name in sorted(file.keys(), reverse=True):
-            if name.endswith((".baseline", ".pixel_mean")):
-                values = np.asarray(file.get_tensor(name), np.float32)
-                if values.shape == shape and values.any():
-                    return values
-    return None

@@ -14,6 +14,7 @@ from deploy.exporting.export import ExportReport, export
 from pipelines.robustness import judged_metric
 from stm_models.errors import InputError
 from stm_models.files import atomic_path
+from stm_models.networks.bundle_files import INFO
 from stm_models.tasks.base import Task
 from tracking import models, runs
 from tracking.runs import RunRow
@@ -88,7 +89,7 @@ def publish(
     row = runs.get(store, run_id)
     run_id = row.id
     folder = runs.download(store, run_id, "bundle")
-    info = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    info = json.loads((folder / INFO).read_text(encoding="utf-8"))
     if info["task"] != task.name:
         raise InputError(f"run {run_id} has a model of task {info['task']!r}, expected {task.name!r}")
     metadata = {

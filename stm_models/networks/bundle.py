@@ -20,6 +20,7 @@ from torch import Tensor
 
 from stm_models.errors import InputError
 from stm_models.files import write_json
+from stm_models.networks.bundle_files import INFO, PIXEL_MEAN, REFERENCES, WEIGHTS
 from stm_models.networks.model import Model
 from stm_models.networks.registry import create
 from stm_models.training.appearance import Appearance
@@ -28,7 +29,6 @@ from stm_models.training.novelty import Novelty
 
 __all__ = ["Bundle", "load", "save"]
 
-_WEIGHTS, _INFO = "weights.safetensors", "model.json"
 _KEYS = ("network", "options", "input", "targets", "task", "data", "explained")
 
 
@@ -119,7 +119,7 @@ def save(
         tensors |= {f"novelty.{key}": value for key, value in novelty.state_dict().items()}
     if interval is not None:
         tensors |= {f"interval.{key}": value for key, value in interval.state_dict().items()}
-    tensors |= {f"references.{key}": torch.from_numpy(value) for key, value in (references or {}).items()}
+    tensors |= {f"{REFERENCES}{key}": torch.from_numpy(value) for key, value in (references or {}).items()}
     try:
         bundle_dir.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{bundle_dir.name}.", dir=bundle_dir.parent))
@@ -129,10 +129,10 @@ def save(
         part.chmod(0o755)
         save_file(
             {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
-            part / _WEIGHTS,
+            part / WEIGHTS,
             metadata={"format": "pt"},
         )
-        write_json(part / _INFO, {**info, **({"start": dict(model.network.start)} if model.network.start else {})})
+        write_json(part / INFO, {**info, **({"start": dict(model.network.start)} if model.network.start else {})})
         _swap(part, bundle_dir)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
@@ -149,22 +149,22 @@ def load(bundle_dir: str | Path) -> Bundle:
         When the folder or one of its files is missing, truncated or made by something else.
     """
     bundle_dir = Path(bundle_dir)
-    for name in (_INFO, _WEIGHTS):
+    for name in (INFO, WEIGHTS):
         if not (bundle_dir / name).is_file():
             raise InputError(f"{bundle_dir} is no model bundle: {name} is missing; give the folder that train wrote")
     try:
-        info = json.loads((bundle_dir / _INFO).read_text(encoding="utf-8"))
+        info = json.loads((bundle_dir / INFO).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise _damaged(bundle_dir / _INFO, "no valid JSON") from error
+        raise _damaged(bundle_dir / INFO, "no valid JSON") from error
     if not isinstance(info, dict):
-        raise _damaged(bundle_dir / _INFO, "no JSON object")
-    _require(info, str(bundle_dir / _INFO))
+        raise _damaged(bundle_dir / INFO, "no JSON object")
+    _require(info, str(bundle_dir / INFO))
     try:
-        tensors = load_file(bundle_dir / _WEIGHTS)
+        tensors = load_file(bundle_dir / WEIGHTS)
     except (SafetensorError, OSError) as error:
-        raise _damaged(bundle_dir / _WEIGHTS, "truncated or no safetensors file") from error
+        raise _damaged(bundle_dir / WEIGHTS, "truncated or no safetensors file") from error
     try:
-        in_shape = tuple(tensors["model.pixel_mean"].shape)
+        in_shape = tuple(tensors[PIXEL_MEAN].shape)
         outputs = len(tensors["model.target_mean"])
         model = Model.blank(create(info["network"], in_shape, outputs, info["options"], blank=True))
         model.load_state_dict(_part(tensors, "model."))
@@ -183,8 +183,8 @@ def load(bundle_dir: str | Path) -> Bundle:
             interval.load_state_dict(_part(tensors, "interval."))
             interval.eval().requires_grad_(False)
     except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        raise _damaged(bundle_dir / _WEIGHTS, f"its tensors do not fit network {info['network']!r}") from error
-    return Bundle(model.eval().requires_grad_(False), novelty, info, interval=interval, **_part(tensors, "references."))
+        raise _damaged(bundle_dir / WEIGHTS, f"its tensors do not fit network {info['network']!r}") from error
+    return Bundle(model.eval().requires_grad_(False), novelty, info, interval=interval, **_part(tensors, REFERENCES))
 
 
 def _swap(new: Path, target: Path) -> None:
@@ -206,7 +206,7 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _is_ours(folder: Path) -> bool:
-    return not any(folder.iterdir()) or (folder / _INFO).is_file()
+    return not any(folder.iterdir()) or (folder / INFO).is_file()
 
 
 def _require(info: Mapping[str, Any], where: str) -> None:

@@ -1,11 +1,13 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 from stm_models.errors import InputError
-from stm_models.networks import bundle, registry
+from stm_models.networks import bundle, bundle_files, registry
 from stm_models.networks.base import BlockMean
 from stm_models.networks.model import Model
 from stm_models.regression.scaling import pixel_statistics, target_statistics
@@ -131,6 +133,21 @@ def test_bundle_is_replaced_as_a_whole(tmp_path):
     assert not loaded.model.training
     assert not any(p.requires_grad for p in loaded.model.parameters())
     assert loaded.novelty is None
+
+
+def test_the_mean_of_the_training_images_is_read_without_torch(tmp_path):
+    model = _mlp(tmp_path)
+    np.testing.assert_array_equal(bundle_files.training_mean(tmp_path / "b"), model.pixel_mean.numpy())
+    baseline = np.random.default_rng(1).normal(size=(1, 8, 8)).astype(np.float32)
+    bundle.save(tmp_path / "b", model, None, INFO, {"baseline": baseline})
+    np.testing.assert_array_equal(bundle_files.training_mean(tmp_path / "b"), baseline)
+    np.testing.assert_array_equal(bundle.load(tmp_path / "b").baseline.numpy(), baseline)
+    code = "import sys; from stm_models.networks import bundle_files as b; b.training_mean(sys.argv[1])"
+    code += ".shape; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code, tmp_path / "b"], check=True)
+    model.pixel_mean.zero_()  # of a network that takes images as they are
+    bundle.save(tmp_path / "b", model, None, INFO)
+    assert bundle_files.training_mean(tmp_path / "b") is None
 
 
 def _truncate(path):

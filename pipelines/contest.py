@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from deploy.serving.asking import predict_all
 from deploy.serving.session import Session
-from pipelines.robustness import judged_metric, robust_scores
+from pipelines.robustness import combined, judged_metric
 from stm_models.data.dataset import Samples
 from stm_models.tasks.base import Task
+from stm_models.tasks.perturbation import CLEAN
 
 __all__ = ["Performance", "differences", "milliseconds", "perform"]
 
@@ -55,12 +56,9 @@ def perform(task: Task, session: Session, sets: Mapping[str, Samples]) -> Perfor
     calibration = session.metadata.calibration
     outputs = {key: predict_all(session, part.images, names) for key, part in sets.items()}
     answers = {key: found["prediction"].astype(np.float64) for key, found in outputs.items()}
-    by_set = {key: task.metrics(answers[key], part, calibration)[task.metric] for key, part in sets.items()}
-    own = {id(part): answers[key] for key, part in sets.items()}
-    found = robust_scores(task, lambda samples: own[id(samples)], sets, calibration)
-    if not found:
-        (only,) = sets
-        found = {task.metric: by_set[only]}
+    scores = {key: task.metrics(answers[key], part, calibration) for key, part in sets.items()}
+    by_set = {key: found[task.metric] for key, found in scores.items()}
+    found = combined(task, scores) or {task.metric: by_set[CLEAN.name]}
     metric = judged_metric(task, found)
     sign = -1.0 if task.larger_is_better else 1.0
     errors = {

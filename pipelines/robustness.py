@@ -14,7 +14,7 @@ from stm_models.tasks.base import Predictor, Task
 from stm_models.tasks.perturbation import CLEAN, Perturbation, find
 from stm_models.training.perturbations import perturbed
 
-__all__ = ["SEED", "better_baselines", "judged_metric", "judged_sets", "judging", "robust_scores"]
+__all__ = ["SEED", "better_baselines", "combined", "judged_metric", "judged_sets", "judging", "robust_scores"]
 
 SEED = 0
 """Of the perturbed images that models are judged on: the same for all of them."""
@@ -70,7 +70,13 @@ def robust_scores(
     """
     if set(sets) == {CLEAN.name}:
         return {}
-    scores = {name: task.metrics(predictor(part), part, calibration) for name, part in sets.items()}
+    return combined(task, {name: task.metrics(predictor(part), part, calibration) for name, part in sets.items()})
+
+
+def combined(task: Task, scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return what `robust_scores` does of the metrics on every set, by its name."""
+    if set(scores) == {CLEAN.name}:
+        return {}
     mean = float(np.mean([found[task.metric] for found in scores.values()]))
     named = {f"{name}.{key}": value for name, found in scores.items() if name != CLEAN.name
              for key, value in found.items()}  # fmt: skip

@@ -32,12 +32,12 @@ import _project  # noqa: F401
 import numpy as np
 
 from pipelines import settings
-from pipelines.fitting import informed, load_parts
-from pipelines.learning import learn
-from pipelines.parts import Parts
-from pipelines.robustness import judged_sets, robust_scores
+from pipelines.learning.fitting import informed, load_parts
+from pipelines.learning.network import learn
+from pipelines.learning.parts import Parts
+from pipelines.scoring.robustness import judged_sets, robust_scores
 from pipelines.settings import Settings
-from pipelines.simulation import simulate
+from pipelines.simulating.simulation import simulate
 from stm_models.config import merge, validate
 from stm_models.data.dataset import Samples, load
 from stm_models.errors import InputError

@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 
 from deploy.serving.asking import predict_all
 from deploy.serving.session import Session
-from pipelines import publishing, settings
-from pipelines.fitting import fit, load_parts
-from pipelines.simulation import simulate
+from pipelines import settings
+from pipelines.learning.fitting import fit, load_parts
+from pipelines.promoting import publishing
+from pipelines.simulating.simulation import simulate
 from stm_models.data.dataset import Samples, load
 from stm_models.machine import cores
 from stm_models.tasks.findings import spread

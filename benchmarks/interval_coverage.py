@@ -23,13 +23,13 @@ import torch
 from _timing import report
 
 from pipelines import settings
-from pipelines.calibrating import calibration_samples
-from pipelines.fitting import informed, load_parts
-from pipelines.learning import learn
-from pipelines.robustness import judged_sets
+from pipelines.learning.calibrating import calibration_samples
+from pipelines.learning.fitting import informed, load_parts
+from pipelines.learning.network import learn
+from pipelines.learning.trust import trust
+from pipelines.scoring.robustness import judged_sets
 from pipelines.settings import Settings
-from pipelines.simulation import simulate
-from pipelines.trust import trust
+from pipelines.simulating.simulation import simulate
 from stm_models.data.dataset import load
 from stm_models.machine import cores
 from stm_models.networks import bundle

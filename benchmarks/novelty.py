@@ -26,9 +26,9 @@ from interval_coverage import SETS, arguments, asked, prepared
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from pipelines.robustness import judged_sets
+from pipelines.scoring.robustness import judged_sets
 from pipelines.settings import Settings
-from pipelines.simulation import simulate
+from pipelines.simulating.simulation import simulate
 from stm_models.data import readers
 from stm_models.data.dataset import load
 from stm_models.errors import InputError

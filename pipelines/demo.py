@@ -18,12 +18,13 @@ import numpy as np
 from deploy.client import Client
 from deploy.serving import asking, questions
 from deploy.serving.session import Session
-from pipelines import promotion, publishing, settings
-from pipelines.fitting import Parts, fit, load_parts, recipe
-from pipelines.judging import judge
-from pipelines.learning import forget
+from pipelines import settings
+from pipelines.learning.fitting import Parts, fit, load_parts, recipe
+from pipelines.learning.network import forget
+from pipelines.promoting import promotion, publishing
+from pipelines.scoring.judging import judge
 from pipelines.server_process import serving
-from pipelines.simulation import simulate
+from pipelines.simulating.simulation import simulate
 from pipelines.tune import tune
 from stm_models.config import validate
 from stm_models.files import output_directory, write_json

@@ -18,8 +18,8 @@ from deploy.serving.asking import predict_all
 from deploy.serving.questions import load_fitting, parse_channel
 from deploy.serving.session import Session
 from pipelines.addresses import MODEL, local_file
-from pipelines.points import log_predictions
-from pipelines.reference import describe_measured, evaluate_measured
+from pipelines.scoring.points import log_predictions
+from pipelines.scoring.reference import describe_measured, evaluate_measured
 from stm_models.data import panel
 from stm_models.data.dataset import Samples
 from stm_models.errors import InputError

@@ -53,7 +53,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Explain."""
     from deploy.serving.session import Session
-    from pipelines.explaining import ExplainOptions, Source, explain, explain_data_set
+    from pipelines.explaining.explanation import ExplainOptions, Source, explain, explain_data_set
 
     numbers = {name: getattr(args, name) for name in ("draws", "background_size", "most")}
     options = ExplainOptions(
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     result = {"model": str(path), "sha256": about.sha256, "task": about.task, **result}
     run_id = None
     if source.store is not None:
-        from pipelines.explained_run import record
+        from pipelines.explaining.record import record
 
         run_id = record(source.store, source, about, args.input, reading, result, options)
     return {key: value for key, value in result.items() if key != "record"} | {"run_id": run_id}

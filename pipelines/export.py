@@ -14,7 +14,7 @@ from typing import Any
 
 from deploy.exporting.config import ExportConfig
 from pipelines import settings
-from pipelines.publishing import model_name, publish
+from pipelines.promoting.publishing import model_name, publish
 from stm_models.config import validate
 from stm_models.errors import InputError
 from stm_models.tasks.registry import get

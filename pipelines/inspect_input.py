@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from deploy.serving.questions import parse_channel, parse_size
-from pipelines import inspection
-from pipelines.inspection import Inspection
-from pipelines.inspection_report import describe, write
+from pipelines.inspecting import inspection
+from pipelines.inspecting.inspection import Inspection
+from pipelines.inspecting.inspection_report import describe, write
 from stm_models.data.opened import OpenDataSet
 from stm_models.data.readers import READABLE
 from stm_models.errors import InputError

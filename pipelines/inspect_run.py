@@ -9,9 +9,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from pipelines import inspection_report
 from pipelines.addresses import run_of
-from pipelines.representation import Trained, look, shown, trained
+from pipelines.inspecting import inspection_report
+from pipelines.inspecting.representation import Trained, look, shown, trained
 from stm_models.errors import InputError
 from stm_models.files import atomic_path
 from stm_models.tasks.perturbation import find

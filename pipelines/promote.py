@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pipelines import promotion, settings
-from pipelines.publishing import best_run
+from pipelines import settings
+from pipelines.promoting import promotion
+from pipelines.promoting.publishing import best_run
 from stm_models.errors import InputError
 from stm_models.tasks.registry import get
 from tracking import runs

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.reproducing import Work, simulated
+from pipelines.reproducing.trainings import Work, simulated
 from stm_models.config import Config, merge, parse_assignments, validate
 from stm_models.errors import InputError, unknown
 from stm_models.figures.png import save

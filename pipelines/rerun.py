@@ -10,10 +10,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines import repeats, settings
-from pipelines.fitting import Measured
+from pipelines import settings
+from pipelines.learning import repeats
+from pipelines.learning.fitting import Measured
+from pipelines.learning.training_data import training_data
 from pipelines.train import recorded
-from pipelines.training_data import training_data
 from stm_models.errors import InputError
 from tracking import environment, runs
 from tracking.runs import RunRow

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pipelines import executors, settings
-from pipelines.simulation import simulate
+from pipelines.simulating.simulation import simulate
 from stm_models.errors import InputError
 from stm_models.machine import cores
 

@@ -15,11 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipelines import repeats, settings
-from pipelines.fitting import Measured, Parts, fit, informed, load_parts, recipe
-from pipelines.learning import CHECKPOINTS, begun_as, checkpoint_of, forget, learn
-from pipelines.robustness import better_baselines, judged_metric
-from pipelines.training_data import training_data
+from pipelines import settings
+from pipelines.learning import repeats
+from pipelines.learning.fitting import Measured, Parts, fit, informed, load_parts, recipe
+from pipelines.learning.network import CHECKPOINTS, begun_as, checkpoint_of, forget, learn
+from pipelines.learning.training_data import training_data
+from pipelines.scoring.robustness import better_baselines, judged_metric
 from stm_models.data import readers
 from stm_models.errors import InputError
 from stm_models.files import sha256

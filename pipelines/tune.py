@@ -14,11 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipelines import executors, repeats, settings, tuning_report, tuning_workers
-from pipelines.fitting import Parts, load_parts, recipe
-from pipelines.tuning_space import SearchSpace
-from pipelines.tuning_trial import Checkpoints, objective, values_of
-from pipelines.tuning_warm import warm_start
+from pipelines import executors, settings
+from pipelines.learning import repeats
+from pipelines.learning.fitting import Parts, load_parts, recipe
+from pipelines.tuning import report, workers
+from pipelines.tuning.space import SearchSpace
+from pipelines.tuning.trial import Checkpoints, objective, values_of
+from pipelines.tuning.warm import warm_start
 from stm_models.config import validate
 from stm_models.errors import InputError
 from stm_models.files import sha256_of_json
@@ -101,12 +103,12 @@ def tune(store: Store, chosen: settings.Settings, parts: Parts) -> dict[str, Any
     Returns
     -------
     dict
-        As `pipelines.tuning_report.summary` gives it.
+        As `pipelines.tuning.report.summary` gives it.
 
     Raises
     ------
     InputError
-        When no trial runs to its end, or as `pipelines.fitting.fit`.
+        When no trial runs to its end, or as `pipelines.learning.fitting.fit`.
     """
     return _Search(store, chosen, parts).run()
 
@@ -115,7 +117,7 @@ def describe(result: dict[str, Any]) -> str:
     """Say what the search found."""
     if "best" not in result:
         return f"worked on study {result['study']} for run {result['parent']}"
-    return tuning_report.describe(result)
+    return report.describe(result)
 
 
 class _Search:
@@ -175,11 +177,11 @@ class _Search:
                 raise
             finally:
                 trials.settle(self.found, self.store, chosen.task.name)
-            result = tuning_report.summary(self.found, self.values, parent.id)
+            result = report.summary(self.found, self.values, parent.id)
             best = result["best"]
             parent.metrics({f"best_{best['metric']}": best["value"]})
             parent.json(result, "study.json")
-            tuning_report.draw(parent, result, study.rows(self.found), self.values, self.space)
+            report.draw(parent, result, study.rows(self.found), self.values, self.space)
         self.checkpoints.forget_finished(self.found)
         return {**result, "retrained": self._retrained(result, seeds)} if seeds else result
 
@@ -188,7 +190,7 @@ class _Search:
 
         def ended(row: study.TrialRow) -> None:
             self.checkpoints.forget(self.found.trials[row.number])
-            print(tuning_workers.describe(row))
+            print(workers.describe(row))
 
         trials.run_trials(
             self.found,
@@ -210,7 +212,7 @@ class _Search:
         command += ["--trials", str(self.chosen.tune.trials), "--study", self.name, "--storage", self.storage]
         if args.executor == "local" and self.chosen.train.threads is None:
             command += ["--set", f"train.threads={max(1, cores() // args.workers)}"]
-        tuning_workers.run_workers(
+        workers.run_workers(
             self.found,
             [[*command, "--worker-of", parent, "--worker", str(1 + number)] for number in range(args.workers)],
             executor=args.executor,

@@ -24,7 +24,7 @@ for folder in (TESTS, TESTS.parent):
         sys.path.insert(0, str(folder))
 
 toy_task = importlib.import_module("toy_task")
-simulate = importlib.import_module("pipelines.simulation").simulate
+simulate = importlib.import_module("pipelines.simulating.simulation").simulate
 load = importlib.import_module("stm_models.data.dataset").load
 
 PYTHONPATH = f"{TESTS}:{TESTS.parent}"

@@ -178,8 +178,8 @@ def same_weights(found, store, data):
     import torch
 
     from pipelines import settings
-    from pipelines.fitting import informed, load_parts
-    from pipelines.learning import learn
+    from pipelines.learning.fitting import informed, load_parts
+    from pipelines.learning.network import learn
     from stm_models.networks import bundle
     from tracking import runs
 

@@ -12,9 +12,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from pipelines import executors, robustness, settings
+from pipelines import executors, settings
 from pipelines.executors import SimulationExecutor
-from pipelines.parts import load_parts
+from pipelines.learning.parts import load_parts
+from pipelines.scoring import robustness
 from stm_models.data.dataset import load
 from stm_models.errors import InputError
 from stm_models.networks.cost import cost

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.simulation import simulate
+from pipelines.simulating.simulation import simulate
 from stm_models.data.dataset import load
 from stm_models.errors import InputError
 

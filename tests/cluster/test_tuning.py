@@ -9,7 +9,7 @@ import pytest
 
 from pipelines import settings
 from pipelines.cli import main
-from pipelines.simulation import simulate
+from pipelines.simulating.simulation import simulate
 from tracking import runs, study
 from tracking.store import connect
 

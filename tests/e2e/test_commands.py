@@ -86,7 +86,7 @@ def test_states_that_did_not_converge_are_used_only_when_asked(command, tmp_path
 
 
 def test_an_interrupted_training_resumes_to_the_same_numbers(command, demo, monkeypatch):
-    from pipelines import fitting
+    from pipelines.learning import fitting
 
     arguments = ("train", "hubbard", "--data", str(demo.data), "--preset", "test", "--set", "train.epochs=6", "--json")
     whole = json.loads(command(*arguments)[1])

@@ -25,7 +25,7 @@ def test_stdout_is_one_json_object(demo):
 
 def trained_values(demo):
     """The values of U in the training split, by the split's own function."""
-    from pipelines.fitting import load_parts
+    from pipelines.learning.fitting import load_parts
     from pipelines.settings import load
 
     chosen = load("hubbard", "test")

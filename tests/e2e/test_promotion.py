@@ -264,7 +264,7 @@ def test_two_promotions_at_once_leave_one_champion(command, demo, trained, clean
 
 def test_a_champion_that_came_meanwhile_is_not_replaced(command, demo, trained, as_before, monkeypatch):
     """On a server no lock keeps two promotions apart: the later one looks again before it moves the alias."""
-    from pipelines import promotion
+    from pipelines.promoting import promotion
 
     store = connect()
     rival = answer(command("promote", "hubbard", "--run", trained()["run_id"], "--json"))["version"]
@@ -349,7 +349,7 @@ def test_the_card_says_what_it_is_for_and_lets_no_text_act(command, demo):
     page = runs.download(store, version.run_id, f"card/model_card_{version.version}.html").read_text()
     assert "<h2>Gates</h2>" in page
 
-    from pipelines.model_card import Card, Section, html, markdown
+    from pipelines.promoting.model_card import Card, Section, html, markdown
 
     hostile = '<script>alert(1)</script> | "x"'
     card = Card(hostile, (Section(hostile, hostile, ((hostile, hostile),)),))
@@ -362,7 +362,7 @@ def test_the_card_says_what_it_is_for_and_lets_no_text_act(command, demo):
 def test_held_out_numbers_are_those_of_the_files(command, demo, trained):
     """What the gates compare is what anyone gets by asking the file about the run's unseen samples."""
     from deploy.serving.session import Session
-    from pipelines import contest, held_out
+    from pipelines.promoting import contest, held_out
     from stm_models.tasks.registry import get
 
     store, task = connect(), get("hubbard")

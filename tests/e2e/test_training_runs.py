@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import fitting, held_out, training_data
-from pipelines.publishing import best_run
+from pipelines.learning import fitting, training_data
+from pipelines.promoting import held_out
+from pipelines.promoting.publishing import best_run
 from stm_models.tasks.registry import get
 from stm_models.training import learner
 from tracking import models, runs

@@ -10,8 +10,9 @@ from pathlib import Path
 import optuna
 import pytest
 
-from pipelines import executors, fitting
+from pipelines import executors
 from pipelines.cli import main
+from pipelines.learning import fitting
 from tracking import runs, study
 from tracking.store import connect
 

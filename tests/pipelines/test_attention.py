@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 
 from deploy.serving.metadata import ModelMetadata
-from pipelines import attention, reproduced_attention
-from pipelines.explainers import Explainer
+from pipelines.explaining import attention
+from pipelines.explaining.explainers import Explainer
+from pipelines.reproducing import attention as reproduced_attention
 from stm_models.data.dataset import Samples
 from stm_models.tasks.inputs import Axes
 

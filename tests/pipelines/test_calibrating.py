@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipelines import calibrating, settings
-from pipelines.held_out import HeldOut
-from pipelines.parts import load_parts
-from pipelines.trust import trust
+from pipelines import settings
+from pipelines.learning import calibrating
+from pipelines.learning.parts import load_parts
+from pipelines.learning.trust import trust
+from pipelines.promoting.held_out import HeldOut
 from stm_models.networks.model import Model
 from stm_models.networks.registry import create
 from stm_models.tasks.perturbation import CLEAN

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import zarr
 
-from pipelines import simulation
-from pipelines.chains import simulate_chains
 from pipelines.lease import Lease, only_writer
-from pipelines.simulation import simulate
+from pipelines.simulating import simulation
+from pipelines.simulating.chains import simulate_chains
+from pipelines.simulating.simulation import simulate
 from stm_models.data.dataset import load
 from stm_models.data.store import Store, create
 

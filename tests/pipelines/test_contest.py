@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipelines import contest
-from pipelines.robustness import robust_scores
+from pipelines.promoting import contest
+from pipelines.scoring.robustness import robust_scores
 from stm_models.data.dataset import Samples
 
 

@@ -14,8 +14,8 @@ import optuna
 import pytest
 
 from pipelines import executors, settings
-from pipelines.simulation import simulate
-from pipelines.tuning_workers import run_workers
+from pipelines.simulating.simulation import simulate
+from pipelines.tuning.workers import run_workers
 from stm_models.data.dataset import load
 from stm_models.errors import InputError
 

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines import executors
 from pipelines.executors.slurm import parse
-from pipelines.mapping import shares
+from pipelines.simulating.mapping import shares
 from stm_models.errors import InputError
 
 

@@ -10,10 +10,10 @@ import pytest
 
 from deploy.serving import asking, questions
 from deploy.serving.metadata import ModelMetadata
-from pipelines import attention, explained_run, explaining, mean_image
 from pipelines import explain as command
-from pipelines.explainers import Explainer, chosen
-from pipelines.judged_maps import summary
+from pipelines.explaining import attention, explanation, mean_image, record
+from pipelines.explaining.explainers import Explainer, chosen
+from pipelines.explaining.judged_maps import summary
 from stm_models.data.dataset import Samples
 from stm_models.errors import InputError
 from stm_models.explain import render
@@ -98,10 +98,10 @@ def test_a_map_for_all_channels_is_averaged_once_not_for_every_channel():
 def test_shap_draws_from_a_background_and_absent_pixels_are_its_mean(monkeypatch):
     drawn, mean = np.ones((8, 1, 4, 5)), np.zeros((1, 4, 5))
     seen = []
-    monkeypatch.setattr(explaining, "background_of", lambda *_: (drawn, mean))
-    monkeypatch.setattr(explaining, "explainers", lambda *given: seen.append(given[3]) or [])
-    options = explaining.ExplainOptions(background="a.zarr")
-    ways, model, absent = explaining._ways(_session(), explaining.Source(None, None), ["gradient"], options)
+    monkeypatch.setattr(explanation, "background_of", lambda *_: (drawn, mean))
+    monkeypatch.setattr(explanation, "explainers", lambda *given: seen.append(given[3]) or [])
+    options = explanation.ExplainOptions(background="a.zarr")
+    ways, model, absent = explanation._ways(_session(), explanation.Source(None, None), ["gradient"], options)
     assert (ways, model) == ([], None)
     assert seen[0] is drawn
     assert absent is mean
@@ -146,7 +146,7 @@ def test_the_record_says_how_the_input_was_read(tmp_path):
     about = SimpleNamespace(task="hubbard", sha256="0" * 64)
     reading = questions.Reading(key="map", size_nm=(20.0, 30.0), rotate=-3.5)
     result = {"files": [], "methods": ["gradient"]}
-    options = explaining.ExplainOptions()
-    run_id = explained_run.record(store, explaining.Source(store, None), about, "map.mat", reading, result, options)
+    options = explanation.ExplainOptions()
+    run_id = record.record(store, explanation.Source(store, None), about, "map.mat", reading, result, options)
     recorded = runs.configuration(store, run_id)
     assert recorded["reading"] == {"key": "map", "size_nm": [20.0, 30.0], "rotate": -3.5}

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipelines import settings
-from pipelines.fitting import recipe
+from pipelines.learning.fitting import recipe
 from stm_models.errors import InputError
 
 

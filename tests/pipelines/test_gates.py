@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import contest, gates
+from pipelines.promoting import contest, gates
 
 
 def better(ours, theirs, differences, *, larger=False, alpha=0.05):

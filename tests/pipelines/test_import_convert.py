@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from pipelines.cli import main
-from pipelines.fitting import load_parts
+from pipelines.learning.fitting import load_parts
 from pipelines.lease import only_writer
 from pipelines.settings import SplitConfig
 from stm_models.data.dataset import load

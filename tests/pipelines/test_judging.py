@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.held_out import repeated
-from pipelines.judging import at_trained_values
+from pipelines.promoting.held_out import repeated
+from pipelines.scoring.judging import at_trained_values
 from stm_models.data.dataset import Samples
 from stm_models.tasks import registry
 

@@ -13,15 +13,16 @@ import torch
 
 from deploy.serving import asking, fields, questions
 from deploy.serving.session import Session
-from pipelines import contest, explaining, promotion, publishing
 from pipelines.demo import describe
 from pipelines.evaluate import describe as say_scores
 from pipelines.evaluate import evaluate
-from pipelines.fitting import Measured, fit, load_parts
-from pipelines.judging import judge
+from pipelines.explaining import explanation
+from pipelines.inspecting.representation import look, shown, trained
+from pipelines.learning.fitting import Measured, fit, load_parts
 from pipelines.predict import describe as say
-from pipelines.reference import evaluate_measured
-from pipelines.representation import look, shown, trained
+from pipelines.promoting import contest, promotion, publishing
+from pipelines.scoring.judging import judge
+from pipelines.scoring.reference import evaluate_measured
 from pipelines.settings import (
     CalibrateConfig,
     DemoConfig,
@@ -31,7 +32,7 @@ from pipelines.settings import (
     SplitConfig,
     TuneConfig,
 )
-from pipelines.simulation import simulate
+from pipelines.simulating.simulation import simulate
 from pipelines.train import read_measured
 from stm_models.data import panel
 from stm_models.errors import InputError
@@ -133,8 +134,8 @@ def test_what_a_model_was_calibrated_on_is_no_new_data(made, tmp_path):
     assert "warning: novelty calibrated on this data set: what" in say_scores(result)
     tags = runs.get(store, result["run_id"]).tags
     assert (tags["trained_on_this_data"], tags["calibrated_on_this_data"]) == ("false", "novelty")
-    session, options = Session(folder / "model.onnx"), explaining.ExplainOptions(method="gradient")
-    found = explaining.explain_data_set(session, explaining.Source(None, None), str(path), tmp_path, options)
+    session, options = Session(folder / "model.onnx"), explanation.ExplainOptions(method="gradient")
+    found = explanation.explain_data_set(session, explanation.Source(None, None), str(path), tmp_path, options)
     assert found["record"]["calibrated_on_this_data"] == ["novelty"]
     assert found["notes"] == ["calibrated on this data set: novelty of the model"]
 

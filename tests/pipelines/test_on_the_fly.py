@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.learning import check, learn
-from pipelines.parts import load_parts
+from pipelines.learning.network import check, learn
+from pipelines.learning.parts import load_parts
 from pipelines.settings import SplitConfig
-from pipelines.simulation import simulate
+from pipelines.simulating.simulation import simulate
 from stm_models.errors import InputError
 from stm_models.tasks.impurity.config import ImpuritySimulation
 from stm_models.tasks.registry import get

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from deploy.exporting import triton
-from pipelines import export, report, simulation
-from pipelines.chains import simulate_chains
+from pipelines import export, report
+from pipelines.simulating import simulation
+from pipelines.simulating.chains import simulate_chains
 from stm_models.physics.moire import eigen
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.parts import load_parts
+from pipelines.learning.parts import load_parts
 from pipelines.settings import SplitConfig
 from stm_models.data.store import Store, create
 from stm_models.errors import InputError

@@ -10,10 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipelines import repeats, tune
-from pipelines.fitting import Fitted
-from pipelines.learning import checkpoint_of
-from pipelines.parts import load_parts
+from pipelines import tune
+from pipelines.learning import repeats
+from pipelines.learning.fitting import Fitted
+from pipelines.learning.network import checkpoint_of
+from pipelines.learning.parts import load_parts
 from pipelines.settings import (
     CalibrateConfig,
     DemoConfig,
@@ -22,7 +23,7 @@ from pipelines.settings import (
     SplitConfig,
     TuneConfig,
 )
-from pipelines.simulation import simulate
+from pipelines.simulating.simulation import simulate
 from stm_models.training.config import TrainConfig
 from tracking import runs
 from tracking.store import connect

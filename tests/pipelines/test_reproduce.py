@@ -16,7 +16,8 @@ from scipy import stats
 from scipy.ndimage import gaussian_filter
 
 from pipelines import reproduce as command
-from pipelines import reproducing, settings
+from pipelines import settings
+from pipelines.reproducing import trainings
 from stm_models.config import Config, validate
 from stm_models.errors import InputError
 from stm_models.tasks import registry
@@ -94,7 +95,7 @@ def test_finished_trainings_are_kept(tmp_path, monkeypatch):
     task = ReproducibleToy()
     monkeypatch.setattr(registry, "_TASKS", {**registry._TASKS, task.name: task})
     monkeypatch.setattr(settings, "_CONFIGS", tmp_path / "configs")
-    monkeypatch.setattr("pipelines.fitting.Run.environment", lambda *_: None)
+    monkeypatch.setattr("pipelines.learning.fitting.Run.environment", lambda *_: None)
     (tmp_path / "configs" / task.name).mkdir(parents=True)
     train = {"options": {"width": 4, "dilations": [1]}, "batch_size": 8, "device": "cpu"}
     for name in ("test", "quick"):
@@ -108,7 +109,7 @@ def test_finished_trainings_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(ToyReproduction, "fails", set())
     result = command.reproduce(store, task, made, config, tmp_path / "out", workers=1)
     assert result["runs"]["plain, seed 0"] == first.id
-    monkeypatch.setattr(reproducing, "fit", None)  # nothing is trained any more
+    monkeypatch.setattr(trainings, "fit", None)  # nothing is trained any more
     again = command.reproduce(store, task, made, config, tmp_path / "out", workers=1)
     assert (again["run_id"], again["runs"]) == (result["run_id"], result["runs"])
 
@@ -129,12 +130,12 @@ def test_finished_trainings_are_kept(tmp_path, monkeypatch):
 
 def test_a_data_set_may_change_the_presets_config(tmp_path, monkeypatch):
     made = {}
-    monkeypatch.setattr(reproducing, "simulate", lambda task, config, path, workers: made.update({path.name: config}))
+    monkeypatch.setattr(trainings, "simulate", lambda task, config, path, workers: made.update({path.name: config}))
     wanted = {
         "own": DataSet("test", {"seed": 3}),
         "larger": DataSet("test", {"seed": 3}, changed=lambda own: own.model_copy(update={"draws": own.draws + 1})),
     }
-    reproducing.simulated(registry.get("hubbard"), wanted, tmp_path, 1)
+    trainings.simulated(registry.get("hubbard"), wanted, tmp_path, 1)
     own, larger = made["own.zarr"], made["larger.zarr"]
     assert (own.seed, larger.seed) == (3, 3)
     assert larger.draws == own.draws + 1

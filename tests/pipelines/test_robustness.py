@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipelines import robustness
-from pipelines.robustness import better_baselines, judged_metric, judged_sets, robust_scores
+from pipelines.scoring import robustness
+from pipelines.scoring.robustness import better_baselines, judged_metric, judged_sets, robust_scores
 from stm_models.data.dataset import Samples
 from stm_models.errors import InputError
 from stm_models.tasks.perturbation import CLEAN, Perturbation, Step

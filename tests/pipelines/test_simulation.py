@@ -13,7 +13,7 @@ import zarr
 
 from pipelines import executors
 from pipelines.lease import only_writer
-from pipelines.simulation import simulate
+from pipelines.simulating.simulation import simulate
 from stm_models.data.dataset import load
 from stm_models.data.store import Store
 from stm_models.errors import InputError

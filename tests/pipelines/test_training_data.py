@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import held_out, representation, train
-from pipelines.fitting import Measured
-from pipelines.parts import load_parts
+from pipelines import train
+from pipelines.inspecting import representation
+from pipelines.learning.fitting import Measured
+from pipelines.learning.parts import load_parts
+from pipelines.learning.training_data import training_data
+from pipelines.promoting import held_out
 from pipelines.settings import SplitConfig
-from pipelines.simulation import simulate
-from pipelines.training_data import training_data
+from pipelines.simulating.simulation import simulate
 from stm_models.errors import InputError
 from stm_models.tasks import registry
 from stm_models.training.config import TrainConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import optuna
 
 from pipelines import settings
-from pipelines.tuning_space import SearchSpace
+from pipelines.tuning.space import SearchSpace
 
 
 def _drawn(assignments):

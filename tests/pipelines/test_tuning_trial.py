@@ -5,7 +5,7 @@ from __future__ import annotations
 import optuna
 import pytest
 
-from pipelines.tuning_trial import Checkpoints
+from pipelines.tuning.trial import Checkpoints
 from stm_models.files import atomic_path
 
 

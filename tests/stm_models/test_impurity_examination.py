@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines.simulation import simulate
+from pipelines.simulating.simulation import simulate
 from stm_models.data import dataset
 from stm_models.data.dataset import holds, load
 from stm_models.signal.tiling import whole_field

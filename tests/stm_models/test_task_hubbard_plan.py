@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import yaml
 
-from pipelines.parts import divide
+from pipelines.learning.parts import divide
 from pipelines.settings import SplitConfig
-from pipelines.simulation import simulate
+from pipelines.simulating.simulation import simulate
 from stm_models.config import validate
 from stm_models.data.dataset import load
 from stm_models.errors import InputError

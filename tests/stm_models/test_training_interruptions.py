@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.learning import forget
+from pipelines.learning.network import forget
 from stm_models.errors import InputError
 from stm_models.training import checkpoints, epochs, learner, trainer
 from stm_models.training.losses import LOSSES

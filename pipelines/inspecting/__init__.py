@@ -1,0 +1,1 @@
+"""Looking at data sets, measured files and what networks make of them."""

@@ -1,0 +1,1 @@
+"""A paper's tables and figures made again: trainings found by their recipe, and where networks look."""

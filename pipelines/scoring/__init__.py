@@ -1,0 +1,1 @@
+"""How good models are: on every perturbation set, on fresh states, against another file, sample by sample."""

@@ -1,0 +1,69 @@
+"""Judging an exported file on states simulated for the purpose, with the baselines beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.serving.asking import predict_all
+from deploy.serving.session import Session
+from pipelines.evaluate import evaluate
+from pipelines.learning.fitting import Parts, fit_baselines
+from pipelines.settings import Settings
+from pipelines.simulating.simulation import simulate
+from stm_models.data.dataset import Samples, load
+from tracking.store import Store
+
+__all__ = ["at_trained_values", "judge"]
+
+
+def judge(
+    store: Store, chosen: Settings, parts: Parts, onnx: Path, out: Path, workers: int
+) -> tuple[dict[str, float], dict[str, dict[str, float]], Path]:
+    """Score file and baselines on new states like the training's and, where the task has them, at unseen values.
+
+    Returns
+    -------
+    scores : dict
+        Metrics of the file; those at unseen values begin with ``unseen_``.
+    beside : dict of dict
+        The same of each baseline.
+    fresh : Path
+        The last of the data sets.
+    """
+    task, trained = chosen.task, parts.train
+    rounds = (False, True) if task.unseen else (False,)
+    baselines = fit_baselines(task, parts.train, parts.validation, chosen.train.seed)
+    session = Session(onnx)
+    calibration = session.metadata.calibration
+    names = [target.name for target in session.metadata.targets]
+    scores: dict[str, float] = {}
+    beside: dict[str, dict[str, float]] = {name: {} for name in baselines}
+    fresh = out
+    for unseen in rounds:
+        # Mixed, so that no choice of seeds gives a state of the training or of the calibration again.
+        purpose = 1 if unseen else 2  # a last 0 would change nothing
+        seed = np.random.SeedSequence([chosen.simulate.seed, chosen.evaluate.seed, purpose]).generate_state(1)[0]
+        config = task.fresh(chosen.simulate, int(seed), chosen.evaluate.states // len(rounds), unseen=unseen)
+        fresh = out / ("fresh-unseen.zarr" if unseen else "fresh.zarr")
+        simulate(task, config, fresh, workers=workers)
+        evaluate(store, onnx, fresh)
+        samples = load(fresh, targets=names, arrays=task.arrays)
+        if task.unseen and not unseen:
+            samples = at_trained_values(samples, trained.coordinates[task.stratify], task.stratify)
+        prefix = "unseen_" if unseen else ""
+        ours = task.metrics(predict_all(session, samples.images)["prediction"], samples, calibration)
+        scores |= {f"{prefix}{key}": value for key, value in ours.items()}
+        for name, (predictor, own) in baselines.items():
+            theirs = task.metrics(predictor(samples), samples, own)
+            beside[name] |= {f"{prefix}{key}": value for key, value in theirs.items()}
+    return scores, beside, fresh
+
+
+def at_trained_values(samples: Samples, trained: NDArray[Any], name: str) -> Samples:
+    """Return those whose coordinate ``name`` has a trained value; all of them where it is continuous, and none has."""
+    seen = np.isin(samples.coordinates[name].round(9), trained.round(9))
+    return samples.subset(seen) if seen.any() else samples

@@ -237,6 +237,19 @@ def load(
 ) -> Settings:
     """Read the preset, lay file, assignments, seed and a run's recorded values over it, and validate the whole.
 
+    Parameters
+    ----------
+    task, preset : str
+        Names of the task and of one of its presets.
+    config : str, optional
+        A YAML file with sections, as presets have.
+    assignments : list of str, optional
+        ``section.key=value``, several separated by semicolons.
+    seed : int, optional
+        Of every section that has one: simulate, split, train and tune.
+    recorded : mapping, optional
+        Sections of a run's configuration; each of their keys replaces what the preset has under it, whole.
+
     Raises
     ------
     InputError

@@ -85,7 +85,27 @@ def recorded(
     resume: str | None = None,
     tags: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Train once, or ``again`` and again (see `repeats`), recorded with ``tags``; ``resume`` continues such a run."""
+    """Train once, or several times, recorded.
+
+    Parameters
+    ----------
+    store : Store
+    chosen : Settings
+    parts : Parts
+    measured : Measured
+    again : (str, int), optional
+        Kind and number of repetitions, see `pipelines.repeats.repeat`.
+    resume : str, optional
+        An interrupted run to continue.
+    tags : mapping, optional
+        Further tags of the run.
+
+    Returns
+    -------
+    dict
+        Of `pipelines.fitting.Fitted` with the metric that decides (``judged``), the baselines that are not beaten by it
+        (``better``) and the run's ``link``; or what `pipelines.repeats.repeat` returns.
+    """
     if resume and runs.bury(store, chosen.task.name):  # or what the killed process left is sent beside us
         runs.refuse_living(store, resume)
     if again:

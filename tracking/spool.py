@@ -29,7 +29,25 @@ __all__ = [
 ]  # fmt: skip
 
 Record = dict[str, Any]
-"""One line; ``kind`` is start, params, tags, metrics, artifact, input or end."""
+"""One line of a log; its ``kind`` says what it holds (times in ms since 1970):
+
+``start``, the first one
+    ``id``, the run's identity; ``time``; ``store``, its address without a password; ``experiment`` and ``name``;
+    ``parent``, the id of the run that it is nested in, and ``attach``, of the one that is taken up, or None; ``owner``,
+    its process; ``tags``.
+``params``, ``tags``
+    ``values``, text by name; tags that say that a run is alive have a ``time``.
+``metrics``
+    ``values``, numbers by name, with ``step`` and ``time``.
+``artifact``
+    ``name`` of a file of the run, its ``sha256`` and ``size``.
+``input``
+    ``dataset``, as MLflow describes it, and its ``tags``.
+``end``
+    ``status``, ``tags`` and ``time``; ``owner``, whose end it is, where another process wrote it.
+``damaged``
+    Stands for a line that cannot be read.
+"""
 
 PREFIX = "spool_"
 """Begins the id of a run that has none from the store yet."""
@@ -51,7 +69,7 @@ class Spool:
     Parameters
     ----------
     start : dict
-        First record, see `tracking.delivery`; it gets ``id``, the run's identity.
+        First record, see `Record`, without its ``kind`` and the ``id`` that it gets here.
 
     Raises
     ------

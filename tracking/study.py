@@ -77,7 +77,7 @@ def create_study(
     worker: int = 0,
     direction: str | Sequence[str] = "minimize",
     sampler: str = "tpe",
-    pruner: str = "hyperband",
+    pruner: str = "median",
     heartbeat: int = 20,
 ) -> Any:
     """Open the study ``name``, made when it is new.

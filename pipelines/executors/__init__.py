@@ -1,4 +1,4 @@
-"""Where simulations run: one `concurrent.futures.Executor` per kind of place."""
+"""Where simulations and trials run: one `concurrent.futures.Executor` per kind of place."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def create(spec: str, workers: int, beside: Path, share: str = "give --out on") 
     workers : int
         Processes of the local executor; clusters have their own say.
     beside : path
-        The store that is filled; notes of the executor's own lie hidden in its folder.
+        The store that is filled, or the study; notes of the executor's own lie hidden in its folder.
     share : str
         How the user puts that folder on a file system that the workers share: the beginning of a sentence.
 

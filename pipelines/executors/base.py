@@ -1,4 +1,4 @@
-"""What every place that simulates can do."""
+"""What every place can do where simulations and trials run."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ def _check_workers(client: Any, address: str, folder: Path, share: str) -> None:
     threads = Counter(info["nthreads"] for info in client.scheduler_info(n_workers=-1)["workers"].values())
     if max(threads, default=1) > 1:
         print(
-            "note: Dask workers with several threads simulate one chain at a time: "
+            "note: Dask workers with several threads take one chain, or one worker of a search, at a time: "
             "`dask worker --nthreads 1 --nworkers N` uses N cores",
             file=sys.stderr,
         )

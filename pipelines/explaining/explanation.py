@@ -94,6 +94,20 @@ def explain(
 
     Writes what `asking.write_answers` does, NAME_METHOD.npy and .png for each method, and scores.json and scores.png.
 
+    Parameters
+    ----------
+    session : Session
+        The model file.
+    source : Source
+        Its run, where it has one.
+    path : str
+        File or data set.
+    reading : Reading
+        How it is read, and which of its samples.
+    out : Path
+        Folder to write to.
+    options : ExplainOptions
+
     Returns
     -------
     dict
@@ -149,6 +163,8 @@ def explain(
 
 def explain_data_set(session: Session, source: Source, path: str, out: Path, options: ExplainOptions) -> dict[str, Any]:
     """Average the maps of every chosen method over a data set; see `pipelines.explaining.attention.by_target`.
+
+    The parameters are those of `explain`; ``path`` is a data set.
 
     Returns
     -------

@@ -75,16 +75,7 @@ class CalibrationSamples:
 def calibration_samples(
     settings: Settings, parts: Parts, *, refit: bool = False, workers: int | None = None
 ) -> CalibrationSamples:
-    """Return what to calibrate on, read once; see `_calibration_samples`."""
-    key = f"held out {settings.calibrate.model_dump_json()} {refit}"
-    if key not in parts.memory:
-        parts.memory[key] = _calibration_samples(settings, parts, refit, workers)
-    found: CalibrationSamples = parts.memory[key]
-    return found
-
-
-def _calibration_samples(settings: Settings, parts: Parts, refit: bool, workers: int | None) -> CalibrationSamples:
-    """Return what to calibrate on, simulated where it is not there yet, in a store beside the training data.
+    """Return what to calibrate on, read once, simulated where it is not there yet, in a store beside the training data.
 
     The store's name has its recipe, so that all trainings of a data set share it, and an interrupted simulation is
     continued. Data that cannot be simulated (imported ones, those of another version) have their held-out groups.
@@ -101,6 +92,14 @@ def _calibration_samples(settings: Settings, parts: Parts, refit: bool, workers:
     InputError
         As `pipelines.simulating.simulation.simulate`, or where calibration and training share a state.
     """
+    key = f"held out {settings.calibrate.model_dump_json()} {refit}"
+    if key not in parts.memory:
+        parts.memory[key] = _calibration_samples(settings, parts, refit, workers)
+    found: CalibrationSamples = parts.memory[key]
+    return found
+
+
+def _calibration_samples(settings: Settings, parts: Parts, refit: bool, workers: int | None) -> CalibrationSamples:
     config, why = _config(settings.calibrate, parts)
     if config is None:
         return _halved(_rest(parts, refit), parts, why)

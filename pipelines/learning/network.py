@@ -75,7 +75,23 @@ def learn(
     checkpoint: Path | None = None,
     watch: Watch | None = None,
 ) -> Learnt:
-    """Train as a task's configuration says; the parameters are those of `pipelines.learning.fitting.fit`.
+    """Train as a task's configuration says; nothing is recorded.
+
+    Parameters
+    ----------
+    task : Task
+    config : TrainConfig
+    parts : Parts
+        The validation samples choose the epoch.
+    measured : Measured, optional
+        Maps without labels that the training uses too.
+    on_epoch, on_refit : callable, optional
+        Called with the epoch (from 1) and its entry of the history: of the training, and of the one that is fitted
+        again. What it raises ends the training.
+    checkpoint : Path, optional
+        Where the training state is kept, to continue after an interruption.
+    watch : callable, optional
+        Gives further metrics of every epoch's model.
 
     Raises
     ------

@@ -34,7 +34,19 @@ def repeated(row: runs.RunRow) -> tuple[str, int] | None:
 
 
 def unfinished(store: Store, task: str, kind: str, count: int, about: Mapping[str, Any]) -> str | None:
-    """Return the newest parent run of such repetitions, with the tags ``about``, that ended before they did."""
+    """Return the newest parent run of such repetitions that ended before they did.
+
+    Parameters
+    ----------
+    store : Store
+        One that is away has none.
+    task : str
+        Name of the task, and of its experiment.
+    kind, count
+        As for `repeat`.
+    about : mapping
+        Further tags that the run must have.
+    """
     tags = {key: str(value) for key, value in {_KIND: kind, _COUNT: count, **about}.items()}
     for row in runs.find(store, task) if store.away is None else ():
         if row.status in ("KILLED", "FAILED") and tags.items() <= row.tags.items():

@@ -123,6 +123,16 @@ def fresh(
 ) -> HeldOut:
     """Return the samples of a data set simulated for the purpose.
 
+    Parameters
+    ----------
+    row : RunRow
+        The candidate's run.
+    champion : ModelVersionInfo or None
+    path : path
+        The data set.
+    about : ModelMetadata
+        Of the candidate's file.
+
     Raises
     ------
     InputError

@@ -25,6 +25,21 @@ def judge(
 ) -> tuple[dict[str, float], dict[str, dict[str, float]], Path]:
     """Score file and baselines on new states like the training's and, where the task has them, at unseen values.
 
+    Parameters
+    ----------
+    store : Store
+        Gets an evaluation of the file on each data set.
+    chosen : Settings
+        Those of the training; ``evaluate`` says how many states, of what seed.
+    parts : Parts
+        What the file was trained on, and the baselines are.
+    onnx : Path
+        The file.
+    out : Path
+        Folder of the data sets.
+    workers : int
+        Processes that simulate.
+
     Returns
     -------
     scores : dict

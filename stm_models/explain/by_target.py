@@ -71,7 +71,19 @@ class ByTarget:
         return np.array(self._shares[method])
 
     def count(self, method: str, maps: Array, which: Array, bins: int, regions: Sequence[Mapping[str, Array]]) -> None:
-        """Take maps (M, C, H, W) of one method into the bins ``which`` (M,), with the regions of each."""
+        """Take maps of one method in.
+
+        Parameters
+        ----------
+        method : str
+        maps : (M, C, H, W)
+        which : (M,) int
+            Their bins,
+        bins : int
+            of so many.
+        regions : sequence of mapping
+            (H, W) bool by name, of each map.
+        """
         # A map may have fewer channels than its image.
         self.means.setdefault(method, MeanMaps(bins, maps.shape[1:])).add(maps, which)
         self._shares.setdefault(method, []).extend(

@@ -48,7 +48,18 @@ def faithfulness(scores: Sequence[Mapping[str, Any]], *, unit: str) -> Figure:
 
 
 def mean_maps(maps: Array, titles: Sequence[str], *, axes: Axes, title: str, unit: str) -> Figure:
-    """Show maps (B, C, H, W) side by side on one scale of colours, red where positive: their sum over channels."""
+    """Show maps side by side on one scale of colours, red where positive.
+
+    Parameters
+    ----------
+    maps : (B, C, H, W)
+        Their sum over channels is shown, and ``title`` says so.
+    titles : sequence of str
+        Of each.
+    axes : Axes
+    title, unit : str
+        Of all.
+    """
     summed = ", sum over channels" if maps.shape[1] > 1 else ""
     maps = maps.sum(axis=1)
     columns = min(_COLUMNS, len(maps))

@@ -63,12 +63,20 @@ class Model(nn.Module):
         simulated: NDArray[Any] | None = None,
         further: Iterable[NDArray[Any]] = (),
     ) -> Model:
-        """Wrap ``network`` with the statistics of training ``images`` (S, C, H, W) and ``targets`` (S, T).
+        """Wrap a network with the statistics of training samples, and let it learn what gradients do not teach.
 
-        ``simulated``: the images before they were perturbed, where they were; ``further``: other perturbed copies.
-
-        With ``standardise=False``, and for networks that answer with a map, zero means and unit scales; for those
-        that take images as they are, of the images alone.
+        Parameters
+        ----------
+        network : Network
+        images : (S, C, H, W)
+        targets : (S, T)
+        standardise : bool
+            Without, and for networks that answer with a map, means are zero and scales one; for networks that take
+            images as they are, those of the images alone.
+        simulated : (S, C, H, W), optional
+            The images before they were perturbed, where they were.
+        further : iterable of (S, C, H, W)
+            Other perturbed copies.
 
         Raises
         ------

@@ -158,8 +158,17 @@ class Task(ABC):
     ) -> dict[str, float]:
         """Return further scores of an evaluation: what takes asking the model again, or more of the data set.
 
-        ``answer``: images (S, C, y, x) in, predictions of the model out; of any size where the task takes `any_size`.
-        ``shape``: height and width of the model's own input, px.
+        Parameters
+        ----------
+        answer : callable
+            Images (S, C, y, x) in, predictions of the model out; of any size where the task takes `any_size`.
+        shape : (height, width)
+            Of the model's own input, px.
+        prediction : (S, ...)
+            Of ``samples``.
+        samples : Samples
+        calibration : mapping
+            What `calibrate` returned.
         """
         return {}
 

@@ -1,9 +1,13 @@
 """How a preset, a file, assignments and a run's record make one configuration."""
 
+import inspect
+
 import pytest
 
 from pipelines import settings
+from pipelines.settings import TuneConfig
 from stm_models.errors import InputError
+from tracking.study import create_study
 
 
 def of(*assignments, preset="quick", recorded=None):
@@ -55,3 +59,8 @@ def test_values_cannot_be_held_out_of_a_task_without_any():
 def test_a_search_has_seeds_that_its_trials_can_have():
     with pytest.raises(InputError, match=r"tune: seed"):
         settings.load("hubbard", "test", assignments=["tune.seed=3000000000"])
+
+
+def test_a_study_is_made_with_the_default_of_the_product():
+    given = inspect.signature(create_study).parameters
+    assert (given["sampler"].default, given["pruner"].default) == (TuneConfig().sampler, TuneConfig().pruner)

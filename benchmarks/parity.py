@@ -36,7 +36,7 @@ from stm_models.explain.methods import METHODS, compute
 from stm_models.files import atomic_path
 from stm_models.networks import bundle as bundles
 from stm_models.networks.bundle import Bundle
-from stm_models.networks.map_network import MapNetwork, strongest
+from stm_models.networks.map_network import MapNetwork
 
 Array = NDArray[Any]
 SHAPE = (1, 32, 32)
@@ -55,7 +55,8 @@ class Strongest(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the (B, 1) answers."""
-        return strongest(self.model(x))
+        found = self.model(x)
+        return found.amax(dim=(2, 3)) if found.ndim == 4 else found
 
 
 def peers(bundle: Bundle, config: ExportConfig) -> dict[str, Callable[[Tensor], Array]]:

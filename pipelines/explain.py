@@ -42,9 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-scores", action="store_true", help="draw maps without judging them")
     parser.add_argument("--randomise", action="store_true", help="also compare with a model drawn anew; needs a run")
     parser.add_argument("--background", metavar="DATA.zarr", help="absent pixels are taken from here, not the training")
-    parser.add_argument(
-        "--background-size", type=int, metavar="N", help="so many of its images for shap (default: 64)"
-    )  # fmt: skip
+    parser.add_argument("--background-size", type=int, metavar="N", help="so many of its images for shap (default: 64)")
     parser.add_argument("--draws", type=int, metavar="N", help="of shap's estimator (default: 200)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of draws, orders and noise")
     reading_arguments(parser)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stm_models.errors import InputError
 from stm_models.networks.base import Network, NetworkOptions
 
-__all__ = ["SYMMETRIES", "MapNetwork", "MapOptions", "same_size", "strongest", "turn", "turn_back"]
+__all__ = ["SYMMETRIES", "MapNetwork", "MapOptions", "same_size", "turn", "turn_back"]
 
 SYMMETRIES: tuple[tuple[bool, bool, bool], ...] = tuple(product((False, True), (False, True), (False, True)))
 """The 8 symmetries of the square: whether axes are swapped, then y reversed, then x reversed."""
@@ -106,16 +106,6 @@ def turn_back(x: Tensor, symmetry: tuple[bool, bool, bool]) -> Tensor:
     if axes:
         x = x.flip(axes)
     return x.transpose(-2, -1) if swap else x
-
-
-def strongest(prediction: Tensor) -> Tensor:
-    """Return the scalars (B, T) that an explanation explains: ``prediction``, or the largest value of each map of it.
-
-    Parameters
-    ----------
-    prediction : (B, T) or (B, T, H, W)
-    """
-    return prediction.amax(dim=(2, 3)) if prediction.ndim == 4 else prediction
 
 
 def same_size(channels: int, width: int, kernel: int, dilation: int = 1) -> nn.Conv2d:

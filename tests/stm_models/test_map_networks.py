@@ -6,7 +6,7 @@ import torch
 
 from stm_models.errors import InputError
 from stm_models.networks import bundle, registry
-from stm_models.networks.map_network import SYMMETRIES, strongest, turn, turn_back
+from stm_models.networks.map_network import SYMMETRIES, turn, turn_back
 from stm_models.networks.model import Model
 from stm_models.training.novelty import Novelty
 from stm_models.training.predict import predict
@@ -77,11 +77,6 @@ def test_a_turn_is_undone():
     assert len({tuple(one.flatten().tolist()) for one in turned}) == 8
     for symmetry, one in zip(SYMMETRIES, turned, strict=True):
         assert torch.equal(turn_back(one, symmetry), x)
-
-
-def test_strongest():
-    assert strongest(torch.tensor([[1.0, 2.0]])).tolist() == [[1.0, 2.0]]
-    assert strongest(torch.tensor([[[[1.0, 5.0], [2.0, 3.0]]]])).tolist() == [[5.0]]
 
 
 @pytest.mark.parametrize("name", ["fieldnet", "voltage_attention"])

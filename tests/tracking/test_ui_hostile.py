@@ -203,10 +203,10 @@ def test_whatever_is_asked_is_answered_inertly(page, path, asked, tail):
 @settings(max_examples=200, deadline=None)
 @given(
     points=st.lists(st.tuples(st.floats(), st.floats()), max_size=6), label=TEXTS,
-    log_x=st.booleans(), log_y=st.booleans(), square=st.booleans(),
+    log_y=st.booleans(), square=st.booleans(),
 )  # fmt: skip
-def test_any_numbers_can_be_drawn(points, label, log_x, log_y, square):
-    plot = svg.Plot(label, label, label, log_x=log_x, log_y=log_y, square=square)
+def test_any_numbers_can_be_drawn(points, label, log_y, square):
+    plot = svg.Plot(label, label, label, log_y=log_y, square=square)
     plot.line(points, 11, label)
     plot.dots(points, 3, label)
     plot.dots(points, 3, label, "cross")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,12 +85,8 @@ def _line(section: str, key: str, found: Sequence[Series], value: Callable[[RunR
 
 
 def _tag(key: str) -> Callable[[RunRow], str | None]:
-    return lambda row: _get(row.tags, key)
+    return lambda row: row.tags.get(key)
 
 
 def _param(key: str) -> Callable[[RunRow], str | None]:
-    return lambda row: _get(row.params, key)
-
-
-def _get(values: Mapping[str, str], key: str) -> str | None:
-    return values.get(key)
+    return lambda row: row.params.get(key)

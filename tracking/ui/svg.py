@@ -61,8 +61,8 @@ class Plot:
         Says to a screen reader what is seen.
     x, y : str
         Labels of the axes, with units.
-    log_x, log_y : bool
-        Logarithmic axes; what is not positive is left out.
+    log_y : bool
+        A logarithmic axis; what is not positive is left out.
     x_names : dict of float to str
         Ticks of the x axis, where these are names.
     notes : list of (x, y, text)
@@ -78,7 +78,6 @@ class Plot:
     y: str
     width: int = 520
     height: int = 340
-    log_x: bool = False
     log_y: bool = False
     square: bool = False
     remark: str = ""
@@ -121,8 +120,8 @@ class Plot:
 
     def render(self) -> Markup:
         """Return the plot as an ``<svg>`` element."""
-        x_range, y_range = _range(self.xs, self.log_x), _range(self.ys, self.log_y)
-        if self.square and self.log_x == self.log_y:
+        x_range, y_range = _range(self.xs), _range(self.ys, self.log_y)
+        if self.square and not self.log_y:
             x_range = y_range = min(x_range[0], y_range[0]), max(x_range[1], y_range[1])
         parts = [
             Markup(
@@ -133,13 +132,13 @@ class Plot:
         right, bottom = self.width - _RIGHT, self.height - _BOTTOM
 
         def across(value: float) -> float:
-            return _LEFT + (right - _LEFT) * _place(value, x_range, self.log_x)
+            return _LEFT + (right - _LEFT) * _place(value, x_range)
 
         def up(value: float) -> float:
             return bottom - (bottom - _TOP) * _place(value, y_range, self.log_y)
 
         named = sorted(self.x_names.items())
-        for value, text in named or [(one, f"{one:.4g}") for one in ticks(*x_range, self.log_x)]:
+        for value, text in named or [(one, f"{one:.4g}") for one in ticks(*x_range)]:
             at = across(value)
             parts.append(Markup('<path class="grid" d="M{:.1f} {}V{}"/>').format(at, _TOP, bottom))
             parts.append(_text(at, bottom + 16, _short(text, 14), "middle"))
@@ -168,7 +167,7 @@ class Plot:
         return Markup("").join(parts)
 
     def _add(self, kind: str, points: Iterable[tuple[float, float]], colour: int, label: str) -> None:
-        kept = [(float(x), float(y)) for x, y in points if _drawable(x, self.log_x) and _drawable(y, self.log_y)]
+        kept = [(float(x), float(y)) for x, y in points if _drawable(x) and _drawable(y, self.log_y)]
         if kept:
             self.xs += [x for x, _ in kept]
             self.ys += [y for _, y in kept]
@@ -221,11 +220,11 @@ def _short(text: str, longest: int) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def _drawable(value: float, logarithmic: bool) -> bool:
+def _drawable(value: float, logarithmic: bool = False) -> bool:
     return abs(value) < _LARGEST and (value > 1 / _LARGEST or not logarithmic)
 
 
-def _range(values: Sequence[float], logarithmic: bool) -> tuple[float, float]:
+def _range(values: Sequence[float], logarithmic: bool = False) -> tuple[float, float]:
     if not values:
         return (1.0, 10.0) if logarithmic else (0.0, 1.0)
     low, high = min(values), max(values)
@@ -236,7 +235,7 @@ def _range(values: Sequence[float], logarithmic: bool) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _place(value: float, limits: tuple[float, float], logarithmic: bool) -> float:
+def _place(value: float, limits: tuple[float, float], logarithmic: bool = False) -> float:
     low, high = limits
     if logarithmic:
         return (math.log10(value) - math.log10(low)) / (math.log10(high) - math.log10(low))

@@ -45,6 +45,8 @@ class Search:
     importances : dict of str to float, or None
     source : str
         Where the trials are from.
+    front : sequence of int
+        Of several values, the trials that none is better than in all.
     """
 
     name: str
@@ -89,14 +91,14 @@ def read(site: Site, run_id: str) -> Search:
     found = _optuna(site, row.tags["study"])
     metric = next((name.removeprefix("best_") for name in row.metrics if name.startswith("best_")), "value")
     if found is not None:
-        metrics = [metric, "latency_ms", "value 3", "value 4"][: len(found.directions)]
+        metrics = [metric, "latency_ms"][: len(found.directions)]
         larger = [each.name == "MAXIMIZE" for each in found.directions]
         whole = found.get_trials(deepcopy=False)
         drawn = {name for trial in whole for name, one in trial.distributions.items() if getattr(one, "log", False)}
         trials = study.rows(found)[:_MOST]
         return Search(
             row.tags["study"], row, metrics, larger, trials, frozenset(drawn), study.importances(found),
-            front=_front(trials, larger),
+            front=[trial.number for trial in found.best_trials] if len(larger) > 1 else (),
         )  # fmt: skip
     below = [one for one in snapshot.rows if one.parent == row.id and one.tags.get("trial", "").isdigit()]
     if metric == "value" and (task := task_of(row)) is not None:
@@ -193,23 +195,6 @@ def _pareto(search: Search) -> Plot:
     plot.dots([(one.values[1], one.values[0]) for one in best], 0, "Pareto front")
     plot.notes += [(one.values[1], one.values[0], str(one.number)) for one in best[:30]]
     return plot
-
-
-def _front(trials: Sequence[TrialRow], larger: Sequence[bool]) -> list[int]:
-    if len(larger) < 2:
-        return []
-    whole = [one for one in trials if one.state == "complete" and len(one.values) == len(larger)]
-    signed = {
-        one.number: [-value if up else value for value, up in zip(one.values, larger, strict=True)] for one in whole
-    }
-
-    def beaten(mine: list[float]) -> bool:
-        return any(
-            other != mine and all(theirs <= own for theirs, own in zip(other, mine, strict=True))
-            for other in signed.values()
-        )
-
-    return [trial for trial, mine in signed.items() if not beaten(mine)]
 
 
 def _optuna(site: Site, name: str) -> Any:

@@ -1,0 +1,36 @@
+"""What the comparison page knows of a search of two objectives."""
+
+import numpy as np
+
+from tracking import runs, study
+from tracking.store import connect
+from tracking.ui import tuning
+from tracking.ui.site import Site
+
+
+def test_the_front_holds_the_trials_that_none_is_better_than_in_both(tmp_path):
+    store = connect(f"sqlite:///{tmp_path}/mlflow.db")
+    opened = study.create_study("both", study.beside(store), seed=1, direction=["maximize", "minimize"])
+    values = np.random.default_rng(0).integers(0, 12, (40, 2)).astype(float)
+    for one in values:
+        opened.tell(opened.ask(), one.tolist())
+    with runs.start(store, "hubbard", "search", tags={"study": "both"}) as parent:
+        parent.metrics({"best_r2": 1.0})
+    found = tuning.read(Site(store), parent.id)
+    signed = values * [-1, 1]
+    beaten = [bool(((signed <= one).all(axis=1) & (signed != one).any(axis=1)).any()) for one in signed]
+    assert sorted(found.front) == np.flatnonzero(~np.array(beaten)).tolist()
+    assert 1 < len(found.front) < 40
+    assert found.metrics == ["r2", "latency_ms"]
+    assert {"history", "pareto"} <= set(tuning.plots(found))
+
+
+def test_one_objective_has_no_front(tmp_path):
+    store = connect(f"sqlite:///{tmp_path}/mlflow.db")
+    opened = study.create_study("one", study.beside(store), seed=1)
+    opened.tell(opened.ask(), 0.5)
+    with runs.start(store, "hubbard", "search", tags={"study": "one"}) as parent:
+        pass
+    found = tuning.read(Site(store), parent.id)
+    assert not found.front
+    assert "pareto" not in tuning.plots(found)

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             f"--host is {args.host!r}: expected 127.0.0.1, ::1 or localhost, since whoever reaches the page sees "
             "every run; from another machine use a tunnel, e.g. ssh -L"
         )
-    token = read_token(args.token_file) if args.token_file else None
+    token = read_token(args.token_file) if args.token_file is not None else None
     store = connect()
     app = create_app(store, studies=args.storage or None, token=token, hosts=(*LOOPBACK, args.host))
     app.state.site.reader.read()  # the first page need not wait for it

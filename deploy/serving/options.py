@@ -81,7 +81,7 @@ def plan_from(arguments: argparse.Namespace) -> Plan:
         raise InputError(f"--poll-seconds is {given.poll_seconds:g}, expected 0 (never) to {_LONGEST:g}")
     if not 0 < given.max_body_mb <= _LARGEST_MB:
         raise InputError(f"--max-body-mb is {given.max_body_mb:g}, expected more than 0, at most {_LARGEST_MB:g}")
-    token = read_token(given.token_file) if given.token_file else None
+    token = read_token(given.token_file) if given.token_file is not None else None
     tls = Tls(given.tls_cert, given.tls_key) if given.tls_cert else None
     body_bytes = int(given.max_body_mb * 2**20)
     return Plan(

@@ -28,8 +28,10 @@ def read_token(path: str | Path) -> str:
     Raises
     ------
     InputError
-        When the file cannot be read or is empty.
+        When the file cannot be read or is empty, or no file is named.
     """
+    if not str(path):
+        raise InputError("--token-file is '': expected the name of a file with the token; leave it out to go without")
     try:
         token = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

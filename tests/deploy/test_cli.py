@@ -75,6 +75,7 @@ def test_a_package_that_is_missing_is_named(tmp_path):
         (["--allow-host", "[::1]:8443"], "--allow-host is '[::1]:8443'"),
         (["--allow-host", "*"], "--allow-host is '*'"),
         (["--allow-host", ""], "--allow-host is ''"),
+        (["--token-file", ""], "--token-file is ''"),
         (["--token-file", "absent"], "cannot read the token file"),
         (["--token-file", os.devnull], "is empty"),
     ],

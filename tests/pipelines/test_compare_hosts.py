@@ -11,6 +11,14 @@ from pipelines import compare
 from pipelines.cli import main
 
 
+@pytest.mark.parametrize("command", [["compare"], ["serve", "absent.onnx"]])
+def test_a_token_file_without_a_name_is_no_leave_to_go_without(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setattr(compare, "listen", lambda host, port: pytest.fail("it opened"))
+    assert main([*command, "--token-file", ""]) == 2
+    assert capsys.readouterr().err.startswith("error: --token-file is ''")
+
+
 @pytest.mark.parametrize(
     ("host", "names"),
     [

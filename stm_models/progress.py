@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -10,6 +11,7 @@ from typing import TextIO
 __all__ = ["Progress"]
 
 _WIDTH = 24  # of the bar
+_COLUMNS = 80  # of a terminal that does not tell
 
 
 class Progress:
@@ -67,29 +69,40 @@ class Progress:
         now = time.monotonic()
         if self._tty and (now - self._printed > 0.1 or self.done >= self.total):
             self._printed = now
-            self._stream.write(f"\r\x1b[K{self._bar()} {self._text()}")
+            self._stream.write(f"\r\x1b[K{self._fitting()}")
             self._stream.flush()
         elif not self._tty and now - self._printed >= self.every:
             self._printed = now
             self._line(self._text())
 
+    def _fitting(self) -> str:
+        """Return what fits on one line: a longer one wraps, and is then no longer overwritten."""
+        room = _columns(self._stream) - 1
+        lines = (f"{self._bar()} {self._text()}", self._text(), self._text(spent=False))
+        return next((line for line in lines if len(line) <= room), lines[-1][:room])
+
     def _bar(self) -> str:
         filled = round(_WIDTH * self.done / max(self.total, 1))
         return "[" + "#" * filled + "." * (_WIDTH - filled) + "]"
 
-    def _text(self) -> str:
-        spent = time.monotonic() - self._start
-        rate = (self.done - self.first) / spent if spent > 0 else 0.0
+    def _text(self, spent: bool = True) -> str:
+        seconds = time.monotonic() - self._start
+        rate = (self.done - self.first) / seconds if seconds > 0 else 0.0
         left = f", {_clock((self.total - self.done) / rate)} left" if rate > 0 and self.done < self.total else ""
         note = f", {self.note}" if self.note else ""
-        return (
-            f"{self.label}: {self.done}/{self.total} {self.unit}s, {rate:.2f} {self.unit}/s, "
-            f"{_clock(spent)} spent{left}{note}"
-        )
+        told = f", {_clock(seconds)} spent" if spent else ""
+        return f"{self.label}: {self.done}/{self.total} {self.unit}s, {rate:.2f} {self.unit}/s{told}{left}{note}"
 
     def _line(self, text: str) -> None:
         self._stream.write(text + "\n")
         self._stream.flush()
+
+
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _COLUMNS
+    except OSError:
+        return _COLUMNS
 
 
 def _clock(seconds: float) -> str:

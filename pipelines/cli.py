@@ -50,6 +50,8 @@ _OURS = ("deploy", "pipelines", "stm_models", "tracking")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``stm`` with ``argv``; return 0, 2 for bad input, 130 when interrupted, 1 for anything else."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if sys.stderr is None:  # closed by who called
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if argv is None:
         atexit.register(_end_as_told)  # before all others, to be the last
     for stream in (sys.stdout, sys.stderr):

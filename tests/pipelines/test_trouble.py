@@ -2,7 +2,11 @@
 
 import errno
 import io
+import os
 import sqlite3
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import requests
@@ -72,6 +76,24 @@ def test_a_letter_that_the_locale_has_not_is_no_reason_to_fail(monkeypatch):
     assert cli.main([]) == 0
     plain.flush()
     assert plain.buffer.getvalue() == b"?1 eV\n"
+
+
+def ended(command, folder):
+    """Run ``stm`` as a shell does that lacks something."""
+    root = Path(__file__).resolve().parents[2]
+    return subprocess.run(
+        ["sh", "-c", command.replace("stm", f"'{sys.executable}' -P -m pipelines")],
+        cwd=folder, capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "PYTHONPATH": str(root), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"},
+    )  # fmt: skip
+
+
+def test_with_standard_error_closed_commands_end_as_where_it_goes_nowhere(tmp_path):
+    done = ended("stm models linear 2>&-", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "linear" in done.stdout
+    refused = ended("stm models linaer 2>&-", tmp_path)
+    assert (refused.returncode, refused.stdout, refused.stderr) == (2, "", "")
 
 
 def test_a_failed_export_is_told_without_a_traceback(monkeypatch, capsys):

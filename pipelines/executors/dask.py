@@ -23,7 +23,7 @@ __all__ = ["DaskExecutor", "check_address"]
 
 CONNECT = 10  # seconds to wait for the scheduler
 PATIENCE = 30.0  # seconds to wait for the first worker
-_ADDRESS = re.compile(r"((tcp|tls|ws|wss|ucx)://)?[^/\s:]+:\d+|.*\.json")
+_ADDRESS = re.compile(r"((tcp|tls|ws|wss|ucx)://)?([^/\s:]+|\[[0-9a-fA-F:.]+\]):\d+|.*\.json")
 _one_at_a_time = threading.Lock()
 
 

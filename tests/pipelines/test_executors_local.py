@@ -5,9 +5,17 @@ import os
 import pytest
 
 from pipelines import executors
+from pipelines.executors.dask import check_address
 from pipelines.executors.slurm import parse
 from pipelines.simulating.mapping import shares
 from stm_models.errors import InputError
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://[::1]:8786", "[fe80::1]:8786", "tls://[::ffff:192.0.2.1]:8786", "tcp://node-7:8786", "node:1"]
+)
+def test_addresses_of_dask_schedulers(address):
+    check_address(address)
 
 
 @pytest.mark.parametrize(
@@ -17,6 +25,8 @@ from stm_models.errors import InputError
         ("local:4", "'local' takes none"),
         ("dask", "names no scheduler: give dask:tcp://HOST:PORT"),
         ("dask:nowhere", "names no scheduler"),
+        ("dask:tcp://::1:8786", "names no scheduler"),
+        ("dask:tcp://[::1]", "names no scheduler"),
         ("dask:/nowhere/s.json", "no scheduler file at /nowhere/s.json"),
         ("slurm:partitoin=cpu", "unknown key 'partitoin' .* the keys are partition, account"),
         ("slurm:time", "slurm option 'time' has no value: give KEY=VALUE"),

@@ -50,7 +50,7 @@ class Runtime:
         if self.provider not in PROVIDERS:
             raise unknown("provider", self.provider, PROVIDERS)
         if self.threads is not None and self.threads < 1:
-            raise InputError(f"threads is {self.threads}, expected at least 1: leave it out to use every core")
+            raise InputError(f"threads is {self.threads}, expected at least 1")
 
     def settings(self) -> onnxruntime.SessionOptions:
         """Return onnxruntime's options of one session."""
@@ -123,7 +123,7 @@ def open_model(content: bytes, source: str, runtime: Runtime) -> tuple[str, str,
             return "cuda", "", session
         if runtime.provider == "cuda" and not runtime.allow_cpu:
             raise InputError(
-                f"provider 'cuda' asked for, but {why}: use --provider cpu, give --allow-cpu, or mend the CUDA set-up"
+                f"provider 'cuda' asked for, but {why}: use --provider auto or cpu, or mend the CUDA set-up"
             )
         note = f"running on the CPU: {why}"
     try:

@@ -278,7 +278,8 @@ def _from_data_set(path: Path, session: Session, reading: Reading) -> Question:
     if reading.samples is not None:
         for sample in reading.samples:
             if not 0 <= sample < len(samples):
-                raise InputError(f"--sample is {sample}: {path} has samples 0 to {len(samples) - 1}")
+                asked = f"--sample is {sample}" if len(reading.samples) == 1 else f"--samples asks for {sample}"
+                raise InputError(f"{asked}: {path} has samples 0 to {len(samples) - 1}")
         rows = rows[list(reading.samples)]
     task = get(session.metadata.task)
     truth = [task.truth(samples, int(row)) for row in rows]

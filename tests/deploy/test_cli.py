@@ -59,7 +59,7 @@ def test_a_package_that_is_missing_is_named(tmp_path):
         (["--max-body-mb", "nan"], "--max-body-mb is nan"),
         (["--max-body-mb", "inf"], "--max-body-mb is inf"),
         (["--timeout", "inf"], "request_seconds is inf"),
-        (["--threads", "0"], "threads is 0"),
+        (["--threads", "0"], "threads is 0, expected at least 1\n"),
         (["models:/stm-hubbard@champion"], "stm-serve takes .onnx files"),
         (["--port", "70000"], "port is 70000"),
         (

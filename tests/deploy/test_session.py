@@ -220,8 +220,10 @@ def test_bad_options_are_refused(model_file, name, threads):
 
 def test_without_a_device_cuda_is_refused_and_auto_says_so(model_file, monkeypatch):
     monkeypatch.setattr(provider, "cuda_devices", lambda: 0)
-    with pytest.raises(InputError, match=r"'cuda' asked for, but no CUDA device|has no CUDA"):
+    with pytest.raises(InputError, match=r"'cuda' asked for, but (no CUDA device|.*has no CUDA)") as caught:
         Session(model_file, provider="cuda")
+    assert "use --provider auto or cpu" in str(caught.value), "what every command with --provider has"
+    assert "--allow-cpu" not in str(caught.value), "which only servers have"
     session = Session(model_file, provider="auto", threads=1)
     assert session.provider == "cpu"
     assert session.provider_note.startswith("running on the CPU: ")

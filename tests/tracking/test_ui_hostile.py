@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from stm_models.data import panel, predictions
 from stm_models.data.predictions import Predictions
+from stm_models.errors import InputError
 from stm_models.files import sha256
 from tracking import models, runs
 from tracking.backend import Metric, Param, RunTag
@@ -139,6 +140,11 @@ def test_the_report_too(hostile):
     assert_inert(html, scripts=0, styles=1)
     assert "default-src 'none'" in html
     assert about["lines"] == 14
+
+
+def test_a_report_without_hits_names_its_search(hostile):
+    with pytest.raises(InputError, match=r"--search is 'network=convv': none of the runs of hostile in .*; leave it"):
+        report.build(hostile[0], "hostile", query="network=convv")
 
 
 def test_files_are_handed_out_and_never_shown(hostile, page):

@@ -53,9 +53,10 @@ def build(
     if table["problem"]:
         raise InputError(table["problem"])
     if not table["rows"]:
-        raise InputError(
-            f"there are no runs{f' of {experiment}' if experiment else ''} in {store.location}: train first"
-        )
+        those = f"runs{f' of {experiment}' if experiment else ''} in {store.location}"
+        if query.strip():
+            raise InputError(f"--search is {query!r}: none of the {those} is such a one; leave it out, or ask for less")
+        raise InputError(f"there are no {those}: train first")
     chosen = list(runs) or _best(site, experiment)
     asked = Asked(tuple(chosen))
     searches = [tuning.read(site, row.id) for row in tuning.searches(site) if experiment in (None, row.experiment)]

@@ -186,8 +186,10 @@ def arguments(parser: argparse.ArgumentParser, *, task: bool = True) -> None:
         help="one value laid over all others; repeat, or separate with ';'",
     )  # fmt: skip
     parser.add_argument(
-        "--seed", type=optional_int, help="seed of simulation, split, training and search (default: the preset's)"
-    )
+        "--seed", type=optional_int,
+        help="seed of simulation, split, training and search, but for those that --config or --set gives "
+        "(default: the preset's)",
+    )  # fmt: skip
 
 
 def optional_int(text: str) -> int | None:
@@ -235,7 +237,7 @@ def load(
     seed: int | None = None,
     recorded: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Read the preset, lay file, assignments, seed and a run's recorded values over it, and validate the whole.
+    """Read the preset, lay seed, file, assignments and a run's recorded values over it, and validate the whole.
 
     Parameters
     ----------
@@ -263,6 +265,8 @@ def load(
     given = merge(given, parse_assignments(assignments or []))
     if _network(given) not in (None, _network(values) or found.default_network):
         values = merge(values, {"train": {"options": {}}})  # they are another network's
+    if seed is not None:
+        values = merge(values, {name: {"seed": seed} for name in ("simulate", "split", "train", "tune")})
     values = merge(values, given)
     kinds: dict[str, type[Config]] = {
         "simulate": found.simulation, "split": SplitConfig, "train": TrainConfig, "tune": TuneConfig,
@@ -277,8 +281,6 @@ def load(
                 f"e.g. --set {section}.seed=1"
             )
     values = merge({"train": {"network": found.default_network, "loss": found.losses[0]}}, values)
-    if seed is not None:
-        values = merge(values, {name: {"seed": seed} for name in ("simulate", "split", "train", "tune")})
     for name in kinds.keys() & (recorded or {}).keys():
         values[name] = {**values.get(name, {}), **(recorded or {})[name]}  # whole: {} is no less than another value
     made: dict[str, Any] = {name: validate(kind, values.get(name, {}), name) for name, kind in kinds.items()}

@@ -50,6 +50,14 @@ def test_it_is_known_what_was_given_beside_the_preset(tmp_path):
     assert settings.load("hubbard", "test").given == set()
 
 
+def test_a_seed_given_by_its_own_key_stands_over_the_seed_of_all(tmp_path):
+    chosen = settings.load("hubbard", "test", assignments=["split.seed=0"], seed=7)
+    assert (chosen.split.seed, chosen.simulate.seed, chosen.train.seed, chosen.tune.seed) == (0, 7, 7, 7)
+    file = tmp_path / "own.yaml"
+    file.write_text("split: {seed: 0}")
+    assert settings.load("hubbard", "test", config=str(file), seed=7).split.seed == 0
+
+
 def test_values_cannot_be_held_out_of_a_task_without_any():
     with pytest.raises(InputError, match=r"unseen_fraction is 0.5, but task impurity has no values to hold out"):
         settings.load("impurity", "test", assignments=["split.unseen_fraction=0.5"])

@@ -226,8 +226,9 @@ def load_fitting(path: str | Path, metadata: ModelMetadata, *, include_unconverg
     InputError
         As `stm_models.data.dataset.load` and `check_fits`.
     """
-    from stm_models.data.dataset import load
+    from stm_models.data.dataset import load, task_of
 
+    _agree(path, "task", task_of(path), metadata.task)  # first, since another task's data lack targets and arrays
     names = [target.name for target in metadata.targets]
     samples = load(
         path, verify=True, include_unconverged=include_unconverged, targets=names, arrays=get(metadata.task).arrays
@@ -252,11 +253,15 @@ def check_fits(samples: Samples, metadata: ModelMetadata, path: str | Path) -> N
         ("targets", ", ".join(targets), ", ".join(f"{target.name} ({target.unit})" for target in metadata.targets)),
         ("image shape", samples.images.shape[kept], metadata.input.shape[: kept.stop - 1]),
     ):
-        if got != expected:
-            raise InputError(
-                f"{path}: its {what} is {got}, the model's is {expected}: "
-                "give a data set of the task and preset that the model was trained on"
-            )
+        _agree(path, what, got, expected)
+
+
+def _agree(path: str | Path, what: str, got: object, expected: object) -> None:
+    if got != expected:
+        raise InputError(
+            f"{path}: its {what} is {got}, the model's is {expected}: "
+            "give a data set of the task and preset that the model was trained on"
+        )
 
 
 def _from_data_set(path: Path, session: Session, reading: Reading) -> Question:

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipelines.scoring.robustness import judged_sets, judging
 from pipelines.settings import SplitConfig
-from stm_models.data.dataset import Samples, load
+from stm_models.data.dataset import Samples, load, task_of
 from stm_models.data.splits import Split, split
 from stm_models.errors import InputError
 from stm_models.tasks.base import Task
@@ -68,14 +68,13 @@ def load_parts(path: str | Path, task: Task, config: SplitConfig, targets: Seque
         For a data set that cannot be read, of another task, without such targets, with one that a chain's states share,
         without what the sets that decide are made from, or too small to split.
     """
+    if (its := task_of(path)) != task.name:  # first, since another task's data lack targets and arrays
+        raise InputError(
+            f"{path} is a data set of task {its!r}, expected {task.name!r}: give the task's own data set with --data"
+        )
     samples = load(
         path, verify=True, include_unconverged=config.include_unconverged, targets=targets, arrays=task.arrays
     )
-    if samples.attributes["task"] != task.name:
-        raise InputError(
-            f"{path} is a data set of task {samples.attributes['task']!r}, expected {task.name!r}: "
-            "give the task's own data set with --data"
-        )
     _differ_along_chains(samples)
     judging(task, samples, config.judged)
     return divide(samples, task, config)

@@ -15,7 +15,7 @@ from stm_models.data.digest import StoredDigests
 from stm_models.data.store import READ_ERRORS, open_finished, open_root
 from stm_models.errors import InputError, one_line, unknown
 
-__all__ = ["Coordinate", "Samples", "described", "holds", "load", "stored"]
+__all__ = ["Coordinate", "Samples", "described", "holds", "load", "stored", "task_of"]
 
 Array = NDArray[Any]
 
@@ -98,8 +98,8 @@ def load(
     Raises
     ------
     InputError
-        When there is no store, it is not finished, damaged, altered, or holds NaN, or for a target that it
-        does not have.
+        When there is no store, it is not finished, damaged, altered, or holds NaN, or for a target or an array
+        that it does not have.
     """
     path = Path(path)
     root = open_finished(path)
@@ -108,6 +108,8 @@ def load(
         attributes["targets"] = _chosen(path, attributes, targets)
     try:
         held = dict(root.arrays())
+        for name in arrays:
+            _has(path, root, name)
         for name, array in held.items():
             if array.nchunks_initialized < array.nchunks:
                 raise ValueError(f"{array.nchunks - array.nchunks_initialized} chunks of {name} are missing")
@@ -143,6 +145,17 @@ def load(
     return samples if kept.all() else samples.subset(np.flatnonzero(kept))
 
 
+def task_of(path: str | Path) -> str:
+    """Return the name of the task that a finished store is of; reads no array.
+
+    Raises
+    ------
+    InputError
+        When there is no store, or it is not finished.
+    """
+    return str(open_finished(path).attrs.get("task"))
+
+
 def holds(samples: Samples, name: str) -> bool:
     """Tell whether the data set has an array of this name."""
     return name in _arrays(open_root(samples.path))
@@ -157,11 +170,7 @@ def stored(samples: Samples, name: str) -> Array:
         When the data set does not hold it, or is damaged.
     """
     root = open_root(samples.path)
-    held = _arrays(root)
-    if name not in held:
-        raise InputError(
-            f"{samples.path} does not hold {name!r} (it holds {', '.join(held)}): simulate a data set that keeps it"
-        )
+    _has(samples.path, root, name)
     try:
         return root[name].oindex[samples.coordinates["sample"]]
     except READ_ERRORS as error:
@@ -177,6 +186,13 @@ def described(samples: Samples) -> dict[str, Coordinate]:
 
 def _arrays(root: zarr.Group) -> list[str]:
     return [key for key, array in root.arrays() if array.attrs.get("role") == "array"]
+
+
+def _has(path: Path, root: zarr.Group, name: str) -> None:
+    if name not in (held := _arrays(root)):
+        raise InputError(
+            f"{path} does not hold {name!r} (it holds {', '.join(held)}): simulate a data set that keeps it"
+        )
 
 
 def _targets(held: Mapping[str, zarr.Array[Any]], coordinates: Mapping[str, Array], names: Sequence[str]) -> Array:

@@ -8,10 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deploy.serving.metadata import ModelMetadata
+from deploy.serving.questions import load_fitting
+from pipelines import settings
 from pipelines.learning.parts import load_parts
 from pipelines.settings import SplitConfig
+from pipelines.simulating.simulation import simulate
+from stm_models.data.dataset import load
 from stm_models.data.store import Store, create
 from stm_models.errors import InputError
+from stm_models.tasks.registry import get
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 toy_task = importlib.import_module("toy_task")
@@ -50,3 +56,29 @@ def test_a_target_that_chains_share_is_refused_where_they_have_as_many_states_as
 def test_chains_of_one_state_can_have_any_target(tmp_path):
     parts = load_parts(_data(tmp_path / "a.zarr", chains=6, length=1), TASK, SplitConfig(), ["r"])
     assert not np.intersect1d(parts.train.targets, parts.validation.targets).size
+
+
+@pytest.fixture(scope="module")
+def impurity(tmp_path_factory):
+    """Four fields."""
+    path = tmp_path_factory.mktemp("impurity") / "fields.zarr"
+    chosen = settings.load("impurity", "test", assignments=["simulate.fields=4;simulate.size=16"])
+    simulate(chosen.task, chosen.simulate, path, workers=1)
+    return path
+
+
+@pytest.mark.parametrize(("task", "target", "other"), [("hubbard", "U", "impurity"), ("impurity", "heat", "hubbard")])
+def test_data_of_another_task_are_told_as_such(data, impurity, task, target, other):
+    """Not as damage, for what the other task's data lack, nor as an unknown target."""
+    wrong = {"hubbard": data, "impurity": impurity}[other]
+    with pytest.raises(InputError, match=f"is a data set of task '{other}', expected '{task}'"):
+        load_parts(wrong, get(task), SplitConfig(), [target])
+    size = {"kind": "x", "unit": "1", "channels": 1, "height": 16, "width": 16}
+    about = ModelMetadata(task=task, targets=[{"name": target, "unit": "1"}], input=size)
+    with pytest.raises(InputError, match=f"its task is {other}, the model's is {task}"):
+        load_fitting(wrong, about)
+
+
+def test_an_array_that_a_data_set_lacks_is_no_damage(data):
+    with pytest.raises(InputError, match=r"does not hold 'positions' .*: simulate a data set that keeps it"):
+        load(data, arrays=["positions"])

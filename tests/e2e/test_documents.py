@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import signal
@@ -36,10 +37,13 @@ def test_tutorial_goes_through_in_an_empty_folder(tmp_path, clean):
              for line in block.splitlines() if line.startswith(".venv/bin/stm")]  # fmt: skip
     assert {words[0] for words in shown} >= {"simulate", "train", "tune", "promote", "evaluate", "predict", "explain"}
     for words in shown:
+        promotes = words[0] == "promote"
         done = subprocess.run(
-            [sys.executable, "-m", "pipelines", *words], cwd=tmp_path, env=clean, capture_output=True, text=True
+            [sys.executable, "-m", "pipelines", *words, *["--json"] * promotes], cwd=tmp_path, env=clean,
+            capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, (words, done.stderr)
+        assert not promotes or json.loads(done.stdout)["promoted"], done.stdout  # as the page says
 
 
 @contextmanager

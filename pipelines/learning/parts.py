@@ -66,7 +66,7 @@ def load_parts(path: str | Path, task: Task, config: SplitConfig, targets: Seque
     ------
     InputError
         For a data set that cannot be read, of another task, without such targets, with one that a chain's states share,
-        without what the sets that decide are made from, or too small to split.
+        without what the sets that decide are made from, or too small to split and to train on.
     """
     if (its := task_of(path)) != task.name:  # first, since another task's data lack targets and arrays
         raise InputError(
@@ -77,7 +77,9 @@ def load_parts(path: str | Path, task: Task, config: SplitConfig, targets: Seque
     )
     _differ_along_chains(samples)
     judging(task, samples, config.judged)
-    return divide(samples, task, config)
+    parts = divide(samples, task, config)
+    _enough_to_train(parts, config)
+    return parts
 
 
 def divide(samples: Samples, task: Task, config: SplitConfig) -> Parts:
@@ -95,6 +97,19 @@ def split_samples(samples: Samples, task: Task, config: SplitConfig) -> Split:
         validation_fraction=config.validation_fraction, seed=config.seed,
         fold=(config.fold, config.folds) if config.folds else None,
     )  # fmt: skip
+
+
+def _enough_to_train(parts: Parts, config: SplitConfig) -> None:
+    """Refuse what leaves less than two states to train on, as baselines are cross-validated by state."""
+    left, validating = (len(np.unique(part.coordinates["group"])) for part in (parts.train, parts.validation))
+    if left >= 2:
+        return
+    found = f"{parts.samples.path} has {left} state to train on and {validating} that validate, expected at least 2"
+    if config.folds:
+        raise InputError(f"{found}: split.folds is {config.folds}, give another, or simulate more states")
+    if validating >= 2:
+        raise InputError(f"{found}: split.validation_fraction is {config.validation_fraction:g}, give a smaller one")
+    raise InputError(f"{found}: simulate more states")
 
 
 def _differ_along_chains(samples: Samples) -> None:

@@ -82,3 +82,18 @@ def test_data_of_another_task_are_told_as_such(data, impurity, task, target, oth
 def test_an_array_that_a_data_set_lacks_is_no_damage(data):
     with pytest.raises(InputError, match=r"does not hold 'positions' .*: simulate a data set that keeps it"):
         load(data, arrays=["positions"])
+
+
+@pytest.mark.parametrize(
+    ("chains", "split", "cause"),
+    [
+        (8, {"validation_fraction": 0.99}, "split.validation_fraction is 0.99, give a smaller one"),
+        (2, {"folds": 2}, "split.folds is 2, give another"),
+        (2, {}, "simulate more states"),
+    ],
+)
+def test_one_state_to_train_on_is_refused_before_any_training(tmp_path, chains, split, cause):
+    """It was only when the baselines were fitted, after all epochs."""
+    data = _data(tmp_path / "a.zarr", chains=chains, length=1)
+    with pytest.raises(InputError, match=f"has 1 state to train on .* expected at least 2: {cause}"):
+        load_parts(data, TASK, SplitConfig(unseen_fraction=0, **split))

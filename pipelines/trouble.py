@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import sys
 
@@ -21,7 +22,8 @@ _READ_ONLY = re.compile(r"attempt to write a readonly database|read-only file sy
 
 
 def told(error: BaseException) -> str | None:
-    """Return what to tell of a full or protected disk, a name that the locale cannot write, or a tracking store.
+    """Return what to tell of a full or protected disk, a removed working directory, a name that the locale cannot
+    write, or a tracking store.
 
     ``None`` for any other error. What an error was raised from counts too.
     """
@@ -38,6 +40,8 @@ def told(error: BaseException) -> str | None:
             return f"{name}: {one.strerror}; choose a place that you may write"  # type: ignore[attr-defined]
         if number == errno.ENAMETOOLONG:
             return f"the name {str(name)[:60]!r}... is longer than the file system allows: choose a shorter one"
+        if isinstance(one, FileNotFoundError) and _nowhere():
+            return "the working directory was removed: change to one that exists and run the same command again"
         if _READ_ONLY.search(str(one)):
             return "the disk or a database on it cannot be written; choose a place that you may write"
         if isinstance(one, UnicodeEncodeError) and "surrogates" in one.reason:
@@ -52,6 +56,14 @@ def told(error: BaseException) -> str | None:
             )
         one = one.__cause__ or one.__context__
     return refused
+
+
+def _nowhere() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _is_of_mlflow(error: BaseException) -> bool:

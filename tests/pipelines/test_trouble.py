@@ -96,6 +96,24 @@ def test_with_standard_error_closed_commands_end_as_where_it_goes_nowhere(tmp_pa
     assert (refused.returncode, refused.stdout, refused.stderr) == (2, "", "")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["doctor"], ["simulate", "hubbard", "--out", "a.zarr"], ["lineage", "a.onnx"]],
+    ids=lambda words: words[0],
+)
+def test_a_working_directory_that_was_removed_is_told(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert trouble.told(FileNotFoundError(errno.ENOENT, "No such file or directory", "a")) is None
+    folder.rmdir()
+    assert cli.main(command) == 2
+    assert capsys.readouterr().err == (
+        "error: the working directory was removed: change to one that exists and run the same command again\n"
+    )
+
+
 def test_a_failed_export_is_told_without_a_traceback(monkeypatch, capsys):
     def fail(command, arguments):
         raise ExportError("maps differ:\ngradient 0.1")

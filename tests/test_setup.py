@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,31 @@ def test_python_that_is_none_is_refused(setup):
     assert done.returncode == 2
     assert done.stderr.startswith("error: no Python 3.11 to 3.14 found at /no python/here")
     assert list(folder.iterdir()) == []
+
+
+FAKE = """#!/bin/sh
+case "$1" in
+-c) exec "{python}" -c "import sys; sys.version_info = (3, {minor}, 0); $2" ;;
+-m) echo {name} >&2; exit 7 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("there", "chosen"),
+    [
+        ({"python3": 14, "python3.14": 14, "python3.13": 13}, "python3.13"),
+        ({"python3": 12, "python3.14": 14, "python3.13": 13}, "python3"),
+        ({"python3": 10, "python3.14": 14}, "python3.14"),
+    ],
+)
+def test_python_that_was_tested_goes_before_a_newer_one(setup, tmp_path, there, chosen):
+    names = ("python3", "python", *(f"python3.{minor}" for minor in range(11, 15)))
+    for name in names:  # those of this machine are hidden
+        fake = FAKE.format(python=sys.executable, minor=there.get(name, 10), name=name)
+        (tmp_path / "tools" / name).write_text(fake)
+    _, done = setup("Linux x86_64")
+    assert (done.returncode, done.stderr) == (7, f"{chosen}\n")
 
 
 def test_environment_left_half_made_is_finished(setup):

@@ -77,6 +77,9 @@ def plan_from(arguments: argparse.Namespace) -> Plan:
         raise InputError(f"--workers is {given.workers}, expected at least 1")
     if (given.tls_cert is None) != (given.tls_key is None):
         raise InputError("--tls-cert and --tls-key belong together: give both")
+    if "" in (given.tls_cert, given.tls_key):
+        empty = "--tls-key" if given.tls_cert else "--tls-cert"
+        raise InputError(f"{empty} is '': expected the name of a PEM file; leave both out to go without TLS")
     if not 0 <= given.poll_seconds <= _LONGEST:
         raise InputError(f"--poll-seconds is {given.poll_seconds:g}, expected 0 (never) to {_LONGEST:g}")
     if not 0 < given.max_body_mb <= _LARGEST_MB:

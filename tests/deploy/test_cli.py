@@ -48,6 +48,8 @@ def test_a_package_that_is_missing_is_named(tmp_path):
         (["--host", "0.0.0.0", "--token-file", "TOKEN"], "needs TLS"),
         (["--tls-cert", "a.pem"], "belong together"),
         (["--tls-cert", "absent.pem", "--tls-key", "absent.pem"], "cannot use the certificate absent.pem"),
+        (["--tls-cert", "", "--tls-key", ""], "--tls-cert is ''"),
+        (["--tls-cert", "a.pem", "--tls-key", ""], "--tls-key is ''"),
         (["--workers", "0"], "--workers is 0"),
         (["--batch-rows", "0"], "batch-rows is 0"),
         (["--batch-delay-ms", "-1"], "batch-delay is -1 ms"),

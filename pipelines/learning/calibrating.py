@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from pipelines.simulating.simulation import simulate
 from stm_models.config import Config, validate
 from stm_models.data import digest
 from stm_models.data.dataset import Samples, holds, load
+from stm_models.data.store import open_root
 from stm_models.errors import InputError
 from stm_models.machine import cores
 from stm_models.signal.conformal import separate
@@ -77,8 +79,9 @@ def calibration_samples(
 ) -> CalibrationSamples:
     """Return what to calibrate on, read once, simulated where it is not there yet, in a store beside the training data.
 
-    The store's name has its recipe, so that all trainings of a data set share it, and an interrupted simulation is
-    continued. Data that cannot be simulated (imported ones, those of another version) have their held-out groups.
+    Where that folder cannot be written, it is in the working directory. The store's name has its recipe, so that all
+    trainings of a data set share it, and an interrupted simulation is continued. Data that cannot be simulated
+    (imported ones, those of another version) have their held-out groups.
 
     Parameters
     ----------
@@ -104,7 +107,7 @@ def _calibration_samples(settings: Settings, parts: Parts, refit: bool, workers:
     if config is None:
         return _halved(_rest(parts, refit), parts, why)
     own = parts.samples
-    path = own.path.absolute().parent / f"{own.path.stem}.calibration-{recipe_of(settings.calibrate, parts)[:12]}.zarr"
+    path = _place(own.path, f"{own.path.stem}.calibration-{recipe_of(settings.calibrate, parts)[:12]}.zarr")
     _simulated(settings, config, path, cores() if workers is None else workers)
     targets = [target["name"] for target in own.attributes["targets"]]
     samples = load(
@@ -149,6 +152,25 @@ def _config(config: CalibrateConfig, parts: Parts) -> tuple[Config | None, str]:
     if str(parts.task.plan(made).attributes["simulator_version"]) != str(attributes["simulator_version"]):
         return None, "the data set is of another version"
     return made, ""
+
+
+def _place(data: Path, name: str) -> Path:
+    """Return where the store called ``name`` is or can be made: beside the data, else in the working directory."""
+    beside = data.absolute().parent / name
+    if _writable(beside.parent) or (beside.exists() and open_root(beside).attrs.get("complete") is True):
+        return beside
+    here = Path.cwd() / name
+    if not _writable(here.parent):
+        raise InputError(
+            f"cannot write the states to calibrate on to {beside.parent}, nor to the working directory {here.parent}: "
+            "start in a folder that you may write, or give --set calibrate.states=0"
+        )
+    print(f"{beside.parent} cannot be written: the states to calibrate on are kept in {here}")
+    return here
+
+
+def _writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def _drawn(one: Perturbation, samples: Samples) -> Samples:

@@ -12,6 +12,7 @@ from pipelines.learning import calibrating
 from pipelines.learning.parts import load_parts
 from pipelines.learning.trust import trust
 from pipelines.promoting.held_out import HeldOut
+from stm_models.errors import InputError
 from stm_models.networks.model import Model
 from stm_models.networks.registry import create
 from stm_models.tasks.perturbation import CLEAN
@@ -64,6 +65,21 @@ def test_data_that_cannot_be_simulated_have_their_held_out_states_for_both(parts
     assert (found.source, found.part) == ("held out", "both")
     assert not set(_rows(found.spread)) & set(_rows(found.samples))
     assert sorted(_rows(found.spread) + _rows(found.samples)) == sorted(_rows(parts.validation) + _rows(parts.unseen))
+
+
+def test_data_in_a_folder_that_cannot_be_written_are_calibrated_in_the_working_directory(
+    parts, sampled, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(calibrating, "_writable", lambda folder: folder == tmp_path)
+    places = []
+    monkeypatch.setattr(calibrating, "_simulated", lambda settings, config, path, workers: places.append(path))
+    sampled(refit=False)
+    assert [place.parent for place in places] == [tmp_path]
+    assert f"are kept in {places[0]}" in capsys.readouterr().out
+    monkeypatch.setattr(calibrating, "_writable", lambda folder: False)
+    with pytest.raises(InputError, match=r"start in a folder that you may write, or give --set calibrate.states=0"):
+        sampled(refit=False, states=13)
 
 
 @pytest.mark.parametrize(

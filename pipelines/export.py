@@ -14,6 +14,7 @@ from typing import Any
 
 from deploy.exporting.config import ExportConfig
 from pipelines import settings
+from pipelines.addresses import run_of
 from pipelines.promoting.publishing import model_name, publish
 from stm_models.config import validate
 from stm_models.errors import InputError
@@ -26,7 +27,7 @@ __all__ = ["arguments", "describe", "run"]
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
-    parser.add_argument("run", help="id of a training run, or runs:/ID")
+    parser.add_argument("run", help="id of a training run, runs:/ID, or a version models:/… whose run is meant")
     parser.add_argument("--out", required=True, metavar="MODEL.onnx")
     parser.add_argument("--triton", metavar="DIR", help="also write a model repository for Triton Inference Server")
     parser.add_argument(
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Export."""
     config = _config(args)
     store = connect()
-    run_id = args.run.removeprefix("runs:/")
+    run_id = run_of(store, args.run)
     row = runs.get(store, run_id)
     if "network" not in row.tags or "task" not in row.tags:
         raise InputError(f"run {run_id} ({row.name}) has no model: give the id of a finished training")

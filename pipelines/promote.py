@@ -13,6 +13,7 @@ import argparse
 from typing import Any
 
 from pipelines import settings
+from pipelines.addresses import run_of
 from pipelines.promoting import promotion
 from pipelines.promoting.publishing import best_run
 from stm_models.errors import InputError
@@ -26,7 +27,9 @@ __all__ = ["arguments", "describe", "run"]
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     parser.add_argument("task", help="name of the task")
-    parser.add_argument("--run", metavar="ID", help="default: the best run on the newest data set")
+    parser.add_argument(
+        "--run", metavar="RUN", help="its id, runs:/ID or models:/… (default: the best run on the newest data set)"
+    )
     parser.add_argument("--on", metavar="FRESH.zarr", help="judge on states simulated for the purpose")
     parser.add_argument("--data", metavar="DATA.zarr", help="where the run's data set is now, if not where it was")
     parser.add_argument("--force", metavar="WHY", help="promote in spite of failed gates; the version keeps the reason")
@@ -45,7 +48,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             if getattr(args, option):
                 raise InputError(f"--{option} with --rollback: leave it out")
         return promotion.rollback(store, task)
-    run_id = args.run or best_run(store, task).id
+    run_id = run_of(store, args.run) if args.run else best_run(store, task).id
     preset = runs.get(store, run_id).params.get("preset")
     known = preset if preset in settings.presets(task.name) else None
     settings.only_section("promote", args.assignments)

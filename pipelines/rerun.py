@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipelines import settings
+from pipelines.addresses import run_of
 from pipelines.learning import repeats
 from pipelines.learning.fitting import Measured
 from pipelines.learning.training_data import training_data
@@ -25,14 +26,16 @@ __all__ = ["arguments", "describe", "run"]
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
-    parser.add_argument("run", help="id of a finished training run, or runs:/ID")
+    parser.add_argument(
+        "run", help="id of a finished training run, runs:/ID, or a version models:/… whose run is meant"
+    )
     parser.add_argument("--data", metavar="DATA.zarr", help="where its data set is now, if not where it was")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Train again and compare."""
     store = connect()
-    row = runs.get(store, args.run.removeprefix("runs:/"))
+    row = runs.get(store, run_of(store, args.run))
     _check(row)
     values = runs.configuration(store, row.id)
     chosen = settings.load(values["task"], values["preset"], recorded=values)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import settings
+from pipelines.addresses import run_of
 from pipelines.learning import repeats
 from pipelines.learning.fitting import Measured, Parts, fit, informed, load_parts, recipe
 from pipelines.learning.network import CHECKPOINTS, begun_as, checkpoint_of, forget, learn
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     again = _kind(args)
     resume = args.resume
     if resume:
-        chosen, again, resume = _resumed(connect(), resume, args.task, args.preset)
+        chosen, again, resume = _resumed(store := connect(), run_of(store, resume), args.task, args.preset)
     registry.check(chosen.train.network, chosen.train.options)
     with distributed.joined(chosen.train.device) as world:
         parts = load_parts(args.data, chosen.task, chosen.split, chosen.train.targets)

@@ -6,10 +6,12 @@ from types import SimpleNamespace
 import pytest
 
 from deploy.exporting import triton
-from pipelines import export, report
+from pipelines import export, promote, report, rerun, train
 from pipelines.simulating import simulation
 from pipelines.simulating.chains import simulate_chains
+from stm_models.errors import InputError
 from stm_models.physics.moire import eigen
+from tracking import models
 
 
 @pytest.fixture
@@ -50,6 +52,30 @@ def test_triton_repository_of_an_export(stm, exported, tmp_path):
     assert exported.config.precision == "fp32"
     assert exported.repositories == [(tmp_path / "m.onnx", tmp_path / "repository", "stm-hubbard")]
     assert f"Triton: {tmp_path / 'repository' / 'stm-hubbard' / 'config.pbtxt'}" in out
+
+
+@pytest.mark.parametrize("address", ["r1", "runs:/r1", "models:/stm-hubbard/1", "models:/stm-hubbard@champion"])
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (export, ["export", "{}", "--out", "m.onnx"]),
+        (promote, ["promote", "hubbard", "--run", "{}"]),
+        (rerun, ["rerun", "{}"]),
+        (train, ["train", "hubbard", "--data", "a.zarr", "--resume", "{}"]),
+    ],
+)
+def test_a_run_is_named_alike_everywhere(stm, monkeypatch, module, words, address):
+    asked = []
+
+    def get(store, run_id):
+        asked.append(run_id)
+        raise InputError("enough")
+
+    monkeypatch.setattr(module, "connect", lambda: None)
+    monkeypatch.setattr(module.runs, "get", get)
+    monkeypatch.setattr(models, "version", lambda *_: SimpleNamespace(run_id="r1"))
+    code, _, error = stm(*(word.format(address) for word in words))
+    assert (code, asked) == (2, ["r1"]), error
 
 
 def test_what_a_report_is_told(stm, monkeypatch, tmp_path):

@@ -54,13 +54,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strength", metavar="X[,X]", help="of these sets also such that are X times as strong, as NAME:X"
     )
-    parser.add_argument("--perturbation-seed", type=int, default=0, metavar="N", help="decides their random numbers")
+    parser.add_argument("--perturbation-seed", type=int, metavar="N", help="decides their random numbers (default: 0)")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Evaluate."""
-    if args.perturbation_seed < 0:
-        raise InputError(f"--perturbation-seed is {args.perturbation_seed}: expected 0 or above")
+    seed = args.perturbation_seed or 0
+    if seed < 0:
+        raise InputError(f"--perturbation-seed is {seed}: expected 0 or above")
+    if args.perturbation_seed is not None and args.perturbation is None:
+        raise InputError(f"--perturbation-seed is {seed}, but no set is named with --perturbation: leave it out")
     onnx = local_file(args.model)
     store = recording()
     if args.reference is not None:
@@ -73,7 +76,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         if (value := getattr(args, option)) is not None:
             name = option.replace("_", "-")
             raise InputError(f"--{name} is {value}: it is for a measured file with --reference, leave it out")
-    return evaluate(store, onnx, args.data, args.perturbation, args.perturbation_seed, _strengths(args.strength))
+    return evaluate(store, onnx, args.data, args.perturbation, seed, _strengths(args.strength))
 
 
 def evaluate(

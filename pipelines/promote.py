@@ -47,6 +47,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         for option in ("run", "on", "data", "force"):
             if getattr(args, option):
                 raise InputError(f"--{option} with --rollback: leave it out")
+        if any(pair.strip() for pair in args.assignments):
+            raise InputError("--set with --rollback, which asks no gate: leave it out")
         return promotion.rollback(store, task)
     run_id = run_of(store, args.run) if args.run else best_run(store, task).id
     preset = runs.get(store, run_id).params.get("preset")

@@ -30,6 +30,7 @@ __all__ = [
     "arguments",
     "load",
     "only_section",
+    "only_sections",
     "optional_int",
     "preset_folder",
     "presets",
@@ -208,14 +209,25 @@ def only_section(name: str, assignments: list[str]) -> dict[str, Any]:
     InputError
         For another section, or something that is no keys and values.
     """
-    values = parse_assignments(assignments)
-    for section in values:
-        if section != name:
-            raise unknown(f"section of stm {name}", section, [name])
-    found = values.get(name, {})
+    found = only_sections(name, assignments, name).get(name, {})
     if not isinstance(found, dict):
         raise InputError(f"--set {name} is {found!r}: expected {name}.KEY=VALUE")
     return found
+
+
+def only_sections(command: str, assignments: list[str], *names: str) -> dict[str, Any]:
+    """Return what ``--set`` gives, in sections that a command reads; others would change nothing.
+
+    Raises
+    ------
+    InputError
+        For another section, or something that is no keys and values.
+    """
+    values = parse_assignments(assignments)
+    for section in values:
+        if section not in names:
+            raise unknown(f"section of stm {command}", section, names)
+    return values
 
 
 def presets(task: str) -> list[str]:
@@ -295,6 +307,22 @@ def load(
     return Settings(found, preset, **made, given=frozenset(key for key, _ in flatten(given)))
 
 
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML without keys that stand twice in one mapping, of which the last would count."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise InputError(f"the configuration has the key {key.value!r} twice, again in line {line}: keep one")
+            seen.add(key.value)
+        return node
+
+
 def _network(values: Mapping[str, Any]) -> Any:
     train = values.get("train")
     return train.get("network") if isinstance(train, Mapping) else None
@@ -302,7 +330,7 @@ def _network(values: Mapping[str, Any]) -> Any:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = _EachKeyOnce(path.read_text(encoding="utf-8")).get_single_data()
     except (OSError, *NO_YAML) as error:
         reason = getattr(error, "strerror", None) or "no valid YAML"
         raise InputError(f"cannot read the configuration {path}: {reason}; give a YAML file with sections") from error

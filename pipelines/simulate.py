@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             "and slurm:jobs=N,parallel=M says how many jobs"
         )
     workers = cores() if args.workers is None else args.workers
+    settings.only_sections("simulate", args.assignments, "simulate")
     chosen = settings.load(args.task, args.preset, config=args.config, assignments=args.assignments, seed=args.seed)
     summary = simulate(
         chosen.task, chosen.simulate, args.out, workers=workers, executor=args.executor, device=args.device

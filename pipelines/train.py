@@ -57,6 +57,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Train."""
+    settings.only_sections("train", args.assignments, "split", "train", "calibrate")
     chosen = settings.load(args.task, args.preset, config=args.config, assignments=_assignments(args), seed=args.seed)
     again = _kind(args)
     resume = args.resume

@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.seeds is not None:
         repeats.check("seeds", args.seeds)
     executors.check(args.executor)
+    settings.only_sections("tune", args.assignments, "split", "train", "tune", "calibrate")
     networks = [name for name in (args.model or "").split(",") if name]
     pairs = list(args.assignments)
     if networks:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from stm_models.errors import InputError
 
@@ -18,9 +18,19 @@ NO_YAML = (yaml.YAMLError, ValueError, RecursionError)
 
 
 class Config(BaseModel):
-    """Base of every configuration: immutable, unknown keys and NaN refused."""
+    """Base of every configuration: immutable, unknown keys, NaN and truth values for numbers refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool):
+            kind = cls.model_fields[str(info.field_name)].annotation
+            kinds = {kind, *get_args(kind)}
+            if bool not in kinds and kinds & {int, float}:
+                raise ValueError("expected a number")
+        return value
 
 
 AnyConfig = TypeVar("AnyConfig", bound=BaseModel)

@@ -20,6 +20,8 @@ STM = (sys.executable, "-m", "pipelines")
 STAGES = ("simulate", "train", "export", "evaluate", "predict")
 SIMULATE = "simulate.interaction_count=5;simulate.replicates=3;simulate.draws=1"
 TRAIN = "train.network=mlp;train.options={hidden: '32', dropout: 0};train.epochs=40;train.perturbation=clean"
+SMALL_DATA = ("--preset", "test", "--set", SIMULATE)
+SMALL_TRAINING = ("--preset", "test", "--set", f"{TRAIN};calibrate.states=60")
 SMALL = ("--preset", "test", "--set", f"{SIMULATE};{TRAIN};calibrate.states=60")
 EXPORT = ("--set", "export.explanations=[gradient]")
 
@@ -98,8 +100,8 @@ class Chain:
         """Arguments of ``stm`` for a stage; those after ``train`` need what that said."""
         run = self.found.get("train", {}).get("run_id", "")
         return {
-            "simulate": ("simulate", "hubbard", *SMALL, "--workers", "1", "--out", "data.zarr", "--json"),
-            "train": ("train", "hubbard", *SMALL, "--data", "data.zarr", "--json"),
+            "simulate": ("simulate", "hubbard", *SMALL_DATA, "--workers", "1", "--out", "data.zarr", "--json"),
+            "train": ("train", "hubbard", *SMALL_TRAINING, "--data", "data.zarr", "--json"),
             "export": ("export", run, "--out", "model.onnx", *EXPORT, "--json"),
             "evaluate": ("evaluate", "model.onnx", "--data", "data.zarr", "--json"),
             "predict": ("predict", "model.onnx", "data.zarr", "--explain", "gradient", "--out", "answer", "--json"),

@@ -13,7 +13,7 @@ import subprocess
 import threading
 
 import chain_limits
-from chain import EXPORT, ROOT, SMALL, STAGES, STM, Chain
+from chain import EXPORT, ROOT, SMALL, SMALL_DATA, STAGES, STM, Chain
 
 FAULTS = {}
 
@@ -177,7 +177,7 @@ def folder_read_only(place, calm):
     run = chain.found["train"]["run_id"]
     chain.before = chain_limits.read_only(chain.here)
     lines = [
-        chain.refused(("simulate", "hubbard", *SMALL, "--workers", "1", "--out", "other.zarr"), "write"),
+        chain.refused(("simulate", "hubbard", *SMALL_DATA, "--workers", "1", "--out", "other.zarr"), "write"),
         chain.refused(chain.command("train"), "write"),
         chain.refused(("export", run, "--out", "other.onnx", *EXPORT), "write"),
         chain.refused(chain.command("evaluate"), "write"),

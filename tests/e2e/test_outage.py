@@ -11,7 +11,7 @@ from tracking import runs
 from tracking.store import connect
 
 AWAY = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
-VALUES = "train.epochs=3;tune.epochs=3;tune.pruner=none;train.perturbation=clean"
+VALUES = "train.epochs=3;train.perturbation=clean"
 VALUES += ";train.network=mlp;train.options={hidden: [16], dropout: 0}"
 SMALL = ("--preset", "test", "--set", VALUES, "--json")
 
@@ -59,7 +59,17 @@ def test_training_goes_on_and_arrives_later(run_stm, demo, folder):
 
 
 def test_a_search_goes_on_and_arrives_later(run_stm, demo, folder):
-    words = ("tune", "hubbard", "--data", str(demo.data), "--trials", "2", *SMALL)
+    words = (
+        "tune",
+        "hubbard",
+        "--data",
+        str(demo.data),
+        "--trials",
+        "2",
+        *SMALL[:3],
+        f"{VALUES};tune.epochs=3;tune.pruner=none",
+        "--json",
+    )
     done = run_stm(*words, cwd=folder, STM_SPOOL="kept", **AWAY)
     away = answer(done)
     left = told(done)

@@ -239,7 +239,7 @@ def test_states_of_one_filling_are_not_new_under_another_seed(command, demo, tmp
         made = ("simulate", "hubbard", "--preset", "test", "--out", str(path))
         assert command(*made, "--seed", str(seed), "--set", values)[0] == 0
     train = ("train", "hubbard", "--data", str(data[0]), "--preset", "test", "--model", "mlp", "--json")
-    run = answer(command(*train, "--set", f"{values};train.epochs=1;calibrate.states=12"))["run_id"]
+    run = answer(command(*train, "--set", "train.epochs=1;calibrate.states=12"))["run_id"]
     refused = answer(command("promote", "hubbard", "--run", run, "--on", str(data[77]), "--json"))
     assert verdicts(refused)["data"] == "failed"
     assert f"run {run} was trained on 9 of the states of {data[77]}" in refused["reason"]

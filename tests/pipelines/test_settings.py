@@ -1,6 +1,7 @@
 """How a preset, a file, assignments and a run's record make one configuration."""
 
 import inspect
+from pathlib import Path
 
 import pytest
 
@@ -72,3 +73,32 @@ def test_a_search_has_seeds_that_its_trials_can_have():
 def test_a_study_is_made_with_the_default_of_the_product():
     given = inspect.signature(create_study).parameters
     assert (given["sampler"].default, given["pruner"].default) == (TuneConfig().sampler, TuneConfig().pruner)
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("simulate hubbard --out a.zarr --set train.epochs=3", "unknown section of stm simulate 'train'"),
+        ("train hubbard --data a.zarr --set simulate.draws=8", "unknown section of stm train 'simulate'"),
+        ("train hubbard --data a.zarr --set train.epochs=3;tune.trials=7", "unknown section of stm train 'tune'"),
+        ("tune hubbard --data a.zarr --set promote.alpha=.9", "unknown section of stm tune 'promote'"),
+        (
+            "promote hubbard --rollback --set promote.alpha=.9",
+            "--set with --rollback, which asks no gate: leave it out",
+        ),
+        ("evaluate a.onnx --data a.zarr --perturbation-seed 3", "--perturbation-seed is 3, but no set is named with"),
+        ("train hubbard --data a.zarr --set train.epochs=true", "epochs: expected a number, got True"),
+        ("train hubbard --data a.zarr --config twice.yaml", "the key 'train' twice, again in line 2: keep one"),
+    ],
+)
+def test_what_would_change_nothing_is_refused(stm, monkeypatch, tmp_path, command, expected):
+    monkeypatch.chdir(tmp_path)
+    Path("twice.yaml").write_text("train: {epochs: 3}\ntrain: {batch_size: 8}\n")
+    code, _, error = stm(*command.split())
+    assert (code, expected in error) == (2, True), error
+
+
+def test_a_file_may_hold_the_sections_of_other_commands(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("train: &a {epochs: 3}\ntune: {epochs: 3}\n")
+    assert settings.load("hubbard", "test", config=str(file)).tune.epochs == 3

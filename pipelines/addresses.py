@@ -29,7 +29,7 @@ def local_file(model: str) -> Path:
     from tracking.models import resolve
     from tracking.store import connect
 
-    return resolve(connect(), model)
+    return resolve(connect(create=False), model)
 
 
 def run_of(store: Store, address: str) -> str:
@@ -69,5 +69,5 @@ def served_version(model: str) -> Version:
     from tracking.registry import version
     from tracking.store import connect
 
-    number = str(version(connect(), registered[1], registered[2]).version)
+    number = str(version(connect(create=False), registered[1], registered[2]).version)
     return Version(number, local_file(f"models:/{registered[1]}/{number}"))

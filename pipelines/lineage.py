@@ -21,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Trace it."""
-    return trace(connect(), args.what)
+    return trace(connect(create=False), args.what)
 
 
 def describe(result: dict[str, Any]) -> str:

@@ -34,7 +34,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if out.suffix.lower() not in (".html", ".htm") or out.is_dir():
         raise InputError(f"--out is {args.out}: expected a file that ends in .html")
     chosen = [one for one in (args.runs or "").split(",") if one]
-    html, about = build(connect(), args.experiment or None, chosen, query=args.search, studies=args.storage or None)
+    store = connect(create=False)
+    html, about = build(store, args.experiment or None, chosen, query=args.search, studies=args.storage or None)
     output_directory(out.parent)
     with atomic_path(out) as part:
         part.write_text(html, encoding="utf-8")

@@ -114,7 +114,7 @@ class Store:
         return f"{self.location}/#/experiments/{info.experiment_id}/runs/{run_id}"
 
 
-def connect(uri: str | None = None) -> Store:
+def connect(uri: str | None = None, *, create: bool = True) -> Store:
     """Open the store, created first where it is a SQLite file that does not exist yet.
 
     Parameters
@@ -122,6 +122,8 @@ def connect(uri: str | None = None) -> Store:
     uri : str, optional
         Else the environment's MLFLOW_TRACKING_URI, else ``mlflow.db`` in the working directory. The files
         of a SQLite store live beside it in ``mlartifacts``.
+    create : bool
+        ``False`` for who only reads: a file that does not exist is refused.
 
     Raises
     ------
@@ -131,6 +133,11 @@ def connect(uri: str | None = None) -> Store:
     uri, scheme = _address(uri)
     if scheme == "sqlite":
         path = path_of(uri, _WHAT)
+        if not create and not path.exists():
+            raise InputError(
+                f"there is no tracking store at {path}: go to the folder where runs were recorded, or set "
+                "MLFLOW_TRACKING_URI"
+            )
         artifacts = (path.parent / "mlartifacts").as_uri()
         _create(path, artifacts)
         return _open(address(path), artifacts)
@@ -240,6 +247,9 @@ def _filled(path: Path) -> bool:
 
 
 def _create(path: Path, artifacts: str) -> None:
+    if _filled(path):  # it came there whole: nothing to wait for, and no lock to write beside it
+        probe.sqlite(path, {"experiments", "runs"}, _WHAT, _ANOTHER)
+        return
     with exclusive(path.with_name(f"{path.name}.lock")):
         probe.sqlite(path, {"experiments", "runs"}, _WHAT, _ANOTHER)
         if _filled(path):

@@ -78,6 +78,18 @@ def test_a_run_is_named_alike_everywhere(stm, monkeypatch, module, words, addres
     assert (code, asked) == (2, ["r1"]), error
 
 
+@pytest.mark.parametrize(
+    "words", [["lineage", "r1"], ["report", "--out", "r.html"], ["predict", "models:/stm-hubbard/1", "a.npy"]]
+)
+def test_who_only_reads_the_store_makes_none(stm, monkeypatch, tmp_path, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    code, _, error = stm(*words)
+    assert code == 2
+    assert f"there is no tracking store at {tmp_path / 'mlflow.db'}" in error
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_a_report_is_told(stm, monkeypatch, tmp_path):
     given = {}
 
@@ -85,7 +97,7 @@ def test_what_a_report_is_told(stm, monkeypatch, tmp_path):
         given.update(options, experiment=experiment, chosen=chosen)
         return "<p>", {"lines": 1, "runs": [], "searches": 0, "models": []}
 
-    monkeypatch.setattr(report, "connect", lambda: None)
+    monkeypatch.setattr(report, "connect", lambda **_: None)
     monkeypatch.setattr(report, "build", build)
     code, *_ = stm(
         "report", "--out", tmp_path / "r.html", "--search", "cnn seed=1", "--runs", "a,b", "--experiment", "hubbard",

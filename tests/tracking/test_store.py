@@ -57,6 +57,13 @@ def test_looking_for_a_store_makes_nothing(tmp_path, monkeypatch, local):
     assert missing() is None
 
 
+def test_a_store_that_is_there_is_opened_without_its_lock(local):
+    lock = Path(local.uri.removeprefix("sqlite:///") + ".lock")
+    lock.unlink(missing_ok=True)
+    connect(local.uri)
+    assert not lock.exists()
+
+
 def test_experiment_is_made_once(store):
     assert store.experiment("once") == store.experiment("once")
 

@@ -25,7 +25,7 @@ from pipelines.promoting import promotion, publishing
 from pipelines.scoring.judging import judge
 from pipelines.server_process import serving
 from pipelines.simulating.simulation import simulate
-from pipelines.tune import tune
+from pipelines.tuning.search import Search
 from stm_models.config import validate
 from stm_models.files import output_directory, write_json
 from stm_models.machine import cores
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     parts = load_parts(data.data, task, chosen.split, chosen.train.targets)
 
     _say("2/6 tuning")
-    found = tune(store, chosen, parts)
+    found = Search(store, chosen, parts).run()
 
     _say("3/6 training")
     trained = [_train(store, chosen, config, parts, out) for config in _configs(chosen, found["best"]["train"])]

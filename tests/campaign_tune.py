@@ -33,7 +33,12 @@ SIMULATE = ("simulate", "hubbard", "--preset", "test")
 TRIALS = 6
 EPOCHS = 400
 MLFLOW = "mlflow.store.{}.sqlalchemy_store"
-IMPORTS = ["pipelines.tune", "sqlalchemy.dialects.sqlite", "alembic.command", "matplotlib.backends.backend_agg"]
+IMPORTS = [
+    "pipelines.tuning.search",
+    "sqlalchemy.dialects.sqlite",
+    "alembic.command",
+    "matplotlib.backends.backend_agg",
+]
 IMPORTS += [MLFLOW.format("tracking"), MLFLOW.format("model_registry"), "torch._dynamo"]
 
 

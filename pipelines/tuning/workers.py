@@ -1,4 +1,4 @@
-"""The workers of a search: processes that run the same command, here or on a cluster, until there are enough trials."""
+"""The workers of a search: processes that make the same call, here or on a cluster, until there are enough trials."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from stm_models.errors import InputError
 from stm_models.progress import Progress
 from tracking import study, trials
 
-__all__ = ["run_workers"]
+__all__ = ["Call", "describe", "run_workers"]
+
+Call = tuple[Callable[..., None], tuple[Any, ...]]
 
 _POLL = 0.5  # seconds
 _SHARE = "start the command in a folder on"
@@ -24,17 +26,17 @@ _STATES = ("complete", "pruned", "fail")
 
 
 def run_workers(
-    found: Any, commands: Sequence[list[str]], *, executor: str, store_uri: str, parent: str, n_trials: int, label: str
+    found: Any, calls: Sequence[Call], *, executor: str, store_uri: str, parent: str, n_trials: int, label: str
 ) -> None:
-    """Start one worker per command and watch them until the study has its trials.
+    """Start one worker per call and watch them until the study has its trials.
 
     A worker that dies is noted and replaced; its trial is run again.
 
     Parameters
     ----------
     found : optuna.Study
-    commands : sequence of list of str
-        Arguments of ``stm``.
+    calls : sequence of (callable, arguments)
+        What workers do, to be pickled.
     executor : str
         One of `pipelines.executors.CHOICES`.
     store_uri : str
@@ -53,12 +55,12 @@ def run_workers(
     Exception
         What ended a worker.
     """
-    pool = executors.create(executor, len(commands), Path.cwd() / f"tune-{parent}", _SHARE)
+    pool = executors.create(executor, len(calls), Path.cwd() / f"tune-{parent}", _SHARE)
     shown = {row.number for row in study.rows(found) if row.state in _STATES}
     try:
         with Progress(n_trials, "tune", "trial", done=trials.count(found)) as bar:
-            calls = [(command, str(Path.cwd()), store_uri) for command in commands]
-            running = dict(zip(pool.submit_all(_work, calls), calls, strict=True))
+            placed = [(*call, str(Path.cwd()), store_uri) for call in calls]
+            running = dict(zip(pool.submit_all(_work, placed), placed, strict=True))
             deaths, last = 0, _reported(found)
             while running:
                 ended = wait(running, timeout=_POLL, return_when=FIRST_COMPLETED).done
@@ -74,7 +76,7 @@ def run_workers(
                     except WorkerLost as lost:
                         now = _reported(found)
                         deaths, last = (deaths + 1 if now == last else 1), now
-                        if deaths > trials.MOST_DEATHS * len(commands):
+                        if deaths > trials.MOST_DEATHS * len(calls):
                             raise InputError(
                                 f"{lost}, {deaths} times in a row before any trial reported anything: run the same "
                                 "command again with fewer workers, or with more memory for each"
@@ -106,16 +108,14 @@ def _best(found: Any, label: str) -> str:
     return f"best {label} {choose(values):.4g}"
 
 
-def _work(command: list[str], folder: str, store_uri: str) -> None:
-    """Run in a worker: the command, whose errors are told by the process that started it."""
-    from pipelines.tune import run_command
-
+def _work(call: Callable[..., None], given: tuple[Any, ...], folder: str, store_uri: str) -> None:
+    """Do it in a worker; errors are told by the process that started it."""
     with contextlib.ExitStack() as inside:
         inside.enter_context(_inside(folder, store_uri))
         nowhere = inside.enter_context(Path(os.devnull).open("w"))
         inside.enter_context(contextlib.redirect_stdout(nowhere))
         inside.enter_context(contextlib.redirect_stderr(nowhere))
-        run_command(command)
+        call(*given)
 
 
 @contextlib.contextmanager

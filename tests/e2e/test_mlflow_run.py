@@ -71,7 +71,7 @@ def asked(entry_point, given):
         ("train", {"seeds": "3"}, {"seeds": 3, "folds": None}),
         ("train", {"folds": "4", "set": "train.epochs=3;split.seed=1"},
          {"folds": 4, "seeds": None, "assignments": ["train.epochs=3;split.seed=1"]}),
-        ("tune", {}, {"trials": None, "workers": 1, "executor": "local", "seeds": None, "worker_of": None}),
+        ("tune", {}, {"trials": None, "workers": 1, "executor": "local", "seeds": None}),
         ("tune", {"workers": "2", "trials": "6", "study": "my own", "from": "earlier", "seeds": "2",
                   "executor": "dask:a:1", "storage": "sqlite:///a b.db"},
          {"workers": 2, "trials": 6, "study": "my own", "earlier": "earlier", "seeds": 2,

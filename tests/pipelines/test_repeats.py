@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipelines import tune
 from pipelines.learning import repeats
 from pipelines.learning.fitting import Fitted
 from pipelines.learning.network import checkpoint_of
@@ -24,6 +23,7 @@ from pipelines.settings import (
     TuneConfig,
 )
 from pipelines.simulating.simulation import simulate
+from pipelines.tuning.search import Search
 from stm_models.training.config import TrainConfig
 from tracking import runs
 from tracking.store import connect
@@ -95,7 +95,7 @@ def test_after_a_search_the_same_command_goes_on_with_its_seeds(repeat, monkeypa
             found=SimpleNamespace(user_attrs={"identity": identity}),
         )  # fmt: skip
         best = {"number": 3, "train": repeat.chosen.train.model_dump(mode="json")}
-        return tune._Search._retrained(search, {"best": best}, 3)
+        return Search._retrained(search, {"best": best}, 3)
 
     monkeypatch.setattr(repeats, "fit", fit)
     with pytest.raises(KeyboardInterrupt):

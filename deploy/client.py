@@ -207,8 +207,7 @@ class Client:
         size = None if size_nm is None else _size(size_nm)
         given = {
             "suffix": path.suffix.lower(), "explain": explain, "place": place, "size_nm": size, "key": key,
-            "bias": bias, "channel": channel, "rotate": rotate,
-            "atom_width": atom_width,
+            "bias": bias, "channel": channel, "rotate": rotate, "atom_width": atom_width,
         }  # fmt: skip
         query = urlencode({name: value for name, value in given.items() if value is not None})
         try:

@@ -265,6 +265,8 @@ def test_a_token_is_asked_for(hostile):
     assert stranger.get("/", headers={"Authorization": "Bearer wrong"}).status_code == 401
     bearer = {"Authorization": "Bearer a word ~ & ü".encode()}
     assert stranger.get("/", headers=bearer).status_code == 200
+    assert stranger.get("/", headers={"Authorization": "bearer a word ~ & ü".encode()}).status_code == 200
+    assert stranger.get("/", headers={"Authorization": "a word ~ & ü".encode()}).status_code == 401  # no scheme
     known = client()
     answer = known.get(f"/?q=net&token={quote('a word ~ & ü')}")
     assert answer.status_code == 303

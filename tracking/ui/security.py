@@ -82,9 +82,9 @@ class Guard:
             answer = RedirectResponse(f"/{request.url.path.lstrip('/')}" + (f"?{rest}" if rest else ""), 303)
             answer.set_cookie(_COOKIE, self.cookie, httponly=True, samesite="strict", path="/")
             return answer
-        bearer = headers.get("authorization", "").removeprefix("Bearer ")
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
         kept = request.cookies.get(_COOKIE, "").encode(errors="replace")
-        if self._right(bearer.encode("latin-1")) or hmac.compare_digest(kept, self.cookie.encode()):
+        if (scheme.lower() == "bearer" and self._right(bearer.strip().encode("latin-1"))) or hmac.compare_digest(kept, self.cookie.encode()):
             return None
         return PlainTextResponse(
             "a token is needed: open the address that `stm compare` has printed, or send 'Authorization: Bearer TOKEN'",

@@ -84,7 +84,9 @@ class Guard:
             return answer
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         kept = request.cookies.get(_COOKIE, "").encode(errors="replace")
-        if (scheme.lower() == "bearer" and self._right(bearer.strip().encode("latin-1"))) or hmac.compare_digest(kept, self.cookie.encode()):
+        if scheme.lower() == "bearer" and self._right(bearer.strip().encode("latin-1")):
+            return None
+        if hmac.compare_digest(kept, self.cookie.encode()):
             return None
         return PlainTextResponse(
             "a token is needed: open the address that `stm compare` has printed, or send 'Authorization: Bearer TOKEN'",

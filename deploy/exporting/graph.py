@@ -22,6 +22,7 @@ from deploy.exporting.errors import NoGraphError
 from deploy.exporting.nodes import drop_output
 from deploy.exporting.parts import Parts
 from deploy.exporting.paths import PLACE, add_path
+from deploy.exporting.unpooling import add_unpool
 from deploy.serving.contract import FOCUS, INPUT
 from stm_models.errors import one_line
 from stm_models.explain.scalar import place
@@ -124,6 +125,7 @@ def build(parts: Parts, shape: tuple[int, int, int]) -> Any:
     except Exception as error:
         raise NoGraphError(f"the model has no ONNX graph: {_root(error)}") from error
     inputs = (INPUT, FOCUS)[: 1 + len(more)]
+    add_unpool(proto)
     for name, path in parts.paths.items():
         add_path(proto, name, path, inputs)
     for name in (*([PLACE] if focusable else []), *parts.hidden):

@@ -1,7 +1,8 @@
 """Attribution along lines as loops in the ONNX graph, around the nodes that compute the gradient.
 
 Nothing is traced for it: a loop's body is a copy of those nodes, and reads the weights of the graph around it. Each
-turn takes one image and a few points of its line, so that memory does not grow with points or batch.
+turn takes one image and a few points of its line, so that memory does not grow with points or batch. How many turns
+there are is one number of the graph, so that a server may take other ones than the processor's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
 
 from deploy.exporting.nodes import ancestors, reads
+from deploy.serving.on_cuda import turns_of
 from stm_models.explain.path import Path
 
 __all__ = ["GRADIENT", "PLACE", "add_path"]
@@ -35,25 +37,33 @@ def add_path(proto: Any, name: str, path: Path, inputs: tuple[str, ...]) -> None
     """
     graph = proto.graph
     shape = path.bases.shape[1:]
-    chunk = _chunk(len(path), int(np.prod(shape)))
-    turns = len(path) // chunk
+    turns = turns_of(len(path), int(np.prod(shape)), _NUMBERS)
 
     def own(part: str) -> str:
         return f"{name}/{part}"
 
     constants = {
         "bases": path.bases,
-        "index": path.index.reshape(turns, chunk),
-        "alpha": path.alpha.reshape(turns, chunk, 1, 1, 1),
-        "weight": path.weight.reshape(turns, chunk, 1, 1, 1),
+        "index": path.index,
+        "alpha": path.alpha.reshape(-1, 1, 1, 1),
+        "weight": path.weight.reshape(-1, 1, 1, 1),
         "turns": np.array(turns),
         "first": np.array([0]),
-        "images": np.array([-1, turns, *shape]),
         "second": np.array([1]),
+        "rest": np.array([-1]),
+        "whole": np.array([1, 1, 1]),
+        "shape": np.array(shape),
     }
     graph.initializer.extend(numpy_helper.from_array(value, own(key)) for key, value in constants.items())
     graph.node.extend(
         [
+            helper.make_node("Unsqueeze", [own("turns"), own("first")], [own("split")]),
+            helper.make_node("Concat", [own("split"), own("rest")], [own("numbers")], axis=0),
+            helper.make_node("Concat", [own("numbers"), own("whole")], [own("factors")], axis=0),
+            helper.make_node("Concat", [own("rest"), own("split"), own("shape")], [own("images")], axis=0),
+            helper.make_node("Reshape", [own("index"), own("numbers")], [own("index/turns")]),
+            helper.make_node("Reshape", [own("alpha"), own("factors")], [own("alpha/turns")]),
+            helper.make_node("Reshape", [own("weight"), own("factors")], [own("weight/turns")]),
             helper.make_node("Shape", [inputs[0]], [own("batch")], start=0, end=1),
             helper.make_node("Squeeze", [own("batch"), own("first")], [own("rows")]),
             helper.make_node("Mul", [own("rows"), own("turns")], [own("count")]),
@@ -89,10 +99,10 @@ def _body(graph: Any, name: str, inputs: tuple[str, ...]) -> Any:
         helper.make_node("Mod", [own("turn"), outer("turns")], [own("part")]),
         helper.make_node("Unsqueeze", [own("number"), outer("first")], [own("row")]),
         helper.make_node("Gather", [inputs[0], own("row")], [own("image")]),
-        helper.make_node("Gather", [outer("index"), own("part")], [own("which")]),
+        helper.make_node("Gather", [outer("index/turns"), own("part")], [own("which")]),
         helper.make_node("Gather", [outer("bases"), own("which")], [own("base")]),
-        helper.make_node("Gather", [outer("alpha"), own("part")], [own("alpha")]),
-        helper.make_node("Gather", [outer("weight"), own("part")], [own("weight")]),
+        helper.make_node("Gather", [outer("alpha/turns"), own("part")], [own("alpha")]),
+        helper.make_node("Gather", [outer("weight/turns"), own("part")], [own("weight")]),
         helper.make_node("Sub", [own("image"), own("base")], [own("line")]),
         helper.make_node("Mul", [own("alpha"), own("line")], [own("step")]),
         helper.make_node("Add", [own("base"), own("step")], [own("point")]),
@@ -112,12 +122,6 @@ def _body(graph: Any, name: str, inputs: tuple[str, ...]) -> Any:
         helper.make_tensor_value_info(own("share"), TensorProto.FLOAT, None),
     ]
     return helper.make_graph(nodes, f"{name}_turn", values, results)
-
-
-def _chunk(points: int, numbers: int) -> int:
-    """Return how many of the points one turn takes: the largest divisor that keeps it small."""
-    most = max(1, _NUMBERS // numbers)
-    return max(size for size in range(1, min(points, most) + 1) if points % size == 0)
 
 
 def _between(nodes: Iterable[Any], inputs: Iterable[str], output: str) -> list[Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import onnxruntime
 
+from deploy.serving.on_cuda import adapted
 from stm_models.errors import InputError, one_line, unknown
 from stm_models.machine import cores
 
@@ -137,6 +138,8 @@ def open_model(content: bytes, source: str, runtime: Runtime) -> tuple[str, str,
 
 def open_part(content: bytes, runtime: Runtime, kind: str) -> onnxruntime.InferenceSession:
     """Open one graph on ``kind``; never falls back to another provider by itself."""
+    if kind == "cuda":
+        content = adapted(content)
     providers = options(kind, tf32=True) if runtime.tf32 else options(kind)
     return onnxruntime.InferenceSession(content, runtime.settings(), providers=providers, enable_fallback=0)
 

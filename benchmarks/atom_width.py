@@ -47,7 +47,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(args.keep or temporary).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        chosen, known = prepared(folder, args.quick, args.workers)
+        chosen, known = prepared(folder, args)
         fresh = folder / f"{chosen.preset}-widths.zarr"
         config = chosen.task.fresh(chosen.simulate, SEED, states, unseen=True)
         simulate(chosen.task, config, fresh, workers=args.workers)

@@ -42,6 +42,7 @@ def measured(name: str, threads: tuple[int, ...], batches: tuple[int, ...], devi
     content = build(Parts(lambda x: {"prediction": model(x)}, {}), shape).SerializeToString()
     found: dict[str, Any] = {"cells": {}, "relative": 0.0}
     model.to(device)
+    torch.compiler.reset()  # after some recompilations of one function torch goes on without compiling, of all families
     compiled = torch.compile(model)
     for count in threads:
         torch.set_num_threads(count)

@@ -52,14 +52,16 @@ def arguments(description: str | None, states: str) -> argparse.Namespace:
     parser.add_argument("--states", type=int, help=states)
     parser.add_argument("--keep", metavar="DIR", help="for data and model (default: a temporary folder)")
     parser.add_argument("--workers", type=int, default=cores(), help="processes that simulate")
+    parser.add_argument("--perturbation", help="what the model is trained on (default: the preset's)")
     return parser.parse_args()
 
 
-def prepared(folder: Path, quick: bool, workers: int) -> tuple[Settings, Bundle]:
+def prepared(folder: Path, args: argparse.Namespace) -> tuple[Settings, Bundle]:
     """Simulate, train and calibrate what is not in ``folder`` yet."""
+    quick, workers, own = args.quick, args.workers, args.perturbation
     preset = "test" if quick else "quick"
-    chosen = settings.load("hubbard", preset)
-    data, saved = folder / f"{preset}.zarr", folder / f"{preset}-model"
+    chosen = settings.load("hubbard", preset, assignments=[f"train.perturbation={own}"] if own else [])
+    data, saved = folder / f"{preset}.zarr", folder / f"{preset}-model{f'-{own}' if own else ''}"
     simulate(chosen.task, chosen.simulate, data, workers=workers)
     if not saved.is_dir():
         parts = load_parts(data, chosen.task, chosen.split)
@@ -93,7 +95,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(args.keep or temporary).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        chosen, known = prepared(folder, args.quick, args.workers)
+        chosen, known = prepared(folder, args)
         fresh = folder / f"{chosen.preset}-fresh.zarr"
         config = chosen.task.fresh(chosen.simulate, FRESH_SEED, states, unseen=True)
         simulate(chosen.task, config, fresh, workers=args.workers)

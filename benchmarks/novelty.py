@@ -47,7 +47,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(args.keep or temporary).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        chosen, known = prepared(folder, args.quick, args.workers)
+        chosen, known = prepared(folder, args)
         own = _simulated(folder, "own", chosen, {}, states, args.workers)
         sets = judged_sets(chosen.task, own, chosen.split.judged or SETS)
         ours = {name: asked(known, samples.images) for name, samples in sets.items()}

@@ -10,11 +10,14 @@ from stm_models.data.dataset import Samples
 from stm_models.errors import InputError
 from stm_models.physics.instrument import Instrument
 from stm_models.physics.moire.fourier import KGrid, image
+from stm_models.signal.real_map import to_ft_image
 from stm_models.tasks.hubbard import perturbations as perturbation_sets
 from stm_models.tasks.hubbard.config import HubbardSimulation
+from stm_models.tasks.hubbard.imaging import ATOM_WIDTH, NM
 from stm_models.tasks.hubbard.perturbations import SETS, Imaging, observed
 from stm_models.tasks.hubbard.quick_instrument import QuickInstrument, Transform
 from stm_models.tasks.hubbard.structure import disc_radius, imaged_atoms
+from stm_models.tasks.inputs import RawMap
 from stm_models.tasks.perturbation import CLEAN, Perturbation, Step
 from stm_models.training.perturbations import copies_of, digest, perturbed
 
@@ -24,23 +27,33 @@ CONFIG = HubbardSimulation(index=1, patch_radius=4.0, image_size=24, energies=(0
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory):
+    return _made_up(tmp_path_factory.mktemp("made up"), CONFIG)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """On a disc beside which an atom is small, as in the presets."""
+    return _made_up(tmp_path_factory.mktemp("wide"), CONFIG.model_copy(update={"patch_radius": 8.0, "image_size": 160}))
+
+
+def _made_up(folder, config):
     """Ten samples of an LDOS that was made up, imaged as the simulator does it."""
     rng = np.random.default_rng(0)
-    grid, radius = KGrid(24), disc_radius(CONFIG)
+    grid, radius = KGrid(config.image_size), disc_radius(config)
     coordinates = {
         "sample": np.arange(10), "group": np.arange(10), "index": np.ones(10), "layer_distance": np.full(10, 2.75),
         "strain": np.zeros(10), "strain_angle": np.zeros(10),
     }  # fmt: skip
-    atoms = imaged_atoms(CONFIG, {name: values[0] for name, values in coordinates.items()})
+    atoms = imaged_atoms(config, {name: values[0] for name, values in coordinates.items()})
     ldos = rng.uniform(0.2, 0.6, (10, 1, atoms.copies.max() + 1)).astype(np.float32)
     images = image(*atoms.positions.T, ldos[:, 0][:, atoms.copies] * atoms.weights, grid)[:, None]
-    path = tmp_path_factory.mktemp("made up") / "data.zarr"
+    path = folder / "data.zarr"
     root = zarr.open_group(path, mode="w", zarr_format=3)
     root.attrs.update({"schema": "stm-dataset/1"})
     root.create_array("ldos", data=ldos).attrs["role"] = "array"
     attributes = {
-        "config": CONFIG.model_dump(mode="json"),
-        "input": {"width": 24, "kx_max": grid.kx_max, "ky_max": grid.ky_max, "envelope": CONFIG.envelope,
+        "config": config.model_dump(mode="json"),
+        "input": {"width": grid.n, "kx_max": grid.kx_max, "ky_max": grid.ky_max, "envelope": config.envelope,
                   "radius": radius},
     }  # fmt: skip
     return Samples(images, np.zeros((10, 1)), coordinates, attributes, path)
@@ -259,3 +272,29 @@ def test_the_mixture_takes_some_images_through_an_instrument(samples):
     remade = np.array([(copies(number) != samples.images).any(axis=(1, 2, 3)) for number in range(12)])
     assert 0.1 < remade.mean() < 0.5
     assert len({tuple(row) for row in remade}) > 1
+
+
+@pytest.mark.parametrize("taken", [0.0, 0.5, 1.0, 1.5])
+def test_atoms_taken_for_wider_ones_are_what_a_map_told_so_gives(wide, monkeypatch, taken):
+    monkeypatch.setattr(perturbation_sets, "_TAKEN", (taken, taken))
+    monkeypatch.setattr(perturbation_sets, "_MISTAKEN", 1.0)
+    monkeypatch.setattr(perturbation_sets, "_REMADE", 0.0)
+    found = copies_of(BY_NAME["mixed_width"], wide, 0)(0)
+    imaging = Imaging.of(wide.attributes["input"])
+    size = 2 * imaging.radius * NM
+    for row, ldos in enumerate(zarr.open_group(wide.path)["ldos"][:3]):
+        atoms = imaged_atoms(wide.attributes, {name: values[row] for name, values in wide.coordinates.items()})
+        told, *_ = to_ft_image(
+            RawMap(imaging.maps(atoms, ldos), (size, size), None, "map"), imaging.grid,
+            envelope=imaging.envelope / imaging.radius, radius=imaging.radius, atom_width=taken * ATOM_WIDTH,
+        )  # fmt: skip
+        # As exact as an atom is small beside the envelope.
+        assert np.abs(found[row] - told).max() < 0.03 * told.max()
+        changed = np.abs(found[row] - wide.images[row]).max() > 0.02 * wide.images[row].max()
+        assert changed == (taken != 1)
+
+
+def test_most_images_have_atoms_of_another_width_and_the_others_are_those_of_the_mixture(samples):
+    made, plain = (copies_of(BY_NAME[name], samples, 1) for name in ("mixed_width", "mixed"))
+    same = np.array([(made(number) == plain(number)).all(axis=(1, 2, 3)) for number in range(12)])
+    assert 0.15 < same.mean() < 0.5

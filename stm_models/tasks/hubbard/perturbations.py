@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any
 
@@ -84,6 +84,32 @@ def sometimes_instrument(attributes: Mapping[str, Any]) -> Remake:
     return remake
 
 
+_MISTAKEN = 0.7  # of the images in `mixed_width`
+_TAKEN = (0.0, 1.5)  # for how wide atoms are taken, of how wide they are
+
+
+def mistaken_width(attributes: Mapping[str, Any]) -> Remake:
+    """As `sometimes_instrument`; most images then as of a map whose atoms are taken for narrower or wider ones.
+
+    Such an image was divided by another form factor than its atoms have (`stm_models.signal.finite_atoms`), 0 standing
+    for a map that was not divided at all.
+    """
+    remade, grid = sometimes_instrument(attributes), Imaging.of(attributes["input"]).grid
+    across, along = ((ATOM_WIDTH * k) ** 2 / 2 for k in (grid.kx, grid.ky))
+
+    def remake(
+        coordinates: Mapping[str, Any], arrays: Mapping[str, Array], rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        image = remade(coordinates, arrays, rng)
+        if rng.random() >= _MISTAKEN:
+            return image
+        raised = rng.uniform(*_TAKEN) ** 2 - 1
+        factor = np.exp(raised * along)[:, None] * np.exp(raised * across)
+        return image * factor.astype(np.float32)
+
+    return remake
+
+
 def _everywhere(ldos: Array) -> NDArray[np.float64]:
     """Return the LDOS (1, sites) at the first energy; its mean at the sites that larger structures have."""
     first = np.atleast_2d(np.asarray(ldos, np.float64))[:1]
@@ -105,6 +131,22 @@ def _fields(attributes: Mapping[str, Any]) -> Callable[..., ImagedAtoms]:
 def _place(coordinates: Mapping[str, Any]) -> tuple[float, ...]:
     return tuple(float(coordinates[name]) for name in _SEEN)
 
+
+_MIXED = Perturbation(
+    "mixed",
+    "to train on: what the other sets do, alone and together",
+    (
+        Step("strain", 0.3, {"strain": (0.0, 0.03)}),
+        Step("tip_blur", 0.15, {"sigma": (0.5, 0.9), "ratio": (1.0, 1.15)}),
+        Step("gain_shift", 0.3, {"gain": (0.95, 1.05), "shift": (-0.01, 0.01)}),
+        Step("gaussian", 0.35, {"sigma": (0.0005, 0.012)}),
+        Step("scan_line", 0.25, {"sigma": (0.002, 0.015)}),
+    ),
+    remake=sometimes_instrument,
+    needs=("ldos",),
+    about={"instrument": asdict(Instrument()), "instrument_share": _REMADE},
+    judged=False,
+)
 
 SETS = (
     CLEAN,
@@ -142,19 +184,12 @@ SETS = (
         needs=("ldos",),
         about={"instrument": asdict(Instrument()), "atom_width_a": ATOM_WIDTH, "pixel_nm": PIXEL},
     ),
-    Perturbation(
-        "mixed",
-        "to train on: what the other sets do, alone and together",
-        (
-            Step("strain", 0.3, {"strain": (0.0, 0.03)}),
-            Step("tip_blur", 0.15, {"sigma": (0.5, 0.9), "ratio": (1.0, 1.15)}),
-            Step("gain_shift", 0.3, {"gain": (0.95, 1.05), "shift": (-0.01, 0.01)}),
-            Step("gaussian", 0.35, {"sigma": (0.0005, 0.012)}),
-            Step("scan_line", 0.25, {"sigma": (0.002, 0.015)}),
-        ),
-        remake=sometimes_instrument,
-        needs=("ldos",),
-        about={"instrument": asdict(Instrument()), "instrument_share": _REMADE},
-        judged=False,
+    _MIXED,
+    replace(
+        _MIXED,
+        name="mixed_width",
+        description="to train on for maps whose atoms are of unknown width: `mixed`, the width taken for another",
+        remake=mistaken_width,
+        about={**(_MIXED.about or {}), "taken_width": _TAKEN, "mistaken_share": _MISTAKEN},
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnxruntime
 import torch
 
-from deploy.serving.provider import Runtime, open_model
+from deploy.model.provider import Runtime, open_model
 
 __all__ = ["called", "opened"]
 

@@ -10,7 +10,7 @@ from _models import make
 
 from deploy.exporting.config import ExportConfig
 from deploy.exporting.export import export
-from deploy.serving.subgraph import extract
+from deploy.model.subgraph import extract
 from stm_models.networks.registry import default_options
 
 __all__ = ["METHOD", "write_models"]

@@ -48,7 +48,7 @@ from numpy.typing import NDArray
 
 from deploy.exporting.graph import build
 from deploy.exporting.parts import parts_of
-from deploy.serving.subgraph import extract
+from deploy.model.subgraph import extract
 from stm_models.explain.methods import Steps
 from stm_models.networks import bundle as bundles
 

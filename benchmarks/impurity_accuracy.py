@@ -24,8 +24,8 @@ import _project  # noqa: F401
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.serving.asking import predict_all
-from deploy.serving.session import Session
+from deploy.model.asking import predict_all
+from deploy.model.session import Session
 from pipelines import settings
 from pipelines.learning.fitting import fit, load_parts
 from pipelines.promoting import publishing

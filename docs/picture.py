@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from deploy.serving.session import Session
+from deploy.model.session import Session
 from stm_models.data.dataset import load
 from stm_models.tasks.registry import get
 

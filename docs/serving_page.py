@@ -12,8 +12,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from deploy.model.session import Session
 from deploy.serving.server import running
-from deploy.serving.session import Session
 
 WIDTH, HEIGHT = 900, 1450
 COLOURS = 64

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from deploy.client import Client
-from deploy.serving import asking, questions
-from deploy.serving.session import Session
+from deploy.model import asking, questions
+from deploy.model.session import Session
 from pipelines import settings
 from pipelines.learning.fitting import Parts, fit, load_parts, recipe
 from pipelines.learning.network import forget

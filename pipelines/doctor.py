@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper
 
-from deploy.serving import provider
+from deploy.model import provider
 from stm_models import __version__
 from stm_models.errors import InputError, one_line
 from stm_models.machine import cores

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.serving.asking import predict_all
-from deploy.serving.questions import load_fitting, parse_channel
-from deploy.serving.session import Session
+from deploy.model.asking import predict_all
+from deploy.model.questions import load_fitting, parse_channel
+from deploy.model.session import Session
 from pipelines.addresses import MODEL, local_file
 from pipelines.scoring.points import log_predictions
 from pipelines.scoring.reference import describe_measured, evaluate_measured

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deploy.serving.questions import Reading, parse_samples
+from deploy.model.questions import Reading, parse_samples
 from pipelines.addresses import MODEL, local_file, run_of
 from pipelines.predict import describe as describe_answers
 from pipelines.predict import reading_arguments, reading_of
@@ -50,7 +50,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Explain."""
-    from deploy.serving.session import Session
+    from deploy.model.session import Session
     from pipelines.explaining.explanation import ExplainOptions, Source, explain, explain_data_set
 
     numbers = {name: getattr(args, name) for name in ("draws", "background_size", "most")}

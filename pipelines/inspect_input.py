@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from deploy.serving.questions import parse_channel, parse_size
+from deploy.model.questions import parse_channel, parse_size
 from pipelines.inspecting import inspection
 from pipelines.inspecting.inspection import Inspection
 from pipelines.inspecting.inspection_report import describe, write

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy.serving import asking, questions
-from deploy.serving.session import Session
+from deploy.model import asking, questions
+from deploy.model.session import Session
 from pipelines.addresses import MODEL, local_file
 from stm_models.errors import InputError
 from stm_models.tasks.registry import get

@@ -23,7 +23,7 @@ from deploy.exporting.nodes import drop_output
 from deploy.exporting.parts import Parts
 from deploy.exporting.paths import PLACE, add_path
 from deploy.exporting.unpooling import add_unpool
-from deploy.serving.contract import FOCUS, INPUT
+from deploy.model.contract import FOCUS, INPUT
 from stm_models.errors import one_line
 from stm_models.explain.scalar import place
 

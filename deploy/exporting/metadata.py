@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from deploy.serving.metadata import KEY, SCHEMA
+from deploy.model.metadata import KEY, SCHEMA
 from stm_models.config import Config, validate
 from stm_models.errors import InputError
 

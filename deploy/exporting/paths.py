@@ -14,7 +14,7 @@ import numpy as np
 from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
 
 from deploy.exporting.nodes import ancestors, reads
-from deploy.serving.on_cuda import turns_of
+from deploy.model.on_cuda import turns_of
 from stm_models.explain.path import Path
 
 __all__ = ["GRADIENT", "PLACE", "add_path"]

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from deploy.exporting.errors import ExportError
 from deploy.exporting.nodes import ancestors, reads, replace
-from deploy.serving.contract import INPUT
+from deploy.model.contract import INPUT
 from stm_models.errors import InputError, one_line
 from stm_models.tasks.verdict import STRANGE, UNUSUAL
 from stm_models.unfinished import scratch

@@ -20,8 +20,8 @@ from typing import Any
 import onnx
 
 from deploy.exporting.metadata import KEY
-from deploy.serving.contract import INPUT
-from deploy.serving.subgraph import extract
+from deploy.model.contract import INPUT
+from deploy.model.subgraph import extract
 from stm_models.errors import InputError
 from stm_models.files import atomic_path, output_directory
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from onnx import parser
 
-from deploy.serving.on_cuda import FUNCTIONS, UNPOOL
+from deploy.model.on_cuda import FUNCTIONS, UNPOOL
 
 __all__ = ["add_unpool"]
 
@@ -61,7 +61,7 @@ _FUNCTION = f"""
 def add_unpool(proto: Any) -> None:
     """Give a file that has such nodes the function: inputs and attributes are those of ONNX's operator.
 
-    It is for windows that do not overlap, and is what `deploy.serving.on_cuda` sends nodes to.
+    It is for windows that do not overlap, and is what `deploy.model.on_cuda` sends nodes to.
     """
     if not any(node.op_type == UNPOOL for node in proto.graph.node):
         return

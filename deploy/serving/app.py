@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deploy.model.session import Session
 from deploy.serving import page
 from deploy.serving.body import Bodies
 from deploy.serving.catalog import Catalog, Model
@@ -26,7 +27,6 @@ from deploy.serving.refusals import Refused, busy, refusal
 from deploy.serving.routes import build_routes, route_label
 from deploy.serving.security import OPEN_PATHS, PAGE_HEADERS, Guard
 from deploy.serving.sending import send_answer, send_refusal, send_whole
-from deploy.serving.session import Session
 
 __all__ = ["Application", "create_app"]
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.model.stopping import start
 from deploy.serving.catalog import Loaded
 from deploy.serving.metrics import Metrics
-from deploy.serving.stopping import start
 from stm_models.errors import InputError
 
 __all__ = ["Batcher"]

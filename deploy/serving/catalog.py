@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from deploy.serving.contract import INPUT
+from deploy.model.contract import INPUT
+from deploy.model.session import Session
 from deploy.serving.heads import Heads
 from deploy.serving.process import give_back
 from deploy.serving.refusals import LOG, Refused
-from deploy.serving.session import Session
 from stm_models.errors import InputError
 
 __all__ = ["Catalog", "Loaded", "Model", "Opener", "Version", "check_name", "prove"]

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.model.stopping import start
 from deploy.serving.batching import Batcher
 from deploy.serving.catalog import Loaded
 from deploy.serving.limits import Limits
 from deploy.serving.metrics import Metrics
 from deploy.serving.refusals import busy
-from deploy.serving.stopping import start
 from stm_models.errors import InputError
 from stm_models.machine import cores
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.serving.image import as_batch
+from deploy.model.image import as_batch
 from deploy.serving.json_array import array_json, json_array
 from deploy.serving.strict_json import parse_json
 from stm_models.errors import InputError

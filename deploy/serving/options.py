@@ -64,12 +64,12 @@ def plan_from(arguments: argparse.Namespace) -> Plan:
     InputError
         Naming the option that does not fit.
     """
+    from deploy.model.provider import Runtime
     from deploy.serving.access import Access
     from deploy.serving.compute import Schedule
     from deploy.serving.limits import Limits
     from deploy.serving.listening import Tls
     from deploy.serving.plan import Plan
-    from deploy.serving.provider import Runtime
     from deploy.serving.tokens import read_token
 
     given = arguments

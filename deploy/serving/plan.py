@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.model.provider import Runtime
+from deploy.model.session import Session
 from deploy.serving.access import Access
 from deploy.serving.catalog import Catalog
 from deploy.serving.compute import Schedule
 from deploy.serving.limits import Limits
 from deploy.serving.metrics import Metrics
-from deploy.serving.provider import Runtime
 from deploy.serving.server import serve
-from deploy.serving.session import Session
 from deploy.serving.wanted import Wanted, open_model
 
 __all__ = ["Plan"]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.serving.image import as_batch, check_shape
+from deploy.model.image import as_batch, check_shape
 from deploy.serving.strict_json import dump_json, mapping, parse_json
 from deploy.serving.tensors import FLOATS, INTEGERS, decode_tensor, encode_tensor
 from stm_models.errors import InputError, unknown

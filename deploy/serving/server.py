@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from deploy.model.session import Session
 from deploy.serving.access import Access
 from deploy.serving.app import create_app
 from deploy.serving.catalog import Catalog
@@ -18,7 +19,6 @@ from deploy.serving.inference import Decode, task_answers
 from deploy.serving.limits import Limits
 from deploy.serving.listening import Tls, beside, listen, until_signal
 from deploy.serving.metrics import Metrics
-from deploy.serving.session import Session
 
 __all__ = ["announce", "running", "serve"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.serving.questions import Question
-from deploy.serving.session import Session
+from deploy.model.questions import Question
+from deploy.model.session import Session
 from pipelines.explaining.explainers import Explainer
 from pipelines.explaining.judged_maps import subjects
 from stm_models import sampling

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.serving.session import Session
+from deploy.model.session import Session
 from stm_models.errors import InputError, unknown
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.serving import asking
-from deploy.serving.questions import Question, Reading, load_fitting, read_question
-from deploy.serving.session import Session
+from deploy.model import asking
+from deploy.model.questions import Question, Reading, load_fitting, read_question
+from deploy.model.session import Session
 from pipelines.explaining import attention
 from pipelines.explaining.explainers import SHAP, Explainer, chosen, explainers, needs_run
 from pipelines.explaining.judged_maps import ScoreOptions, Subject, judge_maps, subjects, summary

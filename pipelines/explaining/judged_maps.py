@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.serving.fields import tiles_around
-from deploy.serving.questions import Question
-from deploy.serving.session import Session
+from deploy.model.fields import tiles_around
+from deploy.model.questions import Question
+from deploy.model.session import Session
 from pipelines.explaining.explainers import Explainer
 from stm_models.explain import localisation
 from stm_models.explain.faithfulness import curves, max_sensitivity, random_orders

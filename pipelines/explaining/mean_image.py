@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.serving.questions import Question, load_fitting
-from deploy.serving.session import Session
+from deploy.model.questions import Question, load_fitting
+from deploy.model.session import Session
 from stm_models.errors import InputError
 from stm_models.networks.bundle_files import training_mean
 from stm_models.tasks.registry import get

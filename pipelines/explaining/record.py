@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from deploy.serving.metadata import ModelMetadata
-from deploy.serving.questions import Reading
+from deploy.model.metadata import ModelMetadata
+from deploy.model.questions import Reading
 from pipelines.explaining.explainers import SHAP
 from pipelines.explaining.explanation import ExplainOptions, Source
 from tracking import runs

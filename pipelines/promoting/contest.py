@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.serving.asking import predict_all
-from deploy.serving.session import Session
+from deploy.model.asking import predict_all
+from deploy.model.session import Session
 from pipelines.scoring.robustness import combined, judged_metric
 from stm_models.data.dataset import Samples
 from stm_models.tasks.base import Task

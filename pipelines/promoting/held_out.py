@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from deploy.serving.metadata import ModelMetadata
-from deploy.serving.questions import check_fits
+from deploy.model.metadata import ModelMetadata
+from deploy.model.questions import check_fits
 from pipelines.learning.training_data import training_data
 from pipelines.scoring.robustness import judged_sets
 from pipelines.settings import SplitConfig

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy.serving.session import Session
+from deploy.model.session import Session
 from pipelines import settings
 from pipelines.learning import calibrating
 from pipelines.learning.fitting import baseline_scores

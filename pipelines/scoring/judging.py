@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.serving.asking import predict_all
-from deploy.serving.session import Session
+from deploy.model.asking import predict_all
+from deploy.model.session import Session
 from pipelines.evaluate import evaluate
 from pipelines.learning.fitting import Parts, fit_baselines
 from pipelines.settings import Settings

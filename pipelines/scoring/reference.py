@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from deploy.serving import asking, questions
-from deploy.serving.session import Session
+from deploy.model import asking, questions
+from deploy.model.session import Session
 from stm_models.errors import InputError
 from stm_models.files import sha256
 from stm_models.tasks.registry import get

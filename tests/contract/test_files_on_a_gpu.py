@@ -9,8 +9,8 @@ import pytest
 
 from deploy.exporting.config import ExportConfig
 from deploy.exporting.write import write
-from deploy.serving import provider
-from deploy.serving.session import Session
+from deploy.model import provider
+from deploy.model.session import Session
 from stm_models.explain.references import references
 from stm_models.networks import bundle
 from stm_models.networks.model import Model

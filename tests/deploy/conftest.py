@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.serving.session import Session
+from deploy.model.session import Session
 
 SHAPE = (2, 4, 5)
 SIZE = 40

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy.model.provider import Runtime
+from deploy.model.session import Session
 from deploy.serving import plan
 from deploy.serving.access import Access
 from deploy.serving.cli import main
@@ -15,9 +17,7 @@ from deploy.serving.limits import Limits
 from deploy.serving.listening import Tls
 from deploy.serving.options import options, plan_from
 from deploy.serving.plan import Plan
-from deploy.serving.provider import Runtime
 from deploy.serving.server import serve
-from deploy.serving.session import Session
 from stm_models.errors import InputError
 
 TOKEN = "a-long-random-word"
@@ -176,7 +176,7 @@ def test_help_needs_no_heavy_import():
 
 def test_the_serving_half_imports_no_training_stack():
     code = (
-        "import deploy.serving.server, deploy.serving.session, deploy.serving.cli, deploy.client, sys\n"
+        "import deploy.serving.server, deploy.model.session, deploy.serving.cli, deploy.client, sys\n"
         "assert not {'torch', 'mlflow', 'onnx', 'scipy', 'zarr'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from deploy.client import Client
+from deploy.model.session import Session
 from deploy.serving.server import running
-from deploy.serving.session import Session
 from stm_models.errors import InputError
 
 

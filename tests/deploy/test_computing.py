@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 
+from deploy.model.session import Session
 from deploy.serving import options as serving_options
 from deploy.serving.compute import Compute, Schedule
 from deploy.serving.heads import Heads
@@ -22,7 +23,6 @@ from deploy.serving.limits import Limits
 from deploy.serving.metrics import Metrics
 from deploy.serving.protocol import HEADER, decode_request, decode_response, encode_request
 from deploy.serving.server import running
-from deploy.serving.session import Session
 from stm_models.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

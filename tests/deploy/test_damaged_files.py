@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
-from deploy.serving.session import Session
+from deploy.model.session import Session
 from stm_models.errors import InputError
 from stm_models.files import sha256
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from scipy import special
 
-from deploy.serving.subgraph import extract
+from deploy.model.subgraph import extract
 from stm_models.explain.methods import METHODS, PATHS, Steps, compute
 from stm_models.networks import bundle as bundles
 from stm_models.signal.conformal import TailTable

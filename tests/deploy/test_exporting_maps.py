@@ -11,8 +11,8 @@ import torch
 from deploy.exporting.config import ExportConfig
 from deploy.exporting.graph import FOCUS, INPUT
 from deploy.exporting.write import write
-from deploy.serving.session import Session
-from deploy.serving.subgraph import extract
+from deploy.model.session import Session
+from deploy.model.subgraph import extract
 from stm_models.explain.gradient import slope
 from stm_models.explain.methods import Steps, compute
 from stm_models.explain.references import references

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from deploy.exporting import write as writing
 from deploy.exporting.config import ExportConfig
 from deploy.exporting.precision import judge
-from deploy.serving.session import Session
+from deploy.model.session import Session
 from stm_models.errors import InputError
 from stm_models.networks import bundle as bundles
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.serving.metadata import ModelMetadata
-from deploy.serving.questions import Reading, read_file
+from deploy.model.metadata import ModelMetadata
+from deploy.model.questions import Reading, read_file
+from deploy.model.session import Session
 from deploy.serving.reading.process import FileReader
-from deploy.serving.session import Session
 from stm_models.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deploy.model.questions import Reading
+from deploy.model.session import Session
+from deploy.model.stopping import start
 from deploy.serving import inference
 from deploy.serving.compute import Schedule
 from deploy.serving.limits import Limits
 from deploy.serving.protocol import HEADER, encode_request
-from deploy.serving.questions import Reading
 from deploy.serving.reading.process import FileReader
 from deploy.serving.server import running
-from deploy.serving.session import Session
-from deploy.serving.stopping import start
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 asking = importlib.import_module("http_asking")

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from deploy.client import Client
+from deploy.model.session import Session
 from deploy.serving import listening
 from deploy.serving.access import Access
 from deploy.serving.cli import main
@@ -24,7 +25,6 @@ from deploy.serving.protocol import HEADER, encode_request
 from deploy.serving.refusals import Refused
 from deploy.serving.security import Guard
 from deploy.serving.server import running
-from deploy.serving.session import Session
 from stm_models.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
+from deploy.model.session import Session
 from deploy.serving import compute, connection
 from deploy.serving.limits import Limits
 from deploy.serving.protocol import HEADER
 from deploy.serving.server import running
-from deploy.serving.session import Session
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 asking = importlib.import_module("http_asking")

@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy.exporting.unpooling import add_unpool
-from deploy.serving import provider
-from deploy.serving.on_cuda import FUNCTIONS, UNPOOL, adapted, turns_of
-from deploy.serving.subgraph import extract
+from deploy.model import provider
+from deploy.model.on_cuda import FUNCTIONS, UNPOOL, adapted, turns_of
+from deploy.model.subgraph import extract
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 random_images = importlib.import_module("exported_models").random_images

@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 import pytest
 
+from deploy.model.session import Session
 from deploy.serving import workers
 from deploy.serving.body import Bodies
 from deploy.serving.catalog import Version
@@ -29,7 +30,6 @@ from deploy.serving.openapi import describe
 from deploy.serving.protocol import HEADER, decode_response, encode_request
 from deploy.serving.refusals import Refused
 from deploy.serving.server import running
-from deploy.serving.session import Session
 from deploy.serving.wanted import Wanted
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -17,10 +17,10 @@ import numpy as np
 import onnx
 import pytest
 
+from deploy.model.session import Session
 from deploy.serving.limits import Limits
 from deploy.serving.page import routes, static_files, upload
 from deploy.serving.server import running
-from deploy.serving.session import Session
 from stm_models.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

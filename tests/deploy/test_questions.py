@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from deploy.serving import questions
-from deploy.serving.questions import Reading, parse_samples, read_question
+from deploy.model import questions
+from deploy.model.questions import Reading, parse_samples, read_question
 from stm_models.errors import InputError
 
 

@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from deploy.model.session import Session
 from deploy.serving import cli, listening, workers
 from deploy.serving.access import Access
 from deploy.serving.limits import Limits
 from deploy.serving.security import OPEN_PATHS
 from deploy.serving.server import running
-from deploy.serving.session import Session
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 own_certificate = importlib.import_module("own_certificate")

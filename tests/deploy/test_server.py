@@ -16,11 +16,11 @@ import numpy as np
 import onnx
 import pytest
 
+from deploy.model.session import Session
 from deploy.serving import inference
 from deploy.serving.limits import Limits
 from deploy.serving.protocol import HEADER, decode_response, encode_request
 from deploy.serving.server import running
-from deploy.serving.session import Session
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 asking = importlib.import_module("http_asking")

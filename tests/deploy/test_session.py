@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import pytest
 
-from deploy.serving import provider
-from deploy.serving.metadata import parse
-from deploy.serving.session import Session
+from deploy.model import provider
+from deploy.model.metadata import parse
+from deploy.model.session import Session
 from stm_models.errors import InputError
 
 
@@ -315,7 +315,7 @@ def test_loading_and_running_prints_nothing(model_file, tmp_path, toy):
     damaged = _damaged(toy, tmp_path)
     code = f"""
 import numpy as np
-from deploy.serving.session import Session
+from deploy.model.session import Session
 from stm_models.errors import InputError
 s = Session({str(model_file)!r}, threads=1)
 s.run(np.ones((1, 2, 4, 5), np.float32), s.output_names)

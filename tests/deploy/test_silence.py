@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("module", ["deploy.serving.session", "pipelines.doctor", "deploy.exporting.write"])
+@pytest.mark.parametrize("module", ["deploy.model.session", "pipelines.doctor", "deploy.exporting.write"])
 def test_importing_it_writes_nothing(module, tmp_path):
     kept = {key: value for key, value in os.environ.items() if key not in ("ORT_DISABLE_TELEMETRY", "CI")}
     places = {"HOME": tmp_path / "home", "TMPDIR": tmp_path / "tmp"}

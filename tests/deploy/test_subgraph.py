@@ -4,7 +4,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.serving.subgraph import extract
+from deploy.model.subgraph import extract
 
 
 def _run(model, names, feed):

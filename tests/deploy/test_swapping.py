@@ -14,11 +14,11 @@ import numpy as np
 import onnx
 import pytest
 
+from deploy.model.session import Session
 from deploy.serving.catalog import Catalog, Model, Version
 from deploy.serving.metrics import Metrics
 from deploy.serving.protocol import HEADER, decode_response, encode_request
 from deploy.serving.server import running
-from deploy.serving.session import Session
 from deploy.serving.wanted import wanted_models
 from deploy.serving.watching import Watcher, following
 from stm_models.errors import InputError

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import text_format
 
 from deploy.exporting.triton import write_repository
-from deploy.serving.session import Session
+from deploy.model.session import Session
 from stm_models.errors import InputError
 
 definitions = pytest.importorskip("tritonclient.grpc.model_config_pb2")

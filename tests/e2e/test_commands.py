@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.serving.session import Session
+from deploy.model.session import Session
 from stm_models.files import sha256
 from tracking import runs
 from tracking.store import connect

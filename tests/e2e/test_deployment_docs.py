@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy.model.session import Session
 from deploy.serving.server import running
-from deploy.serving.session import Session
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "deployment.md").read_text()

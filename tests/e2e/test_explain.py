@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray
 
-from deploy.serving.session import Session
+from deploy.model.session import Session
 from stm_models.tasks.registry import get
 from tracking import runs
 from tracking.store import connect

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 import xarray
 
+from deploy.model.session import Session
 from deploy.serving.protocol import HEADER, encode_request
-from deploy.serving.session import Session
 from pipelines.cli import main
 from pipelines.evaluate import describe
 from pipelines.server_process import serving

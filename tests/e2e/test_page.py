@@ -17,8 +17,8 @@ import xarray
 from PIL import Image
 
 from deploy.client import Client
+from deploy.model.session import Session
 from deploy.serving.server import running
-from deploy.serving.session import Session
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 browser_tools = importlib.import_module("browser")

@@ -10,7 +10,7 @@ import pytest
 import xarray
 from scipy.io import savemat
 
-from deploy.serving.session import Session
+from deploy.model.session import Session
 from stm_models.tasks.hubbard.structure import GEOMETRY, imaged_atoms
 
 

@@ -361,7 +361,7 @@ def test_the_card_says_what_it_is_for_and_lets_no_text_act(command, demo):
 
 def test_held_out_numbers_are_those_of_the_files(command, demo, trained):
     """What the gates compare is what anyone gets by asking the file about the run's unseen samples."""
-    from deploy.serving.session import Session
+    from deploy.model.session import Session
     from pipelines.promoting import contest, held_out
     from stm_models.tasks.registry import get
 

@@ -16,8 +16,8 @@ import tritonclient.http as triton
 import xarray
 
 from deploy.client import Client
+from deploy.model.session import Session
 from deploy.serving.protocol import decode_response
-from deploy.serving.session import Session
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 served = importlib.import_module("stm_server").served

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from deploy.serving.metadata import ModelMetadata
+from deploy.model.metadata import ModelMetadata
 from pipelines.explaining import attention
 from pipelines.explaining.explainers import Explainer
 from pipelines.reproducing import attention as reproduced_attention

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from deploy.serving import asking, questions
-from deploy.serving.metadata import ModelMetadata
+from deploy.model import asking, questions
+from deploy.model.metadata import ModelMetadata
 from pipelines import explain as command
 from pipelines.explaining import attention, explanation, mean_image, record
 from pipelines.explaining.explainers import Explainer, chosen

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.serving.questions import parse_channel
+from deploy.model.questions import parse_channel
 from pipelines.cli import main
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

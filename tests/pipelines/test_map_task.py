@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from deploy.serving import asking, fields, questions
-from deploy.serving.session import Session
+from deploy.model import asking, fields, questions
+from deploy.model.session import Session
 from pipelines.demo import describe
 from pipelines.evaluate import describe as say_scores
 from pipelines.evaluate import evaluate

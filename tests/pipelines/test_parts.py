@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.serving.metadata import ModelMetadata
-from deploy.serving.questions import load_fitting
+from deploy.model.metadata import ModelMetadata
+from deploy.model.questions import load_fitting
 from pipelines import settings
 from pipelines.learning.parts import load_parts
 from pipelines.settings import SplitConfig

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from deploy.serving import asking
-from deploy.serving.metadata import ModelMetadata
-from deploy.serving.questions import Question
+from deploy.model import asking
+from deploy.model.metadata import ModelMetadata
+from deploy.model.questions import Question
 from pipelines import predict
 
 COUNT = asking.MAPS_AT_MOST + 4

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.serving.asking import PLACES_AT_MOST, answer
-from deploy.serving.fields import explain_places
-from deploy.serving.questions import Question
-from deploy.serving.session import Session
+from deploy.model.asking import PLACES_AT_MOST, answer
+from deploy.model.fields import explain_places
+from deploy.model.questions import Question
+from deploy.model.session import Session
 from stm_models.errors import InputError, unknown
 from stm_models.explain.units import SLOPES, unit_of
 from stm_models.tasks.registry import get
@@ -38,7 +38,7 @@ def describe_answer(
     Returns
     -------
     dict
-        ``answer`` (see `deploy.serving.asking.answer_from`), ``words``, ``values`` (name, value, unit, and ``lower``
+        ``answer`` (see `deploy.model.asking.answer_from`), ``words``, ``values`` (name, value, unit, and ``lower``
         and ``upper`` where the model has an interval), ``image``, ``markers`` ((y, x) in px of the image), ``maps``
         and ``model``. Arrays are objects of ``shape`` and ``base64``, little-endian float32; masked pixels are NaN.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from deploy.serving.metadata import ModelMetadata
-from deploy.serving.session import Session
+from deploy.model.metadata import ModelMetadata
+from deploy.model.session import Session
 from stm_models.tasks import registry
 
 __all__ = ["card"]

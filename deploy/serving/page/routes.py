@@ -14,6 +14,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from deploy.model.session import Session
+from deploy.model.stopping import start
 from deploy.serving.page import upload
 from deploy.serving.page.answers import describe_answer
 from deploy.serving.page.card import card
@@ -21,8 +23,6 @@ from deploy.serving.page.examples import find_examples
 from deploy.serving.page.static_files import PATHS, static_routes
 from deploy.serving.reading.process import FileReader
 from deploy.serving.refusals import busy
-from deploy.serving.session import Session
-from deploy.serving.stopping import start
 from stm_models.data.readers import READABLE
 from stm_models.errors import InputError
 

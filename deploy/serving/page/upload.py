@@ -12,7 +12,7 @@ from pathlib import Path
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from deploy.serving.questions import Reading, parse_angle, parse_channel, parse_size, parse_width
+from deploy.model.questions import Reading, parse_angle, parse_channel, parse_size, parse_width
 from stm_models.data.readers import READABLE
 from stm_models.errors import InputError, unknown
 from stm_models.unfinished import scratch

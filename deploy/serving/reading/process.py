@@ -12,10 +12,10 @@ import threading
 import time
 from pathlib import Path
 
-from deploy.serving.metadata import ModelMetadata
-from deploy.serving.questions import Question, Reading
+from deploy.model.metadata import ModelMetadata
+from deploy.model.questions import Question, Reading
+from deploy.model.stopping import ending
 from deploy.serving.reading import wire
-from deploy.serving.stopping import ending
 from stm_models.errors import InputError
 
 __all__ = ["FileReader"]
@@ -53,7 +53,7 @@ class FileReader:
                 self._spare = _start()
 
     def read(self, path: Path, about: ModelMetadata, reading: Reading) -> Question:
-        """Read a file as `deploy.serving.questions.read_file` does.
+        """Read a file as `deploy.model.questions.read_file` does.
 
         Raises
         ------

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy.serving.questions import Question, Reading
+from deploy.model.questions import Question, Reading
 from stm_models.errors import InputError
 
 __all__ = ["decode_question", "encode_error", "encode_question", "reading_from", "reading_to"]

@@ -23,8 +23,8 @@ def main() -> None:
     """Announce with a line that imports are done, then answer the one request of stdin on stdout."""
     answer = os.dup(1)
     os.dup2(2, 1)  # what libraries print must not mix with the answer
-    from deploy.serving.metadata import ModelMetadata
-    from deploy.serving.questions import read_file
+    from deploy.model.metadata import ModelMetadata
+    from deploy.model.questions import read_file
     from deploy.serving.reading import wire
     from stm_models.errors import InputError
     from stm_models.tasks import registry

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from deploy.serving import wire
+from deploy.model import wire
 
 __all__ = ["extract"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.serving.session import Session
+from deploy.model.session import Session
 from stm_models.signal.tiling import filled_up, whole_field
 from stm_models.tasks.outputs import PlaceMaps
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.serving.fields import ask_field, explain_places
-from deploy.serving.questions import Question
-from deploy.serving.session import Session
+from deploy.model.fields import ask_field, explain_places
+from deploy.model.questions import Question
+from deploy.model.session import Session
 from stm_models.errors import unknown
 from stm_models.files import atomic_path, output_directory, write_json
 from stm_models.tasks.registry import get

@@ -7,7 +7,7 @@ from typing import Any
 
 import onnxruntime
 
-from deploy.serving.metadata import ModelMetadata
+from deploy.model.metadata import ModelMetadata
 from stm_models.errors import InputError
 
 __all__ = ["FOCUS", "INPUT", "OutputSpec", "check_graph", "output_specs", "takes_focus"]

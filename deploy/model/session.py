@@ -13,12 +13,12 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from deploy.serving import metadata as about
-from deploy.serving.contract import FOCUS, INPUT, OutputSpec, check_graph, output_specs, takes_focus
-from deploy.serving.image import as_batch
-from deploy.serving.provider import Runtime, open_model, open_part
-from deploy.serving.stopping import options_here, run_options
-from deploy.serving.subgraph import extract
+from deploy.model import metadata as about
+from deploy.model.contract import FOCUS, INPUT, OutputSpec, check_graph, output_specs, takes_focus
+from deploy.model.image import as_batch
+from deploy.model.provider import Runtime, open_model, open_part
+from deploy.model.stopping import options_here, run_options
+from deploy.model.subgraph import extract
 from stm_models.errors import InputError, unknown
 
 __all__ = ["FOCUS", "INPUT", "OutputSpec", "Session"]
@@ -32,7 +32,7 @@ class Session:
     path : path
         An ONNX file written by ``stm export``.
     provider, threads, allow_cpu, tf32
-        See `deploy.serving.provider.Runtime`.
+        See `deploy.model.provider.Runtime`.
 
     Attributes
     ----------

@@ -10,7 +10,7 @@ from typing import Any
 
 import onnxruntime
 
-from deploy.serving.on_cuda import adapted
+from deploy.model.on_cuda import adapted
 from stm_models.errors import InputError, one_line, unknown
 from stm_models.machine import cores
 

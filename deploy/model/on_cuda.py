@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from deploy.serving import wire
+from deploy.model import wire
 
 __all__ = ["FUNCTIONS", "TURNS", "UNPOOL", "adapted", "turns_of"]
 

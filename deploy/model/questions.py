@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.serving.metadata import ModelMetadata
+from deploy.model.metadata import ModelMetadata
 from stm_models.data import readers
 from stm_models.errors import InputError
 from stm_models.tasks.inputs import RawMap
 from stm_models.tasks.registry import get
 
 if TYPE_CHECKING:
-    from deploy.serving.session import Session
+    from deploy.model.session import Session
     from stm_models.data.dataset import Samples
 
 __all__ = [

@@ -132,6 +132,15 @@ function addressOf(form) {
   return `${form.getAttribute("action")}?${asked}`;
 }
 
+// The order and the opened rows that a link asks for are the form's own at once: what is typed meanwhile keeps them.
+function keep(address) {
+  const place = document.querySelector("[data-part=order]");
+  if (!place) return;
+  const asked = new URLSearchParams(address.slice(address.indexOf("?") + 1));
+  const box = (name, value) => Object.assign(document.createElement("input"), { type: "hidden", name, value });
+  place.replaceChildren(...["sort", "desc", "open"].flatMap((name) => asked.getAll(name).map((value) => box(name, value))));
+}
+
 let waiting;
 document.addEventListener("input", (event) => {
   const form = event.target.form;
@@ -159,6 +168,7 @@ document.addEventListener("click", (event) => {
   const link = event.target.closest("a[data-live], a[data-more]");
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
-  if (link.dataset.more !== undefined) more(link);
-  else show(link.getAttribute("href"), link.id);
+  if (link.dataset.more !== undefined) return void more(link);
+  keep(link.getAttribute("href"));
+  show(link.getAttribute("href"), link.id);
 });

@@ -3,7 +3,8 @@
 The model is that of benchmarks/interval_coverage.py (the same --keep uses it again). Fresh states are painted as
 noise-free maps of Gaussian atoms on a lattice larger than the model's disc, in pixels of half an ångström, and prepared
 as `stm predict` does, told the atoms' width, a wrong one, or none (``--atom-width 0``). Errors are root mean squares in
-eV, of the states' own images and by what was told; a ratio is how many times larger the error is with none told.
+eV, of the states' own images and by what was told; a ratio is how many times larger the error is with none told. The
+detail has what share of the states lies within its bounds and what share is called unlike the training data.
 
 Example: python benchmarks/atom_width.py --keep build/coverage --json
 """
@@ -63,13 +64,19 @@ def main() -> None:
     detail = {
         name: {
             "largest": float(np.abs(one).max()), "mean": float(one.mean()),
-            "outside": float(np.mean(answers[name]["novelty"] < UNUSUAL)),
+            "outside": float(np.mean(answers[name]["novelty"] < UNUSUAL)), "held": held(answers[name], samples.targets),
             "image": float(np.abs(images[name] - samples.images).max()),
         }
         for name, one in off.items()
     }  # fmt: skip
     ratios = {"none_told": errors["told_0"] / errors["told_1"]}
-    report("atom_width", ratios, errors, {"states": len(samples), "by": detail}, as_json=args.json)
+    about = {"trained_on": chosen.train.perturbation, "states": len(samples), "by": detail}
+    report("atom_width", ratios, errors, about, as_json=args.json)
+
+
+def held(answers: Mapping[str, Any], truth: NDArray[Any]) -> float:
+    """Return the share of truths within their bounds."""
+    return float(np.mean((answers["lower"] <= truth) & (truth <= answers["upper"])))
 
 
 def prepared_map(task: Task, samples: Samples, row: int, told: float) -> NDArray[Any]:

@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("--only", metavar="NAME,...", help="these families alone")
     args = parser.parse_args()
     torch.backends.cudnn.allow_tf32 = False
+    torch._dynamo.config.fail_on_recompile_limit_hit = True  # else what is called compiled is eager
     detail = {}
     threads = (1,) if args.quick or args.device == "cuda" else (1, 2)
     for name in args.only.split(",") if args.only else ("mlp", "conv") if args.quick else FAMILIES:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from _timing import report
+from sklearn.metrics import r2_score
 
 from pipelines import settings
 from pipelines.learning.calibrating import calibration_samples
@@ -36,6 +37,7 @@ from stm_models.networks import bundle
 from stm_models.networks.bundle import Bundle
 from stm_models.regression.metrics import interval_scores
 from stm_models.signal.conformal import coverage_interval
+from stm_models.tasks import registry
 from stm_models.tasks.perturbation import find
 from stm_models.tasks.verdict import UNUSUAL
 
@@ -52,7 +54,8 @@ def arguments(description: str | None, states: str) -> argparse.Namespace:
     parser.add_argument("--states", type=int, help=states)
     parser.add_argument("--keep", metavar="DIR", help="for data and model (default: a temporary folder)")
     parser.add_argument("--workers", type=int, default=cores(), help="processes that simulate")
-    parser.add_argument("--perturbation", help="what the model is trained on (default: the preset's)")
+    names = [one.name for one in registry.get("hubbard").perturbations()]
+    parser.add_argument("--perturbation", choices=names, help="what the model is trained on (default: the preset's)")
     return parser.parse_args()
 
 
@@ -100,21 +103,24 @@ def main() -> None:
         config = chosen.task.fresh(chosen.simulate, FRESH_SEED, states, unseen=True)
         simulate(chosen.task, config, fresh, workers=args.workers)
         level = known.info["interval"]["level"]
-        sets = judged_sets(chosen.task, load(fresh), chosen.split.judged or SETS)
+        claimed = find(chosen.task.perturbations(), chosen.train.perturbation).claims
+        sets = judged_sets(chosen.task, load(fresh), [*(chosen.split.judged or SETS), *claimed])
         rows: dict[str, dict[str, Any]] = {}
         for name, samples in sets.items():
             found = asked(known, samples.images)
             scores = interval_scores(found["lower"], found["upper"], samples.targets)
             covered, count = round(scores["coverage"] * len(samples)), len(samples)
             low, high = coverage_interval(covered, count)
+            error = float(np.abs(found["prediction"] - samples.targets).mean())
             rows[name] = {
-                **scores, "states": count, "low": low, "high": high, "mae": float(
-                    np.abs(found["prediction"] - samples.targets).mean()
-                ), "false_alarms": float(np.mean(found["novelty"] < UNUSUAL)),
+                **scores, "states": count, "low": low, "high": high, "mae": error,
+                "r2": float(r2_score(samples.targets, found["prediction"])),
+                "false_alarms": float(np.mean(found["novelty"] < UNUSUAL)),
             }  # fmt: skip
     ratios = {f"holds_{name}": float(row["low"] <= level <= row["high"]) for name, row in rows.items()}
     errors = {name: abs(row["coverage"] - level) for name, row in rows.items()}
-    report("interval_coverage", ratios, errors, {"level": level, "sets": rows}, as_json=args.json)
+    detail = {"trained_on": chosen.train.perturbation, "level": level, "sets": rows}
+    report("interval_coverage", ratios, errors, detail, as_json=args.json)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,8 @@ def main() -> None:
             }  # fmt: skip
     ratios = {name: min(row["auroc"].values()) for name, row in strange.items()}
     errors = {f"false_alarms_{name}": float(np.mean(found["novelty"] < UNUSUAL)) for name, found in ours.items()}
-    report("novelty", ratios, errors, {"own": len(own), "others": strange}, as_json=args.json)
+    detail = {"trained_on": chosen.train.perturbation, "own": len(own), "others": strange}
+    report("novelty", ratios, errors, detail, as_json=args.json)
 
 
 def _others(folder: Path, chosen: Settings, states: int, workers: int) -> Iterator[tuple[str, NDArray[np.float32]]]:

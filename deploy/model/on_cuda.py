@@ -8,7 +8,8 @@ how many turns a line takes; here nodes are sent to the former, and the latter i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 
 from deploy.model import wire
 
@@ -25,12 +26,22 @@ _NUMBERS = 2**19  # in one turn: some hundreds of MiB for a network of 32 channe
 
 
 def adapted(model: bytes) -> bytes:
-    """Return a serialised ONNX model that computes the same, changed for CUDA; as it is where nothing is to change."""
-    own = _functions(model)
-    parts: list[bytes | memoryview] = []
-    for number, whole, content in wire.fields(memoryview(model)):
-        parts.append(wire.field(number, _graph(content, own, _turns(content))) if number == wire.GRAPH else whole)
-    return b"".join(parts)
+    """Return a serialised ONNX model that computes the same, changed for CUDA; itself where nothing is to change.
+
+    Raises
+    ------
+    ValueError
+        For what is no ONNX model.
+    """
+    fields = list(wire.fields(memoryview(model)))
+    functions = _functions(fields)
+    turns = {name: count for number, _, content in fields if number == wire.GRAPH for name, count in _turns(content)}
+    if not functions and not turns:
+        return model
+    return b"".join(
+        wire.field(number, _graph(content, functions, turns)) if number == wire.GRAPH else whole
+        for number, whole, content in fields
+    )
 
 
 def turns_of(points: int, numbers: int, most: int) -> int:
@@ -48,41 +59,44 @@ def turns_of(points: int, numbers: int, most: int) -> int:
     return points // max(size for size in range(1, min(points, at_once) + 1) if points % size == 0)
 
 
-def _functions(model: bytes) -> set[str]:
+def _functions(model: Iterable[wire.Field]) -> set[str]:
     """Return the names of the file's own functions."""
     return {
         name
-        for number, _, content in wire.fields(memoryview(model))
+        for number, _, content in model
         if number == wire.FUNCTION and FUNCTIONS in wire.texts(content, wire.FUNCTION_DOMAIN)
         for name in wire.texts(content, wire.FUNCTION_NAME)
     }
 
 
-def _turns(graph: memoryview) -> dict[str, int]:
-    """Return the new numbers of turns by their names in the graph."""
-    sizes, shapes = {}, {}
-    for number, _, content in wire.fields(graph):
-        if number == wire.INITIALIZER:
-            for name in wire.texts(content, wire.TENSOR_NAME):
-                sizes[name] = wire.numbers(content, wire.TENSOR_SIZES)
-                if name.endswith(_SHAPE):
-                    shapes[name] = _product(content)
-    found = {}
-    for name in sizes:
+def _turns(graph: memoryview) -> Iterator[tuple[str, int]]:
+    """Yield the numbers of turns that are to be others: their names in the graph, and which."""
+    tensors = {
+        name: content
+        for number, _, content in wire.fields(graph)
+        if number == wire.INITIALIZER
+        for name in wire.texts(content, wire.TENSOR_NAME)
+    }
+    for name, tensor in tensors.items():
         path = name.removesuffix(TURNS)
-        if path != name and path + _SHAPE in shapes and len(sizes.get(path + _INDEX, ())) == 1:
-            found[name] = turns_of(sizes[path + _INDEX][0], shapes[path + _SHAPE], _NUMBERS)
-    return found
+        if path == name or path + _INDEX not in tensors or path + _SHAPE not in tensors:
+            continue
+        sizes = wire.numbers(tensors[path + _INDEX], wire.TENSOR_SIZES)
+        shape, own = _integers(tensors[path + _SHAPE]), _integers(tensor)
+        if len(sizes) == 1 and len(own) == 1 and shape and min(shape) > 0:
+            turns = turns_of(sizes[0], math.prod(shape), _NUMBERS)
+            if turns != own[0]:
+                yield name, turns
 
 
-def _product(tensor: memoryview) -> int:
-    """Return the product of a tensor of int64."""
-    product = 1
-    for number, _, content in wire.fields(tensor):
-        if number == wire.TENSOR_BYTES:
-            for start in range(0, len(content), 8):
-                product *= int.from_bytes(content[start : start + 8], "little", signed=True)
-    return product
+def _integers(tensor: memoryview) -> list[int]:
+    """Return the int64 that a tensor holds as bytes; none where it holds them otherwise."""
+    return [
+        int.from_bytes(content[start : start + 8], "little", signed=True)
+        for number, _, content in wire.fields(tensor)
+        if number == wire.TENSOR_BYTES
+        for start in range(0, len(content), 8)
+    ]
 
 
 def _graph(graph: memoryview, functions: set[str], turns: Mapping[str, int]) -> bytes:

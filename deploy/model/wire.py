@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["field", "fields", "numbers", "texts"]
+__all__ = ["Field", "field", "fields", "numbers", "texts"]
 
 GRAPH, FUNCTION = 7, 25
 NODE, INITIALIZER, INPUT, OUTPUT, VALUE_INFO = 1, 5, 11, 12, 13
@@ -20,11 +20,13 @@ VALUE_NAME = 1
 TENSOR_SIZES, TENSOR_NAME, TENSOR_BYTES = 1, 8, 9
 FUNCTION_NAME, FUNCTION_DOMAIN = 1, 10
 
+_VARINT = 10  # bytes of the longest number
+
 # Field number, the whole field as it stands, and its content: of a plain number its own bytes.
-_Field = tuple[int, memoryview, memoryview]
+Field = tuple[int, memoryview, memoryview]
 
 
-def fields(message: memoryview) -> Iterator[_Field]:
+def fields(message: memoryview) -> Iterator[Field]:
     """Yield the fields of a message, in their order.
 
     Raises
@@ -36,6 +38,8 @@ def fields(message: memoryview) -> Iterator[_Field]:
     while position < len(message):
         start = position
         key, position = _read_varint(message, position)
+        if not key >> 3:
+            raise ValueError(f"field 0 at byte {start}")
         begin = position
         match key & 7:
             case 0:
@@ -49,6 +53,8 @@ def fields(message: memoryview) -> Iterator[_Field]:
                 position += 4
             case kind:
                 raise ValueError(f"wire type {kind} at byte {start}")
+        if position > len(message):
+            raise ValueError(f"field {key >> 3} at byte {start} goes beyond the end")
         yield key >> 3, message[start:position], message[begin:position]
 
 
@@ -74,14 +80,15 @@ def field(number: int, content: bytes) -> bytes:
 
 
 def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
+    value = 0
+    for place in range(_VARINT):
+        if position + place >= len(message):
+            break
+        byte = message[position + place]
+        value |= (byte & 0x7F) << 7 * place
         if byte < 0x80:
-            return value, position
-        shift += 7
+            return value, position + place + 1
+    raise ValueError(f"no number at byte {position}")
 
 
 def _varint(value: int) -> bytes:

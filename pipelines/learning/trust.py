@@ -83,6 +83,8 @@ def trust(
 ) -> Trust:
     """Calibrate a model on every set of images that it claims to know: the judged ones where it was trained on any.
 
+    And those that the set of its training claims.
+
     Parameters
     ----------
     trained : Samples
@@ -139,7 +141,8 @@ def _claimed(settings: Settings, perturbation: Perturbation) -> list[Perturbatio
     if perturbation == CLEAN:
         return [CLEAN]
     sets, judged = settings.task.perturbations(), settings.split.judged
-    return [one for one in sets if one.judged] if judged is None else [find(sets, name) for name in judged]
+    names = [one.name for one in sets if one.judged] if judged is None else judged
+    return [find(sets, name) for name in dict.fromkeys((*names, *perturbation.claims))]
 
 
 def _prefix(name: str) -> str:

@@ -74,7 +74,9 @@ class Perturbation:
     about : mapping
         Further figures, for the record.
     judged : bool
-        Whether models are judged on it; else it is to train on alone.
+        Whether models are judged on it; else it is to train on, or to be asked for by name.
+    claims : tuple of str
+        Sets beyond the judged ones that a model trained on it is to know, so that it is calibrated on these too.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Perturbation:
     needs: tuple[str, ...] = ()
     about: Mapping[str, Any] | None = None
     judged: bool = True
+    claims: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """Plain values that say all about the set, as they are logged."""

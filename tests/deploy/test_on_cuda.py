@@ -66,7 +66,49 @@ def test_values_go_to_the_maxima_that_onnx_names(kernel, size):
 
 def test_a_file_without_the_function_stays_as_it_is():
     content, _ = _pooled((2, 2), (8, 6), function=False)
-    assert adapted(content) == content
+    assert adapted(content) is content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [bytes(2**20), b"\xff" * 2**20, b"\x3a" + b"\xff" * 2**20, _pooled((2, 2), (8, 6))[0][:-9], b"not a model"],
+    ids=["zeros", "ones", "no length", "cut", "text"],
+)
+def test_what_is_no_model_is_refused_at_once(content):
+    with pytest.raises(ValueError, match=r"at byte \d"):
+        adapted(content)
+
+
+def _line(points, shape, turns, plain=""):
+    """The constants of a line as a file has them, but for one that is not written as bytes."""
+    tensors = []
+    for name, values in {"index": np.arange(points), "shape": np.array(shape), "turns": np.array(turns)}.items():
+        content = values.ravel().tolist() if name == plain else values.tobytes()
+        tensors.append(helper.make_tensor(f"way/{name}", TensorProto.INT64, values.shape, content, raw=name != plain))
+    return helper.make_model(helper.make_graph([], "line", [], [], tensors)).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("points", "shape", "turns"),
+    [
+        (32, (1, 256, 256), 4),
+        (8, (1, 256, 256), 1),
+        (32, (1, 64, 64), 1),
+        (6, (3, 512, 512), 6),
+        (50, (1, 128, 128), 2),
+    ],
+)
+def test_a_turn_takes_as_many_points_as_the_memory_of_a_gpu_is_meant_to_hold(points, shape, turns):
+    written = _line(points, shape, points)
+    graph = onnx.load_from_string(adapted(written)).graph
+    assert {one.name: numpy_helper.to_array(one).tolist() for one in graph.initializer}["way/turns"] == turns
+    assert adapted(_line(points, shape, turns)) == _line(points, shape, turns)
+
+
+@pytest.mark.parametrize("name", ["shape", "turns"])
+def test_numbers_that_are_written_otherwise_are_left_alone(name):
+    written = _line(32, (1, 256, 256), 32, plain=name)
+    assert adapted(written) is written
 
 
 @pytest.mark.parametrize(

@@ -134,18 +134,35 @@ def test_order_and_columns_are_those_of_the_table_shown(url, page):
     assert page.title() == "Runs of two"
 
 
+def never(page, *, with_, without):
+    """Leave questions unanswered, of those that have one word in them and not the other."""
+    page.route(re.compile(f"/[?].*{with_}"), lambda route: route.continue_() if without in route.request.url else None)
+
+
 def test_what_is_typed_keeps_the_order_asked_for_before_and_the_rows_that_are_open(url, ids, page):
     page.goto(f"{url}/?experiment=one")
     page.locator(f"#open-{ids['b']}").click()
     until(page, "b", "c", "a")
-    # The order's own answer never comes.
-    page.route("**/?*sort=name*", lambda route: route.continue_() if "q=" in route.request.url else None)
+    never(page, with_="sort=name", without="q=")
     page.locator("thead a", has_text=re.compile("^run$")).click()
     page.fill("#q", "val_loss<1")
     page.wait_for_url("**q=val_loss*")
     assert "sort=name" in page.url
     assert f"open={ids['b']}" in page.url
     page.wait_for_selector("th[aria-sort=ascending]")
+
+
+def test_a_link_keeps_what_is_typed_and_asked_for_before(url, ids, page):
+    page.goto(f"{url}/?experiment=one")
+    until(page, "b", "a")
+    never(page, with_="q=val_loss", without="open=")
+    page.fill("#q", "val_loss<1")
+    page.locator("thead a", has_text=re.compile("^run$")).click()
+    page.locator(f"#open-{ids['b']}").click()
+    page.wait_for_url("**open=*")
+    assert "q=val_loss" in page.url
+    assert "sort=name" in page.url
+    assert page.locator("th[aria-sort=ascending]").count() == 1
 
 
 def test_chosen_runs_stay_chosen_whatever_is_shown(url, ids, page):

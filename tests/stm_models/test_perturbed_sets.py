@@ -289,7 +289,7 @@ def test_atoms_taken_for_wider_ones_are_what_a_map_told_so_gives(wide, monkeypat
             envelope=imaging.envelope / imaging.radius, radius=imaging.radius, atom_width=taken * ATOM_WIDTH,
         )  # fmt: skip
         # As exact as an atom is small beside the envelope.
-        assert np.abs(found[row] - told).max() < 0.03 * told.max()
+        assert np.abs(found[row] - told).max() < 0.04 * told.max()
         changed = np.abs(found[row] - wide.images[row]).max() > 0.02 * wide.images[row].max()
         assert changed == (taken != 1)
 

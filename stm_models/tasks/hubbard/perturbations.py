@@ -88,24 +88,34 @@ _MISTAKEN = 0.7  # of the images in `mixed_width`
 _TAKEN = (0.0, 1.5)  # for how wide atoms are taken, of how wide they are
 
 
-def mistaken_width(attributes: Mapping[str, Any]) -> Remake:
-    """As `sometimes_instrument`; most images then as of a map whose atoms are taken for narrower or wider ones.
+def another_width(attributes: Mapping[str, Any]) -> Remake:
+    """Images of maps whose atoms are taken for narrower or wider ones than they are.
 
     Such an image was divided by another form factor than its atoms have (`stm_models.signal.finite_atoms`), 0 standing
     for a map that was not divided at all.
     """
-    remade, grid = sometimes_instrument(attributes), Imaging.of(attributes["input"]).grid
+    grid = Imaging.of(attributes["input"]).grid
     across, along = ((ATOM_WIDTH * k) ** 2 / 2 for k in (grid.kx, grid.ky))
 
     def remake(
         coordinates: Mapping[str, Any], arrays: Mapping[str, Array], rng: np.random.Generator
     ) -> NDArray[np.float32]:
-        image = remade(coordinates, arrays, rng)
-        if rng.random() >= _MISTAKEN:
-            return image
         raised = rng.uniform(*_TAKEN) ** 2 - 1
         factor = np.exp(raised * along)[:, None] * np.exp(raised * across)
-        return image * factor.astype(np.float32)
+        return np.asarray(arrays["image"] * factor.astype(np.float32), np.float32)
+
+    return remake
+
+
+def sometimes_another_width(attributes: Mapping[str, Any]) -> Remake:
+    """As `sometimes_instrument`, and most of these images then as `another_width` has them."""
+    remade, widened = sometimes_instrument(attributes), another_width(attributes)
+
+    def remake(
+        coordinates: Mapping[str, Any], arrays: Mapping[str, Array], rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        image = remade(coordinates, arrays, rng)
+        return widened(coordinates, {"image": image}, rng) if rng.random() < _MISTAKEN else image
 
     return remake
 
@@ -132,6 +142,7 @@ def _place(coordinates: Mapping[str, Any]) -> tuple[float, ...]:
     return tuple(float(coordinates[name]) for name in _SEEN)
 
 
+_WIDTHS = {"atom_width_a": ATOM_WIDTH, "taken_width": _TAKEN}
 _MIXED = Perturbation(
     "mixed",
     "to train on: what the other sets do, alone and together",
@@ -189,7 +200,15 @@ SETS = (
         _MIXED,
         name="mixed_width",
         description="to train on for maps whose atoms are of unknown width: `mixed`, the width taken for another",
-        remake=mistaken_width,
-        about={**(_MIXED.about or {}), "taken_width": _TAKEN, "mistaken_share": _MISTAKEN},
+        remake=sometimes_another_width,
+        about={**(_MIXED.about or {}), **_WIDTHS, "mistaken_share": _MISTAKEN},
+        claims=("width",),
+    ),
+    Perturbation(
+        "width",
+        "the image of a map whose atoms were taken for narrower or wider ones than they are",
+        remake=another_width,
+        about=_WIDTHS,
+        judged=False,
     ),
 )

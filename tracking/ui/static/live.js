@@ -51,6 +51,7 @@ async function show(address, focused) {
     }
     part.replaceWith(made);
   }
+  shown = order();
   choose();
   document.title = page.title;
   history.replaceState(null, "", address);
@@ -132,13 +133,29 @@ function addressOf(form) {
   return `${form.getAttribute("action")}?${asked}`;
 }
 
-// The order and the opened rows that a link asks for are the form's own at once: what is typed meanwhile keeps them.
-function keep(address) {
+// The order and the opened rows of the table are hidden in its form. What a link changes of them is the form's at once, and
+// the link is followed by way of the form: neither loses what was typed or asked for before and is still under way.
+const kept = ["sort", "desc", "open"];
+let shown = order();
+
+function order() {
+  const boxes = [...document.querySelectorAll("[data-part=order] input")];
+  return Object.fromEntries(kept.map((name) => [name, boxes.filter((box) => box.name === name && box.value).map((box) => box.value)]));
+}
+
+function followed(address) {
   const place = document.querySelector("[data-part=order]");
-  if (!place) return;
+  if (!place) return address;
   const asked = new URLSearchParams(address.slice(address.indexOf("?") + 1));
+  const own = order();
+  for (const name of kept) {
+    const values = asked.getAll(name).filter(Boolean);
+    if (JSON.stringify(values) !== JSON.stringify(shown[name])) own[name] = values;
+  }
   const box = (name, value) => Object.assign(document.createElement("input"), { type: "hidden", name, value });
-  place.replaceChildren(...["sort", "desc", "open"].flatMap((name) => asked.getAll(name).map((value) => box(name, value))));
+  place.replaceChildren(...kept.flatMap((name) => own[name].map((value) => box(name, value))));
+  clearTimeout(waiting);
+  return addressOf(place.closest("form"));
 }
 
 let waiting;
@@ -169,6 +186,5 @@ document.addEventListener("click", (event) => {
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
   if (link.dataset.more !== undefined) return void more(link);
-  keep(link.getAttribute("href"));
-  show(link.getAttribute("href"), link.id);
+  show(followed(link.getAttribute("href")), link.id);
 });

@@ -15,7 +15,7 @@ from pipelines.promoting.held_out import HeldOut
 from stm_models.errors import InputError
 from stm_models.networks.model import Model
 from stm_models.networks.registry import create
-from stm_models.tasks.perturbation import CLEAN
+from stm_models.tasks.perturbation import CLEAN, find
 
 
 @pytest.fixture
@@ -118,3 +118,15 @@ def test_too_few_states_that_calibrate_are_said(parts, sampled, level, bounds):
         assert spread["groups"] == len(np.unique(parts.validation.coordinates["group"]))
     else:
         assert known.notes["interval"].startswith("no bounds: 10 states calibrate, a level of 0.9 takes 12: ")
+
+
+@pytest.mark.parametrize(("trained", "own"), [("clean", ["clean"]), ("mild", None), ("mixed_width", ["width"])])
+def test_a_model_is_calibrated_on_what_its_training_lets_it_claim(parts, sampled, trained, own):
+    held = sampled(refit=False)
+    chosen = settings.load("hubbard", "test", assignments=["calibrate.level=0.5", "split.judged=[clean,mild]"])
+    model = Model.for_data(
+        create("mlp", parts.train.images.shape[1:], 1, seed=0), parts.train.images, parts.train.targets
+    )
+    known = trust(chosen, model.eval(), parts.train, held, find(chosen.task.perturbations(), trained), 0)
+    expected = own if trained == "clean" else ["clean", "mild", *(own or [])]
+    assert known.about["interval"]["sets"] == known.about["novelty"]["sets"] == expected

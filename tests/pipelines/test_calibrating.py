@@ -120,7 +120,7 @@ def test_too_few_states_that_calibrate_are_said(parts, sampled, level, bounds):
         assert known.notes["interval"].startswith("no bounds: 10 states calibrate, a level of 0.9 takes 12: ")
 
 
-@pytest.mark.parametrize(("trained", "own"), [("clean", ["clean"]), ("mild", None), ("mixed_width", ["width"])])
+@pytest.mark.parametrize(("trained", "own"), [("clean", ["clean"]), ("mild", None), ("mixed_width", ["atom_width"])])
 def test_a_model_is_calibrated_on_what_its_training_lets_it_claim(parts, sampled, trained, own):
     held = sampled(refit=False)
     chosen = settings.load("hubbard", "test", assignments=["calibrate.level=0.5", "split.judged=[clean,mild]"])

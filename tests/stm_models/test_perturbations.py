@@ -45,7 +45,7 @@ def _uniform(values, limits):
 
 def test_the_sets_are_the_papers():
     assert [one.name for one in SETS if one.judged] == ["clean", "mild", "symb", "noisy", "instrument"]
-    assert [one.name for one in SETS if not one.judged] == ["mixed", "mixed_width", "width"]
+    assert [one.name for one in SETS if not one.judged] == ["mixed", "mixed_width", "atom_width"]
     for name, steps in PAPER.items():
         assert {s.kind: (s.probability, dict(s.ranges)) for s in BY_NAME[name].steps} == steps
     assert BY_NAME["clean"] == CLEAN == Perturbation("clean", CLEAN.description)

@@ -202,10 +202,10 @@ SETS = (
         description="to train on for maps whose atoms are of unknown width: `mixed`, the width taken for another",
         remake=sometimes_another_width,
         about={**(_MIXED.about or {}), **_WIDTHS, "mistaken_share": _MISTAKEN},
-        claims=("width",),
+        claims=("atom_width",),
     ),
     Perturbation(
-        "width",
+        "atom_width",
         "the image of a map whose atoms were taken for narrower or wider ones than they are",
         remake=another_width,
         about=_WIDTHS,

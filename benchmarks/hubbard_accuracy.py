@@ -47,7 +47,7 @@ from stm_models.networks import bundle
 from stm_models.networks.cost import cost
 from stm_models.networks.model import Model
 from stm_models.regression.baselines import fit_baselines
-from stm_models.tasks.base import Predictor
+from stm_models.tasks.outputs import Predictor
 from stm_models.tasks.perturbation import CLEAN, find
 from stm_models.training.config import TrainConfig
 from stm_models.training.perturbations import digest, perturbed

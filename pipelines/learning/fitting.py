@@ -23,7 +23,8 @@ from stm_models.files import sha256, sha256_of_json
 from stm_models.networks import bundle, registry
 from stm_models.networks.model import Model
 from stm_models.progress import Progress
-from stm_models.tasks.base import Predictor, Task
+from stm_models.tasks.base import Task
+from stm_models.tasks.outputs import Predictor
 from stm_models.tasks.perturbation import find
 from stm_models.training.config import TrainConfig
 from stm_models.training.predict import predict

@@ -22,7 +22,8 @@ from stm_models.files import sha256_of_json
 from stm_models.networks import bundle
 from stm_models.networks.map_network import MapNetwork
 from stm_models.networks.model import Model
-from stm_models.tasks.base import Predictor, Task
+from stm_models.tasks.base import Task
+from stm_models.tasks.outputs import Predictor
 from stm_models.tasks.perturbation import CLEAN, Perturbation, find
 from stm_models.tasks.reproduction import Ask, Baseline, DataSet, Finished, Reproduction, Training
 from stm_models.training.perturbations import perturbed

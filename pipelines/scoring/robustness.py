@@ -10,7 +10,8 @@ import numpy as np
 
 from stm_models.data.dataset import Samples, holds
 from stm_models.errors import InputError
-from stm_models.tasks.base import Predictor, Task
+from stm_models.tasks.base import Task
+from stm_models.tasks.outputs import Predictor
 from stm_models.tasks.perturbation import CLEAN, Perturbation, find
 from stm_models.training.perturbations import perturbed
 

@@ -14,7 +14,7 @@ from stm_models.config import Config
 from stm_models.errors import InputError
 from stm_models.search import Space
 from stm_models.tasks.inputs import Axes, Prepared, RawMap
-from stm_models.tasks.outputs import Column, Pictures, PlaceMaps
+from stm_models.tasks.outputs import Column, Pictures, PlaceMaps, Predictor
 from stm_models.tasks.perturbation import CLEAN, Perturbation
 from stm_models.tasks.plan import Plan, Simulator, Variable
 
@@ -24,11 +24,9 @@ if TYPE_CHECKING:
     from stm_models.tasks.conventions import Convention
     from stm_models.tasks.reproduction import Reproduction
 
-__all__ = ["Predictor", "Task"]
+__all__ = ["Task"]
 
 Array = NDArray[Any]
-Predictor = Callable[["Samples"], Array]
-"""Samples in, predictions in the form of the task's networks out: a row per sample."""
 
 
 class Task(ABC):

@@ -1,16 +1,21 @@
-"""What a task shows of answers and of data: columns of tables, maps at places, pictures."""
+"""What answers a task's questions, and what it shows of answers and of data: columns, maps at places, pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-__all__ = ["Column", "Pictures", "PlaceMaps"]
+if TYPE_CHECKING:
+    from stm_models.data.dataset import Samples
+
+__all__ = ["Column", "Pictures", "PlaceMaps", "Predictor"]
 
 Array = NDArray[Any]
+Predictor = Callable[["Samples"], Array]
+"""Samples in, predictions in the form of the task's networks out: a row per sample."""
 
 
 @dataclass(frozen=True)

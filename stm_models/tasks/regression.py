@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from stm_models.tasks.base import Predictor, Task
-from stm_models.tasks.outputs import Column
+from stm_models.tasks.base import Task
+from stm_models.tasks.outputs import Column, Predictor
 from stm_models.tasks.verdict import verdict
 
 if TYPE_CHECKING:

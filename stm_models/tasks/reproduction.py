@@ -15,7 +15,7 @@ from stm_models.tasks.perturbation import CLEAN
 
 if TYPE_CHECKING:
     from stm_models.data.dataset import Samples
-    from stm_models.tasks.base import Predictor
+    from stm_models.tasks.outputs import Predictor
 
 __all__ = ["Ask", "Baseline", "Conclusion", "DataSet", "Finished", "Reproduction", "Training"]
 

@@ -24,7 +24,8 @@ from stm_models.tasks import registry
 from stm_models.tasks.findings import compare
 from stm_models.tasks.impurity.labels import heat_map, padded
 from stm_models.tasks.impurity.occlusion import occlusion
-from stm_models.tasks.impurity.reproduction import ImpurityReproduction, ReproductionConfig, by_tiles
+from stm_models.tasks.impurity.reproduction import ImpurityReproduction, by_tiles
+from stm_models.tasks.impurity.reproduction_config import ReproductionConfig
 from stm_models.tasks.impurity.reproduction_report import ABLATIONS, OURS, markdown, numbers
 from stm_models.tasks.reproduction import Ask, Conclusion, DataSet, Finished, Reproduction, Training
 from tracking import runs

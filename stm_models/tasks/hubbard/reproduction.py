@@ -15,7 +15,7 @@ from stm_models.tasks.reproduction import Ask, Baseline, Conclusion, DataSet, Fi
 
 if TYPE_CHECKING:
     from stm_models.data.dataset import Samples
-    from stm_models.tasks.base import Predictor
+    from stm_models.tasks.outputs import Predictor
 
 __all__ = ["HubbardReproduction"]
 

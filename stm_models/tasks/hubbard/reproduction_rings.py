@@ -14,7 +14,7 @@ from stm_models.regression.metrics import mae
 
 if TYPE_CHECKING:
     from stm_models.data.dataset import Samples
-    from stm_models.tasks.base import Predictor
+    from stm_models.tasks.outputs import Predictor
 
 __all__ = ["edges", "masks", "radius", "ring_errors", "ring_method", "ring_methods"]
 

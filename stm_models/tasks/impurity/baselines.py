@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stm_models.signal import detectors
 from stm_models.signal.detectors import Detector
-from stm_models.tasks.base import Predictor
+from stm_models.tasks.outputs import Predictor
 
 if TYPE_CHECKING:
     from stm_models.data.dataset import Samples

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
 from stm_models.config import Config
 from stm_models.errors import InputError
@@ -16,13 +15,13 @@ from stm_models.signal.peaks import Peaks, find_peaks
 from stm_models.tasks.impurity import scoring
 from stm_models.tasks.impurity.ceiling import ceiling, references
 from stm_models.tasks.impurity.occlusion import occlusion
-from stm_models.tasks.impurity.reproduction_report import ABLATIONS, OURS
+from stm_models.tasks.impurity.reproduction_config import ABLATIONS, OURS, PRESETS, ReproductionConfig
 from stm_models.tasks.reproduction import Ask, Baseline, Conclusion, DataSet, Finished, Reproduction, Training
 
 if TYPE_CHECKING:
     from stm_models.data.dataset import Samples
 
-__all__ = ["OURS", "RULES", "ImpurityReproduction", "ReproductionConfig", "by_tiles", "local_maxima"]
+__all__ = ["RULES", "ImpurityReproduction", "by_tiles", "local_maxima"]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -32,76 +31,11 @@ RULES = ("all", "top")
 _STREAM = 40_000  # seeds of the experiments, apart from that of the presets to judge by
 
 
-class ReproductionConfig(Config):
-    """How large a reproduction is.
-
-    Attributes
-    ----------
-    seeds, our_seeds : int
-        Trainings of each ablation, and of our network.
-    experiments : tuple of str
-        Presets that stand for the measurement.
-    fields : int
-        Of each; the regularisation sees their maps, and Fig. 4 is scored on them, as in the paper.
-    judged : int
-        Further fields of each for the table, which no training sees.
-    field, tile : int
-        px; the paper's 80 and 20.
-    tiles, epochs : int
-        Training tiles of Eq. 3, of which a tenth validates, and passes over them.
-    eta : float
-        Noise of the training with noise.
-    alpha : float
-        Weight of the regularisation.
-    our_fields, our_epochs : int
-        Training of our network with the task's default preset.
-    peaks : int
-        So many impurities of each experiment are occluded.
-    biases : tuple of float or None
-        V; the simulation's own.
-    seed : int
-        Of the first training; the others follow.
-    """
-
-    seeds: int = Field(10, ge=1, le=1000)
-    our_seeds: int = Field(3, ge=1, le=1000)
-    experiments: tuple[str, ...] = Field(("std", "hard"), min_length=1)
-    fields: int = Field(2, ge=1, le=1000)
-    judged: int = Field(20, ge=1, le=1000)
-    field: int = Field(80, ge=16, le=512)
-    tile: int = Field(20, ge=8, le=128)
-    tiles: int = Field(800, ge=20, le=1_000_000)
-    epochs: int = Field(15, ge=1, le=1000)
-    eta: float = Field(0.8, gt=0, le=10)
-    alpha: float = Field(0.03, gt=0, le=10)
-    our_fields: int = Field(1200, ge=10, le=1_000_000)
-    our_epochs: int = Field(7, ge=1, le=1000)
-    peaks: int = Field(24, ge=1, le=1000)
-    biases: tuple[float, ...] | None = None
-    seed: int = Field(0, ge=0, lt=2**31 - 1000)
-
-    @model_validator(mode="after")
-    def _possible(self) -> ReproductionConfig:
-        if self.field % self.tile:
-            raise ValueError(f"a field of {self.field} px is not made of tiles of {self.tile} px")
-        return self
-
-
 class ImpurityReproduction(Reproduction):
     """Ablations of the paper's network, our network, and detectors without training."""
 
     config: ClassVar[type[Config]] = ReproductionConfig
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {},
-        "quick": {
-            "seeds": 2, "our_seeds": 1, "judged": 4, "epochs": 10, "our_fields": 240, "our_epochs": 5,
-            "peaks": 8,
-        },
-        "test": {
-            "seeds": 2, "our_seeds": 1, "experiments": ["std"], "fields": 1, "judged": 1, "field": 40, "tiles": 30,
-            "epochs": 2, "our_fields": 10, "our_epochs": 1, "peaks": 2, "biases": [-0.23, -0.105, 0.02],
-        },
-    }  # fmt: skip
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
 
     def __init__(self) -> None:
         self._references: dict[str, list[Floats]] = {}

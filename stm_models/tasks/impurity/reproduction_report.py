@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stm_models.tasks.findings import compare, ordering, spread, spread_text
 from stm_models.tasks.impurity.occlusion import GOAL_CORE, GOAL_RINGS
+from stm_models.tasks.impurity.reproduction_config import ABLATIONS, OURS, ReproductionConfig
 from stm_models.tasks.reproduction import Finished
 
-if TYPE_CHECKING:
-    from stm_models.tasks.impurity.reproduction import ReproductionConfig
+__all__ = ["markdown", "numbers", "runs_of"]
 
-__all__ = ["ABLATIONS", "OURS", "markdown", "numbers", "runs_of"]
-
-ABLATIONS = ("no noise", "noise", "no noise + reg", "noise + reg")
-"""Of Fig. 4: whether the training tiles have noise, and whether the entropy on the experiment is minimised too."""
-OURS = "fieldnet"
 _RULE_NAMES = {"all": "all maxima", "top": "as many of the highest as there are impurities"}
 _CLAIMS = (
     ("Noise in the training raises the ratio", "noise", ("no noise",)),

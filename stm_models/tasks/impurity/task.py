@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from stm_models.config import Config, validate
 from stm_models.search import Range, Space
-from stm_models.tasks.base import Predictor, Task
+from stm_models.tasks.base import Task
 from stm_models.tasks.impurity import answers, scoring, simulation
 from stm_models.tasks.impurity.config import ImpuritySimulation
 from stm_models.tasks.impurity.labels import HEAT_WIDTH
 from stm_models.tasks.inputs import Axes, Prepared, RawMap
-from stm_models.tasks.outputs import Column, PlaceMaps
+from stm_models.tasks.outputs import Column, PlaceMaps, Predictor
 from stm_models.tasks.plan import Plan, Simulator, Variable
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ from _timing import arguments, paired, report
 from scipy.linalg import lapack
 
 from stm_models.physics.moire import plain
-from stm_models.physics.moire.branch import Solution
 from stm_models.physics.moire.branches import create
 from stm_models.physics.moire.lattice import Lattice, build
+from stm_models.physics.moire.solution import Solution
 from stm_models.physics.moire.sym import Symmetric
 
 TOLERANCE = 1e-6

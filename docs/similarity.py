@@ -23,9 +23,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from stm_models.physics.moire import branches
-from stm_models.physics.moire.branch import Solution
 from stm_models.physics.moire.fourier import KGrid, image
 from stm_models.physics.moire.lattice import build, patch
+from stm_models.physics.moire.solution import Solution
 from stm_models.tasks.inputs import Axes
 
 INTERACTIONS = np.linspace(0.0, 6.0, 13)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,97 +18,18 @@ from scipy.special import expit
 
 from stm_models.errors import InputError, unknown
 from stm_models.physics.moire.cycle import fixed_point
-from stm_models.physics.moire.hopping import HOPPING_RANGE
 from stm_models.physics.moire.lattice import Lattice
 from stm_models.physics.moire.occupation import chemical_potential, entropy
 from stm_models.physics.moire.order import Order, bond_current, charge_gap, moments, nematicity
 from stm_models.physics.moire.saddle import End, leave
+from stm_models.physics.moire.solution import Settings, Solution, StateArray
 from stm_models.physics.moire.symmetry import KMesh
 
-__all__ = ["Branch", "Eigensolver", "Settings", "Solution", "StateArray"]
+__all__ = ["Branch", "Eigensolver"]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 Eigensolver = Callable[[Iterable[Array]], tuple[Floats, list[Array]]]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What all branches are told alike.
-
-    Attributes
-    ----------
-    k_count : int
-        Mesh of k_count x k_count points.
-    temperature : float
-        kT in eV.
-    dielectric : float or None
-        Relative dielectric constant; None leaves the long-range Coulomb interaction out.
-    gate_distance : float
-        Distance of the two metallic gates in nm.
-    fock_range : float
-        In-plane reach of the exchange in a.
-    interlayer_scale : float
-        Factor on interlayer hopping.
-    """
-
-    k_count: int
-    temperature: float
-    dielectric: float | None
-    gate_distance: float = 10.0
-    fock_range: float = HOPPING_RANGE
-    interlayer_scale: float = 1.0
-
-
-@dataclass(frozen=True)
-class StateArray:
-    """One array of a branch's state: all that a warm start needs, float64."""
-
-    dims: tuple[str, ...]
-    shape: tuple[int, ...]
-    dtype: str
-    unit: str
-    description: str
-
-
-@dataclass(frozen=True)
-class Solution:
-    """A self-consistent state, or the last iterate of one that did not converge.
-
-    Attributes
-    ----------
-    arrays : mapping of str to float64 array
-        The state, as `Branch.state_arrays` describes it.
-    energies : (blocks, N) float64, eV
-        Mean-field bands.
-    vectors : list of (N, N) float64 or complex128
-        Eigenvectors in the branch's own basis, one array per block.
-    chemical_potential, energy, free_energy : float, eV
-        Energies are per moiré cell.
-    iterations : int
-        Of all attempts together.
-    attempts : int
-        1 where neither a retry with other mixing nor a way off a saddle was needed.
-    residual : float
-        Largest change of a density or bond order in the last iteration.
-    converged : bool
-    growth : float
-        Leading eigenvalue of the self-consistency map along the directions that the cycle took: how a small change
-        of the state grows from one plain iteration to the next. Above 1 the state is a saddle; 0 where the cycle was
-        too short to say.
-    """
-
-    arrays: Mapping[str, Floats]
-    energies: Floats
-    vectors: list[Array]
-    chemical_potential: float
-    energy: float
-    free_energy: float
-    iterations: int
-    attempts: int
-    residual: float
-    converged: bool
-    growth: float = 0.0
 
 
 class Branch(ABC):

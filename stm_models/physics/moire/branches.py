@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from stm_models.errors import unknown
-from stm_models.physics.moire.branch import Branch, Settings
+from stm_models.physics.moire.branch import Branch
 from stm_models.physics.moire.broken import Broken
 from stm_models.physics.moire.collinear import Collinear
 from stm_models.physics.moire.eigen import eigensolver
 from stm_models.physics.moire.hopping import HOPPING_RANGE
 from stm_models.physics.moire.lattice import Lattice
+from stm_models.physics.moire.solution import Settings
 from stm_models.physics.moire.sym import Symmetric
 
 __all__ = ["BRANCHES", "create"]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from stm_models.physics.moire.branch import Solution
+from stm_models.physics.moire.solution import Solution
 
 __all__ = ["SAME", "End", "leave"]
 

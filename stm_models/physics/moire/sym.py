@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stm_models.physics.moire import real_form
-from stm_models.physics.moire.branch import Branch, Eigensolver, Settings, Solution, StateArray
+from stm_models.physics.moire.branch import Branch, Eigensolver
 from stm_models.physics.moire.coulomb import exchange, hartree_rows
 from stm_models.physics.moire.hopping import HOPPING_RANGE, find_bonds, hopping
 from stm_models.physics.moire.lattice import Lattice
 from stm_models.physics.moire.order import nearest_bonds
+from stm_models.physics.moire.solution import Settings, Solution, StateArray
 from stm_models.physics.moire.symmetry import k_mesh, orbits
 
 __all__ = ["Symmetric"]

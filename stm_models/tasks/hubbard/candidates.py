@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from stm_models.physics.moire.saddle import SAME
 
 if TYPE_CHECKING:
-    from stm_models.physics.moire.branch import Solution
+    from stm_models.physics.moire.solution import Solution
 
 __all__ = ["Kept", "lowest"]
 

@@ -22,7 +22,8 @@ from stm_models.tasks.hubbard.variables import ORDER, PARAMETERS, SAMPLES, SCALA
 from stm_models.tasks.plan import ArraySpec, Group, GroupResult, Plan, Simulator
 
 if TYPE_CHECKING:
-    from stm_models.physics.moire.branch import Branch, Solution, StateArray
+    from stm_models.physics.moire.branch import Branch
+    from stm_models.physics.moire.solution import Solution, StateArray
 
 __all__ = ["VERSION", "WARM", "input_spec", "plan", "simulator", "solver", "states"]
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from stm_models.physics.moire.branch import Solution
 from stm_models.physics.moire.cycle import fixed_point
 from stm_models.physics.moire.saddle import End, leave
+from stm_models.physics.moire.solution import Solution
 
 TILT = 0.02
 

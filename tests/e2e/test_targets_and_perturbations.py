@@ -62,7 +62,7 @@ def test_an_unknown_target_or_perturbation_lists_the_choices(command, demo):
     assert "did you mean 'gap'" in err
     code, _, err = command(*start, "train.perturbation=nois")
     assert code == 2
-    choices = "clean, mild, symb, noisy, instrument, mixed"
+    choices = "clean, mild, symb, noisy, instrument, mixed, mixed_width, atom_width"
     assert f"unknown perturbation 'nois': choose from {choices}; did you mean 'noisy'" in err
     code, _, err = command(*start, "split.judged=[clean,nois]")
     assert code == 2

@@ -117,23 +117,22 @@ def open_model(content: bytes, source: str, runtime: Runtime) -> tuple[str, str,
     InputError
         For a damaged file, or CUDA asked for, not to be had, and no leave to use the CPU.
     """
-    note = ""
+    note = why = ""
     if runtime.provider != "cpu":
         session, why = _open_cuda(content, runtime)
         if session is not None:
             return "cuda", "", session
-        if runtime.provider == "cuda" and not runtime.allow_cpu:
-            raise InputError(
-                f"provider 'cuda' asked for, but {why}: use --provider auto or cpu, or mend the CUDA set-up"
-            )
         note = f"running on the CPU: {why}"
-    try:
-        return "cpu", note, open_part(content, runtime, "cpu")
+    try:  # first, since CUDA takes no damaged file either
+        on_cpu = open_part(content, runtime, "cpu")
     except Exception as error:
         reason = " ".join(str(error).split())[-300:]  # onnxruntime begins with names of its functions
         raise InputError(
             f"{source} is damaged or no ONNX model that this version runs ({reason}): export or copy it again"
         ) from error
+    if runtime.provider == "cuda" and not runtime.allow_cpu:
+        raise InputError(f"provider 'cuda' asked for, but {why}: use --provider auto or cpu, or mend the CUDA set-up")
+    return "cpu", note, on_cpu
 
 
 def open_part(content: bytes, runtime: Runtime, kind: str) -> onnxruntime.InferenceSession:

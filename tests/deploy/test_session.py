@@ -159,6 +159,11 @@ def _text(toy, folder):
     return path
 
 
+def _written(path, content):
+    path.write_bytes(content)
+    return path
+
+
 def _empty(toy, folder):
     path = folder / "empty.onnx"
     path.touch()
@@ -205,6 +210,19 @@ def test_files_that_are_not_ours_are_refused_in_one_line(tmp_path, toy, make, me
         Session(make(toy, tmp_path), provider="cpu")
     assert re.search(message, str(caught.value)), str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [_text, _damaged, lambda toy, f: _written(f / "zeros.onnx", bytes(2**20))])
+@pytest.mark.parametrize("devices", [0, 1])
+def test_a_damaged_file_is_not_laid_at_the_door_of_cuda(tmp_path, toy, monkeypatch, make, devices):
+    monkeypatch.setattr(provider, "cuda_devices", lambda: devices)
+    monkeypatch.setattr(
+        "onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    for kind in ("cuda", "auto"):
+        with pytest.raises(InputError, match="damaged or no ONNX model") as caught:
+            Session(make(toy, tmp_path), provider=kind)
+        assert "CUDA" not in str(caught.value)
 
 
 def test_metadata_keys_of_a_later_exporter_are_kept(toy):

@@ -1,6 +1,6 @@
 """What a model makes of rasters of atoms, and what it costs not to know how wide these are.
 
-The model is that of benchmarks/interval_coverage.py (the same --keep uses it again). Fresh states are painted as
+The model is that of `interval_coverage.py` (with the same --keep the very one). Fresh states are painted as
 noise-free maps of Gaussian atoms on a lattice larger than the model's disc, in pixels of half an ångström, and prepared
 as `stm predict` does, told the atoms' width, a wrong one, or none (``--atom-width 0``). Errors are root mean squares in
 eV, of the states' own images and by what was told; a ratio is how many times larger the error is with none told. The
@@ -16,14 +16,12 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import math
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from _timing import report
-from interval_coverage import arguments, asked, prepared
+from _trusted import arguments, asked, trusted
 from numpy.typing import NDArray
 
 from pipelines.simulating.simulation import simulate
@@ -45,10 +43,7 @@ def main() -> None:
     """Measure and print."""
     args = arguments(__doc__, "fresh states (default: 48, 12 with --quick)")
     states = args.states or (12 if args.quick else 48)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(args.keep or temporary).absolute()
-        folder.mkdir(parents=True, exist_ok=True)
-        chosen, known = prepared(folder, args)
+    with trusted(args) as (folder, chosen, known):
         fresh = folder / f"{chosen.preset}-widths.zarr"
         config = chosen.task.fresh(chosen.simulate, SEED, states, unseen=True)
         simulate(chosen.task, config, fresh, workers=args.workers)

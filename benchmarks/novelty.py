@@ -1,6 +1,6 @@
 """How well a model's novelty tells other material and other structures from its own, and how often it errs.
 
-The model is that of benchmarks/interval_coverage.py (the same --keep uses it again). Ratios are areas under the ROC
+The model is that of `interval_coverage.py` (with the same --keep the very one). Ratios are areas under the ROC
 curve of the distance, against fresh states of the model's own structure: the worst over all sets of images that it
 knows. Errors are shares of false alarms at p < .05. Real maps are those that STM_REALDATA has, each prepared as
 `stm predict` does.
@@ -14,7 +14,6 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 from _neighbours import UNTWISTED, untwisted
 from _timing import report
-from interval_coverage import SETS, arguments, asked, prepared
+from _trusted import arguments, asked, known_sets, trusted
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
@@ -44,12 +43,9 @@ def main() -> None:
     """Measure and print."""
     args = arguments(__doc__, "of each structure (default: 120, 24 with --quick)")
     states = args.states or (24 if args.quick else 120)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(args.keep or temporary).absolute()
-        folder.mkdir(parents=True, exist_ok=True)
-        chosen, known = prepared(folder, args)
+    with trusted(args) as (folder, chosen, known):
         own = _simulated(folder, "own", chosen, {}, states, args.workers)
-        sets = judged_sets(chosen.task, own, chosen.split.judged or SETS)
+        sets = judged_sets(chosen.task, own, known_sets(chosen))
         ours = {name: asked(known, samples.images) for name, samples in sets.items()}
         strange: dict[str, dict[str, Any]] = {}
         for name, images in _others(folder, chosen, states, args.workers):

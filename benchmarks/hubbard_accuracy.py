@@ -4,8 +4,9 @@ Every row is fitted with some seeds and judged, on the images as they were simul
 perturbation set, on three sets of samples: validation states, values of U that the data set holds out, and fresh
 states at continuous random U, on which nothing is chosen. Networks of others see images of --size pixels of the
 same states, and train by the paper's recipe (arXiv 2602.18890), once on clean images as there and once on perturbed
-ones. "ours" is the preset's own training; variations of it switch off what it knows. What is finished stays in --keep
-and is not done again, only judged again where the perturbed images are others. Choose on the validation columns alone.
+ones. "ours" is the preset's own training; variations of it switch off what it knows, "ours, together" is the mean of
+what its seeds answer, as `stm ensemble` makes it. What is finished stays in --keep and is not done again, only judged
+again where the perturbed images are others. Choose on the validation columns alone.
 
 Example: python benchmarks/hubbard_accuracy.py --data quick.zarr --keep build/accuracy --rows ours conv --json out.json
 """
@@ -22,7 +23,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +46,7 @@ from stm_models.files import atomic_path
 from stm_models.machine import cores
 from stm_models.networks import bundle
 from stm_models.networks.cost import cost
+from stm_models.networks.ensemble import together
 from stm_models.networks.model import Model
 from stm_models.regression.baselines import fit_baselines
 from stm_models.tasks.outputs import Predictor
@@ -79,12 +81,15 @@ class Row:
     small : bool
         Whether it sees the images of --size pixels.
     ours : bool
+    members : str or None
+        The row whose fits are judged as one, by their mean.
     """
 
     regression: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     small: bool = False
     ours: bool = False
+    members: str | None = None
 
 
 def _theirs(network: str, **values: Any) -> Row:
@@ -118,6 +123,7 @@ ROWS: dict[str, Row] = {
     "ours, not symmetric": _ours(options={"symmetric": False}),
     "ours, no shapes": _ours(options={"shapes": False}),
     "ours, no gate": _ours(options={"gated": False}),
+    "ours, together": Row(members="ours"),
 }
 
 
@@ -166,7 +172,11 @@ def main() -> None:
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in args.rows}
         for seed in range(args.seeds):  # one seed of all rows first: a table, should it be interrupted
             for name in args.rows:
-                found[name].append(_row(folder, name, seed, benches[ROWS[name].small], chosen, args))
+                if not ROWS[name].members:
+                    found[name].append(_row(folder, name, seed, benches[ROWS[name].small], chosen, args))
+        for name in args.rows:
+            if ROWS[name].members:
+                found[name].append(_together(folder, str(ROWS[name].members), benches, chosen, args))
     result = {
         "preset": chosen.preset, "split": chosen.split.model_dump(mode="json"),
         "samples": {place: len(sets["clean"]) for place, sets in benches[False].judged.items()},
@@ -237,8 +247,7 @@ def _row(
         "split": chosen.split.model_dump(mode="json"), "data": parts.samples.attributes["digest"],
     }  # fmt: skip
     recipe = json.loads(json.dumps(recipe))
-    stem = f"{name.replace(':', '_').replace(', ', '-').replace(' ', '_')}-{seed}"
-    path, models = folder / "rows" / f"{stem}.json", folder / "models" / stem
+    path, models = _places(folder, name, seed)
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     same = bool(known) and _completed(known["recipe"]) == recipe
     if same and known["judged"] == bench.digests:
@@ -252,13 +261,8 @@ def _row(
     else:
         about = _network(config, parts, models)
     if config is not None:
-        predictors = _predictors(models)
-    task = chosen.task
-    scores = {
-        place: task.metrics(predictors[place](sets["clean"]), sets["clean"], {})
-        | robust_scores(task, predictors[place], sets, {})
-        for place, sets in bench.judged.items()
-    }
+        predictors = _predictors([models])
+    scores = _scores(predictors, bench)
     found = {"recipe": recipe, "about": about, "judged": bench.digests, "scores": scores}
     with atomic_path(path) as unfinished:
         unfinished.write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
@@ -266,6 +270,33 @@ def _row(
     shown = "  ".join(f"{place} {scores[place]['mae']:.3f}" for place in ("validation", "unseen"))
     print(f"{name} {seed}: MAE {shown}, {about['cpu_seconds']:.0f} CPU s", file=sys.stderr)
     return found
+
+
+def _together(
+    folder: Path, name: str, benches: Mapping[bool, Bench], chosen: Settings, args: argparse.Namespace
+) -> dict[str, Any]:
+    """Judge all fits of a row as one."""
+    bench = benches[ROWS[name].small]
+    fits = [_row(folder, name, seed, bench, chosen, args) for seed in range(args.seeds)]
+    models = [_places(folder, name, seed)[1] for seed in range(args.seeds)]
+    about = {key: sum(fit["about"][key] for fit in fits) for key in ("cpu_seconds", "parameters", "flops")}
+    recipe = {"members": [fit["recipe"] for fit in fits]}
+    return {"recipe": recipe, "about": about, "scores": _scores(_predictors(models), bench)}
+
+
+def _places(folder: Path, name: str, seed: int) -> tuple[Path, Path]:
+    """Return where scores and networks of a fit are kept."""
+    stem = f"{name.replace(':', '_').replace(', ', '-').replace(' ', '_')}-{seed}"
+    return folder / "rows" / f"{stem}.json", folder / "models" / stem
+
+
+def _scores(predictors: Mapping[str, Predictor], bench: Bench) -> dict[str, dict[str, float]]:
+    task = bench.parts.task
+    return {
+        place: task.metrics(predictors[place](sets["clean"]), sets["clean"], {})
+        | robust_scores(task, predictors[place], sets, {})
+        for place, sets in bench.judged.items()
+    }
 
 
 def _completed(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -324,11 +355,15 @@ def _network(config: TrainConfig, parts: Parts, models: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _predictors(models: Path) -> dict[str, Predictor]:
-    """Read the networks of a row; one fitted again knows the validation samples, so that these judge the one before."""
+def _predictors(fits: Sequence[Path]) -> dict[str, Predictor]:
+    """Read the networks of a fit, or of several that answer together.
+
+    One fitted again knows the validation samples, so that these judge the one before.
+    """
 
     def predictor(name: str) -> Predictor:
-        model = bundle.load(models / name).model
+        members = [bundle.load(models / name).model for models in fits]
+        model = together(members) if len(members) > 1 else members[0]
         return lambda samples: predict(model, samples.images)
 
     return {place: predictor("chosen" if place == "validation" else "final") for place in PLACES}

@@ -26,6 +26,7 @@ COMMANDS = {
     "inspect": "draw what is in a data set, a measured file, or a run's network",
     "models": "list the networks, with what they cost",
     "train": "train one network on a data set",
+    "ensemble": "join trainings of several seeds into one model",
     "tune": "search training parameters with Optuna",
     "evaluate": "score a model on a data set",
     "explain": "show what a prediction depends on, and judge the maps",

@@ -14,6 +14,7 @@ from pipelines import settings
 from pipelines.addresses import run_of
 from pipelines.learning import repeats
 from pipelines.learning.fitting import Measured
+from pipelines.learning.joining import MEMBERS
 from pipelines.learning.training_data import training_data
 from pipelines.train import recorded
 from stm_models.errors import InputError
@@ -65,6 +66,8 @@ def _check(row: RunRow) -> None:
     """Refuse what is no single finished training."""
     if repeats.repeated(row) is not None:
         raise InputError(f"run {row.id} is the parent of several trainings: give one of its nested runs")
+    if MEMBERS in row.tags:
+        raise InputError(f"run {row.id} is an ensemble: train its members again, {row.tags[MEMBERS]}, and join them")
     if "training.recipe" not in row.tags or row.outcome != "complete":
         raise InputError(f"run {row.id} ({row.name}, {row.outcome}) is no finished training: give one")
     if "transductive" in row.tags:

@@ -18,7 +18,9 @@ from pipelines.learning.parts import load_parts
 from pipelines.scoring import robustness
 from stm_models.data.dataset import load
 from stm_models.errors import InputError
+from stm_models.networks import bundle as bundles
 from stm_models.networks.cost import cost
+from stm_models.training.predict import predict
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -137,6 +139,14 @@ def test_table_of_hubbard_judges_all_rows_alike_and_once(accuracy, folder, monke
 
     monkeypatch.setattr(module, "learn", lambda *args, **kwargs: pytest.fail("trained again"))
     assert table("--rows", *rows) == made
+    both = table("--rows", "ours, together")["rows"]["ours, together"]
+    models = [bundles.load(folder / "models" / f"ours-{seed}" / "final").model for seed in range(2)]
+    mean = np.mean([predict(one, parts.unseen.images) for one in models], axis=0)
+    assert both["scores"]["unseen"]["mae"]["mean"] == pytest.approx(
+        np.abs(mean - parts.unseen.targets).mean(), rel=1e-5
+    )
+    assert both["fits"] == 1
+    assert both["parameters"] == 2 * made["rows"]["ours"]["parameters"]
     monkeypatch.setattr(robustness, "SEED", 1)  # other perturbed images: the same networks are judged on them
     for name, row in table("--rows", "conv", "ours")["rows"].items():
         now, before = row["scores"]["fresh"], made["rows"][name]["scores"]["fresh"]

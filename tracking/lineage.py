@@ -23,7 +23,7 @@ _FORMS = "models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID, a run's id, FILE.o
 _SHORTEST = 8  # digits of a digest
 _TAGS = (
     "network", "git.commit", "git.dirty", "data.digest", "data.recipe", "data.simulator_version", "data.path",
-    "training.recipe",
+    "training.recipe", "ensemble.runs",
 )  # fmt: skip
 
 

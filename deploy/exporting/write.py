@@ -26,6 +26,7 @@ from stm_models.config import validate
 from stm_models.errors import InputError, unknown
 from stm_models.files import atomic_path
 from stm_models.networks import bundle as bundles
+from stm_models.networks.ensemble import members_of
 from stm_models.versions import version_of
 
 __all__ = ["try_map", "write"]
@@ -75,7 +76,8 @@ def write(
     if "expected_gradients" in maps:
         used = min(steps.background, len(bundle.background if bundle.background is not None else ()))
         details["expected_gradients"] = {"draws": steps.expected, "background": used, "seed": steps.seed}
-    mean, scale = bundle.model.pixel_mean.numpy(), bundle.model.pixel_scale.numpy()
+    usual = (members_of(bundle.model.network) or [bundle.model])[0]
+    mean, scale = usual.pixel_mean.numpy(), usual.pixel_scale.numpy()
     proto = build(parts_of(bundle, explained, maps, steps), mean.shape)
     names = [value.name for value in proto.graph.output]
     answers = [name for name in names if name not in maps]

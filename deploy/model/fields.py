@@ -32,16 +32,17 @@ def ask_field(
     Returns
     -------
     dict of str to array
-        ``prediction`` (1, 1, H, W); ``distance`` (1,), the mean over the tiles; ``novelty`` (1,), twice
-        the mean over the tiles, a p-value whatever they have in common [1]_; explanations (1, C, H, W), of
-        the strongest answer in a tile around it and zero elsewhere.
+        ``prediction`` and, of an ensemble, ``spread`` (1, 1, H, W); ``distance`` (1,), the mean over the tiles;
+        ``novelty`` (1,), twice the mean over the tiles, a p-value whatever they have in common [1]_; explanations
+        (1, C, H, W), of the strongest answer in a tile around it and zero elsewhere.
 
     References
     ----------
     .. [1] Vovk, Wang, "Combining p-values via averaging", Biometrika 107, 791 (2020).
     """
     size = session.metadata.input.shape[1:]
-    beside: dict[str, list[Array]] = {name: [] for name in ("distance", "novelty") if name in session.output_names}
+    names = [name for name in ("spread", "distance", "novelty") if name in session.output_names]
+    beside: dict[str, list[Array]] = {name: [] for name in names}
 
     def answer(tiles: NDArray[np.float32]) -> Array:
         found = session.run(tiles, ("prediction", *beside))
@@ -51,6 +52,9 @@ def ask_field(
 
     prediction = whole_field(image, answer, size, margin=_MARGIN)
     known = {"prediction": prediction[None, None]}
+    if "spread" in beside:
+        apart = iter(beside.pop("spread"))  # of the same tiles, in the same order
+        known["spread"] = whole_field(image, lambda _: next(apart)[:, 0], size, margin=_MARGIN)[None, None]
     for name, values in beside.items():
         # Not the farthest: of nine tiles one is beyond the limit of a single tile in every tenth field, by chance.
         tiles = np.concatenate(values)

@@ -64,17 +64,21 @@ class Trust:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a model makes of samples: (S, F) features, (S, N) noise, (S, ...) prediction and truth, (S,) states."""
+    """What a model makes of samples: (S, F) features, (S, N) noise, (S, ...) prediction and truth, (S,) states.
+
+    ``apart`` (S, T) is the spread of an ensemble's members over the targets'; T = 0 of one network.
+    """
 
     features: Array
     noise: Array
+    apart: Array
     prediction: Array
     group: Array
     truth: Array
 
     def residuals(self, novelty: Novelty, kind: int) -> Residuals:
         with torch.no_grad():
-            hints = novelty.hints(torch.from_numpy(self.features), torch.from_numpy(self.noise)).numpy()
+            hints = novelty.hints(*map(torch.from_numpy, (self.features, self.noise, self.apart))).numpy()
         return Residuals(hints, self.prediction - self.truth, self.group, np.full(len(self.group), kind))
 
 
@@ -150,10 +154,12 @@ def _prefix(name: str) -> str:
 
 
 def _see(model: Model, appearance: Appearance | None, part: Samples) -> _Seen:
-    images = part.images
-    prediction = part.targets if isinstance(model.network, MapNetwork) else predict(model, images)
-    shown, noise = features(model, images, appearance=appearance), in_batches(model, model.noise, images)
-    return _Seen(shown, noise, prediction, names_of(part), part.targets)
+    images, shown = part.images, features(model, part.images, appearance=appearance)
+    noise = in_batches(model, model.noise, images)
+    if isinstance(model.network, MapNetwork):
+        return _Seen(shown, noise, noise[:, :0], part.targets, names_of(part), part.targets)
+    apart = in_batches(model, lambda x: model.spread(x) / model.target_scale, images)
+    return _Seen(shown, noise, apart, predict(model, images), names_of(part), part.targets)
 
 
 def _joined(parts: Any) -> Residuals:

@@ -16,7 +16,7 @@ import numpy as np
 from deploy.model.session import Session
 from pipelines import settings
 from pipelines.learning import calibrating
-from pipelines.learning.fitting import baseline_scores
+from pipelines.learning.recording import baseline_scores
 from pipelines.learning.training_data import training_data
 from pipelines.promoting import gates
 from pipelines.promoting.contest import Performance, differences, milliseconds, perform

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines import settings
-from pipelines.learning.fitting import Measured, Parts, fit, fit_baselines, load_parts, recipe
+from pipelines.learning.fitting import Measured, Parts, fit, load_parts, recipe
+from pipelines.learning.recording import fit_baselines
 from pipelines.reproducing.attention import look
 from pipelines.scoring.robustness import SEED
 from pipelines.simulating.simulation import simulate

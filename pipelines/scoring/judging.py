@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from deploy.model.asking import predict_all
 from deploy.model.session import Session
 from pipelines.evaluate import evaluate
-from pipelines.learning.fitting import Parts, fit_baselines
+from pipelines.learning.parts import Parts
+from pipelines.learning.recording import fit_baselines
 from pipelines.settings import Settings
 from pipelines.simulating.simulation import simulate
 from stm_models.data.dataset import Samples, load

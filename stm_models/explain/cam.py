@@ -3,8 +3,8 @@
 Notes
 -----
 With A_k the last feature map and y the number explained, the map is sum_k <dy/dA_k> A_k, the mean being over pixels,
-brought to the image's size by bilinear interpolation. Grad-CAM [1]_ of a class cuts off what is negative; of a
-regression that would hide half of the answer, so nothing is cut off here.
+brought to the image's size by bilinear interpolation; an ensemble has feature maps in every member. Grad-CAM [1]_ of a
+class cuts off what is negative; of a regression that would hide half of the answer, so nothing is cut off here.
 
 References
 ----------
@@ -31,17 +31,26 @@ def grad_cam(model: Model, image: Tensor, focus: Tensor | None = None, *, target
     """Return the (B, 1, H, W) map of ``image`` (B, C, H, W), in the target's unit."""
     kept: list[Tensor] = []
     leaf = image.detach().requires_grad_(True)
-    handle = model.network.cam_layer().register_forward_hook(lambda _module, _inputs, found: kept.append(found))
+    handles = [
+        layer.register_forward_hook(lambda _module, _inputs, found: kept.append(found))
+        for layer in model.network.cam_layers()
+    ]
     try:
         with torch.enable_grad():
             prediction = model(leaf)
-            (slope,) = torch.autograd.grad(prediction, kept[0], chosen(prediction, target, focus))
+            slopes = torch.autograd.grad(prediction, kept, chosen(prediction, target, focus))
     finally:
-        handle.remove()
-    features, slope = (model.network.as_map(part) for part in (kept[0].detach(), slope))
-    cam = (slope.mean(dim=(2, 3), keepdim=True) * features).sum(dim=1, keepdim=True)
-    rows, columns = (_stretch(new, old).to(cam) for new, old in zip(image.shape[2:], features.shape[2:], strict=True))
+        for handle in handles:
+            handle.remove()
+    parts = [_weighted(*(model.network.as_map(part) for part in pair)) for pair in zip(kept, slopes, strict=True)]
+    cam = torch.stack(parts).sum(dim=0) if len(parts) > 1 else parts[0]
+    rows, columns = (_stretch(new, old).to(cam) for new, old in zip(image.shape[2:], cam.shape[2:], strict=True))
     return rows @ cam @ columns.T
+
+
+def _weighted(features: Tensor, slope: Tensor) -> Tensor:
+    """Return the (B, 1, h, w) sum of feature maps (B, F, h, w), each times the mean of its slope."""
+    return (slope.mean(dim=(2, 3), keepdim=True) * features.detach()).sum(dim=1, keepdim=True)
 
 
 def _stretch(new: int, old: int) -> Tensor:

@@ -62,7 +62,8 @@ class Network(nn.Module, ABC):
                 f"a network of shape {tuple(in_shape)} -> {outputs} cannot be built: "
                 "expected (channels, height, width), all positive, and at least one target"
             )
-        self.in_shape, self.outputs, self.options = tuple(in_shape), outputs, options
+        self.in_shape: tuple[int, int, int] = (in_shape[0], in_shape[1], in_shape[2])
+        self.outputs, self.options = outputs, options
 
     @classmethod
     def published(cls) -> list[str]:
@@ -89,9 +90,17 @@ class Network(nn.Module, ABC):
         """Return the (B, N) measures of how noisy standardised images ``x`` are, where the network takes any."""
         return x.new_zeros((x.shape[0], 0))
 
+    def spread(self, x: Tensor) -> Tensor:
+        """Return how far apart several answers to standardised images ``x`` are; of one network none, (B, 0)."""
+        return x.new_zeros((x.shape[0], 0))
+
     def cam_layer(self) -> nn.Module:
         """Return the layer that gives the last map of features, which `as_map` makes (B, F, h, w)."""
         raise NotImplementedError(self.no_cam())
+
+    def cam_layers(self) -> list[nn.Module]:
+        """Return every such layer that the answer is made of: one, but for an ensemble."""
+        return [self.cam_layer()]
 
     def no_cam(self) -> str:
         """Return why it has no `cam_layer`; empty where it has one."""

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from stm_models.errors import InputError
 from stm_models.files import write_json
-from stm_models.networks.bundle_files import INFO, PIXEL_MEAN, REFERENCES, WEIGHTS
+from stm_models.networks.bundle_files import INFO, MEMBER, PIXEL_MEAN, REFERENCES, WEIGHTS
+from stm_models.networks.ensemble import together
 from stm_models.networks.model import Model
 from stm_models.networks.registry import create
 from stm_models.training.appearance import Appearance
@@ -67,14 +68,17 @@ class Bundle:
 
         ``prediction`` (B, T) or (B, 1, H, W); where the bundle holds an interval its bounds ``lower`` and ``upper``
         (B, T), where it holds a novelty the ``distance`` (B,) to the training data and its p-value ``novelty`` (B,).
+        Of an ensemble the ``spread`` of its members too, (B, T) or (B, 1, H, W).
         The exporter makes each of them an output of the model file.
         """
-        found = {"prediction": self.model(x)}
+        found, spread = {"prediction": self.model(x)}, self.model.spread(x)
+        if spread.shape[1]:
+            found["spread"] = spread
         if self.novelty is None:
             return found
         features = self.novelty.seen(self.model.features(x), x)
         if self.interval is not None:
-            hints = self.novelty.hints(features, self.model.noise(x))
+            hints = self.novelty.hints(features, self.model.noise(x), spread / self.model.target_scale)
             lower, upper = self.interval(hints, found["prediction"])
             found |= {"lower": lower.clamp_min(0.0) if self.model.clamp else lower, "upper": upper}
         distance = self.novelty(features)
@@ -164,9 +168,8 @@ def load(bundle_dir: str | Path) -> Bundle:
     except (SafetensorError, OSError) as error:
         raise _damaged(bundle_dir / WEIGHTS, "truncated or no safetensors file") from error
     try:
-        in_shape = tuple(tensors[PIXEL_MEAN].shape)
+        model = _blank(info, tensors)
         outputs = len(tensors["model.target_mean"])
-        model = Model.blank(create(info["network"], in_shape, outputs, info["options"], blank=True))
         model.load_state_dict(_part(tensors, "model."))
         novelty = interval = None
         if "novelty.mean" in tensors:
@@ -185,6 +188,17 @@ def load(bundle_dir: str | Path) -> Bundle:
     except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise _damaged(bundle_dir / WEIGHTS, f"its tensors do not fit network {info['network']!r}") from error
     return Bundle(model.eval().requires_grad_(False), novelty, info, interval=interval, **_part(tensors, REFERENCES))
+
+
+def _blank(info: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Model:
+    """Return the model that ``tensors`` fill; it has as many members as they are of."""
+    in_shape, outputs = tuple(tensors[PIXEL_MEAN].shape), len(tensors["model.target_mean"])
+
+    def single() -> Model:
+        return Model.blank(create(info["network"], in_shape, outputs, info["options"], blank=True))
+
+    members = {match[1] for key in tensors if (match := MEMBER.match(key))}
+    return together([single() for _ in members]) if members else single()
 
 
 def _swap(new: Path, target: Path) -> None:

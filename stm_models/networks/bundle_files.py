@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BASELINE", "INFO", "PIXEL_MEAN", "REFERENCES", "WEIGHTS", "training_mean"]
+__all__ = ["BASELINE", "INFO", "MEMBER", "PIXEL_MEAN", "REFERENCES", "WEIGHTS", "training_mean"]
 
 WEIGHTS, INFO = "weights.safetensors", "model.json"
 REFERENCES = "references."
 """What names of tensors begin with that explanations compare with."""
 BASELINE, PIXEL_MEAN = f"{REFERENCES}baseline", "model.pixel_mean"
 """Tensors (C, H, W): the mean of the training images, and what the model takes off every image."""
+
+MEMBER = re.compile(r"model\.network\.members\.(\d+)\.")
+"""What names of tensors begin with that are a member's of an ensemble."""
 
 
 def training_mean(bundle_dir: str | Path) -> NDArray[np.float32] | None:

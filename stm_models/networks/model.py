@@ -124,6 +124,14 @@ class Model(nn.Module):
         """Return the network's (B, N) measures of the noise of images ``x`` (B, C, H, W); N may be 0."""
         return self.network.noise(self.standardise(x))
 
+    def spread(self, x: Tensor) -> Tensor:
+        """Return how far apart the members of an ensemble are on images ``x`` (B, C, H, W): a standard deviation.
+
+        (B, T) in the targets' units, (B, 1, H, W) of maps, and (B, 0) of a single network.
+        """
+        found = self.network.spread(self.standardise(x))
+        return found if isinstance(self.network, MapNetwork) or not found.shape[1] else found * self.target_scale
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the (B, T) float32 targets, in their units, of images ``x`` (B, C, H, W) float32.
 

@@ -100,7 +100,10 @@ class RegressionTask(Task):
     def decode(
         self, outputs: Mapping[str, Array], metadata: Mapping[str, Any], about: Mapping[str, Any] | None = None
     ) -> list[dict[str, Any]]:
-        """Name the numbers with their units and bounds, and say how far the image lies from the training data."""
+        """Name the numbers with their units and bounds, and say how far the image lies from the training data.
+
+        Of an ensemble the ``spread`` of its members too: a standard deviation.
+        """
         answers = []
         for row, values in enumerate(np.asarray(outputs["prediction"], float)):
             answer: dict[str, Any] = {}
@@ -109,6 +112,8 @@ class RegressionTask(Task):
                 if "lower" in outputs:
                     found |= {name: float(outputs[name][row, column]) for name in ("lower", "upper")}
                     found["level"] = metadata["interval"]["level"]
+                if "spread" in outputs:
+                    found["spread"] = float(outputs["spread"][row, column])
                 answer[target["name"]] = found
             answers.append(answer | verdict(outputs, row, novelty=metadata.get("novelty")))
         return answers
@@ -134,6 +139,9 @@ class RegressionTask(Task):
 
 
 def _between(found: Mapping[str, Any]) -> str:
-    if "lower" not in found:
-        return ""
-    return f", {found['lower']:.3f} to {found['upper']:.3f} at {100 * found['level']:.3g} %"
+    parts = []
+    if "lower" in found:
+        parts.append(f"{found['lower']:.3f} to {found['upper']:.3f} at {100 * found['level']:.3g} %")
+    if "spread" in found:
+        parts.append(f"members ± {found['spread']:.3f}")
+    return "".join(f", {part}" for part in parts)

@@ -19,6 +19,7 @@ __all__ = ["Novelty"]
 _QUANTILES = ("0.5", "0.95", "0.99", "1.0")
 _PRINCIPAL = 5
 _LEAST = 1e-6  # of the leading variance
+_CLOSEST = 1e-4  # of the targets' spread; members of an ensemble that are closer count as that far apart
 
 Array = NDArray[Any]
 
@@ -152,14 +153,16 @@ class Novelty(nn.Module):
         share = (1 - (passed * self.weights).sum(dim=2)).clamp_min(0.0)
         return torch.maximum(share, self.floor).amax(dim=1)
 
-    def hints(self, features: Tensor, noise: Tensor) -> Tensor:
+    def hints(self, features: Tensor, noise: Tensor, apart: Tensor) -> Tensor:
         """Return what the spread of errors is told of images: the distance, and their noise or else where they lie.
 
-        ``noise`` (B, N) as the network measures it, N = 0 where it does not.
+        ``noise`` (B, N) as the network measures it, N = 0 where it does not. ``apart`` (B, T): the spread of an
+        ensemble's members over that of the targets, whose logarithm is a hint as well; T = 0 of one network.
         """
         where = self.coordinates(features)
         distance = where.square().mean(dim=1, keepdim=True).clamp_min(1e-12).sqrt() / self.unit
-        return torch.cat([2 * distance.log(), noise if noise.shape[1] else where[:, :_PRINCIPAL]], dim=1)
+        own = noise if noise.shape[1] else where[:, :_PRINCIPAL]
+        return torch.cat([2 * distance.log(), own, apart.clamp_min(_CLOSEST).log()], dim=1)
 
     def _distances(self, features: Array) -> Array:
         with torch.no_grad():

@@ -116,7 +116,7 @@ def _at_place(
 
 def _values(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
-        {"name": name, **{key: found.get(key) for key in ("value", "unit", "lower", "upper")}}
+        {"name": name, **{key: found.get(key) for key in ("value", "unit", "lower", "upper", "spread")}}
         for name, found in entry.items()
         if isinstance(found, Mapping) and "value" in found
     ]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stm_models.files import atomic_path
+from stm_models.signal.peaks import Peaks
 from stm_models.tasks.impurity.scoring import calibration_of, maxima
 from stm_models.tasks.verdict import verdict
 
@@ -28,7 +29,7 @@ def decode(
     """List the impurities of each score map (S, 1, H, W) above the calibrated threshold.
 
     Pixels are those of the file, ``about`` of whose preparation says how they lie to the map's; ``step`` of them, y and
-    x, are one of the map.
+    x, are one of the map. Of an ensemble each impurity has the ``spread`` of its members' scores there.
     """
     about = about or {}
     pixel = about.get("pixel_nm") or [metadata["input"]["pixel_nm"]] * 2
@@ -41,6 +42,7 @@ def decode(
         x = (found.x + 0.5) * step[1] - 0.5
         confidence = calibration.apply(found.height)
         radius = calibration.position_radius(found.height) * np.sqrt(step[0] * step[1])
+        spread = _there(outputs["spread"][row, 0], found) if "spread" in outputs else None
         impurities = [
             {
                 "x_px": round(float(x[i]), 3), "y_px": round(float(y[i]), 3),
@@ -49,6 +51,7 @@ def decode(
                 "radius_px": round(float(radius[i]), 3) if np.isfinite(radius[i]) else None,
                 "radius_nm": round(float(radius[i]) * math.sqrt(pixel[0] * pixel[1]), 4)
                 if np.isfinite(radius[i]) else None,
+                **({} if spread is None else {"spread": round(float(spread[i]), 4)}),
             }
             for i in range(len(found))
         ]  # fmt: skip
@@ -62,6 +65,15 @@ def decode(
         }
         answers.append(answer | verdict(outputs, row, "the positions", metadata.get("novelty")))
     return answers
+
+
+def _there(values: NDArray[Any], found: Peaks) -> NDArray[Any]:
+    """Return the values (N,) of a map (H, W) at the pixels of its peaks."""
+    y, x = (
+        np.rint(at).astype(int).clip(0, size - 1) for at, size in zip((found.y, found.x), values.shape, strict=True)
+    )
+    there: NDArray[Any] = values[y, x]
+    return there
 
 
 def positions(answer: Mapping[str, Any]) -> NDArray[np.float64]:

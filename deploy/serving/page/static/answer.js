@@ -35,7 +35,10 @@ function valueOf(value) {
   const unit = value.unit && value.unit !== "1" ? ` ${value.unit}` : "";
   return make(
     "p", { class: "value" }, `${value.name} = ${shown(value.value)}${unit}`,
-    make("small", {}, interval ? `interval ${interval}` : "no interval: this model file has none"),
+    make("small", {}, [
+      interval ? `interval ${interval}` : "no interval: this model file has none",
+      ...(typeof value.spread === "number" ? [`members of the ensemble ± ${shown(value.spread)}${unit}`] : []),
+    ].join("; ")),
   );
 }
 

@@ -16,9 +16,11 @@ export function save(name, type, parts) {
 export function csvOf(found) {
   const [first] = tablesOf(found.answer);
   const common = { distance: found.answer.distance, inside: found.answer.inside, model_sha256: found.model.sha256 };
+  const spread = found.values.some((value) => typeof value.spread === "number") ? ["spread"] : [];
+  const columns = ["name", "value", "unit", "lower", "upper", ...spread];
   const rows = first
     ? [first[1], ...first[2]]
-    : [["name", "value", "unit", "lower", "upper"], ...found.values.map((v) => [v.name, v.value, v.unit, v.lower, v.upper])];
+    : [columns, ...found.values.map((value) => columns.map((key) => value[key]))];
   const lines = rows.map((row, number) => [...row, ...(number ? Object.values(common) : Object.keys(common))]);
   return lines.map((line) => line.map(cell).join(",")).join("\n") + "\n";
 }

@@ -16,7 +16,7 @@ from deploy.model.session import Session
 from pipelines import ensemble, rerun
 from pipelines.learning import joining, repeats
 from pipelines.learning.fitting import fit, load_parts
-from pipelines.promoting import publishing
+from pipelines.promoting import promotion, publishing
 from pipelines.settings import CalibrateConfig, DemoConfig, EvaluateConfig, Settings, SplitConfig, TuneConfig
 from pipelines.simulating.simulation import simulate
 from stm_models.errors import InputError
@@ -125,6 +125,14 @@ def test_its_file_has_the_spread_of_maps_of_any_size(made):
     with torch.no_grad():
         known = whole.answers(torch.from_numpy(made.parts.validation.images[:2]))
     np.testing.assert_allclose(own["spread"], known["spread"].numpy(), atol=1e-5)
+
+
+def test_it_passes_the_gates_of_any_model(made):
+    result = promotion.promote(made.store, TASK, made.result["run_id"], force="the only one")
+    gates = {gate["name"]: gate["verdict"] for gate in result["gates"]}
+    assert result["promoted"]
+    assert gates.items() >= {"parity": "passed", "sanity": "passed", "robustness": "passed"}.items()
+    assert gates["baselines"] == ("failed" if made.result["better"] else "passed")
 
 
 def test_single_runs_can_be_given_in_any_order(made):

@@ -46,7 +46,27 @@ def path(baseline: NDArray[np.float32], steps: int) -> Path:
 
 
 def completeness(model: Model, image: Tensor, maps: Tensor, baseline: NDArray[np.float32], *, target: int = 0) -> float:
-    """Return the largest error of the sums of ``maps`` (B, C, H, W), over the rms of the differences they stand for."""
+    """Return the largest error of the sums of some maps, over the rms of the differences they stand for.
+
+    Of a model that answers with maps, those are differences at the strongest pixel of the answer to each image.
+
+    Parameters
+    ----------
+    model : Model
+    image : (B, C, H, W) floating
+        In the model's input unit.
+    maps : (B, C, H, W) floating
+        Of these images, in the target's unit.
+    baseline : (C, H, W) float32
+        Where the lines to the images begin.
+    target : int
+        Index of the target.
+
+    Returns
+    -------
+    float
+        0 where every map's sum is what the answers to its image and to ``baseline`` differ by.
+    """
     with torch.no_grad():
         start = torch.from_numpy(baseline[None]).to(image)
         here, there = model(image)[:, target], model(start)[:, target]

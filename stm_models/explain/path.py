@@ -40,9 +40,26 @@ class Path:
 
 
 def attribute(model: nn.Module, image: Tensor, focus: Tensor | None = None, *, target: int = 0, path: Path) -> Tensor:
-    """Return the (B, C, H, W) map of ``image`` (B, C, H, W), in the target's unit.
+    """Return a map of each image: what its pixels contribute on the lines that lead to it.
 
     Of a model that answers with maps, the pixel explained is one of the answer to ``image``, all along the line.
+
+    Parameters
+    ----------
+    model : Module
+        (B, C, H, W) to (B, T) or (B, T, H, W).
+    image : (B, C, H, W) floating
+    focus : (B,) or (1,) int64, optional
+        Of maps: the pixel ``y * W + x``; -1, and without it, the strongest one of each.
+    target : int
+        Index of the target.
+    path : Path
+        Where the lines begin, and the points on them.
+
+    Returns
+    -------
+    (B, C, H, W) floating
+        In the target's unit; dtype and device are the image's.
     """
     with torch.no_grad():
         prediction = model(image)

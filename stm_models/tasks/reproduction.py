@@ -176,7 +176,26 @@ class Reproduction(ABC):
         self, config: Any, training: Training | None, ask: Ask, samples: Mapping[str, Samples],
         calibration: Mapping[str, Any],
     ) -> Numbers:  # fmt: skip
-        """Score a finished model, or a baseline (no ``training``), on the judged data sets."""
+        """Score a finished model, or a method without training, on the judged data sets.
+
+        Parameters
+        ----------
+        config
+            Values of `config`, validated.
+        training : Training or None
+            What the model came of; None for a method without training.
+        ask : Ask
+            The model, or the method, which has a ``prediction`` alone.
+        samples : mapping of str to Samples
+            The data sets that the training, or for a method the one of `untrained`, names as judged.
+        calibration : mapping
+            What the task's `calibrate` returned for the model or the method.
+
+        Returns
+        -------
+        dict of str to float
+            By name. Those of a model become metrics of its run; `conclude` gets them all.
+        """
 
     @abstractmethod
     def conclude(

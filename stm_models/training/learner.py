@@ -89,13 +89,27 @@ def create_learner(
 ) -> Learner:
     """Build the network, standardised by the training data, and everything that its training needs on ``device``.
 
-    The parameters are those of `stm_models.training.trainer.train`.
+    Parameters
+    ----------
+    config : TrainConfig
+    images : (S, C, H, W) float32
+    targets : (S, T) float64, or (S, T, H, W) float32
+        Training data that `check_data` has let pass.
+    device : torch.device
+        Where the network and its batches are kept.
+    standardise, steps, copies, batches, unlabelled, numbers
+        See `stm_models.training.trainer.train`.
+
+    Returns
+    -------
+    Learner
 
     Raises
     ------
     InputError
-        For an unknown network or loss, a network that answers in another form than the targets', or repeats of images
-        that are not the data set's.
+        For a network that is unknown, cannot be built as asked or answers in another form than the targets', an unknown
+        loss, repeats of images that are not the data set's, measured maps that are smaller than the images or not
+        finite, or a device that cannot compute in bfloat16 where that is asked for.
     """
     outputs = targets.shape[1] if targets.ndim == 2 else 1
     network = registry.create(config.network, images.shape[1:], outputs, config.options, seed=config.seed)
@@ -158,10 +172,19 @@ def _check_network(name: str, model: Model, images: Array, targets: Array) -> No
 def check_data(images: Array, targets: Array, what: str, like_images: Array, like_targets: Array) -> None:
     """Make sure that images and targets fit together and to those of the training.
 
+    Parameters
+    ----------
+    images : (S, C, H, W) floating
+    targets : (S, T) or (S, T, H, W) floating
+    what : str
+        What messages call them, e.g. ``validation``.
+    like_images, like_targets : array
+        Those of the training; shapes must be theirs but for the number of samples.
+
     Raises
     ------
     InputError
-        When they do not, or hold NaN or infinity.
+        When they do not fit, there are none, or they hold NaN or infinity.
     """
     if images.ndim != 4 or targets.ndim not in (2, 4) or len(images) != len(targets) or len(images) == 0:
         raise InputError(

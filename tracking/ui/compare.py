@@ -81,7 +81,31 @@ def context(site: Site, asked: Asked) -> dict[str, Any]:
 def drawn(
     site: Site, found: Sequence[Series], asked: Asked, metrics: Sequence[str], sets: scatter.Sets
 ) -> dict[str, Plot]:
-    """Return the plots by name, those that show nothing left out."""
+    """Return the plots by name, those that show nothing left out.
+
+    Parameters
+    ----------
+    site : Site
+        Where the histories of metrics are read.
+    found : sequence of Series
+    asked : Asked
+        Its metric and set are drawn, or the first ones. An empty scale is logarithmic for a metric that is to become
+        small.
+    metrics : sequence of str
+        Those of ``found`` that were logged at several steps, as `curves.stepped` gives them.
+    sets : Sets
+        What was logged of their predictions, as `scatter.read` gives it.
+
+    Returns
+    -------
+    dict of str to Plot
+        ``learning``, those of `scatter.plots` and ``robustness_N``.
+
+    Raises
+    ------
+    InputError
+        When the metric or set that is asked for is not among these.
+    """
     plots: dict[str, Plot] = {}
     metric = _chosen(asked.metric, metrics, "metric")
     if metric:

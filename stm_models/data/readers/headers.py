@@ -79,10 +79,28 @@ def sections(text: str) -> dict[str, str]:
 def numbers(header: Mapping[str, str], key: str, count: int, source: str, *, whole: bool = False) -> list[float]:
     """Return exactly ``count`` finite numbers of one header entry.
 
+    Parameters
+    ----------
+    header : mapping of str to str
+        As `pairs` or `sections` split it.
+    key : str
+        Of the entry; the first 1000 characters of its text are read.
+    count : int
+    source : str
+        What messages call the file.
+    whole : bool
+        Whether only positive whole numbers will do, at most 1e9.
+
+    Returns
+    -------
+    list of float
+        In the order of the text; what stands between them is passed over.
+
     Raises
     ------
     InputError
-        When the entry is missing or holds something else; ``whole``: also unless they are positive whole numbers.
+        When the entry is missing, holds fewer or more numbers, one that is not finite or, with ``whole``, one that is
+        not positive and whole.
     """
     if key not in header:
         raise InputError(f"{source}: its header lacks {key!r}; is the file damaged?")

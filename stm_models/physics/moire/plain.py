@@ -50,7 +50,36 @@ def solve(
 ) -> PlainSolution:
     """Iterate from non-interacting bands with x <- (1 - mixing) x + mixing F(x).
 
-    Parameters are those of :func:`~stm_models.physics.moire.branches.create` and of `Branch.solve`.
+    Parameters
+    ----------
+    lattice : Lattice
+    interaction : float
+        Hubbard U in eV.
+    filling : float
+        Electrons per moiré cell added to charge neutrality.
+    k_count : int
+        All k_count x k_count points of the mesh are diagonalised.
+    temperature : float
+        kT in eV.
+    dielectric : float or None
+        Relative dielectric constant; None leaves the long-range Coulomb interaction out.
+    gate_distance : float
+        Distance of the two metallic gates in nm; without a ``dielectric`` it has no effect.
+    mixing : float
+        Share of the new densities and bond orders in the next guess.
+    tolerance : float
+        On the largest change of any density or bond order.
+    max_iterations : int
+
+    Returns
+    -------
+    PlainSolution
+        Also when it did not converge; check ``converged``.
+
+    Raises
+    ------
+    InputError
+        For a filling that the bands cannot hold.
     """
     size, count = lattice.size, lattice.size + filling
     bonds = find_bonds(lattice)

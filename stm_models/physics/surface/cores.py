@@ -30,7 +30,18 @@ def occlude(image: Floats, y: float, x: float, radius: float) -> None:
 
 @compiled
 def add_spot(image: Floats, y: float, x: float, amplitude: float, width: float) -> None:
-    """Add amplitude exp(-r² / 2 width²) about (y, x) px to ``image`` (L, L)."""
+    """Add amplitude exp(-r² / 2 width²) to an image, in place.
+
+    Parameters
+    ----------
+    image : (L, L) float64
+    y, x : float, px
+        Where r is zero, also outside the image; the centre of its first pixel is (0, 0).
+    amplitude : float
+        In the image's unit, of either sign.
+    width : float, px
+        Standard deviation, above 0; pixels farther away than 5 of it along an axis stay as they are.
+    """
     size = image.shape[0]
     reach = _EXTENT * width
     scale = -0.5 / (width * width)

@@ -42,10 +42,28 @@ def render(
     normal: NDArray[np.float32],
     images: NDArray[np.float32],
 ) -> None:
-    """Write the images (S, V, L, L), each of largest magnitude 1 before the noise.
+    """Write the images, each of largest magnitude 1 before the noise.
 
-    Turns (S, V, N) are phases / 2 pi, rates (S, V) are k / pi in turns per px, the cutoff is in px; all else has the
-    shape and the unit that it has in :class:`friedel.Draws`.
+    Parameters
+    ----------
+    positions : (S, N, 2) float64, px
+        y, x.
+    total : (S,) int64
+        So many positions of each sample are taken, the first ones.
+    amplitude : (S, V, N) float64
+    turns : (S, V, N) float64
+        Phases over 2 pi.
+    rate : (S, V) float64, turns per px
+        Wave numbers k over pi: a wave goes as cos 2 k r.
+    exponent : (S,) float64
+    cutoff : float, px
+        Added to every distance that is raised to the exponent.
+    noise : (S,) float64
+        Standard deviation.
+    normal : (S, V, L, L) float32
+        Unit white noise.
+    images : (S, V, L, L) float32
+        What is written to.
     """
     samples, biases, size, _ = images.shape
     field = np.empty((biases, size, size))

@@ -60,7 +60,25 @@ def place(
 
 @compiled
 def choose(darts: Floats, count: int, minimum_distance: float, places: Floats, used: int) -> int:
-    """Append the first ``count`` darts far enough from the ``used`` places before them; return how many were found."""
+    """Append the first darts that are far enough from all places before them.
+
+    Parameters
+    ----------
+    darts : (D, 2) float64, px
+        Tried one after the other.
+    count : int
+        So many are taken at most.
+    minimum_distance : float, px
+    places : (M, 2) float64, px
+        Filled from row ``used`` on; it must have ``used + count`` rows at least.
+    used : int
+        Number of places that are there already.
+
+    Returns
+    -------
+    int
+        How many were taken.
+    """
     square = minimum_distance * minimum_distance
     found = 0
     for d in range(darts.shape[0]):

@@ -26,7 +26,25 @@ Array = NDArray[Any]
 def write(
     folder: Path, answer: Mapping[str, Any], image: Array | None, explained: PlaceMaps | None, about: Mapping[str, Any]
 ) -> list[Path]:
-    """Write NAME_positions.csv, of an image NAME_overlay.png, of explained impurities NAME_voltages.csv and .png."""
+    """Write NAME_positions.csv, of an image NAME_overlay.png, of explained impurities NAME_voltages.csv and .png.
+
+    Parameters
+    ----------
+    folder : Path
+    answer : mapping
+        As decoded, with a ``name`` that is fit for a file name.
+    image : (V, H, W) float32 or None
+        What was answered; None writes the table alone.
+    explained : PlaceMaps or None
+        Maps of the first impurities, in the answer's order; without an image they are not written.
+    about : mapping
+        `Prepared.about` of a measured map; else empty.
+
+    Returns
+    -------
+    list of Path
+        What was written.
+    """
     name = answer["name"]
     paths = [write_positions(folder / f"{name}_positions.csv", answer)]
     if image is None:

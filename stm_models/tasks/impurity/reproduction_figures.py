@@ -59,7 +59,26 @@ def ratio_against_epoch(finished: Sequence[Finished], experiment: str, ceiling: 
 
 
 def found_and_reference(*, samples: Samples, score: Array, peaks: Peaks, reference: Array, title: str) -> Figure:
-    """Fig. 3 for one field: mean map, score S, and found positions on the bound-state map with their reference."""
+    """Fig. 3 for one field: mean map, score S, and found positions on the bound-state map with their reference.
+
+    Parameters
+    ----------
+    samples : Samples
+        The one field.
+    score : (H, W) floating
+        What the network answers to it.
+    peaks : Peaks
+        Maxima of ``score``; the highest, as many as there are impurities, are drawn larger.
+    reference : (N, 2) floating, px
+        y, x.
+    title : str
+        First line above the panels.
+
+    Raises
+    ------
+    InputError
+        When the data set holds no bound-state maps.
+    """
     from stm_models.data.dataset import stored
     from stm_models.tasks.impurity.scoring import truths
 

@@ -66,6 +66,8 @@ def convolution_backward(
 ) -> tuple[Tensor, None, None]:
     """Return the gradient for the image: the adjoint convolution, padded to the image's size.
 
+    Called as torch's ``aten::convolution_backward``.
+
     Raises
     ------
     NotImplementedError
@@ -107,7 +109,8 @@ def max_pool_backward(
 ) -> Tensor:
     """Send each window's gradient to its maximum, the first in row order where several are equal.
 
-    ``indices`` stay unused, so that the forward pass need not compute them.
+    Called as torch's ``aten::max_pool2d_with_indices_backward``; ``indices`` stay unused, so that the forward pass need
+    not compute them.
     """
     kernel, stride, padding, dilation = (_pair(p) for p in (kernel, stride or kernel, padding, dilation))
     if kernel == stride and padding == (0, 0) and dilation == (1, 1) and not ceil_mode:
@@ -147,7 +150,10 @@ def average_pool_backward(
     count_include_pad: bool,
     divisor: int | None,
 ) -> Tensor:
-    """Share each window's gradient equally among the pixels that its mean was taken over."""
+    """Share each window's gradient equally among the pixels that its mean was taken over.
+
+    Called as torch's ``aten::avg_pool2d_backward``.
+    """
     kernel, stride, padding = (_pair(p) for p in (kernel, stride or kernel, padding))
     if divisor or not (ceil_mode or (any(padding) and not count_include_pad)):
         share = gradient / (divisor or kernel[0] * kernel[1])
@@ -191,7 +197,8 @@ def attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of softmax(scale query key^T + mask) value for query, key and value.
 
-    The weights are computed anew: ``logsumexp`` stays unused, since the exported forward pass does not give it.
+    Called as torch's ``aten::_scaled_dot_product_flash_attention_for_cpu_backward``. The weights are computed anew:
+    ``logsumexp`` stays unused, since the exported forward pass does not give it.
 
     Raises
     ------

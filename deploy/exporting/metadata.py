@@ -109,9 +109,33 @@ def complete(
 ) -> str:
     """Return the text of the entry: checked ``metadata`` and what the exporter knows, with the time (UTC).
 
-    ``answers`` and ``explanations``: names of the outputs. ``focusable`` says that the pixel which is explained can
-    be chosen. ``details``: what else there is to tell of an explanation; ``refused``: why others are not there;
-    ``precision``: its kind and what it costs.
+    Parameters
+    ----------
+    metadata : mapping
+        As `check` returns them.
+    opset : int
+    versions : mapping of str to str
+        Of what the file was made with, by name.
+    answers, explanations : list of str
+        Names of the outputs that are no maps, and of those that are.
+    focusable : bool
+        Whether the pixel of an answered map that is explained can be chosen.
+    details : mapping, optional
+        What else there is to tell of explanations, by their names.
+    refused : mapping of str to str, optional
+        Why other explanations are not there, by their names.
+    precision : mapping, optional
+        The ``kind`` of numbers and what it costs; by default ``fp32``.
+
+    Returns
+    -------
+    str
+        A JSON object.
+
+    Raises
+    ------
+    ValueError
+        For NaN or infinity in what the exporter knows.
     """
     entry = {
         "schema": SCHEMA,

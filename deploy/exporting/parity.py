@@ -90,15 +90,33 @@ def check_focus(
     maps: Collection[str] = ("gradient",),
     truth: Evaluate | None = None,
 ) -> dict[str, float]:
-    """Compare two ways of explaining chosen pixels; arguments and errors are those of `check`.
+    """Compare two ways of explaining chosen pixels.
 
-    ``run`` and ``reference`` take images and the focus, int64 of shape (B,) or (1,): the pixel ``y * W + x``, or -1.
-    Half of each batch is one image at several pixels, whose maps must differ as the reference's do.
+    Half of the larger batch is one image at several pixels, whose maps must differ as the reference's do.
+
+    Parameters
+    ----------
+    run : callable
+        Images (B, C, H, W) float32 and a focus, (B,) or (1,) int64, to named arrays with B rows: the file to be. A
+        focus is the pixel ``y * W + x``, or -1 for the strongest.
+    reference : callable
+        The same by autograd, of a focus (B,), or None for the strongest.
+    mean, scale : (C, H, W) float32
+        The images are ``mean + scale * N(0, 1)``, in batches of 1 and 8.
+    maps : collection of str
+        Which of the outputs are explanations.
+    truth : callable, optional
+        The reference in float64, see the notes of `check`.
 
     Returns
     -------
     dict of str to float
         ``focus``: the largest relative error of the maps.
+
+    Raises
+    ------
+    ExportError
+        As `check`, and when one focus for all images, or -1, does not explain what it asks for.
     """
     rng = np.random.default_rng(_SEED + 1)
     pixels = int(np.prod(np.shape(mean)[1:]))

@@ -113,6 +113,31 @@ def write_answers(
     Where the task names places of an answered map, NAME_EXPLAIN_places.npz has the maps of the first `PLACES_AT_MOST`
     as `stm_models.tasks.outputs.PlaceMaps` names them. Tables are written of all answers, maps and pictures of
     the first `MAPS_AT_MOST`.
+
+    Parameters
+    ----------
+    out : Path
+        The folder; it is made where it is not there.
+    session : Session
+        The model that was asked.
+    question : Question
+        What it was asked.
+    answers : list of dict
+        As `answer_from` gives them, one per image.
+    explain : str or None
+        The model's explanation that was asked for.
+    outputs : mapping of str to array
+        ``prediction`` (S, T) or (S, 1, H, W), and the maps called ``explain``, (M, C, H, W), of the first M images.
+
+    Returns
+    -------
+    list of str
+        Absolute.
+
+    Raises
+    ------
+    InputError
+        When the folder cannot be written.
     """
     out = output_directory(out)
     about = session.metadata
@@ -152,9 +177,27 @@ def write_maps(
     method: str,
     maps: NDArray[Any],
 ) -> list[str]:
-    """Write the maps (M, C, H, W) of the first M answers as NAME_METHOD.npy, and as .png on one scale of colours.
+    """Write the maps of the first answers as NAME_METHOD.npy, and as .png on one scale of colours.
 
-    Pictures show a map's sum over its channels, over the image's first channel.
+    Pictures show a map's sum over its channels, over the image's first channel, and a gap where the image is masked.
+
+    Parameters
+    ----------
+    out : Path
+    session : Session
+        The model that was explained: units and axes are its.
+    question : Question
+    answers : list of dict
+        As `answer_from` gives them, one per image.
+    method : str
+        Fit for a file name.
+    maps : (M, C, H, W) or (M, 1, H, W) floating
+        As high and wide as the images; `MAPS_AT_MOST` of them are written.
+
+    Returns
+    -------
+    list of str
+        The files' absolute paths.
     """
     from stm_models.explain.render import overlay_png
     from stm_models.explain.units import unit_of

@@ -68,7 +68,25 @@ class Batcher:
         focus: NDArray[Any] | None,
         most: int,
     ) -> asyncio.Future[Outputs]:
-        """Let a request wait for others, ``most`` rows together; returns its outputs to come."""
+        """Let a request wait for others; to be called on the event loop.
+
+        Parameters
+        ----------
+        loaded : Loaded
+            The version that answers.
+        image : (rows, C, H, W) float32
+        names : tuple of str
+            The outputs.
+        focus : (rows,) or (1,) integers, or None
+            See `Session.run`.
+        most : int
+            Rows of a batch; it waits no longer when it has so many, or would have more.
+
+        Returns
+        -------
+        Future of dict of str to (rows, ...) float32
+            Raises what `Session.run` does. Who cancels it gives the request up.
+        """
         loop = asyncio.get_running_loop()
         key = (id(loaded), names, focus is not None)
         if key in self._open and self._open[key][1].rows + len(image) > most:

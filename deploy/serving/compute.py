@@ -87,7 +87,23 @@ class Compute:
         *,
         until: float,
     ) -> Outputs:
-        """Return the outputs ``names`` of ``image``, if they are there by ``until``, a time of the event loop.
+        """Compute the outputs of some images: at once, in a thread, or with those of other requests.
+
+        Parameters
+        ----------
+        loaded : Loaded
+            The version that answers.
+        image : (rows, C, H, W) float32
+        names : tuple of str
+            The outputs.
+        focus : (rows,) or (1,) integers, optional
+            See `Session.run`.
+        until : float
+            Time of the event loop at which what is not done is given up.
+
+        Returns
+        -------
+        dict of str to (rows, ...) float32
 
         Raises
         ------

@@ -64,7 +64,21 @@ class Plan:
         cells: Any = None,
         ready: Callable[[str], None] | None = None,
     ) -> None:
-        """Serve from this process until a signal."""
+        """Serve from this process until SIGINT or SIGTERM; to be called from its main thread.
+
+        Parameters
+        ----------
+        catalog : Catalog
+        watched, listener, ready
+            See `deploy.serving.server.serve`.
+        cells : (counters, buckets, row), optional
+            Memory that worker processes share, see `deploy.serving.app.create_app`.
+
+        Raises
+        ------
+        InputError
+            When the port is taken or may not be used, or the folder of examples is missing or has none.
+        """
         serve(
             catalog,
             access=self.access,

@@ -60,13 +60,32 @@ def encode_request(
     request_id: str | None = None,
     focus: Sequence[int] | NDArray[Any] | None = None,
 ) -> tuple[bytes, int | None]:
-    """Write a request for ``outputs`` of ``image`` (batch, C, H, W), explained at ``focus`` (batch,) or (1,).
+    """Write a request.
+
+    Parameters
+    ----------
+    image : (batch, C, H, W) float16, float32, float64, int32 or int64
+        The server takes floating ones.
+    outputs : sequence of str
+        Names of the outputs wanted; with none the server chooses.
+    binary : bool
+        Whether tensors are sent, and asked back, as bytes instead of JSON.
+    request_id : str, optional
+        Comes back with the answer.
+    focus : (batch,) or (1,) integers, optional
+        The pixel ``y * W + x`` of an answered map that explanations explain, of each image or of all; -1 and None mean
+        the strongest one.
 
     Returns
     -------
     body : bytes
     header_length : int or None
         Value for the header `HEADER`, ``None`` for a request without binary tensors.
+
+    Raises
+    ------
+    InputError
+        For an image of another dtype.
     """
     start = b"{" if request_id is None else dump_json({"id": request_id})[:-1] + b","
     encoded = [encode_tensor("image", image, binary)]
@@ -153,7 +172,30 @@ def encode_response(
     request: InferRequest,
     parameters: Mapping[str, Any] | None = None,
 ) -> tuple[bytes, int | None]:
-    """Write the answer to ``request``; returns the body and the value for the header `HEADER`."""
+    """Write the answer to a request.
+
+    Parameters
+    ----------
+    model, version : str
+        Who answers.
+    outputs : mapping of str to (batch, ...) array
+        Of the dtypes that `encode_request` takes. In JSON what is not finite becomes null.
+    request : InferRequest
+        Says which outputs go as binary tensors; its ``id`` goes back.
+    parameters : mapping, optional
+        JSON-able, said of the whole answer.
+
+    Returns
+    -------
+    body : bytes
+    header_length : int or None
+        Value for the header `HEADER`, ``None`` for an answer without binary tensors.
+
+    Raises
+    ------
+    InputError
+        For an output of another dtype.
+    """
     head: dict[str, Any] = {"model_name": model, "model_version": version}
     if request.id is not None:
         head["id"] = request.id

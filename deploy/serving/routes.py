@@ -32,7 +32,21 @@ _MODEL = "/v2/models/{model}"
 def build_routes(
     catalog: Catalog, inference: Inference, metrics: Metrics, page: Sequence[BaseRoute], token: str | None
 ) -> Starlette:
-    """Return the application of all routes, ``page``'s among them."""
+    """Return the application of all routes; what is refused or fails in it is answered as `refusal` says.
+
+    Parameters
+    ----------
+    catalog : Catalog
+        The models, which may change their versions while it runs.
+    inference : Inference
+        Answers what computes.
+    metrics : Metrics
+        What ``/metrics`` tells.
+    page : sequence of BaseRoute
+        Routes of the page, tried first.
+    token : str or None
+        That requests must carry, for the description of the interface alone: nothing is checked here.
+    """
     handlers = _Handlers(catalog, inference, metrics, token is not None)
     routes: list[BaseRoute] = [
         *page,

@@ -89,9 +89,30 @@ def running(
     max_rows: int | None = None,
     examples: str | Path | None = None,
 ) -> Iterator[str]:
-    """Serve ``models`` from a thread of this process while the block runs; yields the address.
+    """Serve ``models`` from a thread of this process while the block runs; yields the address, http://HOST:PORT.
 
-    Parameters and errors as in `serve` and `deploy.serving.app.create_app`.
+    Parameters
+    ----------
+    models : Catalog, or mapping of str to Session
+        By the name in the address.
+    host, port, token, tls
+        See `Access`; by default any free port.
+    decode : callable or None
+        Makes the answers of ``/explain``; None leaves them out.
+    limits : Limits
+        What may be asked for.
+    schedule : Schedule
+        How runs are spread.
+    max_body_bytes, max_rows : int, optional
+        In place of ``body_bytes`` and ``rows`` of ``limits``.
+    examples : path, optional
+        Folder of files that the page offers.
+
+    Raises
+    ------
+    InputError
+        When the port is taken or may not be used, a token, certificate or example is missing, a limit is out of
+        range, there are no models, or one has a name that cannot stand in an address.
     """
     access = Access(host, port, token, tls)
     catalog = models if isinstance(models, Catalog) else Catalog.of(models)

@@ -105,13 +105,28 @@ def parse_reading(values: Mapping[str, str]) -> Reading:
 
 @asynccontextmanager
 async def received(request: Request, suffix: str, most: int, seconds: float, room: Room) -> AsyncIterator[Path]:
-    """Stream the body to a private file while the block runs; it is gone afterwards.
+    """Stream the body to a private file and yield its path; it is gone when the block ends.
+
+    Parameters
+    ----------
+    request : Request
+        Its content type must be application/octet-stream.
+    suffix : str
+        Of the file's name, as `parse_suffix` returns it.
+    most : int
+        Bytes that the body may have.
+    seconds : float
+        In which it must have arrived.
+    room : Room
+        What its bytes are taken from while the block runs.
 
     Raises
     ------
     HTTPException
         413 for more than ``most`` bytes (before anything is read, where the client says how many they are), 415 for
         another content type, 408 when it takes longer than ``seconds``, 503 when ``room`` has not as many bytes.
+    ClientDisconnect
+        When the client goes before the body has ended.
     InputError
         For an empty body.
     """

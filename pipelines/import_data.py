@@ -59,7 +59,24 @@ def describe(result: dict[str, Any]) -> str:
 
 
 def import_folder(task: Task, convention: Convention, folder: Path, options: Any, out: Path) -> dict[str, Any]:
-    """Write the data set ``out`` from the files of ``folder``; whatever happens, ``out`` is whole or not there.
+    """Write the data set ``out`` from the files of ``folder``; whatever happens, ``out`` is whole or untouched.
+
+    Parameters
+    ----------
+    task : Task
+    convention : Convention
+        One of the task's.
+    folder : Path
+        Where the files are.
+    options : Config
+        Values of ``convention.import_options``, validated.
+    out : Path
+        Not there yet, or an empty folder.
+
+    Returns
+    -------
+    dict
+        data (absolute path), source (name of ``folder``), recipe, digest, groups (states), samples, warnings, seconds.
 
     Raises
     ------

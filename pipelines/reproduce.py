@@ -60,10 +60,25 @@ def reproduce(
 ) -> dict[str, Any]:
     """Simulate, train, judge and conclude; whatever an earlier call with the same ``config`` finished is kept.
 
+    Parameters
+    ----------
+    store : Store
+        Where all runs are recorded.
+    task : Task
+    made : Reproduction
+        The task's.
+    config : Config
+        Values of ``made.config``, validated.
+    out : path
+        Folder for data sets, figures and the report.
+    workers : int
+        Processes that simulate.
+
     Returns
     -------
     dict
-        task, run_id, experiment, runs by training and seed, findings' report, text, files.
+        task, experiment, run_id and link (of the run that all others are nested in), runs (ids by training and seed),
+        findings (what the report lists in words), files (paths, the Markdown report last).
 
     Raises
     ------

@@ -164,12 +164,24 @@ def explain(
 def explain_data_set(session: Session, source: Source, path: str, out: Path, options: ExplainOptions) -> dict[str, Any]:
     """Average the maps of every chosen method over a data set; see `pipelines.explaining.attention.by_target`.
 
-    The parameters are those of `explain`; ``path`` is a data set.
+    Parameters
+    ----------
+    session : Session
+        The model file.
+    source : Source
+        Its run, where it has one.
+    path : str
+        The data set, of images of the model's own size.
+    out : Path
+        Folder to write to.
+    options : ExplainOptions
+        At most ``most`` samples are taken, evenly over the values that maps are averaged by; maps are not judged.
 
     Returns
     -------
     dict
-        ``methods``, ``files``, ``attention`` (what was found of each method, in words), ``samples``, ``notes``.
+        ``methods``, ``files``, ``attention`` (what was found of each method, in words), ``samples`` (how many),
+        ``notes``, and ``record``, what attention.json holds.
 
     Raises
     ------

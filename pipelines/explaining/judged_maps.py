@@ -83,6 +83,16 @@ def judge_maps(
 ) -> list[dict[str, Any]]:
     """Score the maps of every method on every subject.
 
+    Parameters
+    ----------
+    session : Session
+        The model file, which answers to the changed images.
+    ways : sequence of Explainer
+    asked : sequence of Subject
+    reference : (C, H, W) float32
+        What removed pixels take the values of; of the model's size.
+    options : ScoreOptions
+
     Returns
     -------
     list of dict
@@ -90,6 +100,11 @@ def judge_maps(
         each: the change of the answer when it takes the reference's values) and ``methods``: of each the record of
         `stm_models.explain.faithfulness.Curves`, ``max_sensitivity`` (None where it has no bound) and ``share`` of
         each region.
+
+    Raises
+    ------
+    InputError
+        When the reference has not the shape of the subjects' images, or a map or an answer is not finite.
     """
     task = get(session.metadata.task)
     found = []

@@ -27,6 +27,23 @@ def record(
 ) -> str:
     """Log files, scores and settings as a run ``explain``; pictures of shap with the model's run too.
 
+    Parameters
+    ----------
+    store : Store
+        Where the new run goes.
+    source : Source
+        Its run is the model's, in the same store.
+    about : ModelMetadata
+        What the model file says of itself.
+    path : str
+        What was explained: a file or a data set.
+    reading : Reading
+        How it was read.
+    result : mapping
+        What `explain` or `explain_data_set` returned.
+    options : ExplainOptions
+        Of that call.
+
     Returns
     -------
     str

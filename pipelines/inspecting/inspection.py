@@ -82,10 +82,22 @@ def of_file(
 ) -> Inspection:
     """Look at one file that `stm_models.data.readers` reads; what it does not say is listed as unknown.
 
+    Parameters
+    ----------
+    path : Path
+    key, size_nm, bias, channel
+        As for `stm_models.data.readers.read`: an array's name, (height, width) in nm, V, and a signal or the number of
+        a map.
+
+    Returns
+    -------
+    Inspection
+        ``spectrum``, ``map`` and ``fourier``, those that can be drawn; it has no metrics.
+
     Raises
     ------
     InputError
-        As `stm_models.data.readers.read`.
+        As `stm_models.data.readers.read`, and for a map of too few pixels without a spectrum.
     """
     raw = readers.read(path, key=key, size_nm=size_nm, bias=bias, channel=channel)
     count = len(raw.values)

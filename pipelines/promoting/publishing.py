@@ -72,17 +72,28 @@ def publish(
 ) -> tuple[ExportReport, int]:
     """Export a run's model to ``out``, log the file with the run, and register it as the challenger.
 
-    ``config``: which maps, and in what precision; by default the section ``export`` as it stands.
+    Parameters
+    ----------
+    store : Store
+        Holds the run, and the registry.
+    task : Task
+        The run's; it names the registered model.
+    run_id : str
+    out : Path
+        Ends in ``.onnx``.
+    config : ExportConfig, optional
+        Which maps, and in what precision; by default the section ``export`` as it stands.
 
     Returns
     -------
     report : ExportReport
     version : int
+        Of the registered model.
 
     Raises
     ------
     InputError
-        For a run without a model bundle, or a file that cannot be written.
+        For a run that is not there, has no model bundle or is of another task, or a file that cannot be written.
     ExportError
         When the file does not agree with the model.
     """

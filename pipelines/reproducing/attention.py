@@ -33,7 +33,24 @@ class Looked:
 
 
 def look(task: Task, found: Bundle, samples: Samples, methods: Sequence[str], seed: int) -> dict[str, Looked]:
-    """Relate maps of the explained number to the regions that the task knows; a network without a map is left out.
+    """Relate maps of the explained number to the regions that the task knows.
+
+    Parameters
+    ----------
+    task : Task
+    found : Bundle
+        The trained model.
+    samples : Samples
+        With targets that are numbers, those of the model in its order.
+    methods : sequence of str
+        Names of `stm_models.explain.methods.METHODS`; those that the model has no map of are left out.
+    seed : int
+        Of the bootstrap over states.
+
+    Returns
+    -------
+    dict of str to Looked
+        By method.
 
     Raises
     ------

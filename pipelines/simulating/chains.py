@@ -28,10 +28,24 @@ def simulate_chains(task: Task, config: Config, path: Path, chains: Sequence[Cha
     A group may be simulated by two workers at a time (one of them presumed dead): both write the same,
     file by file, each file at once.
 
+    Parameters
+    ----------
+    task : Task
+    config : Config
+        The task's simulation config.
+    path : Path
+        The store, which was created with the plan of ``config``.
+    chains : sequence of Chain
+        Done one after the other.
+    device : str
+        Where the linear algebra runs: ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one.
+    lease : Lease
+        Looked at before each group.
+
     Raises
     ------
     InputError, MemoryError, OSError
-        At once.
+        At once; of a group's OSErrors those of a full disk or quota alone.
     RuntimeError
         For any other failure of a group, with its parameters, when the other chains are done.
     """

@@ -77,7 +77,21 @@ def summary(found: Any, values: Mapping[str, str], parent: str) -> dict[str, Any
 def draw(
     run: Run, result: Mapping[str, Any], rows: list[TrialRow], values: Mapping[str, str], space: SearchSpace
 ) -> None:
-    """Log the figures of a summarised study to its run."""
+    """Log the figures of a summarised study to its run.
+
+    Parameters
+    ----------
+    run : Run
+        Of the search, in progress.
+    result : mapping
+        What `summary` returned.
+    rows : list of TrialRow
+        All trials; those that are complete or pruned are drawn.
+    values : mapping of str to str
+        Names of a trial's values, one or two, with their directions.
+    space : SearchSpace
+        Says which parameters are drawn on logarithmic scales.
+    """
     metric, *others = values
     points = [
         tuning.Point(row.number, row.values, row.state == "pruned", row.params)

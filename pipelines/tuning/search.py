@@ -186,7 +186,30 @@ class Search:
 
 
 def work(chosen: settings.Settings, data: Path, name: str, storage: str, parent: str, number: int) -> None:
-    """Work on trials of a search as its worker ``number``, from 1, perhaps on another machine; see `Search`."""
+    """Work on trials of a search as one of its workers, perhaps on another machine.
+
+    Runs are recorded in the tracking store that the environment names.
+
+    Parameters
+    ----------
+    chosen : Settings
+    data : Path
+        The data set.
+    name, storage : str
+        Of the study, and where it is kept; see `Search`.
+    parent : str
+        Id of the run of the search.
+    number : int
+        Of the worker, from 1: each draws other trials.
+
+    Raises
+    ------
+    InputError
+        For a data set, tracking store or storage that cannot be used, a study with other data or another configuration,
+        and as `tracking.trials.run_trials`.
+    Exception
+        What trials raised, when several in a row failed.
+    """
     parts = load_parts(data, chosen.task, chosen.split, chosen.train.targets)
     Search(recording(), chosen, parts, name, storage, worker=number).work(parent)
 

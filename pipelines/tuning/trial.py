@@ -67,7 +67,26 @@ def values_of(chosen: Settings, parts: Parts) -> dict[str, str]:
 def objective(
     chosen: Settings, parts: Parts, space: SearchSpace, checkpoints: Checkpoints, study: Any
 ) -> Callable[[optuna.Trial, Run], tuple[float, ...]]:
-    """Return what trains and judges one trial."""
+    """Return what trains and judges one trial.
+
+    Parameters
+    ----------
+    chosen : Settings
+    parts : Parts
+        The data set, split.
+    space : SearchSpace
+        What a trial's parameters are drawn from.
+    checkpoints : Checkpoints
+        Where a trial's training is kept until the trial ends.
+    study : optuna.Study
+        The one of the trials.
+
+    Returns
+    -------
+    callable
+        Takes a trial and its run in progress; returns the values that `values_of` names, and raises
+        ``optuna.TrialPruned`` after an epoch at which the study's pruner ends it.
+    """
     names, measure = list(values_of(chosen, parts)), f"val_{chosen.task.metric}"
 
     def work(trial: optuna.Trial, record: Run) -> tuple[float, ...]:

@@ -33,7 +33,7 @@ class InferRequest(NamedTuple):
     ----------
     image : (batch, C, H, W) float32
     outputs : tuple of str
-        What the client asked for; empty where it did not say, which means every output.
+        What the client asked for; empty where it did not say, which means all that are no maps.
     binary : mapping of str to bool
         Whether an output goes back as a binary tensor, for those that the client said it of.
     default_binary : bool

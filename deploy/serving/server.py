@@ -116,9 +116,8 @@ def running(
     """
     access = Access(host, port, token, tls)
     catalog = models if isinstance(models, Catalog) else Catalog.of(models)
-    limits = replace(
-        limits, body_bytes=max_body_bytes or limits.body_bytes, rows=limits.rows if max_rows is None else max_rows
-    )
+    given = {"body_bytes": max_body_bytes, "rows": max_rows}
+    limits = replace(limits, **{name: value for name, value in given.items() if value is not None})
     app = create_app(
         catalog,
         decode=decode,

@@ -100,7 +100,7 @@ class Task(ABC):
     def simulator(self, config: Any, *, device: str = "cpu") -> Simulator:
         """Build the function that simulates one group; geometry and kernels are made once here.
 
-        ``device``: where the linear algebra runs, ``cpu`` or ``cuda``; it changes no result beyond 1e-6.
+        ``device``: where the linear algebra runs, ``cpu``, ``cuda`` or ``auto``; it changes no result beyond 1e-6.
         """
 
     @abstractmethod

@@ -261,3 +261,9 @@ def test_options_reach_the_server(model_file, tmp_path):
         process.communicate(timeout=20)
     assert process.returncode == 0
     assert main([str(model_file), "--max-body-mb", "0"]) == 2
+
+
+@pytest.mark.parametrize("limit", ["max_body_bytes", "max_rows"])
+def test_a_limit_of_nothing_is_refused_and_not_the_default(model_file, limit):
+    with pytest.raises(InputError, match="is 0, expected"), running({"m": Session(model_file)}, **{limit: 0}):
+        pass

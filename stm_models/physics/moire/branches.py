@@ -42,7 +42,7 @@ def create(
         or ``collinear`` (spins up and down).
     lattice : Lattice
     k_count, temperature, dielectric, gate_distance, fock_range, interlayer_scale
-        See :class:`~stm_models.physics.moire.branch.Settings`.
+        See :class:`~stm_models.physics.moire.solution.Settings`.
     device : str
         Where the eigenproblems are solved: ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one.
 

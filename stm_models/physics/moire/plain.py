@@ -23,7 +23,10 @@ __all__ = ["PlainSolution", "solve"]
 
 @dataclass(frozen=True)
 class PlainSolution:
-    """Density per spin (N,) float64, bond orders (B,) complex128 and bands with complex vectors."""
+    """Density per spin (N,), bond orders (B,), and at each of K points with their weights (K,) the N bands.
+
+    Energies (K, N) and the chemical potential are in eV; vectors (K, N, N) are columns.
+    """
 
     density: NDArray[np.float64]
     bond_order: NDArray[np.complex128]

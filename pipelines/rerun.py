@@ -14,11 +14,11 @@ from pipelines import settings
 from pipelines.addresses import run_of
 from pipelines.learning import repeats
 from pipelines.learning.fitting import Measured
-from pipelines.learning.joining import MEMBERS
 from pipelines.learning.training_data import training_data
 from pipelines.train import recorded
 from stm_models.errors import InputError
 from tracking import environment, runs
+from tracking.lineage import MEMBERS
 from tracking.runs import RunRow
 from tracking.store import Store, connect
 

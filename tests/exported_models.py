@@ -50,7 +50,7 @@ def make(name, folder):
     novelty, quantiles = Novelty.fit(known, appearance).calibrated(
         {"clean": (held_out, np.arange(16)), "noisy": (held_out[:9] * 1.5, np.arange(9))}
     )
-    hints = novelty.hints(torch.from_numpy(held_out), torch.zeros(16, 0)).numpy()
+    hints = novelty.hints(torch.from_numpy(held_out), torch.zeros(16, 0), torch.zeros(16, 0)).numpy()
     errors = np.random.default_rng(8).normal(0, 0.3, (16, len(case["targets"])))
     calibration = Residuals(hints, errors, np.array([f"c{row}" for row in range(16)]), np.arange(16) % 2)
     spread = Residuals(hints, errors[::-1].copy(), np.array([f"s{row}" for row in range(16)]), np.arange(16) % 2)

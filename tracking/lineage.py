@@ -17,13 +17,16 @@ from tracking.rows import RunRow
 from tracking.spool import PREFIX
 from tracking.store import Store
 
-__all__ = ["origin", "trace"]
+__all__ = ["MEMBERS", "origin", "trace"]
+
+MEMBERS = "ensemble.runs"
+"""The tag with the ids of the runs that an ensemble is made of, separated by commas."""
 
 _FORMS = "models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID, a run's id, FILE.onnx, DATA.zarr or a data set's digest"
 _SHORTEST = 8  # digits of a digest
 _TAGS = (
     "network", "git.commit", "git.dirty", "data.digest", "data.recipe", "data.simulator_version", "data.path",
-    "training.recipe", "ensemble.runs",
+    "training.recipe", MEMBERS,
 )  # fmt: skip
 
 
@@ -40,7 +43,8 @@ def trace(store: Store, what: str) -> dict[str, Any]:
     -------
     dict
         ``kind`` (version, run or data); ``origin``: what it was made from, see `origin` (of a data set its digest);
-        ``descendants``: runs with their versions and evaluations, of a data set those trained on it, else the one.
+        ``descendants``: runs with their versions and evaluations, of a data set those trained on it, of a run itself
+        and the ensembles that it is a member of.
 
     Raises
     ------
@@ -59,7 +63,9 @@ def trace(store: Store, what: str) -> dict[str, Any]:
         name = rows.get(store, name).id
     row = _run(store, name) if re.fullmatch(r"[0-9a-f]{32}", name) else None
     if row is not None:
-        return {"kind": "run", "origin": _of_run(row), "descendants": _made(store, [row], rows.find(store))}
+        every = rows.find(store)
+        joined = [each for each in every if row.id in each.tags.get(MEMBERS, "").split(",")]
+        return {"kind": "run", "origin": _of_run(row), "descendants": _made(store, [row, *joined], every)}
     if re.fullmatch(rf"[0-9a-f]{{{_SHORTEST},64}}", name):
         every = rows.find(store)
         known = {row.tags["data.digest"] for row in every if "data.digest" in row.tags}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 import warnings
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch._dispatch.python import enable_python_dispatcher
 from torch._functorch.compile_utils import fx_graph_cse
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
@@ -79,11 +80,32 @@ def trace(parts: Parts, shape: tuple[int, int, int], *, focusable: bool = False)
     with mode, enable_python_dispatcher():
         inputs = (image, focus) if focusable else (image,)
         graph = make_fx(function, decomposition_table=table(), _allow_non_fake_inputs=True)(*inputs)
-    # Every part ran the network by itself.
+    # Every part ran the network by itself, and read its weights anew.
+    _read_once(graph)
     graph.graph = fx_graph_cse(graph.graph)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
+
+
+def _read_once(graph: GraphModule) -> None:
+    """Let every node that needs a tensor of the model take it from the first one that reads it."""
+    first: dict[Any, Node] = {}
+    for node in list(graph.graph.nodes):
+        if node.op != "get_attr":
+            continue
+        known = first.setdefault(_tensor(graph, str(node.target)), node)
+        if known is not node:
+            node.replace_all_uses_with(known)
+            graph.graph.erase_node(node)
+
+
+def _tensor(graph: GraphModule, name: str) -> Any:
+    """Return what tells one tensor of a graph from another."""
+    value = operator.attrgetter(name)(graph)
+    if not isinstance(value, Tensor):
+        return name
+    return value.data_ptr(), value.shape, value.stride(), value.dtype
 
 
 def build(parts: Parts, shape: tuple[int, int, int]) -> Any:

@@ -154,9 +154,9 @@ def judge(
     Returns
     -------
     dict
-        ``images`` (how many), ``error``, ``budget`` and, of a file with intervals, ``ends`` (their error) by target,
-        in its unit; with a novelty the largest change of its p-value, ``novelty``: it looks at features that come
-        through the network.
+        ``images`` (how many), ``error``, ``budget`` and, of a file with intervals, ``ends`` (their error), of an
+        ensemble ``spread`` (its error) by target, in its unit; with a novelty the largest change of its p-value,
+        ``novelty``: it looks at features that come through the network.
 
     Raises
     ------
@@ -182,6 +182,10 @@ def judge(
         report["ends"] = {
             target["name"]: max(_largest(found[end][:, n], wanted[end][:, n]) for end in ("lower", "upper"))
             for n, target in enumerate(targets)
+        }
+    if "spread" in wanted:
+        report["spread"] = {
+            target["name"]: _largest(found["spread"][:, n], wanted["spread"][:, n]) for n, target in enumerate(targets)
         }
     if "novelty" in wanted:
         report["novelty"] = _largest(found["novelty"], wanted["novelty"])

@@ -16,6 +16,7 @@ from stm_models.data.dataset import Samples, described, load
 from stm_models.errors import InputError, unknown
 from stm_models.figures import representation as figures
 from stm_models.networks import bundle
+from stm_models.networks.ensemble import members_of
 from stm_models.sampling import evenly
 from stm_models.signal import embedding
 from stm_models.tasks.base import Task
@@ -159,6 +160,8 @@ def look(
     }
     own = digest == model.data.digest
     notes = []
+    if count := len(members_of(model.bundle.model.network)):
+        notes.append(f"the features are those of the first of the ensemble's {count} members")
     if not own:
         notes.append(f"{samples.path} is not the data set that the run was trained on: all of its samples are shown")
     if own and model.data.train.refit:

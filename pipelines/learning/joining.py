@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,14 @@ from stm_models.networks import bundle
 from stm_models.networks.ensemble import together
 from stm_models.tasks.base import Task
 from tracking import runs
+from tracking.lineage import MEMBERS
 from tracking.runs import RunRow
 from tracking.store import Store
 from tracking.values import flatten
 
-__all__ = ["MEMBERS", "join", "newest", "trainings"]
+__all__ = ["join", "newest", "trainings"]
 
-MEMBERS = "ensemble.runs"
-"""The tag with the ids of the runs that an ensemble is made of, separated by commas."""
-_FREE = ("train.seed", "train.threads", "train.device")  # what the members' configurations may differ by
+_FREE = ("preset", "train.seed", "train.threads", "train.device")  # what the members' configurations may differ by
 
 
 def newest(store: Store, task: Task) -> RunRow:
@@ -100,13 +100,22 @@ def join(store: Store, rows: Sequence[RunRow], data: str | Path | None = None) -
     chosen = settings.load(values["task"], values["preset"], recorded=values)
     config, network = chosen.train, chosen.train.network
     parts = training_data(store, first).parts(data)
-    model = together([bundle.load(runs.download(store, row.id, "bundle")).model for row in rows])
+    members = [bundle.load(runs.download(store, row.id, "bundle")) for row in rows]
+    model = together([one.model for one in members])
+    model.network.start = members[0].info.get("start", {})
     recipe = sha256_of_json({"ensemble": [row.tags["training.recipe"] for row in rows]})
     tags = {MEMBERS: ",".join(row.id for row in rows)}
     with runs.start(store, chosen.task.name, f"ensemble of {len(rows)} {network}", tags=tags) as record:
         opened(record, chosen, config, parts, recipe, {"ensemble": {"members": len(rows)}})
-        if any("transductive" in row.tags for row in rows):
+        if measured := _measured(store, first):
             record.tags({"transductive": True})
+            record.json(measured, "measured.json")
+        record.tags({key: value for key, value in first.tags.items() if key.startswith("start.")})
+        commits = [row.tags.get("git.commit") or "unknown" for row in rows]
+        if len(set(commits)) > 1:
+            note = f"its members were trained by different code, commits {', '.join(commits)}"
+            print(note)
+            record.tags({"ensemble.note": note})
         record.metrics({"train_seconds": sum(row.metrics.get("train_seconds", 0.0) for row in rows)})
         held = calibrating(record, chosen, config, parts)
         fitted = keep(record, chosen, config, parts, held, model)
@@ -120,7 +129,13 @@ def _nested(store: Store, parent: RunRow) -> list[RunRow]:
             f"the {count} trainings of run {parent.id} are of {kind}, each with other samples left out: an ensemble is "
             "of seeds, stm train --seeds N"
         )
-    return runs.find(store, parent.tags["task"], parent=parent.id)
+    found = [row for row in runs.find(store, parent.tags["task"], parent=parent.id) if row.outcome == "complete"]
+    if parent.outcome != "complete" or len(found) != count:
+        raise InputError(
+            f"run {parent.id} ({parent.outcome}) finished {len(found)} of its {count} trainings: resume it with "
+            f"stm train {parent.tags['task']} --resume {parent.id} --data DATA.zarr, or give finished ones with --runs"
+        )
+    return found
 
 
 def _check(row: RunRow) -> None:
@@ -134,20 +149,19 @@ def _check(row: RunRow) -> None:
 def _alike(store: Store, rows: Sequence[RunRow]) -> None:
     """Refuse trainings that differ by more than the seed, and those fitted to what would judge them together."""
     first, *others = rows
-    wanted = _configured(store, first)
+    wanted = _about(store, first)
     if wanted["train.refit"]:
         raise InputError(
             f"run {first.id} was fitted again with its validation samples (train.refit), which are to judge the "
             "ensemble: train without it"
         )
     for row in others:
-        found = {"the data set": row.tags.get("data.digest"), **_configured(store, row)}
-        expected = {"the data set": first.tags.get("data.digest"), **wanted}
-        for key in {**expected, **found}:
-            if found.get(key) != expected.get(key):
+        found = _about(store, row)
+        for key in {**wanted, **found}:
+            if found.get(key) != wanted.get(key):
                 raise InputError(
                     f"run {row.id} has {_short(found.get(key))} for {key}, run {first.id} has "
-                    f"{_short(expected.get(key))}: the members of an ensemble differ by train.seed alone"
+                    f"{_short(wanted.get(key))}: the members of an ensemble differ by train.seed alone"
                 )
     seeds = {runs.configuration(store, row.id)["train"]["seed"] for row in rows}
     if len(seeds) < len(rows):
@@ -157,10 +171,21 @@ def _alike(store: Store, rows: Sequence[RunRow]) -> None:
         )
 
 
-def _configured(store: Store, row: RunRow) -> dict[str, Any]:
-    values: Mapping[str, Any] = runs.configuration(store, row.id)
-    whole = {key: values.get(key) for key in ("task", "split", "train", "calibrate")}
+def _about(store: Store, row: RunRow) -> dict[str, Any]:
+    """Return data, measured maps and configuration of a training, with defaults where it is of a time before a key."""
+    values = runs.configuration(store, row.id)
+    chosen = settings.load(values["task"], values["preset"], recorded=values)
+    whole = {"the data set": row.tags.get("data.digest"), "measured maps": sorted(_measured(store, row).values()),
+             **chosen.record("split", "train", "calibrate")}  # fmt: skip
     return {key: value for key, value in flatten(whole) if key not in _FREE}
+
+
+def _measured(store: Store, row: RunRow) -> dict[str, str]:
+    """Return the digests of the maps without labels that a training used, by name."""
+    if "transductive" not in row.tags:
+        return {}
+    found: dict[str, str] = json.loads(runs.download(store, row.id, "measured.json").read_text(encoding="utf-8"))
+    return found
 
 
 def _short(value: Any) -> str:

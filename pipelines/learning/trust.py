@@ -158,7 +158,7 @@ def _see(model: Model, appearance: Appearance | None, part: Samples) -> _Seen:
     noise = in_batches(model, model.noise, images)
     if isinstance(model.network, MapNetwork):
         return _Seen(shown, noise, noise[:, :0], part.targets, names_of(part), part.targets)
-    apart = in_batches(model, lambda x: model.spread(x) / model.target_scale, images)
+    apart = in_batches(model, model.apart, images)
     return _Seen(shown, noise, apart, predict(model, images), names_of(part), part.targets)
 
 

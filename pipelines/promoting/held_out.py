@@ -21,6 +21,7 @@ from stm_models.data.dataset import Samples, load
 from stm_models.errors import InputError
 from stm_models.tasks.base import Task
 from tracking import runs
+from tracking.lineage import MEMBERS
 from tracking.models import ModelVersionInfo
 from tracking.runs import RunRow
 from tracking.store import Store
@@ -152,9 +153,10 @@ def fresh(
         known[champion.digest or ""] = f"{name} was trained on"
     known[row.tags.get(_CALIBRATED, "")] = "this model was calibrated on"
     known[row.tags["data.digest"]] = "this model was trained on"
+    own = {row.id, *row.tags.get(MEMBERS, "").split(",")} - {""}  # who chooses an ensemble's members chooses it
     read = [
         each for each in runs.find(store, task.name)
-        if each.tags.get("data.evaluation.digest") == attributes["digest"] and each.tags.get("evaluated.run") == row.id
+        if each.tags.get("data.evaluation.digest") == attributes["digest"] and each.tags.get("evaluated.run") in own
     ]  # fmt: skip
     trained = _trained_on(store, [row.id, *([champion.run_id] if champion else [])])
     drawn = next((run for run, theirs in trained.items() if _seed(theirs) == _seed(attributes) is not None), "")

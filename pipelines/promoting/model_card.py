@@ -13,7 +13,9 @@ from pipelines.scoring.robustness import judged_metric
 from stm_models.tasks.base import Task
 from stm_models.unfinished import scratch
 from tracking import lineage, models, runs
+from tracking.lineage import MEMBERS
 from tracking.models import ModelVersionInfo
+from tracking.rows import RunRow
 from tracking.store import Store
 
 __all__ = ["Card", "Section", "attach", "html", "make", "markdown"]
@@ -70,7 +72,7 @@ def make(store: Store, task: Task, version: ModelVersionInfo) -> Card:
     return Card(
         f"{version.name} version {version.version}",
         (
-            Section("What it is", f"{task.title}. Network {row.tags.get('network', '?')}.", (
+            Section("What it is", f"{task.title}. {_network(row)}.", (
                 ("aliases", ", ".join(version.aliases) or "none"), ("SHA-256 of the file", version.sha256),
             )),
             Section("What it is not for", task.limits),
@@ -112,6 +114,11 @@ def attach(store: Store, task: Task, version: ModelVersionInfo) -> None:
             path.write_text(content, encoding="utf-8")
             runs.existing(store, version.run_id).artifact(path, FOLDER)
     models.describe_version(store, version.name, version.version, text)
+
+
+def _network(row: RunRow) -> str:
+    members = row.tags[MEMBERS].count(",") + 1 if MEMBERS in row.tags else 1
+    return f"{'Network' if members == 1 else f'Ensemble of {members}'} {row.tags.get('network', '?')}"
 
 
 def _gates(tags: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

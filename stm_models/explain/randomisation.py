@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import nn
 
+from stm_models.networks.ensemble import members_of
 from stm_models.networks.model import Model
 
 __all__ = ["LIMIT", "cascade", "randomisation", "rank_correlation"]
@@ -77,25 +78,30 @@ def randomisation(explain: ModelMaps, model: Model, images: Array, *, seed: int,
 def cascade(model: Model, seed: int, stages: int = 8) -> Iterator[tuple[str, Model]]:
     """Yield one copy of a model again and again, each time with more of it drawn anew: the last layer's name, and it.
 
-    Layers go from the output to the input; last, where images are standardised pixel by pixel, the pixels' statistics
-    are shuffled. Use a copy before asking for the next.
+    Layers go from the output to the input, those of an ensemble's members in step; last, where images are standardised
+    pixel by pixel, the pixels' statistics are shuffled. Use a copy before asking for the next.
     """
     changed = copy.deepcopy(model).eval()
-    layers = [
-        (name, layer) for name, layer in changed.network.named_modules()
-        if any(True for _ in layer.parameters(recurse=False))
-    ][::-1]  # fmt: skip
+    parts = members_of(changed.network) or [changed]
+    learnt = [
+        [(name, layer) for name, layer in part.network.named_modules()
+         if any(True for _ in layer.parameters(recurse=False))][::-1]
+        for part in parts
+    ]  # fmt: skip
+    layers = [(alike[0][0], [layer for _, layer in alike]) for alike in zip(*learnt, strict=True)]
     generator = torch.Generator().manual_seed(seed)
     ends = np.unique(np.linspace(0, len(layers), min(stages, len(layers)) + 1).round().astype(int))[1:]
     start = 0
     for end in ends:
-        for _, layer in layers[start:end]:
-            _draw(layer, generator)
+        for _, alike in layers[start:end]:
+            for layer in alike:
+                _draw(layer, generator)
         start = end
         yield layers[end - 1][0], changed
-    if len(torch.unique(changed.pixel_scale)) > 1 or len(torch.unique(changed.pixel_mean)) > 1:
+    statistics = [statistic for part in parts for statistic in (part.pixel_mean, part.pixel_scale)]
+    if any(len(torch.unique(statistic)) > 1 for statistic in statistics):
         places = torch.randperm(changed.pixel_scale.numel(), generator=generator).to(changed.pixel_scale.device)
-        for statistic in (changed.pixel_mean, changed.pixel_scale):
+        for statistic in statistics:
             statistic.copy_(statistic.flatten()[places].reshape(statistic.shape))
         yield STANDARDISATION, changed
 

@@ -71,14 +71,14 @@ class Bundle:
         Of an ensemble the ``spread`` of its members too, (B, T) or (B, 1, H, W).
         The exporter makes each of them an output of the model file.
         """
-        found, spread = {"prediction": self.model(x)}, self.model.spread(x)
-        if spread.shape[1]:
-            found["spread"] = spread
+        found, apart = {"prediction": self.model(x)}, self.model.apart(x)
+        if apart.shape[1]:
+            found["spread"] = self.model.in_units(apart)
         if self.novelty is None:
             return found
         features = self.novelty.seen(self.model.features(x), x)
         if self.interval is not None:
-            hints = self.novelty.hints(features, self.model.noise(x), spread / self.model.target_scale)
+            hints = self.novelty.hints(features, self.model.noise(x), apart)
             lower, upper = self.interval(hints, found["prediction"])
             found |= {"lower": lower.clamp_min(0.0) if self.model.clamp else lower, "upper": upper}
         distance = self.novelty(features)
@@ -197,8 +197,17 @@ def _blank(info: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Model:
     def single() -> Model:
         return Model.blank(create(info["network"], in_shape, outputs, info["options"], blank=True))
 
-    members = {match[1] for key in tensors if (match := MEMBER.match(key))}
-    return together([single() for _ in members]) if members else single()
+    members = sum(MEMBER.fullmatch(key) is not None for key in tensors)
+    if not members:
+        return single()
+    first = single()
+    if _numbers(tensors) < members * _numbers(first.state_dict()):  # before others are made: they take memory
+        raise ValueError("fewer weights than members have")
+    return together([first, *(single() for _ in range(members - 1))])
+
+
+def _numbers(tensors: Mapping[str, Tensor]) -> int:
+    return sum(value.numel() for value in tensors.values())
 
 
 def _swap(new: Path, target: Path) -> None:

@@ -17,8 +17,8 @@ REFERENCES = "references."
 BASELINE, PIXEL_MEAN = f"{REFERENCES}baseline", "model.pixel_mean"
 """Tensors (C, H, W): the mean of the training images, and what the model takes off every image."""
 
-MEMBER = re.compile(r"model\.network\.members\.(\d+)\.")
-"""What names of tensors begin with that are a member's of an ensemble."""
+MEMBER = re.compile(r"model\.network\.members\.\d+\.pixel_mean")
+"""The name of a tensor that every member of an ensemble has."""
 
 
 def training_mean(bundle_dir: str | Path) -> NDArray[np.float32] | None:

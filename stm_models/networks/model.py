@@ -124,13 +124,16 @@ class Model(nn.Module):
         """Return the network's (B, N) measures of the noise of images ``x`` (B, C, H, W); N may be 0."""
         return self.network.noise(self.standardise(x))
 
-    def spread(self, x: Tensor) -> Tensor:
-        """Return how far apart the members of an ensemble are on images ``x`` (B, C, H, W): a standard deviation.
+    def apart(self, x: Tensor) -> Tensor:
+        """Return the standard deviation of an ensemble's members on images ``x`` (B, C, H, W), as the network has it.
 
-        (B, T) in the targets' units, (B, 1, H, W) of maps, and (B, 0) of a single network.
+        (B, T) over the spread of the targets, (B, 1, H, W) of maps, and (B, 0) of a single network.
         """
-        found = self.network.spread(self.standardise(x))
-        return found if isinstance(self.network, MapNetwork) or not found.shape[1] else found * self.target_scale
+        return self.network.spread(self.standardise(x))
+
+    def in_units(self, apart: Tensor) -> Tensor:
+        """Return what `apart` found of an ensemble in the targets' units; maps as they are."""
+        return apart if isinstance(self.network, MapNetwork) else apart * self.target_scale
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the (B, T) float32 targets, in their units, of images ``x`` (B, C, H, W) float32.

@@ -6,11 +6,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from deploy.exporting.config import ExportConfig
 from deploy.exporting.export import export
+from deploy.exporting.precision import judge
 from deploy.model import asking
 from deploy.model.session import Session
 from stm_models.explain.references import references
@@ -47,7 +50,7 @@ def exported(tmp_path_factory):
     known, new = (features(whole, part, appearance=appearance) for part in (images, held))
     novelty, quantiles = Novelty.fit(known, appearance).calibrated({"clean": (new, np.arange(16))})
     with torch.no_grad():
-        apart = whole.spread(torch.from_numpy(held)) / whole.target_scale
+        apart = whole.apart(torch.from_numpy(held))
         hints = novelty.hints(torch.from_numpy(new), torch.zeros(16, 0), apart).numpy()
     errors = np.random.default_rng(8).normal(0, 0.3, (16, 1))
     own, other = (np.array([f"{name}{row}" for row in range(16)]) for name in "cs")
@@ -82,6 +85,22 @@ def test_the_file_answers_with_mean_and_spread_of_its_members(exported):
     found = asking.predict_all(exported.session, exported.held, ("prediction", "spread"))
     np.testing.assert_allclose(found["prediction"], each.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(found["spread"], each.std(axis=0, ddof=1), rtol=1e-3)
+
+
+def test_the_file_holds_every_weight_once(exported):
+    proto = onnx.load(exported.report.path)
+    large = [numpy_helper.to_array(one) for one in proto.graph.initializer]
+    large = [one.tobytes() for one in large if one.nbytes > 1000]
+    assert len(large) >= 4
+    assert len(set(large)) == len(large)
+
+
+def test_a_smaller_file_is_judged_on_the_spread_too():
+    targets, images = [{"name": "U", "unit": "eV"}], np.zeros((2, 1, 4, 4), np.float32)
+    full = {"prediction": np.ones((2, 1)), "spread": np.full((2, 1), 0.25)}
+    smaller = {**full, "spread": np.array([[0.25], [0.375]])}
+    report = judge(lambda _: smaller, lambda _: full, images, targets, {}, "fp16", [1.0])
+    assert report["spread"] == {"U": 0.125}
 
 
 def test_the_answer_has_the_spread_in_the_targets_unit(exported):

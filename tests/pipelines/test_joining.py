@@ -16,15 +16,17 @@ from deploy.model.session import Session
 from pipelines import ensemble, rerun
 from pipelines.learning import joining, repeats
 from pipelines.learning.fitting import fit, load_parts
-from pipelines.promoting import promotion, publishing
+from pipelines.promoting import held_out, model_card, promotion, publishing
 from pipelines.settings import CalibrateConfig, DemoConfig, EvaluateConfig, Settings, SplitConfig, TuneConfig
 from pipelines.simulating.simulation import simulate
+from stm_models.data.dataset import load
 from stm_models.errors import InputError
 from stm_models.networks import bundle as bundles
 from stm_models.networks.ensemble import members_of
 from stm_models.tasks import registry
 from stm_models.training.config import TrainConfig
-from tracking import runs
+from tracking import lineage, models, runs
+from tracking.lineage import MEMBERS
 from tracking.store import connect
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -47,7 +49,12 @@ def made(tmp_path_factory):
     sections = (CONFIG, SplitConfig(), train, TuneConfig(), EvaluateConfig(states=6), DemoConfig(),
                 CalibrateConfig(states=12))  # fmt: skip
     settings = Settings(TASK, "none", *sections)
-    patch.setattr(joining.settings, "load", lambda *_, **__: settings)
+
+    def load(*_, recorded=None, **__):  # the toy has no presets
+        sections = {"split": SplitConfig, "train": TrainConfig, "calibrate": CalibrateConfig}
+        return replace(settings, **{name: kind(**(recorded or {}).get(name, {})) for name, kind in sections.items()})
+
+    patch.setattr(joining.settings, "load", load)
     store = connect(f"sqlite:///{folder}/mlflow.db")
     simulate(TASK, CONFIG, folder / "data.zarr", workers=1, progress=False)
     parts = load_parts(folder / "data.zarr", TASK, settings.split)
@@ -77,7 +84,7 @@ def test_the_ensemble_is_a_run_that_says_what_it_is_made_of(made):
     assert sorted(seeds) == [0, 1, 2]
     assert row.outcome == "complete"
     assert row.params["ensemble.members"] == "3"
-    assert row.tags[joining.MEMBERS].split(",") == [seeds[seed].id for seed in range(3)]
+    assert row.tags[MEMBERS].split(",") == [seeds[seed].id for seed in range(3)]
     assert [(one["seed"], one["value"]) for one in made.result["members"]] == [
         (seed, seeds[seed].metrics[made.result["judged"]]) for seed in range(3)
     ]
@@ -170,6 +177,68 @@ def test_trainings_on_other_data_are_not_joined(made, monkeypatch):
     monkeypatch.setattr(joining.runs, "get", get)
     with pytest.raises(InputError, match=r"has fff.*for the data set"):
         joining.trainings(made.store, TASK, [seeds[0].id, seeds[1].id])
+
+
+def _changed(made, monkeypatch, run_id, tags=None, outcome=None, config=None):
+    """Let a run be recorded otherwise."""
+    get, configuration, find = runs.get, runs.configuration, runs.find
+
+    def of(row):
+        said = {**row.tags, **(tags or {}), **({"outcome": outcome} if outcome else {})}
+        return replace(row, tags=said) if row.id == run_id else row
+
+    monkeypatch.setattr(joining.runs, "get", lambda store, one: of(get(store, one)))
+    monkeypatch.setattr(joining.runs, "find", lambda *about, **more: [of(row) for row in find(*about, **more)])
+    if config:
+        monkeypatch.setattr(
+            joining.runs, "configuration",
+            lambda store, one: config(configuration(store, one)) if one == run_id else configuration(store, one),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("which", ["parent", "nested"])
+def test_what_was_not_finished_is_not_joined_in_part(made, monkeypatch, which):
+    run_id = made.parent if which == "parent" else _seeds(made)[1].id
+    _changed(made, monkeypatch, run_id, outcome="killed")
+    with pytest.raises(InputError, match=f"finished {3 if which == 'parent' else 2} of its 3 trainings: resume it"):
+        joining.trainings(made.store, TASK, [made.parent])
+
+
+def test_an_option_of_a_later_version_counts_as_its_default(made, monkeypatch):
+    def older(values):
+        return {**values, "train": {key: value for key, value in values["train"].items() if key != "refit"}}
+
+    first, second = (_seeds(made)[seed].id for seed in (0, 1))
+    for run_id in (first, second):
+        _changed(made, monkeypatch, run_id, config=older)
+    assert len(joining.trainings(made.store, TASK, [first, second])) == 2
+
+
+def test_other_measured_maps_are_more_than_a_seed(made, monkeypatch):
+    first, second = (_seeds(made)[seed].id for seed in (0, 1))
+    monkeypatch.setattr(joining, "_measured", lambda store, row: {"a.npy": "0" * 64} if row.id == second else {})
+    with pytest.raises(InputError, match=r"for measured maps, .*differ by train\.seed alone"):
+        joining.trainings(made.store, TASK, [first, second])
+
+
+def test_test_data_that_scored_a_member_are_not_new_to_the_ensemble(made, monkeypatch):
+    fresh = made.folder / "fresh.zarr"
+    simulate(TASK, TASK.fresh(CONFIG, 99, 6, unseen=False), fresh, workers=1, progress=False)
+    about = Session(made.folder / "model.onnx").metadata
+    row = runs.get(made.store, made.result["run_id"])
+    assert held_out.fresh(made.store, TASK, row, None, fresh, about).problem == ""
+    digest = load(fresh).attributes["digest"]
+    with runs.start(made.store, TASK.name, "evaluate") as record:
+        record.tags({"evaluated.run": _seeds(made)[1].id, "data.evaluation.digest": digest})
+    assert "has scored this model" in held_out.fresh(made.store, TASK, row, None, fresh, about).problem
+
+
+def test_a_member_leads_to_the_ensemble_and_the_card_says_of_how_many(made):
+    found = lineage.trace(made.store, _seeds(made)[1].id)
+    (joined,) = [each for each in found["descendants"] if each["run"] == made.result["run_id"]]
+    assert [one["model"] for one in joined["versions"]] == [publishing.model_name(TASK)]
+    version = models.version(made.store, publishing.model_name(TASK), "1")
+    assert "Ensemble of 3 fieldnet." in model_card.markdown(model_card.make(made.store, TASK, version))
 
 
 def test_the_newest_run_of_several_seeds_is_joined_where_none_is_named(made):

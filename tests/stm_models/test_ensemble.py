@@ -1,5 +1,6 @@
 """Several models as one: their mean, their spread, and what does not fit together."""
 
+import copy
 import importlib
 import shutil
 import sys
@@ -13,7 +14,9 @@ from safetensors.torch import load_file, save_file
 from stm_models.errors import InputError
 from stm_models.explain.cam import grad_cam
 from stm_models.explain.gradient import slope
-from stm_models.networks import bundle
+from stm_models.explain.randomisation import cascade
+from stm_models.networks import bundle, registry
+from stm_models.networks.base import Network, NetworkOptions
 from stm_models.networks.ensemble import members_of, together
 from stm_models.networks.model import Model
 from stm_models.training.intervals import Interval
@@ -42,8 +45,8 @@ def test_the_answer_is_the_mean_and_the_spread_a_standard_deviation():
     whole, x = together(members), _images()
     each = np.stack([one(x).numpy() for one in members])
     np.testing.assert_allclose(whole(x).numpy(), each.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(whole.spread(x).numpy(), each.std(axis=0, ddof=1), rtol=1e-9)
-    assert members[0].spread(x).shape == (4, 0)
+    np.testing.assert_allclose(whole.in_units(whole.apart(x)).numpy(), each.std(axis=0, ddof=1), rtol=1e-9)
+    assert members[0].apart(x).shape == (4, 0)
     torch.testing.assert_close(whole.features(x), members[0].features(x))
     assert members_of(whole.network) == members
     assert members_of(members[0].network) == []
@@ -55,9 +58,10 @@ def test_maps_are_averaged_as_scores():
     each = np.stack([one(x).numpy() for one in members])
     assert whole(x).shape == (4, 1, *SHAPE[1:])
     np.testing.assert_allclose(whole(x).numpy(), each.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(whole.spread(x).numpy(), each.std(axis=0, ddof=1), rtol=1e-9)
+    np.testing.assert_allclose(whole.apart(x).numpy(), each.std(axis=0, ddof=1), rtol=1e-9)
     logits = torch.stack([one.network(x) for one in members]).mean(dim=0)
     torch.testing.assert_close(whole.network(x), logits)
+    torch.testing.assert_close(whole.in_units(whole.apart(x)), whole.apart(x))
     smaller = x[:, :, :17, :21]
     np.testing.assert_allclose(whole(smaller).numpy(), sum(one(smaller) for one in members).numpy() / 2, rtol=1e-12)
 
@@ -119,11 +123,11 @@ def test_a_bundle_keeps_every_member(name, outputs, tmp_path):
     assert len(members_of(kept.model.network)) == 3
     answers = kept.answers(x)
     torch.testing.assert_close(answers["prediction"], whole(x))
-    torch.testing.assert_close(answers["spread"], whole.spread(x))
+    torch.testing.assert_close(answers["spread"], whole.in_units(whole.apart(x)))
     assert list(answers)[:2] == ["prediction", "spread"]
 
 
-def test_a_bundle_that_lost_a_tensor_of_a_member_is_damaged(tmp_path):
+def test_a_bundle_that_lost_a_tensor_of_a_member_is_damaged(tmp_path, monkeypatch):
     whole = together([_member(seed).float() for seed in range(2)])
     info = {**INFO, "network": "conv", "options": dict(whole.network.options)}
     folder = bundle.save(tmp_path / "bundle", whole, None, info)
@@ -137,6 +141,61 @@ def test_a_bundle_that_lost_a_tensor_of_a_member_is_damaged(tmp_path):
     save_file(alone, tmp_path / "lost" / "weights.safetensors")
     with pytest.raises(InputError, match="ensemble of 1 model"):
         bundle.load(tmp_path / "lost")
+    monkeypatch.setattr(bundle, "together", lambda members: pytest.fail(f"{len(members)} networks were made"))
+    many = {f"model.network.members.{number}.pixel_mean": torch.zeros(1) for number in range(2, 500)}
+    save_file({**tensors, **many}, tmp_path / "lost" / "weights.safetensors")
+    with pytest.raises(InputError, match="its tensors do not fit network 'conv'"):
+        bundle.load(tmp_path / "lost")
+
+
+class _Committee(Network):
+    """A network of one's own whose parts happen to be called members."""
+
+    Options = NetworkOptions
+
+    def __init__(self, in_shape, outputs, options):
+        super().__init__(in_shape, outputs, options)
+        self.members = torch.nn.ModuleList(torch.nn.Linear(int(np.prod(in_shape)), 3) for _ in range(2))
+        self.head = torch.nn.Linear(6, outputs)
+
+    def features(self, x):
+        return torch.cat([one(x.flatten(1)) for one in self.members], dim=1)
+
+
+def test_parts_of_one_network_may_be_called_members(tmp_path, monkeypatch):
+    monkeypatch.setitem(registry._NETWORKS, "committee", _Committee)
+    model = Model.blank(registry.create("committee", SHAPE, 2)).eval()
+    info = {**INFO, "network": "committee"}
+    kept = bundle.load(bundle.save(tmp_path / "bundle", model, None, info)).model
+    torch.testing.assert_close(kept(_images().float()), model(_images().float()))
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 3])
+def test_bounds_of_one_network_need_no_spread(outputs):
+    model, x = _member(0, outputs=outputs).float(), _images(8).float()
+    known = model.features(x).numpy()
+    novelty, _ = Novelty.fit(known, None).calibrated({"clean": (known, np.arange(8))})
+    hints = novelty.hints(model.features(x), model.noise(x), model.apart(x))
+    found = bundle.Bundle(model, novelty, {}, interval=Interval(hints.shape[1], outputs)).answers(x)
+    assert found["lower"].shape == (8, outputs)
+    assert "spread" not in found
+
+
+def test_members_are_drawn_anew_in_step_and_their_standardisation_shuffled():
+    whole = together([_member(seed, "mlp").float() for seed in range(3)])
+    before = [copy.deepcopy(one.state_dict()) for one in members_of(whole.network)]
+    stages = []
+    for name, changed in cascade(whole, 0, stages=3):
+        stages.append(name)
+        for one, old in zip(members_of(changed.network), before, strict=True):
+            now = one.state_dict()
+            assert any(not torch.equal(now[key], value) for key, value in old.items())
+            shuffled = not torch.equal(now["pixel_mean"], old["pixel_mean"])
+            assert shuffled == (name == "standardisation")
+            if shuffled:
+                torch.testing.assert_close(now["pixel_mean"].flatten().sort()[0], old["pixel_mean"].flatten().sort()[0])
+    assert stages[-1] == "standardisation"
+    assert not any("members" in name for name in stages)
 
 
 def test_bounds_are_told_how_far_apart_the_members_are():
@@ -144,9 +203,9 @@ def test_bounds_are_told_how_far_apart_the_members_are():
     x = _images(8).float()
     known = whole.features(x).numpy()
     novelty, _ = Novelty.fit(known, None).calibrated({"clean": (known, np.arange(8))})
-    hints = novelty.hints(whole.features(x), whole.noise(x), whole.spread(x) / whole.target_scale)
-    apart = (whole.spread(x) / whole.target_scale).log()
-    torch.testing.assert_close(hints[:, -2:], apart)
+    hints = novelty.hints(whole.features(x), whole.noise(x), whole.apart(x))
+    each = torch.stack([one(x) for one in members_of(whole.network)])
+    torch.testing.assert_close(hints[:, -2:], (each.std(dim=0) / whole.target_scale).log(), atol=1e-4, rtol=1e-4)
     interval = Interval(hints.shape[1], 2)
     found = bundle.Bundle(whole, novelty, {}, interval=interval).answers(x)
     lower, upper = interval(hints, whole(x))

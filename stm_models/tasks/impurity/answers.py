@@ -99,11 +99,13 @@ def words(answer: Mapping[str, Any]) -> str:
 
 
 def write_positions(path: Path, answer: Mapping[str, Any]) -> Path:
-    """Write the table of positions; an empty one has its header alone."""
+    """Write the table of positions; an empty one has its header alone, that of an ensemble a last column, spread."""
+    found = answer["impurities"]
+    columns = [*COLUMNS, *(["spread"] if any("spread" in one for one in found) else [])]
     text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table = csv.DictWriter(text, columns, lineterminator="\n")
     table.writeheader()
-    table.writerows([{name: one[name] for name in COLUMNS} for one in answer["impurities"]])
+    table.writerows([{name: one[name] for name in columns} for one in found])
     with atomic_path(path) as part:
         part.write_text(text.getvalue(), encoding="utf-8")
     return path

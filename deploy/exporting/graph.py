@@ -20,7 +20,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 
 from deploy.exporting.decompositions import table, translations
 from deploy.exporting.errors import NoGraphError
-from deploy.exporting.nodes import drop_output
+from deploy.exporting.nodes import drop_output, store_once
 from deploy.exporting.parts import Parts
 from deploy.exporting.paths import PLACE, add_path
 from deploy.exporting.unpooling import add_unpool
@@ -147,6 +147,7 @@ def build(parts: Parts, shape: tuple[int, int, int]) -> Any:
     except Exception as error:
         raise NoGraphError(f"the model has no ONNX graph: {_root(error)}") from error
     inputs = (INPUT, FOCUS)[: 1 + len(more)]
+    store_once(proto)
     add_unpool(proto)
     for name, path in parts.paths.items():
         add_path(proto, name, path, inputs)

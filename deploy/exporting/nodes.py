@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from onnx import AttributeProto
+from onnx import AttributeProto, numpy_helper
 
-__all__ = ["ancestors", "drop_output", "reads", "replace"]
+__all__ = ["ancestors", "drop_output", "reads", "replace", "store_once"]
 
 
 def ancestors(nodes: Iterable[Any], outputs: Iterable[str]) -> list[Any]:
@@ -42,6 +43,23 @@ def reads(node: Any) -> set[str]:
             names |= {name for inner in attribute.g.node for name in reads(inner)}
             names |= {value.name for value in attribute.g.output}
     return names
+
+
+def store_once(proto: Any) -> None:
+    """Let nodes that read equal tensors read one; the others are left out."""
+    fixed = {value.name for value in (*proto.graph.input, *proto.graph.output)}
+    fixed |= {name for node in proto.graph.node for name in reads(node) - set(node.input)}  # read by graphs inside
+    first: dict[tuple[Any, ...], str] = {}
+    other = {}
+    for tensor in proto.graph.initializer:
+        if tensor.name not in fixed:
+            content = hashlib.sha256(numpy_helper.to_array(tensor).tobytes()).digest()
+            key = (tensor.data_type, *tensor.dims, content)
+            other[tensor.name] = first.setdefault(key, tensor.name)
+    for node in proto.graph.node:
+        node.input[:] = [other.get(name, name) for name in node.input]
+    kept = [tensor for tensor in proto.graph.initializer if other.get(tensor.name, tensor.name) == tensor.name]
+    replace(proto.graph.initializer, kept)
 
 
 def replace(field: Any, kept: Sequence[Any]) -> None:

@@ -17,7 +17,7 @@ from stm_models.physics.surface.training_fields import training_field
 from stm_models.tasks import registry
 from stm_models.tasks.impurity import drawing, scoring
 from stm_models.tasks.impurity.answer_files import voltage_shares
-from stm_models.tasks.impurity.answers import positions
+from stm_models.tasks.impurity.answers import positions, write_positions
 from stm_models.tasks.impurity.labels import heat_map, unpadded
 from stm_models.tasks.impurity.measured import to_pixels
 from stm_models.tasks.impurity.reference import read_reference
@@ -74,10 +74,10 @@ def test_baselines_find_more_than_chance(task):
     assert all(found["recall"] > found["chance_ratio"] for found in scores.values())
 
 
-def answer_of(task, spec, where, about=None, size=32):
+def answer_of(task, spec, where, about=None, size=32, **more):
     prediction = heat_map(np.asarray(where, float), (size, size))[None, None]
     metadata = {"input": spec, "calibration": {}, "targets": []}
-    outputs = {"prediction": prediction, "distance": np.array([1.0]), "novelty": np.array([0.5])}
+    outputs = {"prediction": prediction, "distance": np.array([1.0]), "novelty": np.array([0.5]), **more}
     return task.decode(outputs, metadata, about)[0]
 
 
@@ -91,6 +91,17 @@ def test_decode_gives_positions_in_pixels_and_nanometres(task):
     assert answer["inside"]
     assert task.words(answer | {"true": {"count": 2}}).startswith("1 impurity (true 2), weakest confidence ")
     assert task.words(answer_of(task, spec, np.empty((0, 2)))) == "0 impurities"
+
+
+def test_of_an_ensemble_each_position_has_the_spread_there(task, tmp_path):
+    spread = np.zeros((1, 1, 32, 32))
+    spread[0, 0, 10, 20], spread[0, 0, 25, 5] = 0.25, 0.125
+    spec = plan(make()).attributes["input"]
+    answer = answer_of(task, spec, [[10.0, 20.25], [25.0, 5.0]], spread=spread)
+    found = {round(one["y_px"]): one["spread"] for one in answer["impurities"]}
+    assert found == {10: 0.25, 25: 0.125}
+    rows = list(csv.DictReader(write_positions(tmp_path / "positions.csv", answer).open()))
+    assert {float(row["spread"]) for row in rows} == {0.25, 0.125}
 
 
 def test_prepare_brings_a_file_to_the_models_pixels_and_back(task):

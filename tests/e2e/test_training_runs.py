@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.learning import fitting, training_data
+from pipelines.learning import fitting, recording, training_data
 from pipelines.promoting import held_out
 from pipelines.promoting.publishing import best_run
 from stm_models.tasks.registry import get
@@ -108,7 +108,7 @@ def test_what_is_wrong_is_told_before_states_are_simulated_for_it(train, monkeyp
     def simulated(*_, **__):
         raise AssertionError("too late")
 
-    monkeypatch.setattr(fitting, "calibration_samples", simulated)
+    monkeypatch.setattr(recording, "calibration_samples", simulated)
     refused(train(*SMALL, "--set", "train.on_the_fly=true"), "train.on_the_fly is true, but task hubbard cannot draw")
     if not torch.cuda.is_available():
         refused(train(*SMALL, "--set", "train.device=cuda"), "device 'cuda' was asked for but there is none")

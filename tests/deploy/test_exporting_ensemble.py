@@ -15,7 +15,9 @@ from deploy.exporting.config import ExportConfig
 from deploy.exporting.export import export
 from deploy.exporting.precision import judge
 from deploy.model import asking
+from deploy.model.questions import Question
 from deploy.model.session import Session
+from deploy.serving.page.answers import describe_answer
 from stm_models.explain.references import references
 from stm_models.networks import bundle as bundles
 from stm_models.networks.ensemble import together
@@ -58,7 +60,7 @@ def exported(tmp_path_factory):
     interval = Interval.fit(Residuals(hints, errors[::-1].copy(), other), Residuals(hints, errors, own), level=0.8)
     info = {
         "network": "conv", "options": dict(members[0].network.options), "task": "hubbard",
-        "input": {"kind": "ft_ldos", "channels": 1, "height": 26, "width": 27, "kx_max": 1.25},
+        "input": {"kind": "ft_ldos", "channels": 1, "height": 26, "width": 27, "kx_max": 1.25, "ky_max": 1.25},
         "targets": [{"name": "U", "unit": "eV", "description": ""}], "explained": 0,
         "data": {"recipe": "r1", "digest": "d1"},
     }  # fmt: skip
@@ -106,5 +108,7 @@ def test_the_answer_has_the_spread_in_the_targets_unit(exported):
     outputs = asking.predict_all(exported.session, exported.held[:2], exported.session.metadata.answers)
     answers = get("hubbard").decode(outputs, exported.session.metadata.as_dict())
     assert [one["U"]["spread"] for one in answers] == pytest.approx(outputs["spread"][:, 0].tolist())
+    shown = describe_answer(exported.session, Question(exported.held[:1], ["one"]))
+    assert shown["values"][0]["spread"] == pytest.approx(answers[0]["U"]["spread"])
     words = get("hubbard").words(answers[0])
     assert f", members ± {answers[0]['U']['spread']:.3f}" in words

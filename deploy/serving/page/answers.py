@@ -38,9 +38,10 @@ def describe_answer(
     Returns
     -------
     dict
-        ``answer`` (see `deploy.model.asking.answer_from`), ``words``, ``values`` (name, value, unit, and ``lower``
-        and ``upper`` where the model has an interval), ``image``, ``markers`` ((y, x) in px of the image), ``maps``
-        and ``model``. Arrays are objects of ``shape`` and ``base64``, little-endian float32; masked pixels are NaN.
+        ``answer`` (see `deploy.model.asking.answer_from`), ``words``, ``values`` (name, value, unit, ``lower`` and
+        ``upper`` where the model has an interval, ``spread`` where it is an ensemble, else null), ``image``,
+        ``markers`` ((y, x) in px of the image), ``maps`` and ``model``. Arrays are objects of ``shape`` and
+        ``base64``, little-endian float32; masked pixels are NaN.
 
     Raises
     ------

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipelines.addresses import run_of
 from pipelines.learning.joining import join, newest, trainings
-from pipelines.scoring.robustness import better_baselines, judged_metric
+from pipelines.learning.recording import decision
 from stm_models.tasks.registry import get
 from tracking import runs
 from tracking.store import connect
@@ -39,15 +39,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     given = [run_of(store, address) for text in args.runs for address in text.split()]
     rows = trainings(store, task, given or [newest(store, task).id])
     fitted, link = join(store, rows, args.data or None)
-    judged = judged_metric(task, fitted.metrics)
-    named = {f"{name}.{key}": value for name, found in fitted.baselines.items() for key, value in found.items()}
+    decided = decision(task, fitted)
     members = [
         {"run_id": row.id, "seed": int(runs.configuration(store, row.id)["train"]["seed"]),
-         "value": row.metrics.get(judged)}
+         "value": row.metrics.get(decided["judged"])}
         for row in rows
     ]  # fmt: skip
-    better = better_baselines(task, judged, {**fitted.metrics, **named})
-    return {**asdict(fitted), "judged": judged, "members": members, "better": better, "link": link}
+    return {**asdict(fitted), **decided, "members": members, "link": link}
 
 
 def describe(result: dict[str, Any]) -> str:

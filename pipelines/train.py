@@ -20,8 +20,8 @@ from pipelines.addresses import run_of
 from pipelines.learning import repeats
 from pipelines.learning.fitting import Measured, Parts, fit, informed, load_parts, recipe
 from pipelines.learning.network import CHECKPOINTS, begun_as, checkpoint_of, forget, learn
+from pipelines.learning.recording import decision
 from pipelines.learning.training_data import training_data
-from pipelines.scoring.robustness import better_baselines, judged_metric
 from stm_models.data import readers
 from stm_models.errors import InputError
 from stm_models.files import sha256
@@ -118,11 +118,7 @@ def recorded(
         print(f"run {record.id}: if interrupted, continue with --resume {record.id}")
         fitted = fit(record, chosen, chosen.train, parts, checkpoint=checkpoint_of(record.id), measured=measured)
         forget(checkpoint_of(record.id))
-    task, beside = chosen.task, fitted.baselines
-    judged = judged_metric(task, fitted.metrics)
-    named = {f"{name}.{key}": value for name, found in beside.items() for key, value in found.items()}
-    better = better_baselines(task, judged, {**fitted.metrics, **named})
-    return {**asdict(fitted), "judged": judged, "better": better, "link": record.link}
+    return {**asdict(fitted), **decision(chosen.task, fitted), "link": record.link}
 
 
 def read_measured(task: Task, files: Sequence[str], input_spec: Mapping[str, Any]) -> Measured:

@@ -13,7 +13,7 @@ from pipelines.learning.calibrating import CalibrationSamples, calibration_sampl
 from pipelines.learning.parts import Parts
 from pipelines.learning.trust import Trust, trust
 from pipelines.scoring.points import log_predictions
-from pipelines.scoring.robustness import robust_scores
+from pipelines.scoring.robustness import better_baselines, judged_metric, robust_scores
 from pipelines.settings import Settings
 from stm_models.data.dataset import Samples
 from stm_models.explain.references import references
@@ -28,7 +28,7 @@ from stm_models.unfinished import scratch
 from tracking import datasets
 from tracking.runs import Run
 
-__all__ = ["Fitted", "baseline_scores", "calibrating", "fit_baselines", "keep", "opened", "scored"]
+__all__ = ["Fitted", "baseline_scores", "calibrating", "decision", "fit_baselines", "keep", "opened"]
 
 Array = NDArray[Any]
 
@@ -41,6 +41,13 @@ class Fitted:
     network: str
     metrics: dict[str, float]
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def decision(task: Task, fitted: Fitted) -> dict[str, Any]:
+    """Return the name of the metric that decides, ``judged``, and the baselines as good or better by it, ``better``."""
+    judged = judged_metric(task, fitted.metrics)
+    named = {f"{name}.{key}": value for name, found in fitted.baselines.items() for key, value in found.items()}
+    return {"judged": judged, "better": better_baselines(task, judged, {**fitted.metrics, **named})}
 
 
 def opened(
@@ -123,7 +130,7 @@ def keep(
     before = calibration if first is model else _calibrated(task, first, held.samples)
     judges = {"": (first, before), "unseen_": (model, calibration)}
     predictions = {prefix: predict(judges[prefix][0], part.images) for prefix, part in parts.scored.items()}
-    scores = scored(task, predictions, parts.scored, {prefix: own for prefix, (_, own) in judges.items()})
+    scores = _scored(task, predictions, parts.scored, {prefix: own for prefix, (_, own) in judges.items()})
     decides, own = judges[parts.decisive]
     scores |= _robust(task, lambda samples: predict(decides, samples.images), parts, own)
     perturbation = find(task.perturbations(), config.perturbation)
@@ -144,7 +151,7 @@ def keep(
     return Fitted(run.id, config.network, scores, beside)
 
 
-def scored(
+def _scored(
     task: Task,
     predictions: Mapping[str, Array],
     sets: Mapping[str, Samples],
@@ -169,7 +176,7 @@ def fit_baselines(task: Task, train: Samples, held: Samples, seed: int) -> dict[
 def baseline_scores(task: Task, parts: Parts, held: Samples, seed: int) -> dict[str, dict[str, float]]:
     """Return the scores of every baseline, calibrated on ``held`` as a network is, under the names of a network's."""
     return {
-        name: scored(
+        name: _scored(
             task,
             {key: predictor(part) for key, part in parts.scored.items()},
             parts.scored,

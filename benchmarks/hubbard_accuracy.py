@@ -29,8 +29,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import _project  # noqa: F401
 import numpy as np
+from _accuracy_table import summary, table
 
 from pipelines import settings
 from pipelines.learning.fitting import informed, load_parts
@@ -192,7 +192,7 @@ def main() -> None:
     if args.json:
         with atomic_path(Path(args.json)) as path:
             path.write_text(json.dumps(result, allow_nan=False, indent=1) + "\n", encoding="utf-8")
-    print(table(result))
+    print(table(result, MARK))
 
 
 def _benches(folder: Path, chosen: Settings, args: argparse.Namespace) -> dict[bool, Bench]:
@@ -367,60 +367,6 @@ def _predictors(fits: Sequence[Path]) -> dict[str, Predictor]:
         return lambda samples: predict(model, samples.images)
 
     return {place: predictor("chosen" if place == "validation" else "final") for place in PLACES}
-
-
-def summary(fits: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean, standard deviation (n - 1) and values over the fits of a row; its recipe is that of the first."""
-    first, abouts = fits[0]["about"], [fit["about"] for fit in fits]
-    found: dict[str, Any] = {"fits": len(fits), "recipe": fits[0]["recipe"]}
-    found |= {key: first[key] for key in ("parameters", "flops") if key in first}
-    found |= {key: _spread([one[key] for one in abouts]) for key in ("cpu_seconds", "best_epoch") if key in first}
-    if "seconds_to_mark" in first:
-        found["seconds_to_mark"] = [one["seconds_to_mark"] for one in abouts]
-    found["scores"] = {
-        place: {key: _spread([fit["scores"][place][key] for fit in fits]) for key in keys}
-        for place, keys in fits[0]["scores"].items()
-    }
-    return found
-
-
-def _spread(values: list[float]) -> dict[str, Any]:
-    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return {"mean": float(np.mean(values)), "deviation": deviation, "values": values}
-
-
-def table(result: Mapping[str, Any]) -> str:
-    """Markdown: one table of errors and R² for each set of samples, one of costs."""
-    rows = result["rows"]
-    sets = [key.removesuffix("r2") for key in next(iter(rows.values()))["scores"]["fresh"] if key.endswith("r2")]
-    lines = []
-    for place, count in result["samples"].items():
-        head = [f"{place} ({count})", *(f"{name.rstrip('.') or 'clean'} MAE, R²" for name in sets), "mean MAE"]
-        lines += [*_head(head)]
-        for name, row in rows.items():
-            scores = row["scores"][place]
-            cells = [f"{_cell(scores[f'{one}mae'])}, {_cell(scores[f'{one}r2'], 4)}" for one in sets]
-            lines.append(_line([name, *cells, _cell(scores["robust_mae"])]))
-        lines.append("")
-    lines += _head(["row", "fits", "parameters", "FLOPs", "CPU s", f"CPU s to {MARK} eV"])
-    for name, row in rows.items():
-        marks = ["-" if one is None else f"{one:.0f}" for one in row.get("seconds_to_mark", [])]
-        counts = [f"{row[key]:.3g}" if key in row else "" for key in ("parameters", "flops")]
-        lines.append(_line([name, str(row["fits"]), *counts, _cell(row["cpu_seconds"], 0), " ".join(marks)]))
-    return "\n".join(lines)
-
-
-def _head(cells: list[str]) -> list[str]:
-    return [_line(cells), "|" + "---|" * len(cells)]
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _cell(value: Mapping[str, Any], digits: int = 3) -> str:
-    spread = f" ± {value['deviation']:.{digits}f}" if len(value["values"]) > 1 else ""
-    return f"{value['mean']:.{digits}f}{spread}"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import json
 import os
 import random
@@ -18,15 +17,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from pipelines.simulating.simulation import simulate
+from stm_models.data.dataset import load
+from support import toy_task
+
 TESTS = Path(__file__).resolve().parent
-for folder in (TESTS, TESTS.parent):
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-
-toy_task = importlib.import_module("toy_task")
-simulate = importlib.import_module("pipelines.simulating.simulation").simulate
-load = importlib.import_module("stm_models.data.dataset").load
-
 PYTHONPATH = f"{TESTS}:{TESTS.parent}"
 """Where other processes find the toy task and us."""
 
@@ -34,7 +29,7 @@ PYTHONPATH = f"{TESTS}:{TESTS.parent}"
 def start(out, config, workers=2, executor="local"):
     """Start a simulation of the toy task in a process group of its own."""
     return subprocess.Popen(
-        [sys.executable, TESTS / "toy_task.py", out, str(workers), config.model_dump_json(), executor],
+        [sys.executable, "-m", "support.toy_task", out, str(workers), config.model_dump_json(), executor],
         env={**os.environ, "PYTHONPATH": PYTHONPATH},
         start_new_session=True,
         stdout=subprocess.PIPE,

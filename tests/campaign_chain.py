@@ -14,13 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parent
-if str(TESTS) not in sys.path:
-    sys.path.insert(0, str(TESTS))
-
-from chain import Chain  # noqa: E402
-from chain_faults import FAULTS  # noqa: E402
-from chain_limits import Skipped  # noqa: E402
+from support.chain import Chain
+from support.chain_faults import FAULTS
+from support.chain_limits import Skipped
 
 
 def undisturbed(place):

@@ -8,17 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parent
-for place in (TESTS, TESTS.parent):
-    if str(place) not in sys.path:
-        sys.path.insert(0, str(place))
-
-from serving_fuzz import fuzz  # noqa: E402
-from serving_soak import soak  # noqa: E402
+from support.serving_fuzz import fuzz
+from support.serving_soak import soak
 
 
 def check_soak(found, growth=0.05):

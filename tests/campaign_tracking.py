@@ -25,16 +25,13 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-for place in (ROOT, ROOT / "tests"):
-    if str(place) not in sys.path:
-        sys.path.insert(0, str(place))
 os.environ |= {"STM_SPOOL_KEEP": "1", "OMP_NUM_THREADS": "1", "STM_SPOOL_WAIT": "", "STM_SYSTEM_METRICS": "5"}
 
-import delivered  # noqa: E402
 import numpy as np  # noqa: E402
-from fault_proxy import FaultProxy  # noqa: E402
-from mlflow_server import Server  # noqa: E402
 
+from support import delivered  # noqa: E402
+from support.fault_proxy import FaultProxy  # noqa: E402
+from support.mlflow_server import Server  # noqa: E402
 from tracking import datasets, runs, spool, store, syncing  # noqa: E402
 
 LIMIT = 1.03

@@ -21,14 +21,11 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from pipelines import executors
+from pipelines.executors.local import LocalExecutor
+from stm_models.training.config import TrainConfig
+
 ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
-
-from pipelines import executors  # noqa: E402
-from pipelines.executors.local import LocalExecutor  # noqa: E402
-from stm_models.training.config import TrainConfig  # noqa: E402
-
 SIMULATE = ("simulate", "hubbard", "--preset", "test")
 TRIALS = 6
 EPOCHS = 400

@@ -169,13 +169,15 @@ class _Connection(HttpToolsProtocol):
                 self._count(known.length)
                 self._patience = self.loop.call_later(self._seconds, self._late, "body", self._seconds)
             return b""
-        whole = data if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts = []
+        parts, self._parts = self._parts, []
         self._count(0)
         if self._patience is not None:
             self._calm()
-        body = whole[len(known.head) :]
-        return b"" if missing == 0 and self._express(known.url, known.scope, body, not self._last) else whole
+        if missing == 0:
+            body = b"".join((memoryview(parts[0])[len(known.head) :], *parts[1:]))  # copied once
+            if self._express(known.url, known.scope, body, not self._last):
+                return b""
+        return b"".join(parts)
 
     def _express(self, url: bytes, scope: Any, body: bytes, keep_alive: bool) -> bool:
         """Answer at once if `Express` does."""

@@ -77,8 +77,8 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": float(array.mean()), "deviation": deviation, "values": [float(value) for value in array]}
 
 
-def spread_text(found: Mapping[str, Any]) -> str:
+def spread_text(found: Mapping[str, Any], digits: int = 3) -> str:
     """Write what `spread` found: mean ± standard deviation, or the mean of a single value."""
     if len(found["values"]) < 2:
-        return f"{found['mean']:.3f}"
-    return f"{found['mean']:.3f} ± {found['deviation']:.3f}"
+        return f"{found['mean']:.{digits}f}"
+    return f"{found['mean']:.{digits}f} ± {found['deviation']:.{digits}f}"

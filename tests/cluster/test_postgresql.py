@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
@@ -12,12 +11,11 @@ from pathlib import Path
 import pytest
 
 from stm_models.errors import InputError
+from support import postgresql_server
 from tracking import store, study, trials
 
 pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
-postgresql_server = importlib.import_module("postgresql_server")
 WORKER = """
 import sys, time
 from tracking import store, study, trials

@@ -1,25 +1,21 @@
 """`stm simulate --executor slurm` on a real SLURM."""
 
-import importlib
 import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+import campaign
 from pipelines.simulating.simulation import simulate
 from stm_models.data.dataset import load
 from stm_models.errors import InputError
+from support import toy_task
 
 TESTS = Path(__file__).parents[1]
-if str(TESTS) not in sys.path:
-    sys.path.insert(0, str(TESTS))
-toy_task = importlib.import_module("toy_task")
-campaign = importlib.import_module("campaign")
 pytest.importorskip("submitit", reason="needs the package submitit (stm-lab[cluster])")
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("slurm", "importable")]
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import importlib
 import re
-import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -14,15 +12,12 @@ import pytest
 import yaml
 
 from stm_models.errors import InputError
+from support import delivered, mlflow_server, postgresql_server
 from tracking import datasets, runs, spool, store, syncing
 
 pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).resolve().parents[2]
 TEAM = ROOT / "tracking" / "team"
-sys.path.insert(0, str(ROOT / "tests"))
-delivered = importlib.import_module("delivered")
-mlflow_server = importlib.import_module("mlflow_server")
-postgresql_server = importlib.import_module("postgresql_server")
 PASSWORD = "a long one for the tests"
 
 

@@ -1,9 +1,6 @@
 """What every explanation must do, on every family of networks; against libraries that others wrote."""
 
-import importlib
-import sys
 import warnings
-from pathlib import Path
 
 import captum.attr
 import numpy as np
@@ -17,9 +14,8 @@ from stm_models.explain.methods import METHODS, Steps, available, compute
 from stm_models.explain.references import references
 from stm_models.networks.bundle import Bundle
 from stm_models.networks.model import Model
+from support import network_cases as cases
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-cases = importlib.import_module("network_cases")
 FAMILIES, images = cases.FAMILIES, cases.images
 
 RELU = ["conv", "fc", "fieldnet", "resnet18", "voltage_attention"]

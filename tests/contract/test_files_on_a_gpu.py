@@ -1,9 +1,5 @@
 """Files of every family of networks answer and explain on a GPU as they do on the CPU."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -16,9 +12,7 @@ from stm_models.networks import bundle
 from stm_models.networks.model import Model
 from stm_models.training.novelty import Novelty
 from stm_models.training.predict import features
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-cases = importlib.import_module("network_cases")
+from support import network_cases as cases
 
 SHAPE = (1, 32, 32)
 

@@ -1,9 +1,5 @@
 """What every registered network must do: those that answer with numbers, those that answer with a map, and all."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -20,9 +16,8 @@ from stm_models.search import Choice, Range
 from stm_models.training.appearance import Appearance
 from stm_models.training.novelty import Novelty
 from stm_models.training.predict import features
+from support import network_cases as cases
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-cases = importlib.import_module("network_cases")
 create, OPTIONS = cases.create, cases.OPTIONS
 
 OWN = ["conv", "fc", "fieldnet", "lattice", "linear", "mlp", "voltage_attention"]

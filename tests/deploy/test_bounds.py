@@ -1,12 +1,9 @@
 """How much may be asked, how fast, and in what time: for all together and for each."""
 
-import importlib
 import socket
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -19,9 +16,8 @@ from deploy.serving.limits import Limits
 from deploy.serving.protocol import HEADER, encode_request
 from deploy.serving.rate import RateLimit
 from deploy.serving.server import running
+from support import http_asking as asking
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-asking = importlib.import_module("http_asking")
 ask, raw, error_of = asking.ask, asking.raw, asking.error_of
 BODY, LENGTH, POST = asking.BODY, asking.LENGTH, asking.POST
 

@@ -1,15 +1,10 @@
 """The campaigns of ``make campaign`` against the server, in a minute."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-campaign = importlib.import_module("campaign_serving")
-soak = importlib.import_module("serving_soak")
-versions = importlib.import_module("serving_versions")
+import campaign_serving as campaign
+from support import serving_soak as soak
+from support import serving_versions as versions
 
 
 def test_a_busy_server_changes_its_model_without_a_wrong_answer(tmp_path):

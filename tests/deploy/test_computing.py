@@ -2,12 +2,10 @@
 
 import argparse
 import http.client
-import importlib
 import json
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
@@ -24,9 +22,8 @@ from deploy.serving.metrics import Metrics
 from deploy.serving.protocol import HEADER, decode_request, decode_response, encode_request
 from deploy.serving.server import running
 from stm_models.errors import InputError
+from support import http_asking as asking
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-asking = importlib.import_module("http_asking")
 ask = asking.ask
 INFER = "/v2/models/m/infer"
 

@@ -1,11 +1,8 @@
 """One connection that asks many times: heads seen before, requests in pieces and one after another, and its clock."""
 
-import importlib
 import json
 import socket
-import sys
 import time
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -16,9 +13,7 @@ from deploy.serving import connection, listening
 from deploy.serving.limits import Limits
 from deploy.serving.protocol import HEADER, decode_response, encode_request
 from deploy.serving.server import running
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-counted = importlib.import_module("http_asking").counted
+from support.http_asking import counted
 
 PING = b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n"
 FIRST = 12  # requests, after which a run is known to be short

@@ -1,11 +1,8 @@
 """Exported files against the models that they came from."""
 
 import hashlib
-import importlib
 import json
-import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -19,9 +16,8 @@ from stm_models.explain.methods import METHODS, PATHS, Steps, compute
 from stm_models.networks import bundle as bundles
 from stm_models.signal.conformal import TailTable
 from stm_models.training.predict import features
+from support import exported_models as models
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-models = importlib.import_module("exported_models")
 CASES, random_images = models.CASES, models.random_images
 
 MAPS = {

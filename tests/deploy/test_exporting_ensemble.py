@@ -1,8 +1,5 @@
 """Several models in one file: exported with parity, asked without torch, told apart from a single one."""
 
-import importlib
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,9 +24,8 @@ from stm_models.training.appearance import Appearance
 from stm_models.training.intervals import Interval, Residuals
 from stm_models.training.novelty import Novelty
 from stm_models.training.predict import features
+from support import network_cases as cases
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-cases = importlib.import_module("network_cases")
 SHAPE = (1, 26, 27)
 MAPS = ("gradient", "grad_cam", "guided", "integrated_gradients")
 FINE = ExportConfig(explanations=MAPS, ig_steps=4)

@@ -1,9 +1,5 @@
 """The guard between a model and its file."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -11,9 +7,7 @@ import torch
 from deploy.exporting.errors import ExportError
 from deploy.exporting.parity import BATCHES, FOCUSED, TOLERANCE, check, check_answers, check_focus
 from stm_models.networks import bundle as bundles
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-models = importlib.import_module("exported_models")
+from support import exported_models as models
 
 MEAN = np.linspace(-1, 1, 30, dtype=np.float32).reshape(1, 5, 6)
 SCALE = np.full((1, 5, 6), 0.5, dtype=np.float32)

@@ -1,8 +1,5 @@
 """Files of 16 and 8 bits: how far off their answers are, or that they are refused."""
 
-import importlib
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +15,7 @@ from deploy.exporting.precision import judge
 from deploy.model.session import Session
 from stm_models.errors import InputError
 from stm_models.networks import bundle as bundles
+from support import exported_models
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
@@ -71,8 +69,7 @@ def test_smaller_files_answer_within_a_budget_in_physical_units_or_are_refused(e
 @pytest.fixture(scope="module")
 def half(tmp_path_factory):
     """A file of 16 bits that was asked to hold a map, and the files that were timed."""
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    one = importlib.import_module("exported_models").make("mlp", tmp_path_factory.mktemp("half") / "mlp")
+    one = exported_models.make("mlp", tmp_path_factory.mktemp("half") / "mlp")
     config = ExportConfig(precision="fp16", explanations=("gradient",), budget={"U": 5.0, "gap": 5.0})
     timed = {}
     with pytest.MonkeyPatch.context() as patch:

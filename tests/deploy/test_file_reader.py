@@ -1,10 +1,8 @@
 """The process that reads files for the page: what it survives, and what it knows."""
 
 import contextlib
-import importlib
 import os
 import resource
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +13,7 @@ from deploy.model.questions import Reading, read_file
 from deploy.model.session import Session
 from deploy.serving.reading.process import FileReader
 from stm_models.errors import InputError
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-impurity_model = importlib.import_module("impurity_model")
+from support import impurity_model
 
 
 @pytest.fixture(scope="module")

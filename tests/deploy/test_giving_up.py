@@ -1,7 +1,6 @@
 """Runs that nobody waits for any more: they end, they count until then, and no server that ends waits for them."""
 
 import asyncio
-import importlib
 import json
 import re
 import signal
@@ -9,8 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,10 +23,9 @@ from deploy.serving.limits import Limits
 from deploy.serving.protocol import HEADER, encode_request
 from deploy.serving.reading.process import FileReader
 from deploy.serving.server import running
+from support import http_asking as asking
+from support import long_model
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-asking = importlib.import_module("http_asking")
-long_model = importlib.import_module("long_model")
 ask, counted, BODY, LENGTH = asking.ask, asking.counted, asking.BODY, asking.LENGTH
 INFER = "/v2/models/m/infer"
 
@@ -124,7 +122,7 @@ def test_what_waits_for_a_thread_is_left_out_and_not_kept():
         pass
 
     held, made, leave = Question(), [], threading.Event()
-    gone = importlib.import_module("weakref").ref(held)
+    gone = weakref.ref(held)
 
     async def give_up(pool):
         nonlocal held

@@ -1,12 +1,10 @@
 """Who may ask: certificates, tokens, hosts and origins, and what a client's words can reach."""
 
-import importlib
 import socket
 import ssl
 import subprocess
 import sys
 import time
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -26,10 +24,9 @@ from deploy.serving.refusals import Refused
 from deploy.serving.security import Guard
 from deploy.serving.server import running
 from stm_models.errors import InputError
+from support import http_asking as asking
+from support import own_certificate
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-own_certificate = importlib.import_module("own_certificate")
-asking = importlib.import_module("http_asking")
 ask, raw, error_of = asking.ask, asking.raw, asking.error_of
 BODY, LENGTH, POST = asking.BODY, asking.LENGTH, asking.POST
 

@@ -1,11 +1,8 @@
 """Answers that are long: how much of them is written as JSON, and what waits for a client that does not read."""
 
-import importlib
 import json
 import socket
-import sys
 import time
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -16,9 +13,8 @@ from deploy.serving import compute, connection
 from deploy.serving.limits import Limits
 from deploy.serving.protocol import HEADER
 from deploy.serving.server import running
+from support import http_asking as asking
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-asking = importlib.import_module("http_asking")
 ask, counted = asking.ask, asking.counted
 
 

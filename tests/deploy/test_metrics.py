@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from deploy.serving.limits import Limits
 from deploy.serving.protocol import HEADER
 from deploy.serving.server import running
+from support import http_asking as asking
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-asking = importlib.import_module("http_asking")
 ask, counted = asking.ask, asking.counted
 
 

@@ -1,9 +1,5 @@
 """Files as CUDA gets them: the same numbers, which a processor can compute too."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import numpy as np
 import onnx
 import onnxruntime
@@ -14,9 +10,7 @@ from deploy.exporting.unpooling import add_unpool
 from deploy.model import provider
 from deploy.model.on_cuda import FUNCTIONS, UNPOOL, adapted, turns_of
 from deploy.model.subgraph import extract
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-random_images = importlib.import_module("exported_models").random_images
+from support.exported_models import random_images
 
 
 def _run(content, feed):

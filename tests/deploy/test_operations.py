@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import importlib
 import json
 import os
 import queue
@@ -31,10 +30,9 @@ from deploy.serving.protocol import HEADER, decode_response, encode_request
 from deploy.serving.refusals import Refused
 from deploy.serving.server import running
 from deploy.serving.wanted import Wanted
+from support import http_asking as asking
+from support import serving_versions as versions
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-asking = importlib.import_module("http_asking")
-versions = importlib.import_module("serving_versions")
 ask, counted = asking.ask, asking.counted
 
 SAMPLE = re.compile(r'([a-z_]+)(\{([a-z0-9]+="[^"\\\n]*",?)+\})? -?[0-9.e+-]+|[a-z_]+(\{.*\})? \+?Inf')

@@ -2,11 +2,9 @@
 
 import base64
 import http.client
-import importlib
 import io
 import json
 import re
-import sys
 import tempfile
 import threading
 import time
@@ -22,9 +20,7 @@ from deploy.serving.limits import Limits
 from deploy.serving.page import routes, static_files, upload
 from deploy.serving.server import running
 from stm_models.errors import InputError
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-impurity_model = importlib.import_module("impurity_model")
+from support import impurity_model
 
 PLACES = [(12, 30), (33, 10), (25, 25)]
 CONTENT = {"Content-Type": "application/octet-stream"}

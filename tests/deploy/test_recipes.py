@@ -1,6 +1,5 @@
 """The recipes of deployments: what they name exists, what they start can start, and they give away no right."""
 
-import importlib
 import os
 import re
 import shlex
@@ -21,9 +20,7 @@ from deploy.serving.access import Access
 from deploy.serving.limits import Limits
 from deploy.serving.security import OPEN_PATHS
 from deploy.serving.server import running
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-own_certificate = importlib.import_module("own_certificate")
+from support import own_certificate
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "deploy" / "recipes"

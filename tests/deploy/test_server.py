@@ -1,5 +1,4 @@
 import http.client
-import importlib
 import json
 import re
 import signal
@@ -9,7 +8,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -21,9 +19,8 @@ from deploy.serving import inference
 from deploy.serving.limits import Limits
 from deploy.serving.protocol import HEADER, decode_response, encode_request
 from deploy.serving.server import running
+from support import http_asking as asking
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-asking = importlib.import_module("http_asking")
 ask = asking.ask
 
 TOKEN = "a-long-random-word"

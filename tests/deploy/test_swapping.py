@@ -1,13 +1,10 @@
 """One version of a model takes over from another while requests go on; a bad one does not."""
 
 import http.client
-import importlib
 import json
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -22,10 +19,9 @@ from deploy.serving.server import running
 from deploy.serving.wanted import wanted_models
 from deploy.serving.watching import Watcher, following
 from stm_models.errors import InputError
+from support import http_asking as asking
+from support import serving_versions as versions
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-asking = importlib.import_module("http_asking")
-versions = importlib.import_module("serving_versions")
 ask = asking.ask
 
 

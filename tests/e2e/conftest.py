@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -14,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from support import browser as browser_tools
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
-browser_tools = importlib.import_module("browser")
 
 
 def environment(**extra: str) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import socket
 import subprocess
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-refused = importlib.import_module("outcomes").refused
+from support.outcomes import refused
 
 
 def test_a_configuration_that_is_no_yaml(command, tmp_path):

@@ -1,18 +1,16 @@
 """The campaign of ``make campaign`` against the whole chain: its quickest cases, with the demo's model."""
 
-import importlib
 import json
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-campaign = importlib.import_module("campaign_chain")
-chain = importlib.import_module("chain")
-faults = importlib.import_module("chain_faults")
-limits = importlib.import_module("chain_limits")
+import campaign_chain as campaign
+from support import chain
+from support import chain_faults as faults
+from support import chain_limits as limits
+
 ENDS = ("simulate", "predict")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import io
 import json
 import re
@@ -19,12 +18,10 @@ import numpy as np
 import pytest
 
 from stm_models.data import panel, predictions
+from support import browser
+from support.stm_server import served
 from tracking import rows, runs
 from tracking.store import Store, connect
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-browser = importlib.import_module("browser")
-served = importlib.import_module("stm_server").served
 
 pytestmark = pytest.mark.browser
 PATIENCE = 120_000  # ms, on a machine that is busy with other things

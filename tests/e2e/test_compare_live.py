@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-import sys
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
 from deploy.serving.listening import beside, listen
+from support import browser
 from tracking.backend import Metric
 from tracking.store import connect
 from tracking.ui.app import create_app
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-browser = importlib.import_module("browser")
 
 pytestmark = pytest.mark.browser
 PATIENCE = 60_000  # ms, on a machine that is busy with other things

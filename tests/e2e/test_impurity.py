@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import importlib
 import io
 import json
 import os
-import sys
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -30,11 +28,9 @@ from stm_models.signal.mixture import reference_positions
 from stm_models.tasks.impurity.answers import positions
 from stm_models.tasks.impurity.scoring import scores
 from stm_models.training import synthetic
+from support import instrument_files
 from tracking import runs
 from tracking.store import connect
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-instrument_files = importlib.import_module("instrument_files")
 
 MODEL = "models:/stm-impurity@champion"
 PIXEL = 0.46875  # nm

@@ -25,12 +25,10 @@ from stm_models import plugins
 from stm_models.networks import bundle
 from stm_models.networks import registry as networks
 from stm_models.tasks import registry as tasks
+from support import example_distribution as distribution
+from support.stm_server import served
 from tracking import runs
 from tracking.store import connect
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-distribution = importlib.import_module("example_distribution")
-served = importlib.import_module("stm_server").served
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "own_task.md").read_text()

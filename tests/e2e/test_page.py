@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import csv
-import importlib
 import io
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +17,9 @@ from PIL import Image
 from deploy.client import Client
 from deploy.model.session import Session
 from deploy.serving.server import running
+from support import browser as browser_tools
+from support import impurity_model
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-browser_tools = importlib.import_module("browser")
-impurity_model = importlib.import_module("impurity_model")
 wait_status = browser_tools.wait_status
 
 PLACES = [(12, 30), (33, 10), (25, 25)]

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import sys
-from pathlib import Path
 
 import onnx
 import pytest
 
 from deploy.model.session import Session
 from deploy.serving.server import running
+from support import browser as browser_tools
+from support import impurity_model
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-browser_tools = importlib.import_module("browser")
-impurity_model = importlib.import_module("impurity_model")
 wait_status = browser_tools.wait_status
 
 PLACES = [(12, 30), (33, 10), (25, 25)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import shutil
@@ -13,10 +12,9 @@ import numpy as np
 import pytest
 
 from stm_models.files import sha256
+from support.outcomes import answer
 from tracking import models, runs
 from tracking.store import connect
-
-answer = importlib.import_module("outcomes").answer
 
 NAME = "stm-hubbard"
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 
 import pytest
 from PIL import Image
 
+from support.outcomes import refused
 from tracking import models, runs
 from tracking.store import connect
-
-refused = importlib.import_module("outcomes").refused
 
 
 def test_representations_are_drawn_and_logged_with_the_run(command, demo, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import subprocess
@@ -18,9 +17,7 @@ import xarray
 from deploy.client import Client
 from deploy.model.session import Session
 from deploy.serving.protocol import decode_response
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-served = importlib.import_module("stm_server").served
+from support.stm_server import served
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "serving.md"
 

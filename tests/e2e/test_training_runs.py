@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
@@ -17,10 +16,10 @@ from pipelines.promoting import held_out
 from pipelines.promoting.publishing import best_run
 from stm_models.tasks.registry import get
 from stm_models.training import learner
+from support import outcomes
 from tracking import models, runs
 from tracking.store import connect
 
-outcomes = importlib.import_module("outcomes")
 answer, refused = outcomes.answer, outcomes.refused
 
 VALUES = "train.epochs=3;train.network=mlp;train.options={hidden: [16], dropout: 0};train.perturbation=clean"

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 import threading
-from pathlib import Path
 
 import optuna
 import pytest
 
+import campaign_tune
 from pipelines import executors
 from pipelines.cli import main
 from pipelines.learning import fitting
+from support import outcomes
 from tracking import runs, study
 from tracking.store import connect
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-campaign_tune = importlib.import_module("campaign_tune")
-outcomes = importlib.import_module("outcomes")
 answer, refused = outcomes.answer, outcomes.refused
 
 QUICK = "tune.epochs=3;tune.pruner=none;train.perturbation=clean"

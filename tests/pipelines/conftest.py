@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
-
 import pytest
 
 from pipelines.cli import main
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-random_ldos = importlib.import_module("random_ldos")
+from support import random_ldos
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,6 @@
 """The worker's half: several workers at one group, and workers that outlive the call they work for."""
 
-import importlib
 import multiprocessing
-import sys
-from pathlib import Path
 
 import pytest
 import zarr
@@ -14,11 +11,8 @@ from pipelines.simulating.chains import simulate_chains
 from pipelines.simulating.simulation import simulate
 from stm_models.data.dataset import load
 from stm_models.data.store import Store, create
+from support import toy_task
 
-TESTS = Path(__file__).parents[1]
-if str(TESTS) not in sys.path:
-    sys.path.insert(0, str(TESTS))
-toy_task = importlib.import_module("toy_task")
 TASK = toy_task.ToyTask()
 CONFIG = toy_task.ToyConfig(chains=2, length=6, seconds=0.01)
 

@@ -1,6 +1,5 @@
 """A real Dask cluster: a scheduler and worker processes of this machine."""
 
-import importlib
 import os
 import signal
 import socket
@@ -13,17 +12,14 @@ from pathlib import Path
 import optuna
 import pytest
 
+import campaign
 from pipelines import executors, settings
 from pipelines.simulating.simulation import simulate
 from pipelines.tuning.workers import run_workers
 from stm_models.data.dataset import load
 from stm_models.errors import InputError
+from support import toy_task
 
-TESTS = Path(__file__).parents[1]
-if str(TESTS) not in sys.path:
-    sys.path.insert(0, str(TESTS))
-toy_task = importlib.import_module("toy_task")
-campaign = importlib.import_module("campaign")
 distributed = pytest.importorskip("distributed", reason="needs the package distributed (stm-lab[cluster])")
 
 TASK = toy_task.ToyTask()

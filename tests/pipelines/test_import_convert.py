@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +21,8 @@ from stm_models.errors import InputError
 from stm_models.physics.moire.fourier import KGrid
 from stm_models.physics.moire.lattice import build, patch
 from stm_models.signal.real_map import to_ft_image
+from support import random_ldos
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-random_ldos = importlib.import_module("random_ldos")
 SIZE, TASK, config_of, make = random_ldos.SIZE, random_ldos.TASK, random_ldos.config_of, random_ldos.make
 
 

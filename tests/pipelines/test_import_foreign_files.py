@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +18,8 @@ from stm_models.errors import InputError
 from stm_models.physics.moire.fourier import KGrid, direct_transform
 from stm_models.tasks.hubbard.conventions.ldos import LdosImport
 from stm_models.tasks.inputs import RawMap
+from support import random_ldos
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-random_ldos = importlib.import_module("random_ldos")
 SIZE, TASK = random_ldos.SIZE, random_ldos.TASK
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 from pathlib import Path
@@ -20,10 +19,9 @@ from stm_models.physics.moire.branch import Branch
 from stm_models.physics.moire.branches import create
 from stm_models.physics.moire.lattice import build
 from stm_models.tasks import registry
+from support.outcomes import refused
 from tracking import runs
 from tracking.store import connect
-
-refused = importlib.import_module("outcomes").refused
 
 SETTINGS = [
     "simulate.interaction_count=3", "simulate.replicates=2", "simulate.index=[1, 2]", "simulate.image_size=24",

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deploy.model.questions import parse_channel
 from pipelines.cli import main
+from support import instrument_files as files
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-files = importlib.import_module("instrument_files")
 RNG = np.random.default_rng(2)
 BIAS = np.linspace(-0.1, 0.1, 3)
 

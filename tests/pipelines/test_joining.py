@@ -1,9 +1,6 @@
 """Trainings of several seeds as one model: judged, exported and asked like any other, and what cannot be joined."""
 
-import importlib
-import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,12 +22,11 @@ from stm_models.networks import bundle as bundles
 from stm_models.networks.ensemble import members_of
 from stm_models.tasks import registry
 from stm_models.training.config import TrainConfig
+from support import toy_map_task as toy
 from tracking import lineage, models, runs
 from tracking.lineage import MEMBERS
 from tracking.store import connect
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-toy = importlib.import_module("toy_map_task")
 TASK, CONFIG = toy.ToyMapTask(), toy.ToyMapConfig()
 
 

@@ -1,8 +1,6 @@
 """A task whose target is a map goes through every stage as one whose targets are numbers."""
 
-import importlib
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,11 +37,10 @@ from stm_models.errors import InputError
 from stm_models.networks import bundle as bundles
 from stm_models.tasks import registry
 from stm_models.training.config import TrainConfig
+from support import toy_map_task as toy
 from tracking import models, runs
 from tracking.store import connect
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-toy = importlib.import_module("toy_map_task")
 TASK, CONFIG = toy.ToyMapTask(), toy.ToyMapConfig()
 
 

@@ -1,8 +1,6 @@
 """Any task may draw samples while training: it names the class that does, which the training imports."""
 
 import importlib
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,13 +14,12 @@ from stm_models.tasks.impurity.config import ImpuritySimulation
 from stm_models.tasks.registry import get
 from stm_models.training.batches import Batches
 from stm_models.training.config import TrainConfig
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-toy, drawing = importlib.import_module("toy_map_task"), importlib.import_module("toy_batches")
+from support import toy_batches as drawing
+from support import toy_map_task as toy
 
 
 class Drawn(toy.ToyMapTask):
-    where = "toy_batches:ToyBatches"
+    where = "support.toy_batches:ToyBatches"
 
     def on_the_fly(self, attributes):
         return self.where, {"side": attributes["input"]["height"]}
@@ -52,8 +49,8 @@ def test_a_task_trains_on_samples_of_its_own_generator(parts, monkeypatch):
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        ("toy_batches:Nothing", "cannot be imported"),
-        ("toy_map_task:ToyMapTask", "expected a class derived from .*Batches"),
+        ("support.toy_batches:Nothing", "cannot be imported"),
+        ("support.toy_map_task:ToyMapTask", "expected a class derived from .*Batches"),
     ],
 )
 def test_a_generator_that_cannot_be_used_is_told_before_the_training(parts, monkeypatch, where, said):

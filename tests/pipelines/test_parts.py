@@ -1,9 +1,6 @@
 """Which labels of a data set can be split by state."""
 
-import importlib
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +15,8 @@ from stm_models.data.dataset import load
 from stm_models.data.store import Store, create
 from stm_models.errors import InputError
 from stm_models.tasks.registry import get
+from support import toy_task
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-toy_task = importlib.import_module("toy_task")
 TASK = toy_task.ToyTask()
 
 

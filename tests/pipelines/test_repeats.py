@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 import weakref
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -25,11 +22,9 @@ from pipelines.settings import (
 from pipelines.simulating.simulation import simulate
 from pipelines.tuning.search import Search
 from stm_models.training.config import TrainConfig
+from support import toy_map_task as toy
 from tracking import runs
 from tracking.store import connect
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-toy = importlib.import_module("toy_map_task")
 
 
 @pytest.fixture

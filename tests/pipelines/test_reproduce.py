@@ -1,8 +1,6 @@
 """Making a paper's results again: the command, on a toy task, and what the impurity task concludes, on made-up ones."""
 
-import importlib
 import json
-import sys
 from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,11 +26,9 @@ from stm_models.tasks.impurity.reproduction import ImpurityReproduction, by_tile
 from stm_models.tasks.impurity.reproduction_config import ReproductionConfig
 from stm_models.tasks.impurity.reproduction_report import ABLATIONS, OURS, markdown, numbers
 from stm_models.tasks.reproduction import Ask, Conclusion, DataSet, Finished, Reproduction, Training
+from support import toy_map_task as toy
 from tracking import runs
 from tracking.store import connect
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-toy = importlib.import_module("toy_map_task")
 
 
 class ToyConfig(Config):

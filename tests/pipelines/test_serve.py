@@ -1,6 +1,5 @@
 """`stm serve` behind a real registry: the alias that it was given is followed, and a bad version is refused."""
 
-import importlib
 import os
 import signal
 import subprocess
@@ -16,10 +15,7 @@ from pipelines.addresses import served_version
 from pipelines.server_process import serving
 from stm_models.errors import InputError
 from stm_models.files import sha256
-
-TESTS = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(TESTS))
-versions = importlib.import_module("serving_versions")
+from support import serving_versions as versions
 
 
 @pytest.fixture
@@ -64,7 +60,7 @@ def test_the_alias_is_followed(registry, tmp_path):
         [sys.executable, "-m", "pipelines", "serve", "models:/stm-toy@champion", "mine=1.onnx", "--port", "0",
          "--poll-seconds", "0.2"],
         stderr=subprocess.PIPE, text=True, cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(TESTS.parent), "MLFLOW_DISABLE_TELEMETRY": "true"},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "MLFLOW_DISABLE_TELEMETRY": "true"},
     )  # fmt: skip
     try:
         ready = next((line for line in process.stderr if line.startswith("ready: ")), "")

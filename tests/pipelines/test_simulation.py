@@ -1,9 +1,7 @@
-import importlib
 import multiprocessing
 import os
 import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -11,17 +9,15 @@ import numpy as np
 import pytest
 import zarr
 
+import campaign
 from pipelines import executors
 from pipelines.lease import only_writer
 from pipelines.simulating.simulation import simulate
 from stm_models.data.dataset import load
 from stm_models.data.store import Store
 from stm_models.errors import InputError
+from support import toy_task
 
-TESTS = Path(__file__).parents[1]
-sys.path.insert(0, str(TESTS))
-toy_task = importlib.import_module("toy_task")
-campaign = importlib.import_module("campaign")
 start, finished, wait_for = campaign.start, campaign.finished, campaign.wait_for
 TASK, CONFIG = toy_task.ToyTask(), toy_task.ToyConfig()
 SLOW = toy_task.ToyConfig(length=8, seconds=0.05)

@@ -1,9 +1,6 @@
 """A run's data set, found again: where it was, moved, gone, and another one in its place."""
 
-import importlib
 import shutil
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,11 +16,10 @@ from pipelines.simulating.simulation import simulate
 from stm_models.errors import InputError
 from stm_models.tasks import registry
 from stm_models.training.config import TrainConfig
+from support import toy_map_task as toy
 from tracking import datasets, runs
 from tracking.store import connect
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-toy = importlib.import_module("toy_map_task")
 TASK = toy.ToyMapTask()
 SPLIT = SplitConfig(validation_fraction=0.3, seed=5)
 

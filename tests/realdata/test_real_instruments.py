@@ -18,7 +18,7 @@ from stm_models.data.readers import open_stack, read
 from stm_models.errors import InputError
 
 pytestmark = pytest.mark.realdata
-DAMAGE = Path(__file__).parents[1] / "damage.py"
+DAMAGE = Path(__file__).parents[1] / "support" / "damage.py"
 
 
 @dataclass(frozen=True)

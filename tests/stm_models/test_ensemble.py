@@ -1,10 +1,7 @@
 """Several models as one: their mean, their spread, and what does not fit together."""
 
 import copy
-import importlib
 import shutil
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,9 +18,8 @@ from stm_models.networks.ensemble import members_of, together
 from stm_models.networks.model import Model
 from stm_models.training.intervals import Interval
 from stm_models.training.novelty import Novelty
+from support import network_cases as cases
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-cases = importlib.import_module("network_cases")
 SHAPE = (2, 28, 30)
 INFO = {"options": {}, "input": {}, "targets": [{}, {}], "task": "hubbard", "data": {}, "explained": 0}
 

@@ -1,7 +1,3 @@
-import importlib
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,9 +8,8 @@ from stm_models.explain.gradient import slope
 from stm_models.explain.render import overlay_png
 from stm_models.networks import registry
 from stm_models.networks.model import Model
+from support import network_cases as cases
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-cases = importlib.import_module("network_cases")
 create = cases.create
 
 SHAPE = (1, 16, 17)

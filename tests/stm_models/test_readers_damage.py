@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -14,16 +13,16 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-TESTS = Path(__file__).parents[1]
-sys.path.insert(0, str(TESTS))
-files = importlib.import_module("instrument_files")
+from support import damage
+from support import instrument_files as files
+
 SLOWEST = 5.0  # s
 
 
 def survive(paths, *, copies, seed=0, timeout=120):
     """Read damaged copies in a process of their own; return its report."""
     done = subprocess.run(
-        [sys.executable, "-P", TESTS / "damage.py", str(seed), str(copies), *map(str, paths)],
+        [sys.executable, "-P", damage.__file__, str(seed), str(copies), *map(str, paths)],
         capture_output=True, text=True, timeout=timeout, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, f"ended with {done.returncode}: {done.stdout[-500:]} {done.stderr[-500:]}"
@@ -71,7 +70,7 @@ def test_damaged_files(whole):
 def test_the_check_itself_fails_for_an_unguarded_reader(whole, tmp_path):
     """A reader that lets other exceptions out, or takes all memory, is found out."""
     script = tmp_path / "damage.py"
-    text = (TESTS / "damage.py").read_text()
+    text = Path(damage.__file__).read_text()
     script.write_text(text.replace("raw = read(path)", "raw = __import__('numpy').load(path)"))
     npy = next(str(path) for path in whole if path.name == "a.npy")
     done = subprocess.run([sys.executable, "-P", script, "0", "40", npy], capture_output=True, text=True, check=True)

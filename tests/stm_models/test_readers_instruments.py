@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import struct
 import subprocess
 import sys
 import types
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,9 +17,8 @@ from PIL import Image
 from stm_models.data import arrays
 from stm_models.data.readers import open_stack, read
 from stm_models.errors import InputError
+from support import instrument_files as files
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-files = importlib.import_module("instrument_files")
 RNG = np.random.default_rng(3)
 BIAS = np.linspace(-0.2, 0.3, 6)
 CUBE = RNG.random((4, 5, 6)) + 1

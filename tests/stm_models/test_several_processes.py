@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -15,10 +14,9 @@ import torch
 
 from stm_models.errors import InputError
 from stm_models.training.distributed import World, joined
+from support import several_processes as script
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
-script = importlib.import_module("several_processes")
 
 pytestmark = pytest.mark.skipif(
     not (torch.distributed.is_available() and torch.distributed.is_gloo_available()), reason="torch has no gloo here"
@@ -32,7 +30,7 @@ def done(tmp_path_factory):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
     command += ["--nproc-per-node", "2"]
     run = subprocess.run(
-        [*command, str(ROOT / "tests" / "several_processes.py"), str(folder)], text=True, capture_output=True,
+        [*command, script.__file__, str(folder)], text=True, capture_output=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
         timeout=600, check=False,
     )  # fmt: skip

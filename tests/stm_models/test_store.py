@@ -1,6 +1,4 @@
-import importlib
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +10,7 @@ import zarr
 from stm_models.data import digest, store
 from stm_models.data.dataset import load
 from stm_models.errors import InputError
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-toy_task = importlib.import_module("toy_task")
+from support import toy_task
 
 TASK = toy_task.ToyTask()
 CONFIG = toy_task.ToyConfig(chains=2, length=3, flagged=(4,))

@@ -1,9 +1,5 @@
 """Labels beside the task's own as targets."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import zarr
@@ -11,9 +7,7 @@ import zarr
 from stm_models.data.dataset import load, stored
 from stm_models.data.store import Store, create
 from stm_models.errors import InputError
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-toy_task = importlib.import_module("toy_task")
+from support import toy_task
 
 OWN = {"name": "U", "unit": "eV", "description": "interaction"}
 OTHERS = [

@@ -1,10 +1,7 @@
 """The task hubbard: what its images are, which state it keeps, and its answers."""
 
-import importlib
 import math
-import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,9 +16,8 @@ from stm_models.tasks.hubbard.candidates import lowest
 from stm_models.tasks.hubbard.config import STARTS
 from stm_models.tasks.hubbard.structure import imaged_atoms
 from stm_models.tasks.inputs import RawMap
+from support import hubbard_cases as cases
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-cases = importlib.import_module("hubbard_cases")
 TASK, MAGNETIC, VARIED, make = cases.TASK, cases.MAGNETIC, cases.VARIED, cases.make
 
 

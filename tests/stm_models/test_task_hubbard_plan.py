@@ -1,8 +1,6 @@
 """The task hubbard: what its config refuses and its presets hold, and what it plans."""
 
-import importlib
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +17,8 @@ from stm_models.physics.moire import branches
 from stm_models.physics.moire.lattice import build
 from stm_models.tasks.hubbard.config import STARTS, HubbardSimulation
 from stm_models.tasks.hubbard.structure import GEOMETRY, structure
+from support import hubbard_cases as cases
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-cases = importlib.import_module("hubbard_cases")
 TASK, MAGNETIC, VARIED, make = cases.TASK, cases.MAGNETIC, cases.VARIED, cases.make
 
 

@@ -1,11 +1,8 @@
 """The task impurity: its scores, answers and files, and what it takes for an image."""
 
 import csv
-import importlib
 import json
-import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,9 +21,8 @@ from stm_models.tasks.impurity.reference import read_reference
 from stm_models.tasks.impurity.simulation import plan, simulator
 from stm_models.tasks.inputs import RawMap
 from stm_models.tasks.outputs import PlaceMaps
+from support import impurity_cases as cases
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-cases = importlib.import_module("impurity_cases")
 GOLD, BIASES, QUIET, make, fields = cases.GOLD, cases.BIASES, cases.QUIET, cases.make, cases.fields
 
 

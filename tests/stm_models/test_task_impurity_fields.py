@@ -1,9 +1,6 @@
 """The task impurity: what its config refuses, its fields and labels."""
 
-import importlib
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +14,8 @@ from stm_models.signal.preprocessing import prepare_stack
 from stm_models.tasks import registry
 from stm_models.tasks.impurity.labels import heat_map, padded, pixel_map, unpadded
 from stm_models.tasks.impurity.simulation import WAVES, plan, simulator
+from support import impurity_cases as cases
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-cases = importlib.import_module("impurity_cases")
 GOLD, BIASES, QUIET, make, fields = cases.GOLD, cases.BIASES, cases.QUIET, cases.make, cases.fields
 
 

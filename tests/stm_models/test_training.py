@@ -1,9 +1,6 @@
 """What a training learns, keeps, repeats and refuses."""
 
-import importlib
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,9 +17,8 @@ from stm_models.training.config import TrainConfig
 from stm_models.training.losses import loss_function
 from stm_models.training.schedules import factor
 from stm_models.training.trainer import predict
+from support import small_trainings as trainings
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-trainings = importlib.import_module("small_trainings")
 config_of, train = trainings.small_config, trainings.train_as_hubbard
 SMALL, weights, same = trainings.SMALL, trainings.weights, trainings.same
 Interrupt, interrupt_at = trainings.Interrupt, trainings.interrupt_at

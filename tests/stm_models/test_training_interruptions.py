@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +13,8 @@ from stm_models.errors import InputError
 from stm_models.training import checkpoints, epochs, learner, trainer
 from stm_models.training.losses import LOSSES
 from stm_models.training.reproducible import mixed
+from support import small_trainings as trainings
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-trainings = importlib.import_module("small_trainings")
 config_of, train, weights, same = trainings.tiny_config, trainings.train, trainings.weights, trainings.same
 TINY, Killed = trainings.TINY, trainings.Killed
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,9 +19,8 @@ from stm_models.training.averaging import Average
 from stm_models.training.config import TrainConfig
 from stm_models.training.reproducible import deterministic, mixed
 from stm_models.training.schedules import learning_rate, plateaus
+from support import small_trainings as trainings
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-trainings = importlib.import_module("small_trainings")
 config_of, train, weights, same = trainings.tiny_config, trainings.train, trainings.weights, trainings.same
 TINY, Killed = trainings.TINY, trainings.Killed
 

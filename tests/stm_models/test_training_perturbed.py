@@ -1,9 +1,6 @@
 """Training on perturbed images: steps that are taken batch by batch, copies made ahead, and repeats."""
 
-import importlib
 import itertools
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +14,8 @@ from stm_models.training import trainer
 from stm_models.training.config import TrainConfig
 from stm_models.training.learner import create_learner
 from stm_models.training.trainer import predict
+from support import small_trainings as trainings
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-trainings = importlib.import_module("small_trainings")
 config_of, train = trainings.small_config, trainings.train_as_hubbard
 weights, same = trainings.weights, trainings.same
 Interrupt, interrupt_at = trainings.Interrupt, trainings.interrupt_at

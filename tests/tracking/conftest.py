@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
@@ -14,11 +13,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from support import mlflow_server
 from tracking.store import Store, connect
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
-mlflow_server = importlib.import_module("mlflow_server")
 
 
 @pytest.fixture(autouse=True)

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import base64
-import importlib
 import random
 import signal
-import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
+from support import delivered, fault_proxy, mlflow_server
 from tracking import datasets, rows, runs, sender, spool, store, syncing
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-delivered = importlib.import_module("delivered")
-mlflow_server = importlib.import_module("mlflow_server")
-fault_proxy = importlib.import_module("fault_proxy")
 
 PATIENCE = 240  # seconds; a busy machine takes long
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import optuna
 import pytest
 
+from support import searches
 from tracking import liveness, runs, study, trials
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-searches = importlib.import_module("searches")
 
 WORKER = """
 import sys, time

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from stm_models.errors import InputError
+from support import delivered
 from tracking import runs, sender, spool, store
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-delivered = importlib.import_module("delivered")
 
 
 def test_a_run_that_the_store_does_not_take_keeps_no_other_back(monkeypatch):

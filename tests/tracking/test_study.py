@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import optuna
 import pytest
@@ -16,11 +14,10 @@ from stm_models.errors import InputError
 from stm_models.search import Choice, Range
 from stm_models.training.epochs import diverged
 from stm_models.training.memory import exhausted
+from support import searches
 from tracking import runs, study
 from tracking.store import Store
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-searches = importlib.import_module("searches")
 SPACE = {"rate": Range(1e-4, 1e-1, log=True), "depth": Range(1, 4), "kind": Choice(("a", "b"))}
 
 

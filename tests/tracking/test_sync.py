@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import json
 import os
 import shutil
 import signal
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -17,10 +15,8 @@ import pytest
 
 from pipelines import sync as command
 from stm_models.errors import InputError
+from support import delivered
 from tracking import datasets, liveness, rows, runs, sender, spool, store, syncing
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-delivered = importlib.import_module("delivered")
 
 NOWHERE = "http://127.0.0.1:9"
 

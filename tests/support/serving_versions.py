@@ -1,12 +1,11 @@
 """Versions of a toy model with known arithmetic, good and bad, and a server that follows an alias to them.
 
-``python tests/serving_versions.py FOLDER [options of stm-serve]`` serves ``models:/toy@champion``, which is what
+``python -m support.serving_versions FOLDER [options of stm-serve]`` serves ``models:/toy@champion``, which is what
 ``FOLDER/alias.json`` says.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -17,24 +16,17 @@ from pathlib import Path
 
 import numpy as np
 
-TESTS = Path(__file__).resolve().parent
-if str(TESTS.parent) not in sys.path:
-    sys.path.insert(0, str(TESTS.parent))
+from support.toy_models import Toy
+
+TESTS = Path(__file__).resolve().parents[1]
 
 ALIAS = "models:/toy@champion"
 BAD = ("damaged", "other input", "not finite", "no model", "missing")
 
 
-def _toys():
-    spec = importlib.util.spec_from_file_location("toy_models", TESTS / "deploy" / "conftest.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def toy(number):
     """The toy model of version ``number``: every version has weights of its own."""
-    one = _toys().Toy()
+    one = Toy()
     one.weight = np.random.default_rng([3, number]).normal(size=one.weight.shape).astype(np.float32)
     one.bias = np.random.default_rng([4, number]).normal(size=one.bias.shape).astype(np.float32)
     return one
@@ -87,14 +79,14 @@ def resolver(folder):
 @contextmanager
 def serving(folder, *options, follow=True):
     """Run the server in a process of its own; yields the process, its address and what it said, which grows."""
-    command = [sys.executable, str(TESTS / "serving_versions.py"), str(folder)] if follow else [
+    command = [sys.executable, "-m", "support.serving_versions", str(folder)] if follow else [
         sys.executable, "-m", "deploy.serving.cli", str(folder)]  # fmt: skip
     words = ["--port", "0", "--provider", "cpu", *options]
     log = Path(folder if follow else Path(folder).parent) / "server.log"
     with log.open("w") as file:
         process = subprocess.Popen(
             [*command, *words], stderr=file, stdout=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": str(TESTS.parent), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}", "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         try:
             yield process, _address(process, log), log

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import psutil
-from serving_versions import BAD, point, serving, write_bad, write_good
 
 from deploy.serving.protocol import HEADER, decode_response, encode_request
+from support.serving_versions import BAD, point, serving, write_bad, write_good
 
 NAME = "toy"
 OUTPUTS = ("prediction", "gradient", "distance")

@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import psutil
-from serving_malformed import TOKEN, malformed, message, request
-from serving_versions import serving, write_good
 
 from deploy.serving.protocol import HEADER, decode_response
+from support.serving_malformed import TOKEN, malformed, message, request
+from support.serving_versions import serving, write_good
 
 # What errors speak of: the field, or the part of HTTP that was wrong.
 NAMES = re.compile(

@@ -12,8 +12,8 @@ import signal
 import subprocess
 import threading
 
-import chain_limits
-from chain import EXPORT, ROOT, SMALL, SMALL_DATA, STAGES, STM, Chain
+from support import chain_limits
+from support.chain import EXPORT, ROOT, SMALL, SMALL_DATA, STAGES, STM, Chain
 
 FAULTS = {}
 

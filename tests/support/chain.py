@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 STM = (sys.executable, "-m", "pipelines")
 STAGES = ("simulate", "train", "export", "evaluate", "predict")
 SIMULATE = "simulate.interaction_count=5;simulate.replicates=3;simulate.draws=1"

@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 import pytest
-from ports import free_port
+
+from support.ports import free_port
 
 
 def _program(name):

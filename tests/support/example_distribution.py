@@ -8,7 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "honeycomb"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "honeycomb"
 BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
 
 

@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 
-from ports import free_port
+from support.ports import free_port
 
 SECONDS = 300  # a busy machine needs minutes
 

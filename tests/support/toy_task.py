@@ -87,10 +87,9 @@ def fail(kind):
 
 
 if __name__ == "__main__":
-    from toy_task import ToyConfig as Importable
-    from toy_task import ToyTask as ImportableTask
-
     from pipelines.simulating.simulation import simulate
+    from support.toy_task import ToyConfig as Importable
+    from support.toy_task import ToyTask as ImportableTask
 
     out, workers, values = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     executor = sys.argv[4] if len(sys.argv) > 4 else "local"

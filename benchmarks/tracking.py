@@ -116,7 +116,7 @@ def lost(store: Store, run_id: str, values: list[float]) -> int:
 
 def rates(folder: Path, quick: bool) -> tuple[dict[str, float], dict[str, float], dict[str, Any]]:
     """Measure all ways, alternating, in both stores."""
-    server = importlib.import_module("mlflow_server").Server(folder)
+    server = importlib.import_module("support.mlflow_server").Server(folder)
     missing, ratios, detail = 0, {}, {}
     try:
         stores = {"local": connect(f"sqlite:///{folder}/local.db"), "http": connect(server.start().uri)}

@@ -76,7 +76,7 @@ class Case:
     pairs: int
 
 
-FULL = Case({64: 64, 256: 32}, (1003, 256), rounds=3, epochs=5, recorded_epochs=15, pairs=20)
+FULL = Case({64: 64, 256: 32}, (1003, 256), rounds=3, epochs=5, recorded_epochs=45, pairs=20)
 QUICK = Case({64: 8, 256: 4}, (256,), rounds=2, epochs=2, recorded_epochs=2, pairs=3)
 GPU = Case({64: 256, 256: 256}, (1003,), rounds=3, epochs=0, recorded_epochs=0, pairs=0)
 LOADERS = 8  # processes

@@ -172,7 +172,7 @@ def _warm_up(task: Any, values: Mapping[str, Any]) -> None:
     """Load compiled code with the smallest structure there is, outside of all timings."""
     from stm_models.config import validate
 
-    smallest = {"index": [1], "k_mesh": 1, "interaction_count": 2, "replicates": 64, "draws": 1, "image_size": 8}
+    smallest = {"index": [1], "k_mesh": 2, "interaction_count": 2, "replicates": 64, "draws": 1, "image_size": 8}
     config = validate(task.simulation, {**values, **smallest}, "simulate")
     task.simulator(config)(task.plan(config).chains[0][0], None)
 

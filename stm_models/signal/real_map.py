@@ -14,7 +14,9 @@ from scipy.special import ndtr
 from stm_models.errors import InputError
 from stm_models.physics.moire.constants import LATTICE_CONSTANT
 from stm_models.physics.moire.fourier import KGrid, image, raster_image
+from stm_models.signal.field import NM, Field, turn
 from stm_models.signal.finite_atoms import FiniteAtoms
+from stm_models.signal.moire_middle import about_aa
 from stm_models.signal.spikes import despike
 from stm_models.tasks.inputs import RawMap
 
@@ -22,9 +24,12 @@ __all__ = ["at_energies", "to_ft_image", "to_ft_images"]
 
 Array = NDArray[Any]
 
-_NM = 10 / LATTICE_CONSTANT  # one nm in units of a
 _SMALLEST = 8
 _BOND = 1.0
+_NO_MOIRE = (
+    "The map does not show the model's moiré lattice, so its disc is about the field's middle; in the simulation that "
+    "is an AA region."
+)
 _TAIL = 4.0  # standard deviations, beyond which nothing of an atom is left
 
 
@@ -37,6 +42,7 @@ def to_ft_images(
     envelope: float = 0.4,
     radius: float | None = None,
     atom_width: float = 0.0,
+    moire: Sequence[Sequence[float]] | None = None,
 ) -> tuple[Array, Array, tuple[str, ...]]:
     """Transform a stack of maps to one image per energy that the model looks at.
 
@@ -48,6 +54,9 @@ def to_ft_images(
         See `to_ft_image`.
     energies, tolerance
         See `at_energies`.
+    moire : (2, 2), 1/a, optional
+        Reciprocal vectors of the moiré lattice, in an AA region of which the model's discs have their middle: so has
+        the map's, where it shows one, see `about_aa`.
 
     Returns
     -------
@@ -61,7 +70,8 @@ def to_ft_images(
         As `at_energies` and `to_ft_image`.
     """
     raw, notes = at_energies(raw, energies, tolerance)
-    images, known, found = [], np.ones((grid.n, grid.n), bool), list(notes)
+    middle, more = _middle(raw, moire, envelope, radius)
+    images, known, found = [], np.ones((grid.n, grid.n), bool), [*notes, *more]
     for number in range(len(raw.values)):
         one = raw
         if len(energies) > 1:
@@ -69,7 +79,9 @@ def to_ft_images(
             bias = None if raw.bias is None else raw.bias[of]
             where = "" if bias is None else f" at {bias[0]:g} V"
             one = replace(raw, values=raw.values[of], bias=bias, source=f"{raw.source}{where}")
-        image_, known, more = to_ft_image(one, grid, envelope=envelope, radius=radius, atom_width=atom_width)
+        image_, known, more = to_ft_image(
+            one, grid, envelope=envelope, radius=radius, atom_width=atom_width, middle=middle
+        )
         images.append(image_)
         found += more
     return np.stack(images), known, tuple(dict.fromkeys(found))
@@ -127,7 +139,13 @@ def at_energies(raw: RawMap, energies: Sequence[float], tolerance: float) -> tup
 
 
 def to_ft_image(
-    raw: RawMap, grid: KGrid, *, envelope: float = 0.4, radius: float | None = None, atom_width: float = 0.0
+    raw: RawMap,
+    grid: KGrid,
+    *,
+    envelope: float = 0.4,
+    radius: float | None = None,
+    atom_width: float = 0.0,
+    middle: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[Array, Array, tuple[str, ...]]:
     """Transform one map to |F(k)| / F(0) on the model's grid of wave vectors.
 
@@ -144,6 +162,8 @@ def to_ft_image(
     atom_width : float
         Standard deviation in a of one atom in a raster. A simulated image is a sum over points: what finite atoms
         take from it at high k is given back, see `FiniteAtoms`. 0, and points: nothing is.
+    middle : (x, y), a
+        Of the disc, from the field's middle, as scanned.
 
     Returns
     -------
@@ -162,7 +182,7 @@ def to_ft_image(
 
     Notes
     -----
-    As in the simulation, only a disc about the field's middle counts (the largest that fits, or the model's):
+    As in the simulation, only a disc counts (the largest that fits about its middle, or the model's):
     a parallelogram or square would print its own edges onto the image. Pixel centres become positions in units
     of a, the first array axis running along y.
 
@@ -177,11 +197,9 @@ def to_ft_image(
     if not 0 < envelope < math.inf:
         raise InputError(f"envelope is {envelope:g}; expected a positive fraction of the radius, e.g. 0.4")
     values = _checked(raw.values[0], raw)
-    pixel = _pixel(raw)
+    field = Field.of(raw).about(middle)
+    pixel, distance, widest = field.pixel, field.distance, field.room
     values, spikes = (values, 0) if pixel is None else despike(values)
-    points = _centres(values.shape, pixel) if pixel is not None else _centred(raw)
-    distance = np.hypot(points[:, 0], points[:, 1])
-    widest = _radius(points, distance) if pixel is None else _inscribed(values.shape, pixel)
     wanted, radius = radius, min(widest, radius or widest)
     if pixel is None and wanted is not None and widest > wanted - _BOND:
         # The farthest atom of the model's own disc lies up to a bond short of its edge.
@@ -197,7 +215,7 @@ def to_ft_image(
             f"{raw.source}: the signal sums to {weights.sum():.3g} under the envelope; expected a positive "
             "LDOS, so remove its offset or turn its sign"
         )
-    x, y = (points @ _turn(raw.rotate).T).T
+    x, y = field.positions.T
     if pixel is None or raw.rotate:
         result = image(x[inside], y[inside], weights[inside], atoms.grid)
     else:
@@ -214,6 +232,28 @@ def to_ft_image(
     return result, known, (*notes, *_disc_notes(widest, wanted))
 
 
+def _middle(
+    raw: RawMap, moire: Sequence[Sequence[float]] | None, envelope: float, radius: float | None
+) -> tuple[tuple[float, float], tuple[str, ...]]:
+    """Find the AA region that the disc is to lie about, as scanned; say what was found."""
+    if moire is None:
+        return (0.0, 0.0), ()
+    stack = np.stack([_checked(one, raw) for one in raw.values])
+    field = Field.of(raw)
+    if field.pixel is not None:
+        stack = np.stack([despike(one)[0] for one in stack])
+    about = about_aa(field, stack.reshape(len(stack), -1), moire, envelope, radius or field.room)
+    if about is None:
+        return field.middle, (_NO_MOIRE,)
+    if about.middle == field.middle:
+        return field.middle, ()
+    x, y = (place / NM for place in about.middle)
+    return about.middle, (
+        f"The nearest AA region lies {x:.2f} nm right of the field's middle and {y:.2f} nm towards its last row: the "
+        "disc is about it, as in the simulation.",
+    )
+
+
 def _checked(values: Array, raw: RawMap) -> Array:
     values = np.asarray(values, np.float64)
     bad = values.size - np.count_nonzero(np.isfinite(values))
@@ -228,46 +268,6 @@ def _checked(values: Array, raw: RawMap) -> Array:
     return values
 
 
-def _pixel(raw: RawMap) -> tuple[float, float] | None:
-    """Return height and width of a pixel in a, or None for scattered points."""
-    if raw.points is not None:
-        return None
-    if raw.size_nm is None:
-        raise InputError(f"{raw.source} does not state its size; give it with --size-nm HEIGHTxWIDTH")
-    height, width = raw.size_nm
-    if not (0 < height < math.inf and 0 < width < math.inf):
-        raise InputError(f"{raw.source}: size is {height:g} x {width:g} nm; expected both positive")
-    rows, columns = raw.values.shape[1:]
-    return height * _NM / rows, width * _NM / columns
-
-
-def _centres(shape: tuple[int, ...], pixel: tuple[float, float]) -> Array:
-    y, x = ((np.arange(n) - (n - 1) / 2) * step for n, step in zip(shape, pixel, strict=True))
-    return np.stack([np.tile(x, len(y)), np.repeat(y, len(x))], axis=1)
-
-
-def _centred(raw: RawMap) -> Array:
-    points = np.asarray(raw.points, np.float64) * _NM
-    if points.shape != (raw.values.size, 2) or not np.isfinite(points).all():
-        raise InputError(
-            f"{raw.source}: positions have shape {points.shape}; expected ({raw.values.size}, 2), all finite"
-        )
-    centred: Array = points - (points.min(0) + points.max(0)) / 2
-    if not np.ptp(centred, axis=0).min() > 0:
-        raise InputError(f"{raw.source}: the points lie on one line; expected a field of two dimensions")
-    return centred
-
-
-def _inscribed(shape: tuple[int, ...], pixel: tuple[float, float]) -> float:
-    return min(n * step for n, step in zip(shape, pixel, strict=True)) / 2
-
-
-def _radius(points: Array, distance: Array) -> float:
-    """Return the farthest point of a disc, or half the shorter side of a field with corners."""
-    half, farthest = float(np.ptp(points, axis=0).min() / 2), float(distance.max())
-    return farthest if farthest < 1.1 * half else half
-
-
 def _share(distance: Array, radius: float, width: float) -> Array:
     """Weigh pixels by the disc: 1 within, 0 beyond, its edge as soft as atoms are wide, so that they keep shape."""
     if not width:
@@ -277,17 +277,11 @@ def _share(distance: Array, radius: float, width: float) -> Array:
     return found
 
 
-def _turn(degrees: float) -> Array:
-    """Return the matrix that turns (x, y) counter-clockwise."""
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    return np.array([[cos, -sin], [sin, cos]])
-
-
 def _known(grid: KGrid, pixel: tuple[float, float] | None, degrees: float) -> Array:
     if pixel is None:
         return np.ones((grid.n, grid.n), bool)
     # Wave vectors of the map as it was scanned.
-    kx, ky = np.tensordot(_turn(-degrees), np.stack(np.meshgrid(grid.kx, grid.ky)), 1)
+    kx, ky = np.tensordot(turn(-degrees), np.stack(np.meshgrid(grid.kx, grid.ky)), 1)
     found: Array = (np.abs(kx) <= math.pi / pixel[1]) & (np.abs(ky) <= math.pi / pixel[0])
     return found
 
@@ -295,7 +289,7 @@ def _known(grid: KGrid, pixel: tuple[float, float] | None, degrees: float) -> Ar
 def _atoms_note(width: float, atoms: FiniteAtoms) -> str:
     most = 1 / atoms.divisor.min()
     return (
-        f"Atoms are taken for Gaussians of {width / _NM:.3g} nm standard deviation (--atom-width), so the image is "
+        f"Atoms are taken for Gaussians of {width / NM:.3g} nm standard deviation (--atom-width), so the image is "
         f"divided by their form factor: by up to {most:.3g} at its corners."
     )
 
@@ -304,7 +298,7 @@ def _disc_notes(widest: float, wanted: float | None) -> tuple[str, ...]:
     if wanted is None or abs(widest / wanted - 1) < 0.02:
         return ()
     scale = LATTICE_CONSTANT / 10
-    sizes = f"disc of radius {wanted * scale:.3g} nm about its middle, the model's"
+    sizes = f"disc of radius {wanted * scale:.3g} nm, the model's"
     if widest > wanted:
         return (f"The field is cropped to a {sizes}.",)
     return (f"The field (radius {widest * scale:.3g} nm) is smaller than the {sizes}: its peaks are broader.",)

@@ -224,6 +224,19 @@ class HubbardSimulation(Config):
             )
         return value
 
+    @field_validator("k_mesh")
+    @classmethod
+    def _holds_the_exchange(cls, mesh: int, known: ValidationInfo) -> int:
+        reach, index = known.data.get("fock_range", 0.0), min(known.data.get("index", (1,)))
+        length = math.sqrt(3 * index**2 + 3 * index + 1)
+        if known.data.get("dielectric") is not None and reach > mesh * length / 2:
+            raise ValueError(
+                f"bond orders repeat after {mesh} moiré lengths of {length:.3g} a (I={index}), so that an exchange of "
+                f"reach {reach:g} a acts on copies: expected at least {math.ceil(2 * reach / length)}, or a "
+                f"simulate.fock_range of at most {mesh * length / 2:.3g}"
+            )
+        return mesh
+
     @field_validator("interaction_sampling")
     @classmethod
     def _covers_the_range(cls, sampling: str, known: ValidationInfo) -> str:

@@ -17,7 +17,14 @@ from stm_models.physics.moire.lattice import twist_angle
 from stm_models.physics.moire.symmetry import symmetries
 from stm_models.tasks.hubbard.candidates import Kept, lowest
 from stm_models.tasks.hubbard.config import HubbardSimulation
-from stm_models.tasks.hubbard.structure import GEOMETRY, ImagedAtoms, disc_radius, imaged_atoms, structure
+from stm_models.tasks.hubbard.structure import (
+    GEOMETRY,
+    ImagedAtoms,
+    disc_radius,
+    imaged_atoms,
+    moire_vectors,
+    structure,
+)
 from stm_models.tasks.hubbard.variables import ORDER, PARAMETERS, SAMPLES, SCALARS, possible_targets
 from stm_models.tasks.plan import ArraySpec, Group, GroupResult, Plan, Simulator
 
@@ -41,6 +48,7 @@ def input_spec(config: HubbardSimulation) -> dict[str, Any]:
     """Describe the network's input: FT-LDOS images on a k grid, one channel per energy (eV).
 
     A real map stands for an energy within ``energy_tolerance``: the broadening, or half the distance of two channels.
+    ``moire`` are the moiré lattice's reciprocal vectors (1/a), None where structures differ.
     """
     grid = KGrid(config.image_size)
     tolerance = min([config.broadening, *(np.diff(config.energies) / 2)])
@@ -49,6 +57,7 @@ def input_spec(config: HubbardSimulation) -> dict[str, Any]:
         "dims": ["channel", "y", "x"], "unit": "|F|/|F(0)|", "energies": list(config.energies),
         "energy_tolerance": float(tolerance), "kx_max": grid.kx_max, "ky_max": grid.ky_max,
         "lattice_constant_nm": LATTICE_CONSTANT / 10, "envelope": config.envelope, "radius": disc_radius(config),
+        "moire": moire_vectors(config),
     }  # fmt: skip
 
 

@@ -22,7 +22,16 @@ from stm_models.errors import InputError
 from stm_models.physics.moire.lattice import Lattice, build, patch
 from stm_models.tasks.hubbard.config import HubbardSimulation, field_radius
 
-__all__ = ["GEOMETRY", "ImagedAtoms", "disc_radius", "imaged_atoms", "lattice_peaks", "same_field", "structure"]
+__all__ = [
+    "GEOMETRY",
+    "ImagedAtoms",
+    "disc_radius",
+    "imaged_atoms",
+    "lattice_peaks",
+    "moire_vectors",
+    "same_field",
+    "structure",
+]
 
 GEOMETRY = ("index", "layer_distance", "strain", "strain_angle")
 """The parameters that say which structure a state is of."""
@@ -136,6 +145,15 @@ def imaged_atoms(about: About, parameters: Mapping[str, Any]) -> ImagedAtoms:
     )
 
 
+def moire_vectors(config: HubbardSimulation) -> list[list[float]] | None:
+    """Return the moiré lattice's reciprocal vectors (x and y, 1/a) where all structures have the same, else None."""
+    ranges = (config.strain, config.strain_angle)
+    if len(config.index) > 1 or any(low != high for low, high in ranges):
+        return None
+    lattice = _build(config.index[0], config.layer_distance[0], config.strain[0], config.strain_angle[0])
+    return [[float(part) for part in vector] for vector in lattice.reciprocal]
+
+
 def lattice_peaks(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Say where the peaks of a data set's images lie and how wide they are, all in 1/a; nothing where they differ.
 
@@ -143,22 +161,22 @@ def lattice_peaks(attributes: Mapping[str, Any]) -> dict[str, Any]:
     -------
     dict
         ``vectors`` (the moiré lattice's reciprocal vectors, x and y), ``pixel`` (x, y), ``peak`` (standard
-        deviation: one over that of the envelope in real space) and ``symmetric`` (the lattice and every start have D6).
+        deviation: one over that of the envelope in real space) and ``symmetric`` (the lattice, every start and the two
+        layers' weights have D6).
     """
     spec = attributes["input"]
     if "config" not in attributes or any(spec.get(name) is None for name in ("kx_max", "ky_max", "envelope", "radius")):
         return {}
     config = _config(attributes)
-    ranges = (config.strain, config.strain_angle)
-    if len(config.index) > 1 or any(low != high for low, high in ranges):
+    vectors = moire_vectors(config)
+    if vectors is None:
         return {}
-    lattice = _build(config.index[0], config.layer_distance[0], config.strain[0], config.strain_angle[0])
     pixels = ((spec["kx_max"], spec["width"]), (spec["ky_max"], spec["height"]))
     return {
-        "vectors": [[float(part) for part in vector] for vector in lattice.reciprocal],
+        "vectors": vectors,
         "pixel": [2 * limit / (count - 1) for limit, count in pixels],
         "peak": 1 / (spec["envelope"] * spec["radius"]),
-        "symmetric": config.strain[0] == 0 and not config.breaks_symmetry,
+        "symmetric": config.strain[0] == 0 and config.bottom_layer == 1 and not config.breaks_symmetry,
     }
 
 

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 __all__ = ["HubbardTask"]
 
 _LIES = (
-    "The lattice must lie as in the simulation, a Bragg vector of graphene along ky (its zigzag rows along x): turned "
-    "by 1 degree it is another image, more so than of another U; --rotate DEGREES turns the map counter-clockwise."
+    "The lattice must lie as in the simulation, a Bragg vector of the moiré lattice along kx and those of the two "
+    "layers half the twist angle to either side of ky: turned by 1 degree it is another image, more so than of another "
+    "U; --rotate DEGREES turns the map counter-clockwise."
 )
+_MIDDLE = "In the simulation an AA region lies in the disc's middle; where this map's lies was not looked for."
 
 
 class HubbardTask(RegressionTask):
@@ -118,9 +120,12 @@ class HubbardTask(RegressionTask):
             raw, grid, energies=input_spec.get("energies", [0.0]),
             tolerance=input_spec.get("energy_tolerance", math.inf),
             envelope=input_spec["envelope"], radius=input_spec["radius"], atom_width=width,
+            moire=input_spec.get("moire"),
         )  # fmt: skip
         if raw.points is None:
             notes = (*notes, _LIES)
+        if input_spec.get("moire") is None:
+            notes = (*notes, _MIDDLE)
         return Prepared(image, known, notes)
 
     def perturbations(self) -> tuple[Perturbation, ...]:

@@ -176,18 +176,19 @@ def _experiment(config: ImpuritySimulation, group: Group) -> Made:
 
 def _group(config: ImpuritySimulation, index: int) -> Group:
     rng = np.random.default_rng([config.seed, index, _LAYOUT])
-    preset, waves = 0, config.generator
+    preset, waves, state = 0, config.generator, None
     count = int(rng.integers(*config.impurities, endpoint=True))
     if config.generator == "experiment":
         # As many fields of each preset have the same impurities, so that presets can be compared.
         rng = np.random.default_rng([config.seed, index // len(config.preset), _LAYOUT])
         preset = index % len(config.preset)
+        state = index - preset
         low, high = _impurities(config.preset[preset])
         count = _of_frame(config, int(rng.integers(low, high, endpoint=True)))
     elif config.generator == "mixed":
         waves = "scattering" if rng.random() < config.scattering_share else "friedel"
     numbers = {"count": count, "waves": WAVES.index(waves), "preset": preset, "field": index}
-    return Group(index, {name: float(value) for name, value in numbers.items()}, {})
+    return Group(index, {name: float(value) for name, value in numbers.items()}, {}, state)
 
 
 def _density(config: ImpuritySimulation) -> float:

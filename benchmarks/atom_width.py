@@ -1,10 +1,13 @@
-"""What a model makes of rasters of atoms, and what it costs not to know how wide these are.
+"""What a model makes of rasters of atoms, and what it costs not to know how wide these are, or where AA regions lie.
 
 The model is that of `interval_coverage.py` (with the same --keep the very one). Fresh states are painted as
 noise-free maps of Gaussian atoms on a lattice larger than the model's disc, in pixels of half an ångström, and prepared
 as `stm predict` does, told the atoms' width, a wrong one, or none (``--atom-width 0``). Errors are root mean squares in
-eV, of the states' own images and by what was told; a ratio is how many times larger the error is with none told. The
-detail has what share of the states lies within its bounds and what share is called unlike the training data.
+eV, of the states' own images and by what was told; a ratio is how many times larger the error is with none told. An AA
+region lies in the middle of these maps. In two more sets the middle lies anywhere in the moiré cell, and the disc is
+laid about the nearest AA region (``anywhere``) or left in the map's middle (``not_looked_for``; the ratio is
+``middle``). The detail has what share of the states lies within its bounds and what share is called unlike the training
+data.
 
 Example: python benchmarks/atom_width.py --keep build/coverage --json
 """
@@ -29,7 +32,7 @@ from stm_models.data.dataset import Samples, load
 from stm_models.physics.raster import rasterise
 from stm_models.tasks.base import Task
 from stm_models.tasks.hubbard.imaging import ATOM_WIDTH, NM, PIXEL
-from stm_models.tasks.hubbard.structure import imaged_atoms
+from stm_models.tasks.hubbard.structure import imaged_atoms, structure
 from stm_models.tasks.inputs import RawMap
 from stm_models.tasks.verdict import UNUSUAL
 
@@ -53,6 +56,14 @@ def main() -> None:
             images[f"told_{told:g}"] = np.stack(
                 [prepared_map(chosen.task, samples, row, told) for row in range(len(samples))]
             )
+        for name, looked_for in (("anywhere", True), ("not_looked_for", False)):
+            middles = np.random.default_rng(SEED).uniform(-0.5, 0.5, (len(samples), 2))
+            images[name] = np.stack(
+                [
+                    prepared_map(chosen.task, samples, row, 1.0, middle=middle, looked_for=looked_for)
+                    for row, middle in enumerate(middles)
+                ]
+            )
         answers = {name: asked(known, one.astype(np.float32)) for name, one in images.items()}
     off = {name: found["prediction"] - samples.targets for name, found in answers.items()}
     errors = {name: float(np.sqrt(np.mean(one**2))) for name, one in off.items()}
@@ -64,7 +75,10 @@ def main() -> None:
         }
         for name, one in off.items()
     }  # fmt: skip
-    ratios = {"none_told": errors["told_0"] / errors["told_1"]}
+    ratios = {
+        "none_told": errors["told_0"] / errors["told_1"],
+        "middle": errors["not_looked_for"] / errors["anywhere"],
+    }
     about = {"trained_on": chosen.train.perturbation, "states": len(samples), "by": detail}
     report("atom_width", ratios, errors, about, as_json=args.json)
 
@@ -74,22 +88,45 @@ def held(answers: Mapping[str, Any], truth: NDArray[Any]) -> float:
     return float(np.mean((answers["lower"] <= truth) & (truth <= answers["upper"])))
 
 
-def prepared_map(task: Task, samples: Samples, row: int, told: float) -> NDArray[Any]:
-    """Paint the state of a sample and make the model's image of it, told ``told`` times its atoms' width."""
-    spec, size = samples.attributes["input"], 2 * (samples.attributes["input"]["radius"] + _BEYOND)
+def prepared_map(
+    task: Task,
+    samples: Samples,
+    row: int,
+    told: float,
+    *,
+    middle: NDArray[Any] | None = None,
+    looked_for: bool = True,
+) -> NDArray[Any]:
+    """Paint the state of a sample and make the model's image of it.
+
+    Parameters
+    ----------
+    told : float
+        Which width the model is told, of the atoms' own.
+    middle : (2,), optional
+        Where the map's middle lies from an AA region, in moiré lattice vectors; by default in it.
+    looked_for : bool
+        Whether the disc is laid about an AA region.
+    """
     state = {name: values[row] for name, values in samples.coordinates.items()}
-    atoms = imaged_atoms(_wider(samples.attributes), state)
+    vectors = structure(state).vectors
+    beyond = _BEYOND + (0.0 if middle is None else float(np.linalg.norm(vectors[0])))
+    spec, size = samples.attributes["input"], 2 * (samples.attributes["input"]["radius"] + beyond)
+    atoms = imaged_atoms(_wider(samples.attributes, 2 * beyond), state)
     values = samples.arrays["ldos"][row][:, atoms.copies] * atoms.layer_weight
     pixels = math.ceil(size * NM / PIXEL)
-    painted = rasterise(atoms.positions, values, side=size, pixels=pixels, width=ATOM_WIDTH)
+    places = atoms.positions - (0.0 if middle is None else middle @ vectors)
+    painted = rasterise(places, values, side=size, pixels=pixels, width=ATOM_WIDTH)
     bias = np.asarray(spec["energies"], np.float64)
     raw = RawMap(painted, (size * NM, size * NM), bias, f"sample {row}", atom_width=told * ATOM_WIDTH * NM)
-    return task.prepare(raw, spec).image
+    return task.prepare(raw, spec if looked_for else {**spec, "moire": None}).image
 
 
-def _wider(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def _wider(attributes: Mapping[str, Any], beyond: float) -> dict[str, Any]:
+    """Return attributes of discs whose corners lie so far beyond the model's."""
     config, radius = attributes["config"], attributes["input"]["radius"]
-    return {**attributes, "config": {**config, "patch_radius": config["patch_radius"] * (radius + _BEYOND) / radius}}
+    wide = math.sqrt(2) * (radius + beyond)
+    return {**attributes, "config": {**config, "patch_radius": config["patch_radius"] * wide / radius}}
 
 
 if __name__ == "__main__":

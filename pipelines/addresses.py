@@ -11,9 +11,10 @@ from tracking.addresses import MODEL, REGISTERED
 
 if TYPE_CHECKING:
     from deploy.serving.catalog import Version
+    from tracking.models import ModelVersionInfo
     from tracking.store import Store
 
-__all__ = ["MODEL", "local_file", "run_of", "served_version"]
+__all__ = ["MODEL", "local_file", "registered", "run_of", "served_version"]
 
 
 def local_file(model: str) -> Path:
@@ -32,6 +33,20 @@ def local_file(model: str) -> Path:
     return resolve(connect(create=False), model)
 
 
+def registered(store: Store, address: str) -> ModelVersionInfo | None:
+    """Return the version of a registered model that ``address`` names; None for an address of another kind.
+
+    Raises
+    ------
+    InputError
+        When there is no such model.
+    """
+    from tracking.models import version
+
+    match = REGISTERED.fullmatch(address)
+    return version(store, match[1], match[2]) if match else None
+
+
 def run_of(store: Store, address: str) -> str:
     """Return the id of the run that ``address`` names: itself, or the one that a registered model is of.
 
@@ -40,10 +55,8 @@ def run_of(store: Store, address: str) -> str:
     InputError
         For another kind of address, or when there is no such model.
     """
-    from tracking.models import version
-
-    if match := REGISTERED.fullmatch(address):
-        return version(store, match[1], match[2]).run_id
+    if info := registered(store, address):
+        return info.run_id
     if match := re.fullmatch(r"(?:runs:/+)?(\w+)/?", address):
         return match[1]
     raise InputError(
@@ -63,11 +76,11 @@ def served_version(model: str) -> Version:
     """
     from deploy.serving.catalog import Version
 
-    registered = REGISTERED.fullmatch(model)
-    if registered is None:
+    match = REGISTERED.fullmatch(model)
+    if match is None:
         return Version("1", local_file(model))
     from tracking.registry import version
     from tracking.store import connect
 
-    number = str(version(connect(create=False), registered[1], registered[2]).version)
-    return Version(number, local_file(f"models:/{registered[1]}/{number}"))
+    number = str(version(connect(create=False), match[1], match[2]).version)
+    return Version(number, local_file(f"models:/{match[1]}/{number}"))

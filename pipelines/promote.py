@@ -13,9 +13,9 @@ import argparse
 from typing import Any
 
 from pipelines import settings
-from pipelines.addresses import run_of
+from pipelines.addresses import registered, run_of
 from pipelines.promoting import promotion
-from pipelines.promoting.publishing import best_run
+from pipelines.promoting.publishing import best_run, candidates
 from stm_models.errors import InputError
 from stm_models.tasks.registry import get
 from tracking import runs
@@ -28,7 +28,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     parser.add_argument("task", help="name of the task")
     parser.add_argument(
-        "--run", metavar="RUN", help="its id, runs:/ID or models:/… (default: the best run on the newest data set)"
+        "--run",
+        metavar="RUN",
+        help="its id or runs:/ID, or models:/NAME/VERSION or @ALIAS for this very version (default: the best run on "
+        "the newest data set)",
     )
     parser.add_argument("--on", metavar="FRESH.zarr", help="judge on states simulated for the purpose")
     parser.add_argument("--data", metavar="DATA.zarr", help="where the run's data set is now, if not where it was")
@@ -50,14 +53,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         if any(pair.strip() for pair in args.assignments):
             raise InputError("--set with --rollback, which asks no gate: leave it out")
         return promotion.rollback(store, task)
-    run_id = run_of(store, args.run) if args.run else best_run(store, task).id
+    version = registered(store, args.run) if args.run else None
+    rows = [] if args.run else candidates(store, task)
+    run_id = run_of(store, args.run) if args.run else best_run(store, task, [row.id for row in rows]).id
     preset = runs.get(store, run_id).params.get("preset")
     known = preset if preset in settings.presets(task.name) else None
     settings.only_section("promote", args.assignments)
     chosen = settings.load(task.name, *([known] if known else []), assignments=args.assignments)
     return promotion.promote(
-        store, task, run_id, args.data or None, config=chosen.promote, on=args.on or None, force=args.force or None
-    )
+        store, task, run_id, args.data or None, config=chosen.promote, on=args.on or None, force=args.force or None,
+        version=version, among=max(1, len(rows)),
+    )  # fmt: skip
 
 
 def describe(result: dict[str, Any]) -> str:

@@ -35,6 +35,11 @@ class InputSpec(_Part):
         """Shape (C, H, W) of one image."""
         return self.channels, self.height, self.width
 
+    def agrees(self, other: InputSpec) -> bool:
+        """Tell whether both take the same images, by all that both say: files of later versions say more."""
+        own, theirs = self.model_dump(), other.model_dump()
+        return all(own[name] == theirs[name] for name in own.keys() & theirs.keys())
+
 
 class Target(_Part):
     """One predicted quantity."""

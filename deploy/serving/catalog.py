@@ -219,7 +219,7 @@ def _check_same_contract(old: Session, new: Session) -> None:
     way_out = "serve it under a name of its own"
     if new.metadata.task != old.metadata.task:
         raise InputError(f"its task is {new.metadata.task!r}, expected {old.metadata.task!r}: {way_out}")
-    if new.metadata.input != old.metadata.input:
+    if not new.metadata.input.agrees(old.metadata.input):
         raise InputError(f"its input is {new.metadata.input}, expected {old.metadata.input}: {way_out}")
     wanted, found = (
         [f"{target.name} ({target.unit})" if target.unit else target.name for target in session.metadata.targets]

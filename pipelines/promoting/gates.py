@@ -51,7 +51,15 @@ class Gate:
 
 
 def better(
-    metric: str, ours: float, theirs: float, differences: Array, *, larger: bool, alpha: float, than: str
+    metric: str,
+    ours: float,
+    theirs: float,
+    differences: Array,
+    *,
+    larger: bool,
+    alpha: float,
+    than: str,
+    among: int = 1,
 ) -> Gate:
     """Is the candidate better than the champion, by more than chance?
 
@@ -68,6 +76,8 @@ def better(
         Largest probability of such differences between models that are equally good.
     than : str
         Who the champion is.
+    among : int
+        How many runs the candidate was the best of on these states: the probability does not know of that choice.
 
     Notes
     -----
@@ -88,7 +98,10 @@ def better(
             "champion", False, f"{words}, {where} the {theirs:.4g} of {than}, but chance alone does that with "
             f"probability {chance:.2g}, more than {alpha:g}: train longer, or hold out more states", ours, theirs,
         )  # fmt: skip
-    return Gate("champion", True, f"{words}, {where} the {theirs:.4g} of {than} (p = {chance:.1g})", ours, theirs)
+    chosen = f"; the best of {among} runs on these states, which p ignores and --on does not" if among > 1 else ""
+    return Gate(
+        "champion", True, f"{words}, {where} the {theirs:.4g} of {than} (p = {chance:.1g}{chosen})", ours, theirs
+    )
 
 
 def baselines(metric: str, value: float, ahead: Mapping[str, float]) -> Gate:

@@ -102,6 +102,8 @@ def held_out(
             f"this one on {row.tags['data.digest'][:12]}), so nobody can tell which of these samples it knows: "
             "simulate states for the purpose and judge both on them with --on FRESH.zarr"
         )
+    elif champion is not None and _gone(store, champion):
+        problem = _unknown(champion)
     elif champion is not None:
         # The champion's split may differ: what it was trained on says nothing about it.
         theirs = training_data(store, runs.get(store, champion.run_id))
@@ -147,7 +149,8 @@ def fresh(
     check_fits(samples, about, path)
     problem = ""
     known: dict[str, str] = {}
-    if champion is not None:
+    gone = champion is not None and _gone(store, champion)
+    if champion is not None and not gone:
         theirs, name = runs.get(store, champion.run_id), f"champion version {champion.version}"
         known[theirs.tags.get(_CALIBRATED, "")] = f"{name} was calibrated on"
         known[champion.digest or ""] = f"{name} was trained on"
@@ -161,7 +164,9 @@ def fresh(
     trained = _trained_on(store, [row.id, *([champion.run_id] if champion else [])])
     drawn = next((run for run, theirs in trained.items() if _seed(theirs) == _seed(attributes) is not None), "")
     again = {run: repeated(task, theirs, attributes) for run, theirs in trained.items()}
-    if attributes["digest"] in known:
+    if champion is not None and gone:
+        problem = _unknown(champion)
+    elif attributes["digest"] in known:
         problem = f"{known[attributes['digest']]} {path}: simulate others with another --seed"
     elif read:
         problem = (
@@ -211,8 +216,23 @@ def _sets(
     store: Store, task: Task, row: RunRow, champion: ModelVersionInfo | None, held: Samples
 ) -> dict[str, Samples]:
     """Judge by what the champion was judged by: easier sets of the candidate's own choice count for nothing."""
-    judge = row.id if champion is None else champion.run_id
+    judge = row.id if champion is None or _gone(store, champion) else champion.run_id
     return judged_sets(task, held, _split(runs.configuration(store, judge)).judged) if len(held) else {}
+
+
+def _gone(store: Store, champion: ModelVersionInfo) -> bool:
+    try:
+        runs.get(store, champion.run_id)
+    except InputError:
+        return True
+    return False
+
+
+def _unknown(champion: ModelVersionInfo) -> str:
+    return (
+        f"the run of champion version {champion.version}, {champion.run_id}, is gone, so nobody can tell which samples "
+        "it knows: restore it (mlflow runs restore), or promote with --force WHY"
+    )
 
 
 def _split(recorded: Mapping[str, Any]) -> SplitConfig:

@@ -52,6 +52,8 @@ def promote(
     config: PromoteConfig | None = None,
     on: str | Path | None = None,
     force: str | None = None,
+    version: ModelVersionInfo | None = None,
+    among: int = 1,
 ) -> dict[str, Any]:
     """Make a run's model the champion if it passes every gate.
 
@@ -67,6 +69,10 @@ def promote(
         A data set simulated for the purpose, to judge on instead of what the run held out.
     force : str, optional
         Promote all the same, for this reason, which the version keeps.
+    version : ModelVersionInfo, optional
+        The version of the run's to judge; by default its champion, else its newest.
+    among : int
+        How many runs it was chosen from by what they held out, which the gate ``champion`` says.
 
     Returns
     -------
@@ -81,7 +87,9 @@ def promote(
     name, config = model_name(task), config or PromoteConfig.model_validate({})
     with _alone(store, name):
         row = runs.get(store, run_id) if run_id else best_run(store, task)
-        candidate = _version_of(store, task, row)
+        if version is not None and version.name != name:
+            raise InputError(f"models:/{version.name}/{version.version} is no model of task {task.name} ({name})")
+        candidate = version or _version_of(store, task, row)
         champion = models.champion(store, name)
         result: dict[str, Any] = {
             "model": name, "version": candidate.version, "run_id": row.id, "promoted": False, "forced": False,
@@ -90,7 +98,7 @@ def promote(
         }  # fmt: skip
         if champion is not None and champion.version == candidate.version:
             return result | {"reason": "it is the champion already"}
-        result |= _judge(store, task, row, candidate, champion, config, data, on)
+        result |= _judge(store, task, row, candidate, champion, config, data, on, 1 if on else among)
         failed = [gate for gate in result["gates"] if gate["verdict"] == "failed"]
         if failed and force:
             result |= {"forced": True, "reason": f"forced ({force}) in spite of: {_reasons(failed)}"}
@@ -149,6 +157,7 @@ def _judge(
     config: PromoteConfig,
     data: str | Path | None,
     on: str | Path | None,
+    among: int,
 ) -> dict[str, Any]:
     """Return ``gates``, and where the two were compared ``metric``, ``value`` and ``champion``."""
     session = _session(store, candidate)
@@ -168,7 +177,7 @@ def _judge(
             than = f"champion version {champion.version}"
             found.append(gates.better(
                 ours.metric, ours.value, theirs.value, differences(ours, theirs, held.sets),
-                larger=task.larger_is_better, alpha=config.alpha, than=than,
+                larger=task.larger_is_better, alpha=config.alpha, than=than, among=among,
             ))  # fmt: skip
             result |= {"metric": ours.metric, "value": ours.value,
                        "champion": {"version": champion.version, "value": theirs.value}}  # fmt: skip
@@ -221,7 +230,7 @@ def _coverage(session: Session, held: HeldOut, ours: Performance) -> Gate:
 def _incomparable(ours: Session, theirs: Session, candidate: ModelVersionInfo, champion: ModelVersionInfo) -> str:
     """Say why the two cannot be compared; empty where they can."""
     end = f"so the two cannot be compared; serve models:/{candidate.name}/{candidate.version} by its number"
-    if ours.metadata.input != theirs.metadata.input:
+    if not ours.metadata.input.agrees(theirs.metadata.input):
         return f"champion version {champion.version} takes other images, {end}"
     if ours.metadata.targets != theirs.metadata.targets:
         return f"champion version {champion.version} predicts {_names(theirs)}, this one {_names(ours)}, {end}"

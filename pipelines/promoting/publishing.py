@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from tracking import models, runs
 from tracking.runs import RunRow
 from tracking.store import Store
 
-__all__ = ["CHAMPION", "best_run", "model_name", "publish", "published"]
+__all__ = ["CHAMPION", "best_run", "candidates", "model_name", "publish", "published"]
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
@@ -30,41 +31,51 @@ def model_name(task: Task) -> str:
     return f"stm-{task.name}"
 
 
-def best_run(store: Store, task: Task, among: Sequence[str] = ()) -> RunRow:
-    """Return the training with the best score on held-out samples.
+def candidates(store: Store, task: Task) -> list[RunRow]:
+    """Return all finished trainings with the data set and the split of the newest.
 
-    Parameters
-    ----------
-    among : sequence of str
-        Ids of runs to choose from; by default all finished ones with the data set and the split of the newest, those
-        of folds left out: they measure a configuration.
+    Those of folds are left out, as they measure a configuration, and those whose error is no number.
 
     Raises
     ------
     InputError
         When nothing was trained yet.
     """
-    if among:
-        rows = [runs.get(store, run_id) for run_id in among]
-    else:
-        rows = [
-            row
-            for row in runs.find(store, task.name)
-            if row.status == "FINISHED"
-            and "training.recipe" in row.tags
-            and task.metric in row.metrics
-            and row.params.get("split.folds", "0") == "0"
-        ]
-        if not rows:
-            raise InputError(
-                f"no finished training of {task.name} in {store.location}: run stm train {task.name} --data DATA.zarr"
-            )
-        newest = max(rows, key=lambda row: row.start)
-        rows = [row for row in rows if _held_out_by(row) == _held_out_by(newest)]
+    rows = [
+        row
+        for row in runs.find(store, task.name)
+        if row.status == "FINISHED"
+        and "training.recipe" in row.tags
+        and math.isfinite(row.metrics.get(task.metric, math.nan))
+        and row.params.get("split.folds", "0") == "0"
+    ]
+    if not rows:
+        raise InputError(
+            f"no finished training of {task.name} in {store.location}: run stm train {task.name} --data DATA.zarr"
+        )
+    newest = max(rows, key=lambda row: row.start)
+    return [row for row in rows if _held_out_by(row) == _held_out_by(newest)]
+
+
+def best_run(store: Store, task: Task, among: Sequence[str] = ()) -> RunRow:
+    """Return the training with the best score on held-out samples.
+
+    Parameters
+    ----------
+    among : sequence of str
+        Ids of runs to choose from; by default the `candidates`.
+
+    Raises
+    ------
+    InputError
+        When nothing was trained yet.
+    """
+    rows = [runs.get(store, run_id) for run_id in among] if among else candidates(store, task)
     choose = max if task.larger_is_better else min
     # What all of them were judged by.
     name = judged_metric(task, set.intersection(*(set(row.metrics) for row in rows)))
-    return choose(rows, key=lambda row: row.metrics[name])
+    known = [row for row in rows if math.isfinite(row.metrics[name])]
+    return choose(known or rows, key=lambda row: row.metrics[name])
 
 
 def publish(

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from deploy.model import provider
-from deploy.model.metadata import parse
+from deploy.model.metadata import InputSpec, parse
 from deploy.model.session import Session
 from stm_models.errors import InputError
 
@@ -346,3 +346,9 @@ except InputError:
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert done.stderr == ""
+
+
+def test_inputs_agree_by_all_that_both_files_say():
+    first = InputSpec(kind="map", channels=1, height=4, width=5, kx_max=1.5)
+    assert first.agrees(InputSpec(kind="map", channels=1, height=4, width=5, kx_max=1.5, moire=[[1.0, 0.0]]))
+    assert not first.agrees(InputSpec(kind="map", channels=1, height=4, width=5, kx_max=1.6))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -11,7 +12,10 @@ import sys
 import numpy as np
 import pytest
 
+from pipelines.promoting import publishing
+from stm_models.errors import InputError
 from stm_models.files import sha256
+from stm_models.tasks.registry import get
 from support.outcomes import answer
 from tracking import models, runs
 from tracking.store import connect
@@ -376,3 +380,47 @@ def test_held_out_numbers_are_those_of_the_files(command, demo, trained):
     none = contest.differences(found, found, held.sets)
     assert len(none) == len(np.unique(part.coordinates["group"]))
     assert not none.any()
+
+
+def test_the_version_that_is_named_is_the_one_judged(command, trained, as_before, tmp_path):
+    run_id, versions = trained()["run_id"], []
+    for precision in ("fp32", "fp16"):
+        done = answer(command(
+            "export", run_id, "--out", str(tmp_path / f"{precision}.onnx"), "--precision", precision, "--json",
+            "--set", "export.explanations=none" + (";export.budget.U=100" if precision == "fp16" else ""),
+        ))  # fmt: skip
+        versions.append(done["version"])
+    first, newest = versions
+    named = ("promote", "hubbard", "--run", f"models:/{NAME}/{first}")
+    assert answer(command(*named, "--json"))["version"] == first
+    assert answer(command("promote", "hubbard", "--run", run_id, "--json"))["version"] == newest
+    assert answer(command(*named, "--force", "tried", "--json"))["promoted"] is True
+    assert models.champion(connect(), NAME).version == first
+    assert answer(command("promote", "hubbard", "--run", f"models:/{NAME}/{newest}", "--json"))["version"] == newest
+
+
+def test_a_champion_whose_run_is_gone_can_still_be_replaced(command, demo, trained, as_before, monkeypatch):
+    champion, run_id, get = as_before, trained()["run_id"], runs.get
+
+    def without_the_champions(store, wanted):
+        if wanted == champion.run_id:
+            raise InputError(f"unknown run {wanted!r}")
+        return get(store, wanted)
+
+    monkeypatch.setattr(runs, "get", without_the_champions)
+    refused = answer(command("promote", "hubbard", "--run", run_id, "--json"))
+    assert verdicts(refused)["data"] == "failed"
+    assert f"the run of champion version {champion.version}, {champion.run_id}, is gone" in refused["reason"]
+    assert "--force WHY" in refused["reason"]
+    assert answer(command("promote", "hubbard", "--run", run_id, "--force", "it is gone", "--json"))["promoted"] is True
+
+
+def test_a_run_whose_error_is_no_number_is_not_the_best(demo, command):
+    store = connect()
+    found = publishing.candidates(store, get("hubbard"))
+    with runs.start(store, "hubbard", "odd") as record:
+        best = runs.get(store, found[0].id)
+        record.params({key: value for key, value in best.params.items() if key.startswith(("split.", "train.targets"))})
+        record.tags({"training.recipe": "x", "data.digest": best.tags["data.digest"]})
+        record.metrics({"mae": math.nan, "unseen_mae": math.nan})
+    assert [row.id for row in publishing.candidates(store, get("hubbard"))] == [row.id for row in found]

@@ -29,6 +29,13 @@ def test_a_lead_that_chance_explains_does_not_pass():
     assert better(0.9, 0.8, np.full(9, -0.1), larger=True).passed
 
 
+def test_among_how_many_the_candidate_was_the_best_is_said():
+    given = {"larger": False, "alpha": 0.05, "than": "it"}
+    chosen = gates.better("mae", 0.1, 0.2, np.full(6, -0.1), among=50, **given)
+    assert chosen.reason.endswith("(p = 0.02; the best of 50 runs on these states, which p ignores and --on does not)")
+    assert "the best of" not in gates.better("mae", 0.1, 0.2, np.full(6, -0.1), **given).reason
+
+
 def test_a_lead_with_errors_that_are_no_numbers_does_not_pass():
     unknown = better(0.1, 0.2, [-0.1] * 10 + [np.nan])
     assert unknown.passed is False

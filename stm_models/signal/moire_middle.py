@@ -43,8 +43,8 @@ def about_aa(
     taken for one without a moiré lattice where it is not clearly stronger there than between them, 30 degrees off.
     """
     star = _star(np.asarray(reciprocal, np.float64))
-    inner = np.where(field.distance <= min(radius, field.room), 1.0, 0.0)
-    weights = inner * np.exp(-(field.distance**2) / (2 * (envelope * min(radius, field.room)) ** 2))
+    radius = min(radius, field.room)
+    weights = np.exp(-(field.distance**2) / (2 * (envelope * radius) ** 2)) * (field.distance <= radius)
     weights /= weights.sum()
     flat = (stack - (stack @ weights)[:, None]) * weights
     seen, between = (flat @ np.exp(-1j * field.positions @ vectors.T) for vectors in (star, star @ turn(30.0).T))

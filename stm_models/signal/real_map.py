@@ -182,9 +182,9 @@ def to_ft_image(
 
     Notes
     -----
-    As in the simulation, only a disc counts (the largest that fits about its middle, or the model's):
-    a parallelogram or square would print its own edges onto the image. Pixel centres become positions in units
-    of a, the first array axis running along y.
+    As in the simulation, only a disc counts (the largest that fits about its middle, or the model's): a parallelogram
+    or square would print its own edges onto the image. Pixel centres become positions in units of a, the first array
+    axis running along y.
 
     The mean stays in. A simulated image is a sum over all LDOS, so it has the envelope's own peak of height
     1 at k = 0. Measured on a fine raster of a triangular lattice of Gaussians: with the mean left in, the
@@ -249,8 +249,8 @@ def _middle(
         return field.middle, ()
     x, y = (place / NM for place in about.middle)
     return about.middle, (
-        f"The nearest AA region lies {x:.2f} nm right of the field's middle and {y:.2f} nm towards its last row: the "
-        "disc is about it, as in the simulation.",
+        f"An AA region lies {x:+.2f} nm along x and {y:+.2f} nm along y (towards the last row) from the field's "
+        "middle: the disc is about it, as in the simulation.",
     )
 
 

@@ -302,6 +302,8 @@ def test_the_data_say_where_the_peaks_are():
     assert known["pixel"] == [2 * 6.9 / 63, 2 * 8.0 / 63]
     assert known["peak"] == pytest.approx(1 / (0.4 * 19.0))
     assert known["symmetric"] is True
+    top = lattice_peaks({"input": spec, "config": {**config, "bottom_layer": 0.1}})
+    assert top["symmetric"] is False  # in-plane half turns swap the layers
     strained = lattice_peaks({"input": spec, "config": {**config, "strain": [0.01, 0.01]}})
     assert strained["symmetric"] is False
     for branch, starts, symmetric in (

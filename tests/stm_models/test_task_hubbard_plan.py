@@ -69,6 +69,7 @@ ONE_BIAS = {"bias": [0, 0], "broadening_spread": [1, 1]}
         ({"strain_angle": 30}, ["strain_angle", "simulate.strain"]),
         ({"gate_distance": 5}, ["gate_distance", "dielectric=null", "no effect", "leave it at 10"]),
         ({"fock_range": 3}, ["fock_range", "dielectric=null", "no effect", "leave it at 2.5"]),
+        ({"dielectric": 10, "index": [1, 2], "fock_range": 5}, ["k_mesh", "2.65 a (I=1)", "least 4", "most 2.65"]),
         ({"energies": []}, ["energies", "ascending"]),
         ({"energies": [0.1, 0]}, ["energies", "ascending"]),
         ({"energies": [0, 50]}, ["energies", "within 1"]),

@@ -122,6 +122,11 @@ def test_mixed_fields_have_their_share_of_multiple_scattering(share):
     assert abs(found - share) <= 4 * np.sqrt(share * (1 - share) / len(waves))
 
 
+def test_fields_of_the_same_impurities_stay_together_in_a_split():
+    groups = plan(make(generator="experiment", preset=["std", "std+noise"], fields=6)).groups
+    assert [group.state for group in groups] == [0, 0, 2, 2, 4, 4]
+
+
 def test_presets_in_turn_share_all_but_their_difference():
     first, second, *_ = fields(generator="experiment", preset=["std", "std+noise"], fields=2, keep_maps=True)
     assert np.array_equal(first.arrays["positions"], second.arrays["positions"])

@@ -85,18 +85,20 @@ def test_text_columns_give_the_same_answer_as_the_simulation(command, demo, stat
     assert one["inside"] is True
 
 
-def test_a_raster_of_atoms_gives_the_same_answer_as_the_simulation(command, demo, state, tmp_path):
+@pytest.mark.parametrize("middle", [(0.0, 0.0), (1.7, -1.1)])  # a: what lies there, from an AA region
+def test_a_raster_of_atoms_gives_the_same_answer_as_the_simulation(command, demo, state, tmp_path, middle):
     """Atoms half an ångström wide on a lattice that goes on beyond the model's disc, against the same taken for points.
 
-    What the disc cuts of atoms at its rim shows in so small a cell, whose images hardly depend on U.
+    It does not matter where the scan lay on the moiré lattice. What the disc cuts of atoms at its rim shows in so small a cell, whose images hardly depend on U.
     """
     data = xarray.open_zarr(demo.data)
-    wider = {**data.attrs["config"], "patch_radius": 1.5 * data.attrs["config"]["patch_radius"]}
+    wider = {**data.attrs["config"], "patch_radius": 2.5 * data.attrs["config"]["patch_radius"]}
     atoms = imaged_atoms({**data.attrs, "config": wider}, {name: float(data[name][7]) for name in GEOMETRY})
     values = data.ldos.values[7, 0, atoms.copies] * atoms.layer_weight
-    half, width = 1.3 * data.attrs["input"]["radius"], 0.05 / 0.246
-    centres = np.linspace(-half, half, 401)[:-1] + half / 400
-    y, x = (np.exp(-((centres[:, None] - places) ** 2) / (2 * width**2)) for places in atoms.positions.T[::-1])
+    half, width = 1.3 * data.attrs["input"]["radius"] + 2.0, 0.05 / 0.246
+    centres = np.linspace(-half, half, 501)[:-1] + half / 500
+    places = (atoms.positions - middle).T[::-1]
+    y, x = (np.exp(-((centres[:, None] - one) ** 2) / (2 * width**2)) for one in places)
     np.savez(tmp_path / "map.npz", data=((y * values) @ x.T)[None], size_nm=np.full(2, 2 * half * 0.246))
     asked = ("predict", str(demo.onnx), str(tmp_path / "map.npz"), "--json")
     right, bare = (answers(command(*asked, "--atom-width", text))[0] for text in ("0.05", "0"))

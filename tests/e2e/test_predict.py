@@ -89,7 +89,8 @@ def test_text_columns_give_the_same_answer_as_the_simulation(command, demo, stat
 def test_a_raster_of_atoms_gives_the_same_answer_as_the_simulation(command, demo, state, tmp_path, middle):
     """Atoms half an ångström wide on a lattice that goes on beyond the model's disc, against the same taken for points.
 
-    It does not matter where the scan lay on the moiré lattice. What the disc cuts of atoms at its rim shows in so small a cell, whose images hardly depend on U.
+    It does not matter where the scan lay on the moiré lattice. What the disc cuts of atoms at its rim shows in so small
+    a cell, whose images hardly depend on U.
     """
     data = xarray.open_zarr(demo.data)
     wider = {**data.attrs["config"], "patch_radius": 2.5 * data.attrs["config"]["patch_radius"]}

@@ -17,5 +17,11 @@ def now() -> dict[str, str]:
 
 
 def silent(tags: Mapping[str, str]) -> bool:
-    """Tell whether a run has given no sign of life for an hour; False for one that never gave any."""
-    return _TAG in tags and time.time() - float(tags[_TAG]) > _SILENT
+    """Tell whether a run has given no sign of life for an hour; False for one that never gave any.
+
+    Others use the same tag for what they like: what is no number is no sign of life.
+    """
+    try:
+        return time.time() - float(tags[_TAG]) > _SILENT
+    except (KeyError, ValueError):
+        return False

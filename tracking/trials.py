@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,7 +24,10 @@ from tracking.runs import Run
 from tracking.store import Store, first_line
 from tracking.study import TrialRow
 
-__all__ = ["MOST_DEATHS", "count", "note_epoch", "origin", "own", "reported", "run_trials", "settle", "unfinished"]
+__all__ = [
+    "MOST_DEATHS", "count", "note_epoch", "number_of", "origin", "own", "reported", "run_trials", "settle",
+    "unfinished",
+]  # fmt: skip
 
 MOST_DEATHS = 3
 """So many workers in a row may die in a trial before it reports anything new; then it is given up."""
@@ -126,6 +129,14 @@ def run_trials(
             raise error
 
 
+def number_of(tags: Mapping[str, str]) -> int | None:
+    """Return the number of the trial that a run says it is; ``None`` for one that is no trial."""
+    try:
+        return int(tags["trial"])
+    except (KeyError, ValueError):
+        return None
+
+
 def own(study: Any, parent: str) -> None:
     """Note that trials of ``study`` are nested in the run ``parent``."""
     study.set_user_attr(f"{_PARENT}{parent}", True)
@@ -137,11 +148,11 @@ def settle(study: Any, store: Store, experiment: str) -> None:
         _recover(study, claim)
     if not runs.bury(store, experiment):
         return
-    states = {trial.number: trial.state for trial in _trials(study)}
+    states: dict[int | None, TrialState] = {trial.number: trial.state for trial in _trials(study)}
     for parent in [key.removeprefix(_PARENT) for key in study.user_attrs if key.startswith(_PARENT)]:
         with suppress(MlflowException, InputError):
             for row in runs.find(store, parent=parent):
-                state = states.get(int(row.tags.get("trial", -1)))
+                state = states.get(number_of(row.tags))
                 # Its worker closed the run before it told the study, and was killed in between; or is gone at all.
                 untold = state == TrialState.FAIL and row.outcome in ("complete", "pruned")
                 if untold or (row.status == "RUNNING" and state is not None and state.is_finished()):

@@ -184,3 +184,14 @@ def test_runs_that_nobody_works_on_are_closed(local, parent):
     }
     assert runs.get(local, parent).outcome == "killed"
     assert searches.states(opened) == ["complete", "fail", "running", "waiting"]
+
+
+def test_a_tag_of_others_is_no_trial(local, parent):
+    opened = study.create_study("annotated", seed=1)
+    searches.run(opened, lambda trial, run: 1.0, 1, local, parent)
+    trials.own(opened, parent)
+    left = {"mlflow.parentRunId": parent, "trial": "0"}
+    orphan = local.client.create_run(local.experiment("study"), tags=left).info.run_id
+    note = local.client.create_run(local.experiment("study"), tags={**left, "trial": "first"}).info.run_id
+    trials.settle(opened, local, "study")
+    assert (runs.get(local, orphan).status, runs.get(local, note).status) == ("KILLED", "RUNNING")

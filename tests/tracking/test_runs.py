@@ -263,6 +263,14 @@ def test_runs_of_other_machines_are_closed_when_they_gave_no_sign_of_life_for_lo
     assert runs.get(local, made["asleep here"]).status == "RUNNING"
 
 
+def test_a_tag_of_others_is_no_sign_of_life(local):
+    tags = {"process": "machine/1/1", "alive": "yes"}
+    theirs = local.client.create_run(local.experiment("tagged"), tags=tags).info.run_id
+    with runs.start(local, "tagged", "mine"):
+        pass
+    assert runs.get(local, theirs).status == "RUNNING"
+
+
 def test_a_run_gives_signs_of_life(local, monkeypatch):
     monkeypatch.setattr(keeper, "ALIVE", 0.0)
     monkeypatch.setattr(keeper, "SYNC_SECONDS", 0.02)

@@ -34,3 +34,12 @@ def test_one_objective_has_no_front(tmp_path):
     found = tuning.read(Site(store), parent.id)
     assert not found.front
     assert "pareto" not in tuning.plots(found)
+
+
+def test_without_a_study_the_runs_that_say_they_are_trials_are_those(tmp_path):
+    store = connect(f"sqlite:///{tmp_path}/mlflow.db")
+    with runs.start(store, "hubbard", "search", tags={"study": "lost"}) as parent:
+        for trial in ("1", "first", "²", "0"):
+            with runs.start(store, "hubbard", trial, parent=parent.id, tags={"trial": trial}) as run:
+                run.metrics({"mae": 0.5})
+    assert [one.number for one in tuning.read(Site(store), parent.id).trials] == [0, 1]

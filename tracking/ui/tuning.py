@@ -14,6 +14,7 @@ from tracking import study
 from tracking.rows import RunRow
 from tracking.sqlite_address import path_of
 from tracking.study import TrialRow
+from tracking.trials import number_of
 from tracking.ui import svg
 from tracking.ui.site import Site
 from tracking.ui.svg import Plot
@@ -100,10 +101,12 @@ def read(site: Site, run_id: str) -> Search:
             row.tags["study"], row, metrics, larger, trials, frozenset(drawn), study.importances(found),
             front=[trial.number for trial in found.best_trials] if len(larger) > 1 else (),
         )  # fmt: skip
-    below = [one for one in snapshot.rows if one.parent == row.id and one.tags.get("trial", "").isdigit()]
+    below = [one for one in snapshot.rows if one.parent == row.id]
+    numbered = [(number, one) for one in below if (number := number_of(one.tags)) is not None]
     if metric == "value" and (task := task_of(row)) is not None:
         metric = task.metric
-    trials = sorted((_trial(one, below, metric) for one in below), key=lambda one: one.number)[:_MOST]
+    others = [one for _, one in numbered]
+    trials = sorted((_trial(*each, others, metric) for each in numbered), key=lambda one: one.number)[:_MOST]
     return Search(
         row.tags["study"], row, [metric], [bool(direction(task_of(row), metric))], trials, source="the runs alone"
     )
@@ -207,7 +210,7 @@ def _optuna(site: Site, name: str) -> Any:
         return None
 
 
-def _trial(row: RunRow, others: Sequence[RunRow], metric: str) -> TrialRow:
+def _trial(number: int, row: RunRow, others: Sequence[RunRow], metric: str) -> TrialRow:
     """Return a trial as its run tells it; its parameters are those in which the trials differ."""
     value = row.metrics.get(metric)
     params = {
@@ -215,7 +218,7 @@ def _trial(row: RunRow, others: Sequence[RunRow], metric: str) -> TrialRow:
     }
     state = row.outcome if row.outcome in ("complete", "pruned", "running") else "fail"
     values = () if value is None else (value,)
-    return TrialRow(int(row.tags["trial"]), state, values, params, row.seconds, row.id)
+    return TrialRow(number, state, values, params, row.seconds, row.id)
 
 
 def _number(text: str) -> float | str:

@@ -17,7 +17,7 @@ from tracking.fetching import fetched
 from tracking.spool import PREFIX
 from tracking.store import Store, first_line
 
-__all__ = ["RUN_TAG", "RunRow", "configuration", "download", "duration", "find", "get", "located"]
+__all__ = ["RUN_TAG", "RunRow", "configuration", "download", "duration", "find", "get", "located", "moment"]
 
 RUN_TAG = "stm.run"
 """Tag with the identity of a run, which it has before the store gives it an id."""
@@ -179,6 +179,14 @@ def duration(status: str, start: int, end: int | None) -> float | None:
     return None if end is None or status == "RUNNING" else (end - start) / 1000
 
 
+def moment(milliseconds: int | None) -> datetime:
+    """Return a time in ms since 1970 in UTC; the last moment there is for what others wrote in a smaller unit."""
+    try:
+        return datetime.fromtimestamp((milliseconds or 0) / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return datetime.max.replace(tzinfo=UTC)
+
+
 def _row(run: Any, experiments: Mapping[str, str]) -> RunRow:
     info, tags = run.info, dict(run.data.tags)
     return RunRow(
@@ -186,8 +194,8 @@ def _row(run: Any, experiments: Mapping[str, str]) -> RunRow:
         name=info.run_name or info.run_id[:8],
         experiment=experiments[info.experiment_id],
         status=info.status,
-        start=datetime.fromtimestamp(info.start_time / 1000, UTC),
-        seconds=duration(info.status, info.start_time, info.end_time),
+        start=moment(info.start_time),
+        seconds=duration(info.status, info.start_time or 0, info.end_time),
         params=dict(run.data.params),
         metrics=dict(run.data.metrics),
         tags=tags,

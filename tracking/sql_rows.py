@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy
@@ -12,7 +11,7 @@ from sqlalchemy import bindparam, text
 
 from stm_models.errors import InputError
 from tracking.passwords import redact
-from tracking.rows import RunRow, duration
+from tracking.rows import RunRow, duration, moment
 from tracking.store import first_line
 
 __all__ = ["Database"]
@@ -25,9 +24,10 @@ _TAGS = text(
     "SELECT t.run_uuid, t.key, t.value FROM tags t JOIN runs r ON r.run_uuid = t.run_uuid "
     "WHERE r.experiment_id IN :experiments AND r.lifecycle_stage = 'active'"
 )
-# What tells whether metrics or parameters of a run have changed, without reading them.
+# What tells whether metrics or parameters of a run have changed, without reading them. No sums: those of times in
+# nanoseconds, or of infinity, which MLflow keeps as 1.8e308, are beyond what a database adds up.
 _MARKS = text(
-    "SELECT t.run_uuid, COUNT(*), SUM(t.timestamp), SUM(t.step), SUM(t.value) "
+    "SELECT t.run_uuid, COUNT(*), MAX(t.timestamp), MAX(t.step), MIN(t.value), MAX(t.value) "
     "FROM latest_metrics t JOIN runs r ON r.run_uuid = t.run_uuid "
     "WHERE r.experiment_id IN :experiments AND r.lifecycle_stage = 'active' GROUP BY t.run_uuid"
 )
@@ -168,7 +168,7 @@ def _row(run: Any, experiments: Mapping[str, str], tags: dict[str, str], own: An
     identity, name, experiment, status, start, end = run
     return RunRow(
         id=identity, name=tags.get("mlflow.runName") or name or identity[:8], experiment=experiments[str(experiment)],
-        status=status, start=datetime.fromtimestamp((start or 0) / 1000, UTC),
+        status=status, start=moment(start),
         seconds=duration(status, start or 0, end), params=own[4], metrics=own[1], tags=tags,
         parent=tags.get("mlflow.parentRunId"), steps=own[2],
     )  # fmt: skip

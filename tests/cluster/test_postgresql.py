@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from stm_models.errors import InputError
 from support import postgresql_server
 from tracking import store, study, trials
+from tracking.snapshot import Reader
 
 pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,3 +119,15 @@ def test_a_database_that_does_not_answer_is_told():
         study.create_study("x", f"grpc://127.0.0.1:{postgresql_server.free_port()}", seed=1)
     with pytest.raises(InputError, match="grpc://HOST:PORT"):
         study.create_study("x", "grpc://nowhere", seed=1)
+
+
+def test_the_page_reads_times_in_nanoseconds_and_infinities():
+    with postgresql_server.serve() as address:  # one of its own: Optuna and MLflow call a table of theirs the same
+        opened = store.connect(address)
+        run = opened.client.create_run(opened.experiment("nano"), start_time=time.time_ns()).info.run_id
+        for number in range(8):
+            opened.client.log_metric(run, f"m{number}", math.inf, timestamp=time.time_ns())
+        reader = Reader(opened)
+        assert len(reader.read("nano").by_id[run].metrics) == 8
+        opened.client.log_metric(run, "m0", 0.5, timestamp=time.time_ns())
+        assert reader.read("nano").by_id[run].metrics["m0"] == 0.5

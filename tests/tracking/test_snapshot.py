@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -76,6 +77,20 @@ def test_the_number_before_a_nan_is_the_best_of_a_run_that_diverged(store):
         curve(store, run, "mae", [0.5])
         for reader in (Reader(store), Reader(Store("http://fake", store.client, None))):
             assert reader.read("diverged", ["val_mae", "other_mae"]).extremes[run.id] == {"val_mae": (0.5, 0.5)}
+
+
+def test_times_in_nanoseconds_hide_no_run(store):
+    experiment = store.experiment("nano")
+    nano = store.client.create_run(experiment, start_time=time.time_ns()).info.run_id
+    store.client.set_terminated(nano)
+    reader = Reader(store)
+    for number in range(8):  # so many are more than 64 bits together
+        store.client.log_metric(nano, f"m{number}", 1.0, timestamp=time.time_ns())
+    (row,) = same(store, reader, "nano").rows
+    assert len(row.metrics) == 8
+    store.client.log_metric(nano, "m0", 0.5, timestamp=time.time_ns())
+    assert same(store, reader, "nano").extremes[nano] == {"m0": (0.5, 1.0)}
+    assert f"{row.start:%Y}" == "9999"
 
 
 def test_a_server_gives_the_same(remote):

@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from tracking import runs
-from tracking.rows import RunRow
+from tracking.rows import RunRow, find
 from tracking.snapshot import Snapshot
 from tracking.store import connect
 from tracking.ui.app import create_app
@@ -73,6 +73,25 @@ def test_they_are_ordered_by_what_is_shown():
     rows = (row(0, gpu="A"), row(5, gpu="B"), row(3, gpu="C", git__commit="e"))
     assert [line.run.id for line in table(*rows, sort="gpu").lines] == ["r3", "r5"]
     assert [line.run.id for line in table(*rows, sort="gpu", descending=True).lines] == ["r3", "r5"]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(math.inf, "inf ± inf"), (-math.inf, "-inf ± inf"), (math.nan, "0.1 ± 0"), (1e299, "5e+298 ± 7.1e+298")],
+)
+def test_a_value_beyond_all_numbers_leaves_every_page(tmp_path, value, words):
+    store = connect(f"sqlite:///{tmp_path}/mlflow.db")
+    for seed, one in enumerate((value, 0.1, value)[: 2 if math.isfinite(value) else 3]):
+        with runs.start(store, "hubbard", f"seed {seed}") as run:
+            run.params({"train": {"seed": seed, "lr": 0.1}})
+            run.metrics({"val_mae": one}, 1)
+            run.metrics({"val_mae": one}, 2)
+    page = TestClient(create_app(store), base_url="http://127.0.0.1")
+    assert words in page.get("/?seeds=1&c=val_mae").text
+    assert page.get("/table.csv?seeds=1&c=val_mae").status_code == 200
+    ids = [row.id for row in find(store, "hubbard")]
+    for between in "~,":
+        assert page.get(f"/compare?runs={between.join(ids)}").status_code == 200
 
 
 @pytest.mark.parametrize("kind", ["seeds", "folds"])

@@ -9,7 +9,7 @@ from tracking.rows import RunRow
 from tracking.ui.series import Series
 from tracking.ui.site import Site
 from tracking.ui.svg import Plot
-from tracking.ui.text import deviation
+from tracking.ui.text import deviation, mean_of
 from tracking.ui.values import task_of
 
 __all__ = ["curve", "learning", "robustness", "stepped"]
@@ -55,7 +55,7 @@ def curve(plot: Plot, curves: Sequence[Sequence[tuple[float, float]]], number: i
             by_step.setdefault(step, []).append(value)
     # Steps that only some seeds have reached would bend the mean.
     common = sorted((step, values) for step, values in by_step.items() if len(values) == len(curves))
-    means = [(step, sum(values) / len(values)) for step, values in common]
+    means = [(step, mean_of(values)) for step, values in common]
     spread = [(step, mean, deviation(values)) for (step, mean), (_, values) in zip(means, common, strict=True)]
     lows = [(step, max(mean - width, 1e-9 * abs(mean)) if plot.log_y else mean - width, mean + width)
             for step, mean, width in spread]  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 
 from tracking.rows import RunRow
 from tracking.ui.series import Series
+from tracking.ui.text import mean_of
 from tracking.ui.values import Values, network
 
 __all__ = ["Difference", "Score", "differences", "measured", "scores"]
@@ -68,7 +69,7 @@ def scores(found: Sequence[Series], values: Values, metrics: Sequence[str]) -> l
             for one in found
         ]
         larger = values.larger(found[0].run, name)
-        means = {number: sum(one) / len(one) for number, one in enumerate(lists) if one}
+        means = {number: middle for number, one in enumerate(lists) if one and (middle := mean_of(one)) == middle}
         best = None
         if larger is not None and len(means) > 1 and len(set(means.values())) > 1:
             best = (max if larger else min)(means, key=lambda number: means[number])

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from tracking.rows import RunRow
 from tracking.ui import query
 from tracking.ui.grouping import REPEATS, Group, alike, nested
-from tracking.ui.text import deviation, plain_cell
+from tracking.ui.text import deviation, mean_of, plain_cell
 from tracking.ui.values import Values
 
 __all__ = ["Line", "Table", "View", "build", "columns_of", "to_csv"]
@@ -204,7 +204,7 @@ def _common(members: Sequence[RunRow], key: str, values: Values) -> Any:
 
 def _mean(found: Sequence[float | str | None]) -> tuple[float, float, int] | None:
     numbers = [value for value in found if isinstance(value, float) and value == value]
-    return (sum(numbers) / len(numbers), deviation(numbers), len(numbers)) if numbers else None
+    return (mean_of(numbers), deviation(numbers), len(numbers)) if numbers else None
 
 
 def _with_parents(kept: Sequence[RunRow], by_id: Mapping[str, RunRow]) -> list[RunRow]:

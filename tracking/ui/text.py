@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["clip", "deviation", "duration", "number", "plain_cell", "spread"]
+__all__ = ["clip", "deviation", "duration", "finite", "mean_of", "number", "plain_cell", "spread"]
 
 LONGEST = 300  # characters of a value on a page
+_INFINITE = 1e300  # MLflow's databases keep infinity as 1.8e308
 
 
 def number(value: float | None) -> str:
@@ -17,20 +18,33 @@ def number(value: float | None) -> str:
     return f"{value:.4g}" if math.isfinite(value) else str(value)
 
 
+def finite(value: float) -> bool:
+    """Tell whether a value is a number, and none that stands for infinity."""
+    return abs(value) < _INFINITE
+
+
+def mean_of(values: Sequence[float]) -> float:
+    """Mean; infinite, or NaN, where a value is."""
+    if all(finite(value) for value in values):
+        return math.fsum(values) / len(values)
+    return sum(math.copysign(math.inf, value) if abs(value) >= _INFINITE else value for value in values)
+
+
 def spread(values: Sequence[float]) -> str:
     """Mean ± sample standard deviation."""
-    mean = math.fsum(values) / len(values)
-    if len(values) < 2 or not math.isfinite(mean):
-        return number(mean)
-    return f"{number(mean)} ± {deviation(values):.2g}"
+    middle = mean_of(values)
+    if len(values) < 2 or not math.isfinite(middle):
+        return number(middle)
+    return f"{number(middle)} ± {deviation(values):.2g}"
 
 
 def deviation(values: Sequence[float]) -> float:
-    """Sample standard deviation (n - 1); 0 of one value."""
+    """Sample standard deviation (n - 1); 0 of one value, infinite or NaN where a value is."""
     if len(values) < 2:
         return 0.0
-    mean = math.fsum(values) / len(values)
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    middle = mean_of(values)
+    # A square root of squares would overflow where the deviation does not.
+    return math.hypot(*(value - middle for value in values)) / math.sqrt(len(values) - 1)
 
 
 def duration(seconds: float | None) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from starlette.testclient import TestClient
 
-from tracking import registry
+from tracking import registry, rows
 from tracking.backend import Metric, MlflowException, RestException
 from tracking.store import Store, connect
 from tracking.ui import report
@@ -139,3 +139,16 @@ def test_a_report_has_every_row(tmp_path):
     html, about = report.build(store, "long")
     assert about["lines"] == 120
     assert all(f"run {number:03d}" in html for number in range(120))
+
+
+def test_what_is_no_number_is_the_best_of_none(tmp_path):
+    store = connect(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = store.experiment("hubbard")
+    values = {"0.5": 0.5, "0.1": 0.1, "nan": float("nan"), "-inf": -float("inf"), "0.3": 0.3}
+    for name, value in values.items():
+        run = store.client.create_run(experiment, run_name=name, tags={"study": "x"}).info.run_id
+        store.client.log_batch(run, metrics=[Metric("val_mae", 1.0, 1, 1), Metric("unseen_robust_mae", value, 1, 0)])
+        store.client.set_terminated(run)
+    chosen = report.build(store, "hubbard")[1]["runs"]
+    assert [rows.get(store, run).name for run in chosen[:3]] == ["0.1", "0.3", "0.5"]
+    assert len(chosen) == 5

@@ -43,3 +43,13 @@ def test_without_a_study_the_runs_that_say_they_are_trials_are_those(tmp_path):
             with runs.start(store, "hubbard", trial, parent=parent.id, tags={"trial": trial}) as run:
                 run.metrics({"mae": 0.5})
     assert [one.number for one in tuning.read(Site(store), parent.id).trials] == [0, 1]
+
+
+def test_a_trial_that_diverged_is_not_the_best(tmp_path):
+    store = connect(f"sqlite:///{tmp_path}/mlflow.db")
+    with runs.start(store, "hubbard", "search", tags={"study": "lost"}) as parent:
+        for trial, value in enumerate((float("nan"), 0.5, -float("inf"), 0.1)):
+            with runs.start(store, "hubbard", f"{trial}", parent=parent.id, tags={"trial": trial}) as run:
+                run.metrics({"unseen_mae": value})
+        parent.metrics({"best_unseen_mae": 0.1})
+    assert tuning.read(Site(store), parent.id).best.number == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +20,7 @@ from tracking.ui.grouping import REPEATS
 from tracking.ui.panels import Choice
 from tracking.ui.site import Site
 from tracking.ui.table import View
+from tracking.ui.text import finite
 
 __all__ = ["build"]
 
@@ -89,7 +91,8 @@ def _best(site: Site, experiment: str | None) -> list[str]:
     if name is not None:
         values = site.values(experiment, [name], {row.id for row in rows})
         sign = -1.0 if rows and values.larger(rows[0], name) else 1.0
-        rows.sort(key=lambda row: sign * value if (value := values.best(row, name)) is not None else float("inf"))
+        best = {row.id: value for row in rows if (value := values.best(row, name)) is not None and finite(value)}
+        rows.sort(key=lambda row: sign * best.get(row.id, sign * math.inf))
     return [row.id for row in rows[:_RUNS]]
 
 

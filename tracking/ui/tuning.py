@@ -18,7 +18,7 @@ from tracking.trials import number_of
 from tracking.ui import svg
 from tracking.ui.site import Site
 from tracking.ui.svg import Plot
-from tracking.ui.text import clip, number
+from tracking.ui.text import clip, finite, number
 from tracking.ui.values import direction, task_of
 
 __all__ = ["Search", "plots", "read", "searches"]
@@ -63,7 +63,7 @@ class Search:
     @property
     def best(self) -> TrialRow | None:
         """The complete trial with the best first value."""
-        whole = [one for one in self.trials if one.state == "complete" and one.values]
+        whole = [one for one in self.trials if one.state == "complete" and one.values and finite(one.values[0])]
         if not whole:
             return None
         sign = -1 if self.larger[0] else 1

@@ -15,6 +15,7 @@ from tracking.rows import RunRow, find
 from tracking.snapshot import Snapshot
 from tracking.store import connect
 from tracking.ui.app import create_app
+from tracking.ui.grouping import nested
 from tracking.ui.table import View, build, to_csv
 from tracking.ui.table_page import cell
 from tracking.ui.values import Values
@@ -92,6 +93,18 @@ def test_a_value_beyond_all_numbers_leaves_every_page(tmp_path, value, words):
     ids = [row.id for row in find(store, "hubbard")]
     for between in "~,":
         assert page.get(f"/compare?runs={between.join(ids)}").status_code == 200
+
+
+def test_runs_below_themselves_are_shown():
+    parents = {"a": "b", "b": "a", "c": "c", "d": "a", "e": "d", "f": "elsewhere", "g": "f"}
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    rows = [RunRow(name, name, "x", "FINISHED", start, 1.0, {}, {}, {}, parent) for name, parent in parents.items()]
+    found = {above: [row.id for row in below] for above, below in nested(rows).items()}
+    assert found == {None: ["a", "b", "c", "f"], "a": ["d"], "d": ["e"], "f": ["g"]}
+    lines = build(Values(Snapshot(rows, {})), View(opened=frozenset({"all"}))).lines
+    assert sorted(line.run.id for line in lines) == sorted(parents)
+    found = build(Values(Snapshot(rows, {})), View(q="name=e")).lines
+    assert [line.run.id for line in found] == ["a", "d", "e", "b"]
 
 
 @pytest.mark.parametrize("kind", ["seeds", "folds"])

@@ -36,13 +36,28 @@ class Group:
 
 
 def nested(rows: Iterable[RunRow]) -> dict[str | None, list[RunRow]]:
-    """Return the runs below each run; below ``None`` those whose parent is not among ``rows``."""
+    """Return the runs below each run; below ``None`` those whose parent is not among ``rows``.
+
+    And those that are, by what others wrote, below themselves.
+    """
     rows = list(rows)
-    known = {row.id for row in rows}
+    parents = {row.id: row.parent for row in rows}
     children: dict[str | None, list[RunRow]] = {}
     for row in rows:
-        children.setdefault(row.parent if row.parent in known else None, []).append(row)
+        top = row.parent not in parents or _below_itself(row.id, parents)
+        children.setdefault(None if top else row.parent, []).append(row)
     return children
+
+
+def _below_itself(run: str, parents: Mapping[str, str | None]) -> bool:
+    passed: set[str] = set()
+    one = parents[run]
+    while one is not None and one in parents and one not in passed:
+        if one == run:
+            return True
+        passed.add(one)
+        one = parents[one]
+    return False
 
 
 def alike(rows: Sequence[RunRow]) -> list[Group | RunRow]:

@@ -24,7 +24,11 @@ def row(name, metrics=None, params=None, tags=None, experiment="hubbard"):
 
 
 ROWS = [
-    row("a", {"unseen_mae": 0.05, "loss": 2.0}, {"train.learning_rate": "0.001", "train.network": "conv"}),
+    row(
+        "a",
+        {"unseen_mae": 0.05, "loss": 2.0, "mild:2.mae": 0.05},
+        {"train.learning_rate": "0.001", "train.network": "conv"},
+    ),
     row(
         "b",
         {"unseen_mae": 0.3, "unseen.mild_mae": 1.0},
@@ -64,6 +68,9 @@ VALUES = Values(Snapshot(ROWS, {"a": {"loss": (0.5, 9.0)}}))
         ('-"two words" -mlp', ["a"]),
         ("MLP", ["b"]),
         ("unseen_mae<1 network~l", ["b"]),
+        ("mild:2.mae<0.1", ["a"]),
+        ("metric.mild:2.mae>=0.1", []),
+        ("a:b", []),
     ],
 )
 def test_what_is_found(query, found):

@@ -18,7 +18,7 @@ from tracking.ui.values import Values
 __all__ = ["Term", "keep", "keys", "parse"]
 
 _TOKEN = re.compile(r'(-?)((?:"[^"]*"|[^\s"])+)')
-_COMPARISON = re.compile(r'([\w.\-/]+|"[^"]*")(<=|>=|!=|=|<|>|~)(.*)', re.DOTALL)
+_COMPARISON = re.compile(r'([\w.\-/:]+|"[^"]*")(<=|>=|!=|=|<|>|~)(.*)', re.DOTALL)
 _NUMBERS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq, "!=": operator.ne,
 }  # fmt: skip

@@ -20,12 +20,14 @@ from optuna.trial import TrialState
 from stm_models.errors import InputError, TrainingFailed
 from tracking import liveness, runs
 from tracking.backend import MlflowException
+from tracking.rows import RUN_TAG, RunRow
 from tracking.runs import Run
+from tracking.spool import PREFIX
 from tracking.store import Store, first_line
 from tracking.study import TrialRow
 
 __all__ = [
-    "MOST_DEATHS", "count", "note_epoch", "number_of", "origin", "own", "reported", "run_trials", "settle",
+    "MOST_DEATHS", "count", "note_epoch", "number_of", "origin", "own", "owned", "reported", "run_trials", "settle",
     "unfinished",
 ]  # fmt: skip
 
@@ -135,6 +137,12 @@ def number_of(tags: Mapping[str, str]) -> int | None:
         return int(tags["trial"])
     except (KeyError, ValueError):
         return None
+
+
+def owned(study: Any, run: RunRow) -> bool:
+    """Tell whether trials of ``study`` are nested in a run, by the id that it had when it began or has now."""
+    ids = (run.id, f"{PREFIX}{run.tags.get(RUN_TAG)}")
+    return any(f"{_PARENT}{one}" in study.user_attrs for one in ids)
 
 
 def own(study: Any, parent: str) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tracking import runs, study
+from tracking import runs, study, trials
 from tracking.store import connect
 from tracking.ui import tuning
 from tracking.ui.site import Site
@@ -15,6 +15,7 @@ def test_the_front_holds_the_trials_that_none_is_better_than_in_both(tmp_path):
     for one in values:
         opened.tell(opened.ask(), one.tolist())
     with runs.start(store, "hubbard", "search", tags={"study": "both"}) as parent:
+        trials.own(opened, parent.id)
         parent.metrics({"best_r2": 1.0})
     found = tuning.read(Site(store), parent.id)
     signed = values * [-1, 1]
@@ -30,7 +31,7 @@ def test_one_objective_has_no_front(tmp_path):
     opened = study.create_study("one", study.beside(store), seed=1)
     opened.tell(opened.ask(), 0.5)
     with runs.start(store, "hubbard", "search", tags={"study": "one"}) as parent:
-        pass
+        trials.own(opened, parent.id)
     found = tuning.read(Site(store), parent.id)
     assert not found.front
     assert "pareto" not in tuning.plots(found)
@@ -53,3 +54,25 @@ def test_a_trial_that_diverged_is_not_the_best(tmp_path):
                 run.metrics({"unseen_mae": value})
         parent.metrics({"best_unseen_mae": 0.1})
     assert tuning.read(Site(store), parent.id).best.number == 3
+
+
+def test_a_study_of_the_same_name_is_somebody_elses(tmp_path):
+    store = connect(f"sqlite:///{tmp_path}/mlflow.db")
+    opened = study.create_study("shared", study.beside(store), seed=1)
+    opened.tell(opened.ask(), 0.5)
+    tags = {"study": "shared"}
+    with runs.start(store, "hubbard", "theirs", tags=tags) as theirs:
+        for trial, value in enumerate((0.3, 0.2)):
+            with runs.start(store, "hubbard", f"{trial}", parent=theirs.id, tags={**tags, "trial": trial}) as run:
+                run.metrics({"unseen_mae": value})
+        theirs.metrics({"best_unseen_mae": 0.2})
+    with runs.start(store, "hubbard", "mine", tags=tags) as mine:
+        trials.own(opened, mine.id)
+    with runs.start(store, "hubbard", "mine, away at its start", tags=tags) as late:
+        trials.own(opened, f"spool_{runs.get(store, late.id).tags['stm.run']}")
+    found = {
+        name: tuning.read(Site(store), run.id) for name, run in (("theirs", theirs), ("mine", mine), ("late", late))
+    }
+    assert {name: (one.source, one.best.values) for name, one in found.items()} == {
+        "theirs": ("the runs alone", (0.2,)), "mine": ("Optuna", (0.5,)), "late": ("Optuna", (0.5,)),
+    }  # fmt: skip

@@ -14,7 +14,7 @@ from tracking import study
 from tracking.rows import RunRow
 from tracking.sqlite_address import path_of
 from tracking.study import TrialRow
-from tracking.trials import number_of
+from tracking.trials import number_of, owned
 from tracking.ui import svg
 from tracking.ui.site import Site
 from tracking.ui.svg import Plot
@@ -89,7 +89,7 @@ def read(site: Site, run_id: str) -> Search:
     row = site.runs([run_id])[run_id]
     if "study" not in row.tags:
         raise InputError(f"run {row.name[:80]} is no search: choose one in the list of searches")
-    found = _optuna(site, row.tags["study"])
+    found = _optuna(site, row)
     metric = next((name.removeprefix("best_") for name in row.metrics if name.startswith("best_")), "value")
     if found is not None:
         metrics = [metric, "latency_ms"][: len(found.directions)]
@@ -200,14 +200,16 @@ def _pareto(search: Search) -> Plot:
     return plot
 
 
-def _optuna(site: Site, name: str) -> Any:
+def _optuna(site: Site, search: RunRow) -> Any:
+    """Return a search's study; ``None`` where it cannot be read, or is somebody else's of the same name."""
     storage = site.studies or study.beside(site.store)
     try:
         if storage.startswith("sqlite") and not path_of(storage, "study storage").is_file():
             return None  # opening it would make it
-        return study.open_study(name, storage)
+        found = study.open_study(search.tags["study"], storage)
     except InputError:
         return None
+    return found if owned(found, search) else None
 
 
 def _trial(number: int, row: RunRow, others: Sequence[RunRow], metric: str) -> TrialRow:

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from stm_models.files import sha256
 from tracking import spool
 from tracking.backend import Dataset, DatasetInput, InputTag, Metric, MlflowException, Param, RestException, RunTag
 from tracking.rows import RUN_TAG, located
@@ -130,8 +129,8 @@ class Target:
         self.store, self.id = store, run_id
         self._params: set[str] | None = set() if fresh else None
 
-    def apply(self, records: Sequence[Record], folder: Path) -> list[str]:
-        """Bring records in; ``folder`` is the spool with their files.
+    def apply(self, records: Sequence[Record], folder: Path, after: int = 0) -> list[str]:
+        """Bring records in; ``folder`` is the spool with their files, whose log goes on at ``after``.
 
         Returns
         -------
@@ -140,6 +139,8 @@ class Target:
 
         Raises
         ------
+        Deferred
+            When a file is not there yet.
         MlflowException, OSError
             When the store cannot take them now, or has no such run.
         """
@@ -157,7 +158,7 @@ class Target:
                 case "tags":
                     tags |= record["values"]
                 case "artifact":
-                    refused += self._try(partial(self._file, record, folder), record["name"])
+                    refused += self._try(partial(self._file, record, folder, after), record["name"])
                 case "input":
                     refused += self._try(partial(self._input, record), record["dataset"]["name"])
                 case "end" if self._ours(record):
@@ -204,10 +205,17 @@ class Target:
             return [f"{what}: {first_line(error)}"]
         return []
 
-    def _file(self, record: Record, folder: Path) -> None:
+    def _file(self, record: Record, folder: Path, after: int) -> None:
         path = spool.artifact(folder, record["name"])
-        if path.stat().st_size != record["size"] or sha256(path) != record["sha256"]:
-            return  # written again since: a later record has it
+        if not spool.intact(folder, record):
+            ended = False
+            for later in spool.records(folder, after):
+                if later["kind"] == "artifact" and later["name"] == record["name"]:
+                    return  # written again since
+                ended = ended or later["kind"] == "end"
+            if not ended:
+                raise Deferred(f"its file {record['name']} is not there yet")
+            raise FileNotFoundError("it was not written to its end, or changed since")
         parent = str(PurePosixPath(record["name"]).parent)
         self.store.client.log_artifact(self.id, str(path), None if parent == "." else parent)
 

@@ -97,7 +97,7 @@ class Parcel:
         if not found:
             return False
         records = [record for record, _ in found]
-        refused = self._sent_to(store).apply(records, self.folder)
+        refused = self._sent_to(store).apply(records, self.folder, found[-1][1])
         self.refused += refused + ["a damaged line of the log" for record in records if record["kind"] == "damaged"]
         self.sent += len(records)
         if records[-1]["kind"] == "end":
@@ -122,12 +122,7 @@ class Parcel:
 
     def has_ended(self) -> bool:
         """Tell whether the end of the run is among what was not acknowledged."""
-        offset = self.offset
-        while found := spool.read(self.folder, offset):
-            for record, offset in found:  # noqa: B007
-                if record["kind"] == "end":
-                    return True
-        return False
+        return any(record["kind"] == "end" for record in spool.records(self.folder, self.offset))
 
     def release(self) -> None:
         """Leave the spool to others."""

@@ -16,7 +16,7 @@ import threading
 import uuid
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,8 +24,8 @@ from stm_models.errors import InputError
 from stm_models.files import atomic_path, sha256
 
 __all__ = [
-    "PREFIX", "SYNC_SECONDS", "Record", "Spool", "add", "artifact", "claim", "mend", "read", "remove", "root", "state",
-    "tidy", "write_state",
+    "PREFIX", "SYNC_SECONDS", "Record", "Spool", "add", "artifact", "claim", "intact", "mend", "read", "records",
+    "remove", "root", "state", "tidy", "write_state",
 ]  # fmt: skip
 
 Record = dict[str, Any]
@@ -40,7 +40,7 @@ Record = dict[str, Any]
 ``metrics``
     ``values``, numbers by name, with ``step`` and ``time``.
 ``artifact``
-    ``name`` of a file of the run, its ``sha256`` and ``size``.
+    ``name`` of a file of the run, its ``sha256`` and ``size``; recorded just before the file is there.
 ``input``
     ``dataset``, as MLflow describes it, and its ``tags``.
 ``end``
@@ -85,7 +85,7 @@ class Spool:
         try:
             self.lock = _made(base, part)
             self._log = os.open(part / _LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-            self._mutex = threading.Lock()
+            self._mutex, self._placing = threading.Lock(), threading.Lock()
             self._dirty = 0
             self.size = 0
             self.append({"kind": "start", "id": self.id, **start})
@@ -131,9 +131,13 @@ class Spool:
         """Yield where to write the file called ``name`` in the run; it is recorded when it is whole."""
         self._check()  # what was sent is removed, and would come back with this file alone
         target = self.folder / _FILES / checked(name)
-        with atomic_path(target) as part:
+        with ExitStack() as placing, atomic_path(target) as part:
             yield part
-        self.append({"kind": "artifact", "name": name, "sha256": sha256(target), "size": target.stat().st_size})
+            record = {"kind": "artifact", "name": name, "sha256": sha256(part), "size": part.stat().st_size}
+            # Of two threads with the same name the last record is of the file that stays.
+            placing.enter_context(self._placing)
+            # Before the file is there: what it replaces would be lost with a process that is killed in between.
+            self.append(record)
 
     def file(self, name: str) -> Path | None:
         """Return the file or folder that was recorded as ``name``; ``None`` when there is none."""
@@ -185,6 +189,13 @@ def read(folder: Path, offset: int = 0, limit: int = 1000) -> list[tuple[Record,
     return found
 
 
+def records(folder: Path, offset: int) -> Iterator[Record]:
+    """Yield all records from ``offset`` on, as `read` returns them."""
+    while found := read(folder, offset):
+        for record, offset in found:  # noqa: B007
+            yield record
+
+
 def _made(base: Path, part: Path) -> int:
     """Make the folder of a spool and lock it; `tidy` does not come in between."""
     while True:
@@ -229,6 +240,12 @@ def add(folder: Path, record: Record) -> None:
 def artifact(folder: Path, name: str) -> Path:
     """Return where the file of an artifact record is."""
     return folder / _FILES / checked(name)
+
+
+def intact(folder: Path, record: Record) -> bool:
+    """Tell whether the file of an artifact record is there as it was recorded."""
+    path = artifact(folder, record["name"])
+    return path.is_file() and path.stat().st_size == record["size"] and sha256(path) == record["sha256"]
 
 
 def claim(folder: Path) -> int:

@@ -316,3 +316,45 @@ def test_addresses(tmp_path, local, monkeypatch):
         send(folder, to=local.uri)
     with pytest.raises(InputError, match="no folder"):
         command.run(type("Args", (), {"folder": [str(tmp_path / "none")], "to": None}))
+
+
+@pytest.mark.parametrize(
+    ("kill", "told"),
+    [
+        ("spool.sha256 = lambda path: end()", []),
+        (
+            "append = spool.Spool.append; spool.Spool.append = lambda *given: (append(*given), end())",
+            ["x.json: it was not written to its end, or changed since"],
+        ),
+    ],
+)
+def test_a_file_that_a_killed_client_was_replacing_is_sent_as_it_was(tmp_path, local, start_script, kill, told):
+    code = (
+        "import os, sys\nfrom tracking import runs, spool, store\n"
+        "with runs.start(store.recording(sys.argv[1]), 'replaced', 'client') as run:\n"
+        "    run.json({'x': 1}, 'x.json')\n"
+        "    end = lambda: os.kill(os.getpid(), 9)\n"
+        f"    {kill}\n"
+        "    run.json({'x': 2}, 'x.json')\n"
+    )
+    start_script(code, NOWHERE, folder=tmp_path).wait()
+    (sent,) = send(tmp_path / ".stm-spool", to=local.uri)
+    assert json.loads(runs.download(local, sent.run_id, "x.json").read_text()) == {"x": 1}
+    assert (sent.state, sent.refused) == ("refused" if told else "sent", told)
+
+
+def test_a_file_that_is_not_copied_yet_is_waited_for(tmp_path, local):
+    away = store.recording(NOWHERE)
+    with runs.start(away, "copied", "early") as run:
+        run.json({"x": 1}, "x.json")
+        run.metrics({"a": 1.0})
+        own = spool.root() / run.id.removeprefix("spool_")
+        copy = tmp_path / "copy" / own.name
+        shutil.copytree(own, copy, ignore=shutil.ignore_patterns("x.json"))
+        (early,) = send(copy, to=local.uri)
+        assert (early.state, early.refused) == ("waits", ["its file x.json is not there yet"])
+    leave(run)
+    shutil.copytree(own, copy, dirs_exist_ok=True)
+    (late,) = send(copy, to=local.uri)
+    assert (late.state, late.refused) == ("sent", [])
+    delivered.check(copy.parent / "sent" / own.name, local)

@@ -8,6 +8,7 @@ latest, or after 5 000 lines, so that a machine without power loses at most so m
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -285,7 +286,8 @@ def write_state(folder: Path, values: dict[str, Any]) -> None:
 def remove(folder: Path, lock: int, refused: Sequence[str] = ()) -> None:
     """Delete a spool that was delivered, and give its lock free.
 
-    Where something was ``refused``, or STM_SPOOL_KEEP is set, it is kept beside the others, in ``refused`` or ``sent``.
+    Where something was ``refused``, or STM_SPOOL_KEEP is set, it is kept beside the others, in ``refused`` or ``sent``;
+    a copy of one that is there already in ``sent-2`` and so on.
     """
     kept = "refused" if refused else "sent" if os.environ.get("STM_SPOOL_KEEP", "0") != "0" else None
     if kept is None:
@@ -293,13 +295,19 @@ def remove(folder: Path, lock: int, refused: Sequence[str] = ()) -> None:
         with suppress(OSError):  # others are there
             folder.parent.rmdir()
     else:
-        place = folder.parent / kept / folder.name
+        places = (folder.parent / f"{kept}{end}" / folder.name for end in _endings())
+        place = next(place for place in places if not place.exists())
         place.parent.mkdir(exist_ok=True)
         if refused:  # before it moves, so that it is never there without the reason
             with atomic_path(folder / "refused.txt") as part:
                 part.write_text("\n".join(refused) + "\n", encoding="utf-8")
         folder.rename(place)
     os.close(lock)
+
+
+def _endings() -> Iterator[str]:
+    yield ""
+    yield from (f"-{number}" for number in itertools.count(2))
 
 
 def checked(name: str) -> PurePosixPath:

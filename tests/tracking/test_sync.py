@@ -358,3 +358,15 @@ def test_a_file_that_is_not_copied_yet_is_waited_for(tmp_path, local):
     (late,) = send(copy, to=local.uri)
     assert (late.state, late.refused) == ("sent", [])
     delivered.check(copy.parent / "sent" / own.name, local)
+
+
+def test_a_spool_that_is_copied_and_sent_twice_is_kept_twice(tmp_path, local):
+    away = store.recording(NOWHERE)
+    run = record(tmp_path, away, steps=3)
+    leave(run)
+    identity = run.id.removeprefix("spool_")
+    for kept in ("sent", "sent-2", "sent-3"):
+        shutil.copytree(spool.root() / identity, tmp_path / "copy" / identity)
+        (sent,) = send(tmp_path / "copy", to=local.uri)
+        assert sent.state == "sent"
+        delivered.check(tmp_path / "copy" / kept / identity, local)

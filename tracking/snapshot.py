@@ -20,6 +20,7 @@ __all__ = ["Extremes", "Reader", "Snapshot"]
 Extremes = Mapping[str, tuple[float, float]]
 _FRESH = 3.0  # seconds that rows from a server are taken for the present ones
 _AT_ONCE = 8  # requests
+_EVALUATED = "evaluated.run"  # tag of a run that logs every metric once
 
 
 @dataclass(frozen=True)
@@ -109,11 +110,12 @@ class Reader:
         self, found: Sequence[RunRow], metrics: Sequence[str], runs: Collection[str] | None
     ) -> dict[str, dict[str, tuple[float, float]]]:
         wanted = [
-            (row.id, name, f"{row.metrics[name]!r} at {row.steps.get(name)}")  # NaN is not equal to itself
+            # As text: NaN is not equal to itself.
+            (row.id, name, f"{row.metrics[name]!r} at {row.steps.get(name)}, {row.status}")
             for row in found
             if runs is None or row.id in runs
             for name in dict.fromkeys(metrics)
-            if name in row.metrics and row.steps.get(name, 1) > 0
+            if name in row.metrics and (row.steps.get(name, 1) > 0 or _without_steps(row))
         ]
         missing = [one for one in wanted if self._known.get(one[:2], (None,))[0] != one[2]]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -137,3 +139,12 @@ class Reader:
                 raise  # the last value would pass for the best
             return []
         return sorted(found, key=lambda one: (one.step, one.timestamp))
+
+
+def _without_steps(row: RunRow) -> bool:
+    """Tell whether whoever logged a run's metrics counted no steps, so that one at step 0 may have a history.
+
+    Where some have steps, one at step 0 has a single value, as all of an evaluation's have: they are many to ask for.
+    """
+    own = (step for name, step in row.steps.items() if not name.startswith("system/"))
+    return _EVALUATED not in row.tags and not any(own)

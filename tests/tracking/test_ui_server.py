@@ -93,6 +93,23 @@ def test_the_run_page_has_the_best_value_too(stores):
     assert "9 (best 0.1)" in texts[1]
 
 
+def test_the_best_of_a_metric_that_was_logged_without_steps(tmp_path):
+    local = connect(f"sqlite:///{tmp_path}/mlflow.db")
+    client_of = Asked(local.client)
+    experiment = local.experiment("hubbard")
+    for name, tags in (("loop", {}), ("evaluation", {"evaluated.run": "x"})):
+        run = local.client.create_run(experiment, run_name=name, tags=tags).info.run_id
+        for number, value in enumerate([0.5, 0.1, 0.3] if name == "loop" else [0.2]):
+            local.client.log_metric(run, "val_mae", value, timestamp=number)
+            local.client.log_metric(run, "system/cpu", value, timestamp=number, step=number)
+        local.client.set_terminated(run)
+    stores = local, Store("http://fake", client_of, None)
+    found = [client(store).get("/table.csv?c=val_mae&sort=val_mae").text for store in stores]
+    assert found[0] == found[1]
+    assert "loop,hubbard,0.1" in found[0]
+    assert client_of.count["get_metric_history"] == 1
+
+
 def test_a_history_that_cannot_be_read_is_no_last_value(stores):
     remote = stores[1]
     page, run = client(remote), ids(stores[0])["run 0"]

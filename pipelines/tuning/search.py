@@ -217,6 +217,6 @@ def work(chosen: settings.Settings, data: Path, name: str, storage: str, parent:
 def _setup(chosen: settings.Settings, parts: Parts) -> str:
     """Identify what trials of one study must share: everything but their number and who works on them."""
     tuned = chosen.tune.model_dump(mode="json", exclude={"trials", "heartbeat"})
-    searched = {f"train.{key}" for key in chosen.task.search_space()}
-    fixed = sorted(key for key in chosen.given if key in searched or key.startswith("train.options."))
+    free = {"train.seed", *(f"train.{key}" for key in chosen.task.search_space())}
+    fixed = sorted(key for key in chosen.given if key in free or key.startswith("train.options."))
     return sha256_of_json([recipe(chosen, chosen.train, parts), tuned, *fixed])

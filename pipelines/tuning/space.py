@@ -67,7 +67,8 @@ class SearchSpace:
         options = suggest(trial, self.options[network], network)
         changed = {
             **values, "network": network, "options": {**_given(chosen, network), **options},
-            "epochs": min(chosen.tune.epochs, chosen.train.epochs), "seed": chosen.tune.seed,
+            "epochs": min(chosen.tune.epochs, chosen.train.epochs),
+            "seed": chosen.train.seed if "train.seed" in chosen.given else chosen.tune.seed,
         }  # fmt: skip
         return validate(TrainConfig, {**chosen.train.model_dump(), **changed}, "trial")
 

@@ -33,3 +33,8 @@ def test_options_given_to_one_network_leave_those_of_others_searched():
     whole, _ = _drawn(["train.network=mlp", "tune.networks=[linear, mlp]"])
     assert set(whole.options["mlp"]) - set(space.options["mlp"]) == {"hidden"}
     assert space.options["linear"] == whole.options["linear"]
+
+
+def test_the_seed_of_trials_is_the_one_that_is_given_to_the_training():
+    assert {each.seed for each in _drawn(["train.seed=5", "tune.seed=7"])[1]} == {5}
+    assert {each.seed for each in _drawn(["tune.seed=7"])[1]} == {7}

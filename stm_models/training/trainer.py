@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stm_models import heap
-from stm_models.errors import InputError
+from stm_models.errors import InputError, TrainingFailed
 from stm_models.networks.model import Model
 from stm_models.tasks.perturbation import Step
 from stm_models.training import checkpoints, distributed
@@ -126,8 +126,8 @@ def train(
     ------
     InputError
         For data that do not fit together or hold NaN, a network that answers in another form than the targets', a
-        device that is missing, a checkpoint of another run, a loss that became NaN or infinite, or memory that does not
-        suffice for half of the batches either.
+        device that is missing, a checkpoint of another run, a loss that became NaN or infinite, memory that does not
+        suffice for half of the batches either, or a batch of one sample that the network normalises over.
 
     Notes
     -----
@@ -227,6 +227,14 @@ def _conditions(config: TrainConfig) -> Iterator[torch.device]:
             if said is None:
                 raise
             raise said from error
+        except ValueError as error:
+            if "Expected more than 1 value per channel" not in str(error):
+                raise
+            raise TrainingFailed(
+                f"train.batch_size is {config.batch_size}, and a batch held a single sample, over which network "
+                f"{config.network!r} cannot normalise: expected 2 samples or more in every batch and half batch, so "
+                "give a larger one, or another network"
+            ) from error
 
 
 def _advance(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipelines.learning.network import forget
-from stm_models.errors import InputError
+from stm_models.errors import InputError, TrainingFailed
 from stm_models.training import checkpoints, epochs, learner, trainer
 from stm_models.training.losses import LOSSES
 from stm_models.training.reproducible import mixed
@@ -246,3 +246,12 @@ def test_forgetting_a_training_deletes_all_that_it_kept(tmp_path):
     forget(tmp_path / "abc.pt")
     assert {path.name for path in tmp_path.iterdir()} == {"abcd.pt", ".abcd.x.pt"}
     forget(tmp_path / "abc.pt")
+
+
+@pytest.mark.parametrize(("size", "samples", "halved"), [(1, 4, False), (2, 3, False), (3, 3, True)])
+def test_a_batch_of_one_sample_that_a_network_normalises_over_is_told(data, monkeypatch, size, samples, halved):
+    images, targets, *held = data
+    if halved:
+        out_of_memory(monkeypatch, ERRORS[0], 2)
+    with pytest.raises(TrainingFailed, match=rf"train.batch_size is {size}.* single sample.*'resnet18'.*larger one"):
+        train(config_of(network="resnet18", options={}, batch_size=size), (images[:samples], targets[:samples], *held))

@@ -16,6 +16,7 @@ from pipelines.learning.recording import fit_baselines
 from pipelines.settings import Settings
 from pipelines.simulating.simulation import simulate
 from stm_models.data.dataset import Samples, load
+from stm_models.data.splits import strata
 from tracking.store import Store
 
 __all__ = ["at_trained_values", "judge"]
@@ -81,5 +82,6 @@ def judge(
 
 def at_trained_values(samples: Samples, trained: NDArray[Any], name: str) -> Samples:
     """Return those whose coordinate ``name`` has a trained value; all of them where it is continuous, and none has."""
-    seen = np.isin(samples.coordinates[name].round(9), trained.round(9))
+    values = strata(np.concatenate([samples.coordinates[name], trained]))
+    seen = np.isin(values[: len(samples)], values[len(samples) :])
     return samples.subset(seen) if seen.any() else samples

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from stm_models.errors import InputError
 
-__all__ = ["Split", "split"]
+__all__ = ["Split", "split", "strata"]
 
 DISTINCT = 50  # more values than this are taken for continuous
 BANDS = 25  # and gathered into so many bands of neighbouring values
+SAME = 1e-9  # of the largest magnitude: what differs by less is one value
 
 Indices = NDArray[np.int64]
 
@@ -80,12 +81,12 @@ def split(
     if fold is not None and not 0 <= fold[0] < fold[1] >= 2:
         raise ValueError(f"there is no fold {fold[0]} of {fold[1]}")
     names, first, group_of = np.unique(groups, return_index=True, return_inverse=True)
-    rounded = np.round(np.asarray(values, np.float64), 9)
-    value = rounded[first]
-    if not np.array_equal(value[group_of], rounded):
+    every = strata(values)
+    value = every[first]
+    if not np.array_equal(value[group_of], every):
         raise ValueError("the samples of one group must share one value to stratify over")
 
-    stratum = np.unique(value, return_inverse=True)[1]
+    stratum = value
     count = int(stratum.max(initial=-1)) + 1
     if count > DISTINCT:
         stratum = stratum * BANDS // count
@@ -116,6 +117,20 @@ def split(
         validation=np.flatnonzero(validation[group_of]),
         unseen=np.flatnonzero(held_out[group_of]),
     )
+
+
+def strata(values: NDArray[Any]) -> Indices:
+    """Return for each value the number of the distinct one that it is, ascending.
+
+    Neighbours are one where they differ by less than 1e-9 of the largest magnitude, whatever the unit.
+
+    >>> strata(np.array([3e-10, 1e-10, 1e-10 + 1e-25])).tolist()
+    [1, 0, 0]
+    """
+    numbers, place = np.unique(np.asarray(values, np.float64), return_inverse=True)
+    largest = np.max(np.abs(numbers), where=np.isfinite(numbers), initial=0)
+    apart = ~(np.diff(numbers, prepend=numbers[:1]) <= SAME * largest)  # NaN is apart, too
+    return np.cumsum(apart)[place]
 
 
 def _interior(count: int, fraction: float) -> Indices:

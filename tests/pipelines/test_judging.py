@@ -23,6 +23,13 @@ def test_states_at_trained_values_are_kept_and_all_where_no_value_comes_twice(fr
     np.testing.assert_array_equal(chosen.coordinates["U"], kept)
 
 
+def test_trained_values_are_told_apart_in_any_unit():
+    values = 1e-10 * np.array([0.0, 1.0, 2.0])
+    samples = Samples(np.zeros((3, 1, 2, 2), np.float32), values[:, None], {"U": values}, {}, Path("x.zarr"))
+    chosen = at_trained_values(samples, 1e-10 * np.array([0.0, 2.0 + 1e-12, 4.0]), "U")
+    np.testing.assert_array_equal(chosen.coordinates["U"], values[[0, 2]])
+
+
 def test_states_that_the_training_has_too_are_counted_whatever_the_seed():
     def of(**simulate):
         values = {"index": 2, "dielectric": None, "interaction_count": 5, "replicates": 2, **simulate}

@@ -96,6 +96,31 @@ def test_values_that_differ_by_rounding_are_one():
     assert np.unique(values[unseen]).tolist() == [1.0, 2.0, 3.0]
 
 
+@pytest.mark.parametrize("unit", [1e-10, 1.602176634e-19, 1e-3, 1e14])
+@pytest.mark.parametrize("values", [np.arange(13) * 0.25, np.random.default_rng(0).uniform(0, 6, 90)])
+def test_the_unit_of_the_values_decides_nothing(values, unit):
+    groups, values = grid(values, per_value=3, per_group=1)
+    nearly = unit * values * (1 + 1e-15 * (-1) ** groups)
+    for fold in (None, (1, 3)):
+        one, other = (split(groups, each, seed=4, fold=fold) for each in (values, nearly))
+        assert all(np.array_equal(a, b) for a, b in zip(vars(one).values(), vars(other).values(), strict=True))
+        assert len(one.unseen)
+
+
+@pytest.mark.parametrize(
+    ("values", "unseen", "validation"),
+    [
+        (np.arange(13) * 0.25, [12, 13, 14, 24, 25, 26], [2, 6, 15, 20, 29, 32, 37]),
+        (np.linspace(-0.7, 0.7, 11), [9, 10, 11, 21, 22, 23], [4, 12, 18, 29, 32]),
+        (np.arange(0, 60, 5), [12, 13, 14, 21, 22, 23], [2, 6, 15, 19, 28, 35]),
+    ],
+    ids=["eV", "fillings", "counts"],
+)
+def test_data_are_split_as_they_were_by_earlier_versions(values, unseen, validation):
+    result = split(*grid(values, per_value=3, per_group=1), seed=4)
+    assert (result.unseen.tolist(), result.validation.tolist()) == (unseen, validation)
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_groups(count):
     with pytest.raises(InputError, match="simulate more states"):

@@ -29,6 +29,7 @@ from stm_models.networks import registry
 from stm_models.tasks.base import Task
 from stm_models.training import distributed
 from tracking import runs
+from tracking.runs import RunRow
 from tracking.store import Store, connect, recording
 
 __all__ = ["arguments", "describe", "read_measured", "recorded", "run"]
@@ -112,11 +113,14 @@ def recorded(
         runs.refuse_living(store, resume)
     if again:
         return repeats.repeat(store, chosen, parts, *again, measured=measured, resume=resume)
-    if resume:
-        _same_data(store, resume, recipe(chosen, chosen.train, parts, measured), parts, measured)
+    before = runs.get(store, resume) if resume else None
+    if before is not None:
+        _same_data(store, before, recipe(chosen, chosen.train, parts, measured), parts, measured)
     with runs.start(store, chosen.task.name, f"train {chosen.train.network}", resume=resume, tags=tags) as record:
         print(f"run {record.id}: if interrupted, continue with --resume {record.id}")
         fitted = fit(record, chosen, chosen.train, parts, checkpoint=checkpoint_of(record.id), measured=measured)
+        if before is not None and repeats.nested(before):
+            repeats.keep(record, fitted)
         forget(checkpoint_of(record.id))
     return {**asdict(fitted), **decision(chosen.task, fitted), "link": record.link}
 
@@ -179,12 +183,11 @@ def _assignments(args: argparse.Namespace) -> list[str]:
     return pairs
 
 
-def _same_data(store: Store, run_id: str, wanted: str, parts: Parts, measured: Measured) -> None:
+def _same_data(store: Store, row: RunRow, wanted: str, parts: Parts, measured: Measured) -> None:
     """Refuse to go on with other data, before the record of the run is touched."""
-    row = runs.get(store, run_id)
     training_data(store, row).check(parts.samples)
     if (measured.images or "transductive" in row.tags) and row.tags.get("training.recipe") != wanted:
-        raise InputError(f"run {run_id} was started with other measured maps: give the same --experiment files")
+        raise InputError(f"run {row.id} was started with other measured maps: give the same --experiment files")
 
 
 def _resumed(

@@ -12,25 +12,36 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.learning.fitting import Measured, fit, recipe
+from pipelines.learning.fitting import Fitted, Measured, fit, recipe
 from pipelines.learning.network import begun_as, checkpoint_of, forget
 from pipelines.learning.parts import Parts, divide, split_samples
 from pipelines.settings import Settings
 from stm_models.errors import InputError
 from tracking import datasets, runs
+from tracking.runs import Run, RunRow
 from tracking.store import Store
 
-__all__ = ["KINDS", "check", "describe", "repeat", "repeated", "unfinished"]
+__all__ = ["KINDS", "check", "describe", "keep", "nested", "repeat", "repeated", "unfinished"]
 
 KINDS = ("seeds", "folds")
 
 _RESULT = "fitted.json"
-_KIND, _COUNT = "repeats.kind", "repeats.count"
+_KIND, _COUNT, _NAME = "repeats.kind", "repeats.count", "repeat"
 
 
-def repeated(row: runs.RunRow) -> tuple[str, int] | None:
+def repeated(row: RunRow) -> tuple[str, int] | None:
     """Return of which kind the repetitions of a run are, and how many; ``None`` for another run."""
     return (row.tags[_KIND], int(row.tags[_COUNT])) if _KIND in row.tags else None
+
+
+def nested(row: RunRow) -> bool:
+    """Tell whether a run is one of several repetitions, nested in their parent."""
+    return _NAME in row.tags
+
+
+def keep(record: Run, fitted: Fitted) -> None:
+    """Record of a nested run that ends what the parent reads of it."""
+    record.json(asdict(fitted), _RESULT)
 
 
 def unfinished(store: Store, task: str, kind: str, count: int, about: Mapping[str, Any]) -> str | None:
@@ -110,7 +121,7 @@ def repeat(
         datasets.log(parent, {**attributes, "samples": len(parts.samples)}, parts.samples.path)
         parent.environment({"train": chosen.train.seed, "split": chosen.split.seed})
         before = [] if resume is None else runs.find(store, task.name, parent=parent.id)
-        children = {row.tags.get("repeat"): row for row in before}
+        children = {row.tags.get(_NAME): row for row in before}
         found: dict[str, dict[str, Any]] = {}
         for name, each in planned:
             wanted, row = recipe(each, each.train, parts, measured), children.get(name)
@@ -120,7 +131,7 @@ def repeat(
                 found[name] = json.loads(runs.download(store, row.id, _RESULT).read_text(encoding="utf-8"))
                 continue
             with runs.start(
-                store, task.name, f"train {network} {name}", parent=parent.id, tags={"repeat": name},
+                store, task.name, f"train {network} {name}", parent=parent.id, tags={_NAME: name},
                 resume=None if row is None else begun_as(row) or row.id,
             ) as record:  # fmt: skip
                 checkpoint = checkpoint_of(record.id)
@@ -128,7 +139,7 @@ def repeat(
                 fitted = fit(
                     record, each, each.train, _parts_of(each, parts, kind), checkpoint=checkpoint, measured=measured
                 )
-                record.json(asdict(fitted), _RESULT)
+                keep(record, fitted)
                 found[name] = asdict(fitted)
         result = _summary(parent.id, network, kind, found, task.metric, task.larger_is_better)
         parent.metrics(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from pipelines import train
 from pipelines.learning import repeats
-from pipelines.learning.fitting import Fitted
+from pipelines.learning.fitting import Fitted, Measured
 from pipelines.learning.network import checkpoint_of
 from pipelines.learning.parts import load_parts
 from pipelines.settings import (
@@ -32,8 +34,8 @@ def repeat(tmp_path, monkeypatch):
     """Repeat trainings of a small data set; ``fit`` stands for each."""
     monkeypatch.chdir(tmp_path)
     task, config = toy.ToyMapTask(), toy.ToyMapConfig(groups=12)
-    train = TrainConfig(network="fieldnet", loss="focal_heat")
-    sections = (config, SplitConfig(), train, TuneConfig(), EvaluateConfig(states=6), DemoConfig())
+    training = TrainConfig(network="fieldnet", loss="focal_heat")
+    sections = (config, SplitConfig(), training, TuneConfig(), EvaluateConfig(states=6), DemoConfig())
     chosen = Settings(task, "none", *sections, calibrate=CalibrateConfig(states=12))
     simulate(task, config, tmp_path / "data.zarr", workers=1, progress=False)
     parts = load_parts(tmp_path / "data.zarr", task, chosen.split)
@@ -72,6 +74,29 @@ def test_a_nested_run_goes_on_from_what_it_kept_while_the_store_was_away(repeat)
     assert kept[1] == away
     assert runs.get(repeat.store, child.id).status == "FINISHED"
     assert not away.exists()
+
+
+def test_a_nested_run_that_is_resumed_by_its_own_id_is_taken_by_its_parent(repeat, monkeypatch):
+    trained = []
+
+    def fit(run, settings, config, *_, **__):
+        trained.append(config.seed)
+        if trained == [0, 1]:
+            raise KeyboardInterrupt
+        return Fitted(run.id, "fieldnet", {"hits": 1.0})
+
+    with pytest.raises(KeyboardInterrupt):
+        repeat(fit)
+    (child,) = (row for row in runs.find(repeat.store, repeat.task) if row.tags.get("repeat") == "seed 1")
+    config = repeat.chosen.train.model_copy(update={"seed": 1})
+    monkeypatch.setattr(train, "fit", fit)
+    monkeypatch.setattr(train, "_same_data", lambda *_: None)  # the toy task is none of the registered ones
+    train.recorded(repeat.store, replace(repeat.chosen, train=config), repeat.parts, Measured(), resume=child.id)
+    assert runs.get(repeat.store, child.id).status == "FINISHED"
+    assert child.parent is not None
+    found = repeat(fit, resume=child.parent)
+    assert trained == [0, 1, 1, 2]
+    assert child.id in {each["run_id"] for each in found["runs"]}
 
 
 def test_after_a_search_the_same_command_goes_on_with_its_seeds(repeat, monkeypatch, capsys):

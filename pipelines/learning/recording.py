@@ -140,7 +140,7 @@ def keep(
         print(note)
         run.tags({f"{name}.note": note})
     run.metrics(scores)
-    beside = _baselines(run, task, parts, held.samples, config.seed) if baselines else {}
+    beside = _baselines(run, task, config, parts, held.samples) if baselines else {}
     names = {"": "validation", "unseen_": "unseen values"}
     shown = {names[prefix]: (part, predictions[prefix]) for prefix, part in parts.scored.items()}
     log_predictions(run, task, shown, own)
@@ -173,18 +173,26 @@ def fit_baselines(task: Task, train: Samples, held: Samples, seed: int) -> dict[
     }
 
 
-def baseline_scores(task: Task, parts: Parts, held: Samples, seed: int) -> dict[str, dict[str, float]]:
-    """Return the scores of every baseline, calibrated on ``held`` as a network is, under the names of a network's."""
-    return {
-        name: _scored(
-            task,
-            {key: predictor(part) for key, part in parts.scored.items()},
-            parts.scored,
-            dict.fromkeys(parts.scored, calibration),
-        )
-        | _robust(task, predictor, parts, calibration)
-        for name, (predictor, calibration) in fit_baselines(task, parts.train, held, seed).items()
-    }
+def baseline_scores(
+    task: Task, parts: Parts, held: Samples, seed: int, *, refit: bool = False
+) -> dict[str, dict[str, float]]:
+    """Return the scores of every baseline, calibrated on ``held`` as a network is, under the names of a network's.
+
+    With ``refit`` those on unseen values are of baselines fitted to the validation samples too, as the network is.
+    """
+    first = fit_baselines(task, parts.train, held, seed)
+    final = fit_baselines(task, parts.fitted(refit=True), held, seed) if refit and len(parts.unseen) else first
+    return {name: _baseline_scores(task, parts, {"": first[name], "unseen_": final[name]}) for name in first}
+
+
+def _baseline_scores(
+    task: Task, parts: Parts, judges: Mapping[str, tuple[Predictor, Mapping[str, Any]]]
+) -> dict[str, float]:
+    """Scores of one baseline: by the prefix of their metrics, the predictor and its calibration."""
+    predictions = {prefix: judges[prefix][0](part) for prefix, part in parts.scored.items()}
+    scores = _scored(task, predictions, parts.scored, {prefix: own for prefix, (_, own) in judges.items()})
+    predictor, own = judges[parts.decisive]
+    return scores | _robust(task, predictor, parts, own)
 
 
 def _calibrated(task: Task, model: Model, held: Samples) -> dict[str, Any]:
@@ -196,8 +204,8 @@ def _robust(task: Task, predictor: Predictor, parts: Parts, calibration: Mapping
     return {f"{parts.decisive}{key}": value for key, value in found.items()}
 
 
-def _baselines(run: Run, task: Task, parts: Parts, held: Samples, seed: int) -> dict[str, dict[str, float]]:
-    scores = baseline_scores(task, parts, held, seed)
+def _baselines(run: Run, task: Task, config: TrainConfig, parts: Parts, held: Samples) -> dict[str, dict[str, float]]:
+    scores = baseline_scores(task, parts, held, config.seed, refit=config.refit)
     run.metrics({f"{name}.{key}": value for name, found in scores.items() for key, value in found.items()})
     return scores
 

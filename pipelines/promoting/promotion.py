@@ -245,8 +245,9 @@ def _with_baselines(store: Store, task: Task, row: RunRow, data: str | Path | No
     parts = training_data(store, row).parts(data)
     values = runs.configuration(store, row.id)
     chosen = settings.load(task.name, values["preset"], recorded=values)
-    held = calibrating.calibration_samples(chosen, parts, refit=chosen.train.refit)
-    scores = baseline_scores(task, parts, held.samples, chosen.train.seed)
+    refit = chosen.train.refit
+    held = calibrating.calibration_samples(chosen, parts, refit=refit)
+    scores = baseline_scores(task, parts, held.samples, chosen.train.seed, refit=refit)
     found = {f"{baseline}.{key}": value for baseline, own in scores.items() for key, value in own.items()}
     record = runs.existing(store, row.id)
     record.metrics(found)

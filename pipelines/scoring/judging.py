@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from deploy.model.asking import predict_all
 from deploy.model.session import Session
 from pipelines.evaluate import evaluate
+from pipelines.learning.calibrating import calibration_samples
 from pipelines.learning.parts import Parts
 from pipelines.learning.recording import fit_baselines
 from pipelines.settings import Settings
@@ -34,7 +35,7 @@ def judge(
     chosen : Settings
         Those of the training; ``evaluate`` says how many states, of what seed.
     parts : Parts
-        What the file was trained on, and the baselines are.
+        What the file was trained on, and the baselines are, with ``train.refit`` both on validation samples too.
     onnx : Path
         The file.
     out : Path
@@ -53,7 +54,9 @@ def judge(
     """
     task, trained = chosen.task, parts.train
     rounds = (False, True) if task.unseen else (False,)
-    baselines = fit_baselines(task, parts.train, parts.validation, chosen.train.seed)
+    refit = chosen.train.refit
+    held = calibration_samples(chosen, parts, refit=True).samples if refit else parts.validation
+    baselines = fit_baselines(task, parts.fitted(refit), held, chosen.train.seed)
     session = Session(onnx)
     calibration = session.metadata.calibration
     names = [target.name for target in session.metadata.targets]

@@ -1,16 +1,20 @@
-"""What identifies a training before it is done."""
+"""What identifies a training before it is done, and what its baselines are fitted to."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from pipelines import settings
-from pipelines.learning.fitting import recipe
+from pipelines.learning.fitting import load_parts, recipe
+from pipelines.learning.recording import baseline_scores
+from pipelines.settings import SplitConfig
 from stm_models.errors import InputError
+from stm_models.tasks.registry import get
 
 
 @pytest.fixture
@@ -37,3 +41,31 @@ def test_the_weights_that_a_training_starts_from_count_by_what_they_hold(identif
     first.unlink()
     with pytest.raises(InputError, match="expected an existing file"):
         identified(first)
+
+
+class Counting:
+    """A task with one baseline, scored by the number of samples that it was fitted to."""
+
+    metric, larger_is_better = "fitted", False
+
+    def baselines(self, train, seed):
+        return {"mean": lambda samples: np.full(len(samples), len(train))}
+
+    def calibrate(self, prediction, held):
+        return {"fitted": int(prediction[0])}
+
+    def metrics(self, prediction, samples, calibration):
+        assert calibration["fitted"] == prediction[0]
+        return {"fitted": float(prediction[0])}
+
+
+def test_baselines_are_fitted_to_what_the_network_beside_them_is(data):
+    parts = load_parts(data, get("hubbard"), SplitConfig(unseen_fraction=0.2, judged=("clean", "mild")))
+    one, both = len(parts.train), len(parts.train) + len(parts.validation)
+    found = {
+        refit: baseline_scores(Counting(), parts, parts.validation, 0, refit=refit)["mean"] for refit in (False, True)
+    }
+    assert set(found[False].values()) == {one}
+    assert found[True].pop("fitted") == one
+    assert {"unseen_fitted", "unseen_robust_fitted"} <= set(found[True])
+    assert set(found[True].values()) == {both}

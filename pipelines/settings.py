@@ -46,7 +46,9 @@ _CONFIGS = _HERE / "presets" if (_HERE / "presets").is_dir() else _HERE.parent /
 class SplitConfig(Config):
     """Which samples train, validate, and stand for values never seen."""
 
-    unseen_fraction: float = Field(0.16, ge=0, lt=1, description="share of the target's values held out whole")
+    unseen_fraction: float = Field(
+        0.16, ge=0, lt=1, description="share of the values of the task's stratifying label (U) held out whole"
+    )
     validation_fraction: float = Field(0.2, gt=0, lt=1, description="share of the other groups")
     seed: int = Field(0, ge=0)
     include_unconverged: bool = Field(False, description="use states whose cycle did not converge too")

@@ -107,12 +107,12 @@ def recorded(
     -------
     dict
         Of `pipelines.fitting.Fitted` with the metric that decides (``judged``), the baselines that are not beaten by it
-        (``better``) and the run's ``link``; or what `pipelines.repeats.repeat` returns.
+        (``better``) and the run's ``link``; or what `pipelines.repeats.repeat` returns. And ``note``, see `Parts`.
     """
     if resume and runs.bury(store, chosen.task.name):  # or what the killed process left is sent beside us
         runs.refuse_living(store, resume)
     if again:
-        return repeats.repeat(store, chosen, parts, *again, measured=measured, resume=resume)
+        return {**repeats.repeat(store, chosen, parts, *again, measured=measured, resume=resume), "note": parts.note}
     before = runs.get(store, resume) if resume else None
     if before is not None:
         _same_data(store, before, recipe(chosen, chosen.train, parts, measured), parts, measured)
@@ -122,7 +122,7 @@ def recorded(
         if before is not None and repeats.nested(before):
             repeats.keep(record, fitted)
         forget(checkpoint_of(record.id))
-    return {**asdict(fitted), **decision(chosen.task, fitted), "link": record.link}
+    return {**asdict(fitted), **decision(chosen.task, fitted), "note": parts.note, "link": record.link}
 
 
 def read_measured(task: Task, files: Sequence[str], input_spec: Mapping[str, Any]) -> Measured:
@@ -149,8 +149,9 @@ def read_measured(task: Task, files: Sequence[str], input_spec: Mapping[str, Any
 
 def describe(result: dict[str, Any]) -> str:
     """List the scores of the network and of the baselines, or of repetitions mean and spread."""
+    end = [*([f"note: {result['note']}"] if result["note"] else []), f"look at it: {result['link']}"]
     if "runs" in result:
-        return f"{repeats.describe(result)}\nlook at it: {result['link']}"
+        return "\n".join([repeats.describe(result), *end])
     rows = {result["network"]: result["metrics"], **result["baselines"]}
     lines, width = [f"run {result['run_id']}"], max(map(len, rows)) + 2
     for name, found in rows.items():
@@ -162,7 +163,7 @@ def describe(result: dict[str, Any]) -> str:
             f"  {result['judged']} of {' and '.join(result['better'])} is as good or better: "
             "such a model cannot be promoted"
         )
-    return "\n".join([*lines, f"look at it: {result['link']}"])
+    return "\n".join([*lines, *end])
 
 
 def _kind(args: argparse.Namespace) -> tuple[str, int] | None:

@@ -1,7 +1,7 @@
 """Search training parameters with Optuna: each trial a nested MLflow run, poor ones pruned, resumable.
 
 Run again with the same --study it continues until TRIALS are done: of a worker or command that was killed, the
-trainings go on from their checkpoints. Choices use unseen values of the target. See docs/tuning.md.
+trainings go on from their checkpoints. Choices use values held out whole (of U, for hubbard). See docs/tuning.md.
 
 Example: stm tune hubbard --data quick.zarr --trials 8 --workers 2
 """

@@ -53,6 +53,17 @@ class Parts:
         """The prefix of the metrics that decide: those of unseen values where there are any."""
         return list(self.scored)[-1]
 
+    @property
+    def note(self) -> str:
+        """What a reader of the metrics of unseen values should know; may be empty."""
+        names, held = [target["name"] for target in self.samples.attributes["targets"]], self.task.stratify
+        if held in names or not len(self.unseen):
+            return ""
+        return (
+            f"unseen_… are of values of {held} that were held out: the same values of {' and '.join(names)} may have "
+            "been trained on"
+        )
+
     @cached_property
     def judged(self) -> dict[str, Samples]:
         """The samples that decide, as every perturbation set has them that models are judged on."""

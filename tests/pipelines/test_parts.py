@@ -1,13 +1,16 @@
-"""Which labels of a data set can be split by state."""
+"""Which labels of a data set can be split by state, and what is held out."""
 
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from deploy.model.metadata import ModelMetadata
 from deploy.model.questions import load_fitting
-from pipelines import settings
+from pipelines import settings, train
+from pipelines.learning.fitting import Fitted, Measured
 from pipelines.learning.parts import load_parts
 from pipelines.settings import SplitConfig
 from pipelines.simulating.simulation import simulate
@@ -52,6 +55,21 @@ def test_a_target_that_chains_share_is_refused_where_they_have_as_many_states_as
 def test_chains_of_one_state_can_have_any_target(tmp_path):
     parts = load_parts(_data(tmp_path / "a.zarr", chains=6, length=1), TASK, SplitConfig(), ["r"])
     assert not np.intersect1d(parts.train.targets, parts.validation.targets).size
+
+
+def test_a_training_says_of_which_label_values_were_held_out(data, monkeypatch):
+    run = SimpleNamespace(id="r", link="there")
+    monkeypatch.setattr(train, "runs", SimpleNamespace(start=lambda *_, **__: nullcontext(run)))
+    monkeypatch.setattr(train, "fit", lambda *_, **__: Fitted("r", "mlp", {"mae": 1.0}))
+
+    def said(targets, fraction):
+        chosen = settings.load("hubbard", "test", assignments=[f"split.unseen_fraction={fraction}"])
+        parts = load_parts(data, chosen.task, chosen.split, targets)
+        return train.describe(train.recorded(None, chosen, parts, Measured()))
+
+    note = "note: unseen_… are of values of U that were held out: the same values of charge_modulation may"
+    assert note in said(["charge_modulation"], 0.2)
+    assert "note" not in said(["charge_modulation"], 0) + said(["U", "charge_modulation"], 0.2)
 
 
 @pytest.fixture(scope="module")

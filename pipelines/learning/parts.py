@@ -17,7 +17,7 @@ from stm_models.data.splits import Split, split
 from stm_models.errors import InputError
 from stm_models.tasks.base import Task
 
-__all__ = ["Parts", "divide", "load_parts", "split_samples"]
+__all__ = ["Parts", "divide", "enough_to_train", "load_parts", "split_samples"]
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,8 @@ def load_parts(path: str | Path, task: Task, config: SplitConfig, targets: Seque
     )
     _differ_along_chains(samples)
     judging(task, samples, config.judged)
-    parts = divide(samples, task, config)
-    _enough_to_train(parts, config)
-    return parts
+    enough_to_train(samples, task, config)
+    return divide(samples, task, config)
 
 
 def divide(samples: Samples, task: Task, config: SplitConfig) -> Parts:
@@ -110,12 +109,19 @@ def split_samples(samples: Samples, task: Task, config: SplitConfig) -> Split:
     )  # fmt: skip
 
 
-def _enough_to_train(parts: Parts, config: SplitConfig) -> None:
-    """Refuse what leaves less than two states to train on, as baselines are cross-validated by state."""
-    left, validating = (len(np.unique(part.coordinates["group"])) for part in (parts.train, parts.validation))
+def enough_to_train(samples: Samples, task: Task, config: SplitConfig) -> None:
+    """Refuse a split that leaves less than two states to train on, as baselines are cross-validated by state.
+
+    Raises
+    ------
+    InputError
+        Then, and as `stm_models.data.splits.split`.
+    """
+    rows = split_samples(samples, task, config)
+    left, validating = (len(np.unique(samples.coordinates["group"][part])) for part in (rows.train, rows.validation))
     if left >= 2:
         return
-    found = f"{parts.samples.path} has {left} state to train on and {validating} that validate, expected at least 2"
+    found = f"{samples.path} has {left} state to train on and {validating} that validate, expected at least 2"
     if config.folds:
         raise InputError(f"{found}: split.folds is {config.folds}, give another, or simulate more states")
     if validating >= 2:

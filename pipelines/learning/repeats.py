@@ -14,7 +14,7 @@ import numpy as np
 
 from pipelines.learning.fitting import Fitted, Measured, fit, recipe
 from pipelines.learning.network import begun_as, checkpoint_of, forget
-from pipelines.learning.parts import Parts, divide, split_samples
+from pipelines.learning.parts import Parts, divide, enough_to_train
 from pipelines.settings import Settings
 from stm_models.errors import InputError
 from tracking import datasets, runs
@@ -106,13 +106,13 @@ def repeat(
     Raises
     ------
     InputError
-        For fewer than two repetitions, more folds than groups, or as `pipelines.learning.fitting.fit`.
+        For fewer than two repetitions, folds that leave too few groups, or as `pipelines.learning.fitting.fit`.
     """
     check(kind, count)
     task, network = chosen.task, chosen.train.network
     planned = list(_plan(chosen, kind, count))
     for _, each in planned:
-        split_samples(parts.samples, task, each.split)  # folds that cannot be are told before the first training
+        enough_to_train(parts.samples, task, each.split)  # folds that cannot be are told before the first training
     tags = {"network": network, "task": task.name, _KIND: kind, _COUNT: count, **(about or {})}
     with runs.start(store, task.name, f"train {network} {count} {kind}", tags=tags, resume=resume) as parent:
         print(f"run {parent.id}: if interrupted, {way_on or f'continue with --resume {parent.id}'}")

@@ -6,13 +6,14 @@ import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from pipelines import train
 from pipelines.learning import repeats
 from pipelines.learning.fitting import Fitted, Measured
 from pipelines.learning.network import checkpoint_of
-from pipelines.learning.parts import load_parts
+from pipelines.learning.parts import divide, load_parts
 from pipelines.settings import (
     CalibrateConfig,
     DemoConfig,
@@ -23,6 +24,7 @@ from pipelines.settings import (
 )
 from pipelines.simulating.simulation import simulate
 from pipelines.tuning.search import Search
+from stm_models.errors import InputError
 from stm_models.training.config import TrainConfig
 from support import toy_map_task as toy
 from tracking import runs
@@ -140,3 +142,15 @@ def test_of_folds_one_is_in_memory_at_a_time(repeat):
 
     repeat(fit, "folds")
     assert len(seen) == 3
+
+
+def test_folds_that_leave_one_state_to_train_on_are_refused_before_the_first_training(repeat, monkeypatch):
+    def fit(*_, **__):
+        raise AssertionError("too late")
+
+    monkeypatch.setattr(repeats, "fit", fit)
+    samples = repeat.parts.samples
+    three = samples.subset(np.flatnonzero(samples.coordinates["group"] < 3))
+    few = divide(three, repeat.chosen.task, repeat.chosen.split)
+    with pytest.raises(InputError, match=r"1 state to train on and 2 that validate.*split.folds is 2, give another"):
+        repeats.repeat(repeat.store, repeat.chosen, few, "folds", 2)

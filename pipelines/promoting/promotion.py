@@ -23,7 +23,7 @@ from pipelines.promoting.contest import Performance, differences, milliseconds, 
 from pipelines.promoting.gates import Gate
 from pipelines.promoting.held_out import HeldOut, fresh, held_out
 from pipelines.promoting.model_card import attach
-from pipelines.promoting.publishing import CHAMPION, best_run, model_name, published
+from pipelines.promoting.publishing import CHAMPION, best_run, model_name, of_fold, published
 from pipelines.scoring.robustness import better_baselines, judged_metric
 from pipelines.settings import PromoteConfig
 from stm_models.errors import InputError
@@ -168,6 +168,11 @@ def _judge(
     held = fresh(store, task, row, champion, on, session.metadata) if on else held_out(store, task, row, champion, data)
     if held.problem:
         found.append(Gate("data", False, held.problem))
+    if of_fold(row):
+        found.append(Gate(
+            "folds", False, f"run {row.id} is one of {row.params['split.folds']} folds, which measure a configuration: "
+            "expected a training without --folds and split.folds; train so, or give --force WHY",
+        ))  # fmt: skip
     result: dict[str, Any] = {}
     metrics = _with_baselines(store, task, row, data)
     if held.sets:

@@ -21,7 +21,7 @@ from tracking import models, runs
 from tracking.runs import RunRow
 from tracking.store import Store
 
-__all__ = ["CHAMPION", "best_run", "candidates", "model_name", "publish", "published"]
+__all__ = ["CHAMPION", "best_run", "candidates", "model_name", "of_fold", "publish", "published"]
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
@@ -47,7 +47,7 @@ def candidates(store: Store, task: Task) -> list[RunRow]:
         if row.status == "FINISHED"
         and "training.recipe" in row.tags
         and math.isfinite(row.metrics.get(task.metric, math.nan))
-        and row.params.get("split.folds", "0") == "0"
+        and not of_fold(row)
     ]
     if not rows:
         raise InputError(
@@ -76,6 +76,11 @@ def best_run(store: Store, task: Task, among: Sequence[str] = ()) -> RunRow:
     name = judged_metric(task, set.intersection(*(set(row.metrics) for row in rows)))
     known = [row for row in rows if math.isfinite(row.metrics[name])]
     return choose(known or rows, key=lambda row: row.metrics[name])
+
+
+def of_fold(row: RunRow) -> bool:
+    """Tell whether a training left out one of several folds: it measures a configuration."""
+    return row.params.get("split.folds", "0") != "0"
 
 
 def publish(

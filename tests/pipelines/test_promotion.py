@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from pipelines.promoting import promotion
+from pipelines.promoting.held_out import HeldOut
+from stm_models.tasks.registry import get
 
 
 @pytest.mark.parametrize("error", [KeyError("getpwuid(): uid not found: 4711"), OSError("No username set")])
@@ -46,3 +48,18 @@ def test_a_file_without_intervals_says_that_none_were_judged():
     gate = promotion._coverage(None, None, SimpleNamespace(hits={}))
     assert gate.record()["verdict"] == "not judged"
     assert gate.reason == "the file has no intervals"
+
+
+@pytest.mark.parametrize(("folds", "verdicts"), [("3", {"folds": "failed"}), ("0", {}), (None, {})])
+def test_a_fold_is_refused(monkeypatch, folds, verdicts):
+    fakes = {
+        "_session": lambda *_: None,
+        "held_out": lambda *_: HeldOut({}),
+        "_with_baselines": lambda *_: {"mae": 1.0, "mean.mae": 2.0},
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(promotion, name, fake)
+    row = SimpleNamespace(id="r", metrics={"mae": 1.0}, params={} if folds is None else {"split.folds": folds})
+    found = promotion._judge(None, get("hubbard"), row, None, None, None, None, None)["gates"]
+    assert {gate["name"]: gate["verdict"] for gate in found} == {**verdicts, "baselines": "passed"}
+    assert ("--force WHY" in found[0]["reason"]) == bool(verdicts)

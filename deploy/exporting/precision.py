@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,120 +13,89 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.exporting.errors import ExportError
 from deploy.exporting.nodes import ancestors, reads, replace
+from deploy.exporting.parity import TOLERANCE
 from deploy.model.contract import INPUT
-from stm_models.errors import InputError, one_line
+from stm_models.errors import InputError
 from stm_models.tasks.verdict import STRANGE, UNUSUAL
-from stm_models.unfinished import scratch
 
-__all__ = ["judge", "latencies", "reduced"]
+__all__ = ["judge", "judge_rows", "latencies", "reduced"]
 
 Array = NDArray[Any]
 _ROUNDS = 7
 _DEFAULT = 0.01  # of the spread of the training targets, or of a score between 0 and 1
 _SLIGHT = 0.1  # of the p-value that two verdicts meet at: nobody reads more from a change that small
 _SMALL = 64
-_INT8 = ["MatMul", "Gemm"]
+_STEPS, _FEW = 127, 8
+_ODD, _ROWS = 1000, 8
+_APART = 0.1  # of the budget: what a row may owe to the others of its batch, which is float32's rounding alone
 
 
 def reduced(proto: Any, precision: str, learnt: Iterable[Array]) -> Any:
-    """Return a graph of answers without maps in another precision; inputs and outputs stay float32.
+    """Return a graph of answers without maps whose learnt weights are of 16 (fp16) or 8 bits (int8).
 
-    fp16: the weights that the network ``learnt`` in 16 bits, computed in float32, at half the size; int8: its products
-    of matrices in 8 bits. Interval and novelty stay as they were.
+    onnxruntime makes float32 of them when it loads the file, and computes in it, so that a row of a batch knows nothing
+    of the others: what is computed in 8 bits needs a scale for what lies between the layers, which an odd image among
+    them would set for all. Only weights that were learnt and that the prediction alone is computed with: its error is
+    what is judged. What images are standardised and measured with is not: small differences of large numbers are lost.
     Derivatives of rounded weights are no derivatives of the model, so no maps are asked for.
-
-    Raises
-    ------
-    ExportError
-        When onnxruntime's tools do not take the graph.
     """
     smaller = onnx.ModelProto()
     smaller.CopyFrom(proto)
-    if precision == "fp16":
-        _halve_weights(smaller, learnt)
-        return smaller
-    logging.getLogger().addFilter(_without_advice)
-    try:
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-
-        with scratch() as folder:
-            source, target = folder / "a.onnx", folder / "b.onnx"
-            chosen = _products(smaller, "prediction")
-            _turn_weights(smaller, chosen)
-            onnx.save(smaller, source)
-            quantize_dynamic(
-                source, target, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=_INT8,
-                nodes_to_quantize=chosen,
-            )  # fmt: skip
-            return onnx.load(target)
-    except Exception as error:
-        reason = one_line(error, 300)
-        raise ExportError(f"the model has no {precision} form: {type(error).__name__}: {reason}") from error
-    finally:
-        logging.getLogger().removeFilter(_without_advice)
-
-
-def _halve_weights(proto: Any, learnt: Iterable[Array]) -> None:
-    """Store large weights in 16 bits; onnxruntime makes float32 of them when it loads the file, and computes in it.
-
-    Only those that were learnt and that the prediction alone is computed with: its error is what is judged. What images
-    are standardised and measured with is not: small differences of large numbers are lost in 16 bits.
-    """
     known = {_values(one) for one in learnt}
     network = {name for node in ancestors(proto.graph.node, ["prediction"]) for name in node.output}
     others = {name for node in proto.graph.node if not network.intersection(node.output) for name in reads(node)}
-    casts = []
+    pack = _halved if precision == "fp16" else _quartered
+    stored, unpacking = [], []
     for tensor in proto.graph.initializer:
         values = numpy_helper.to_array(tensor)
-        if tensor.name in others or values.dtype != np.float32:
-            continue
-        if values.size < _SMALL or _values(values) not in known:
-            continue
-        if np.abs(values).max() < np.finfo(np.float16).max:
-            name = tensor.name
-            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}/half"))
-            casts.append(helper.make_node("Cast", [f"{name}/half"], [name], to=TensorProto.FLOAT))
-    replace(proto.graph.node, [*casts, *proto.graph.node])
+        fits = tensor.name not in others and values.dtype == np.float32 and values.size >= _SMALL
+        tensors, nodes = pack(tensor.name, values) if fits and _values(values) in known else ([tensor], [])
+        stored += tensors
+        unpacking += nodes
+    replace(smaller.graph.initializer, stored)
+    replace(smaller.graph.node, [*unpacking, *proto.graph.node])
+    return smaller
+
+
+def _halved(name: str, values: Array) -> tuple[list[Any], list[Any]]:
+    """Return what is stored of a weight in 16 bits, and the nodes that make the weight ``name`` of it."""
+    if np.abs(values).max() >= np.finfo(np.float16).max:
+        return [numpy_helper.from_array(values, name)], []
+    half = f"{name}/half"
+    stored = [numpy_helper.from_array(values.astype(np.float16), half)]
+    return stored, [helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT)]
+
+
+def _quartered(name: str, values: Array) -> tuple[list[Any], list[Any]]:
+    """Return the same in 8 bits and a scale for each slice of a matrix or kernel, along the axis that loses least."""
+    if values.ndim < 2:
+        return [numpy_helper.from_array(values, name)], []
+    steps, scale = min((_rounded(values, axis) for axis in range(values.ndim)), key=lambda one: _lost(values, *one))
+    quarter, wide, factor = (f"{name}/{part}" for part in ("quarter", "wide", "scale"))
+    stored = [numpy_helper.from_array(steps, quarter), numpy_helper.from_array(scale, factor)]
+    return stored, [
+        helper.make_node("Cast", [quarter], [wide], to=TensorProto.FLOAT),
+        helper.make_node("Mul", [wide, factor], [name]),
+    ]
+
+
+def _rounded(values: Array, axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return a weight as whole numbers from -127 to 127 and their scale, one for each place on ``axis``."""
+    others = tuple(other for other in range(values.ndim) if other != axis)
+    largest = np.abs(values).max(axis=others, keepdims=True)
+    scale = (np.where(largest > 0, largest, 1) / _STEPS).astype(np.float32)
+    return np.rint(values / scale).astype(np.int8), scale
+
+
+def _lost(values: Array, steps: Array, scale: Array) -> float:
+    # A scale for each of few numbers costs as much as they do.
+    return float(np.square(values - steps * scale).sum()) if scale.size * _FEW <= values.size else np.inf
 
 
 def _values(tensor: Array) -> bytes:
     """Return a hash that a weight shares with its transpose, which the exporter may store instead."""
     return hashlib.sha256(np.sort(tensor, axis=None).tobytes()).digest()
-
-
-def _turn_weights(proto: Any, products: Sequence[str]) -> None:
-    """Replace transposed weights of ``products`` by weights that lie so: the quantiser finds no others."""
-    known = {tensor.name: tensor for tensor in proto.graph.initializer}
-    wanted = {name for node in proto.graph.node if node.name in products for name in node.input}
-    turned = [
-        node
-        for node in proto.graph.node
-        if node.op_type == "Transpose" and node.input[0] in known and node.output[0] in wanted
-    ]
-    for node in turned:
-        values = numpy_helper.to_array(known[node.input[0]])
-        order = next((list(one.ints) for one in node.attribute if one.name == "perm"), None)
-        proto.graph.initializer.append(
-            numpy_helper.from_array(np.ascontiguousarray(np.transpose(values, order)), node.output[0])
-        )
-        proto.graph.node.remove(node)
-    used = {name for node in proto.graph.node for name in node.input}
-    for node in turned:
-        tensor = known.get(node.input[0])
-        if tensor is not None and tensor.name not in used:
-            proto.graph.initializer.remove(known.pop(tensor.name))
-
-
-def _products(proto: Any, output: str) -> list[str]:
-    """Return the names, also as the quantiser will have them, of the products that ``output`` comes from."""
-    names = [node.name for node in ancestors(proto.graph.node, [output]) if node.op_type in _INT8]
-    return [*names, *(f"{name}_MatMul" for name in names)]
-
-
-def _without_advice(record: logging.LogRecord) -> bool:
-    return "pre-processing before quantization" not in record.getMessage()
 
 
 def judge(
@@ -191,6 +159,36 @@ def judge(
         report["novelty"] = _largest(found["novelty"], wanted["novelty"])
         _called_alike(found["novelty"], wanted["novelty"], precision)
     return report
+
+
+def judge_rows(run: Any, images: Array, limits: Mapping[str, float], precision: str) -> None:
+    """Refuse a file whose answer to an image depends on the others of its batch, one of them far out of range.
+
+    Parameters
+    ----------
+    run : callable
+        Images (B, C, H, W) to answers by name.
+    images : (N, C, H, W) float32
+        Held-out ones; up to 8 of them are asked alone, and beside the first one a thousand times as strong.
+    limits : mapping of str to float
+        The error budget of each target, of which a tenth may be lost, or a ten-thousandth of its largest answer as in
+        every file.
+
+    Raises
+    ------
+    InputError
+        When an answer differs by more.
+    """
+    images = images[:: -(-len(images) // _ROWS)]
+    alone = np.concatenate([run(images[row : row + 1])["prediction"] for row in range(len(images))])
+    beside = run(np.concatenate([images, _ODD * images[:1]]))["prediction"][:-1]
+    for number, (name, limit) in enumerate(limits.items()):
+        apart = _largest(beside[:, number], alone[:, number])
+        if not apart <= max(_APART * limit, TOLERANCE * float(np.abs(alone[:, number]).max())):
+            raise InputError(
+                f"the {precision} file answers {name} {apart:.3g} otherwise where an odd image is in the batch, budget "
+                f"{limit:.3g}, nothing was written: choose another precision"
+            )
 
 
 def _called_alike(got: Array, want: Array, precision: str) -> None:

@@ -21,7 +21,7 @@ from deploy.exporting.config import ExportConfig
 from deploy.exporting.graph import FOCUS, INPUT, OPSET, build, evaluate
 from deploy.exporting.parity import Evaluate, check, check_answers, check_focus
 from deploy.exporting.parts import parts_of, references_of
-from deploy.exporting.precision import judge, latencies, reduced
+from deploy.exporting.precision import judge, judge_rows, latencies, reduced
 from stm_models.config import validate
 from stm_models.errors import InputError, unknown
 from stm_models.files import atomic_path
@@ -118,10 +118,16 @@ def write(
         learnt = [parameter.numpy() for parameter in plain.model.network.parameters()]
         proto = reduced(proto, config.precision, learnt)
         smaller = _session(_content(proto))
+        judged_on = _judged_on(bundle)
+
+        def rounded(images: NDArray[Any]) -> dict[str, NDArray[Any]]:
+            return dict(zip(names, smaller.run(names, {INPUT: images}), strict=True))
+
         reduction = judge(
-            lambda x: dict(zip(names, smaller.run(names, {INPUT: x}), strict=True)), run, _judged_on(bundle),
-            given["targets"], config.budget, config.precision, plain.model.target_scale.tolist(),
+            rounded, run, judged_on, given["targets"], config.budget, config.precision,
+            plain.model.target_scale.tolist(),
         )  # fmt: skip
+        judge_rows(rounded, judged_on, reduction["budget"], config.precision)
         reduction["seconds"] = latencies({"fp32": content, config.precision: _content(proto)}, mean.shape)
     entry = proto.metadata_props.add()
     entry.key = about.KEY

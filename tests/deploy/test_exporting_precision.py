@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from deploy.exporting import write as writing
 from deploy.exporting.config import ExportConfig
-from deploy.exporting.precision import judge
+from deploy.exporting.precision import judge, judge_rows
 from deploy.model.session import Session
 from stm_models.errors import InputError
 from stm_models.networks import bundle as bundles
@@ -64,6 +64,14 @@ def test_smaller_files_answer_within_a_budget_in_physical_units_or_are_refused(e
         session = Session(tmp_path / "a.onnx", provider="cpu")
         assert session.metadata.precision["kind"] == precision
         assert session.metadata.explanations == ()
+        # A row's answers are its own, whatever another client's image in the batch is.
+        names = session.answer_names
+        alone = [session.run(kept[row : row + 1], names) for row in range(4)]
+        beside = session.run(np.concatenate([kept[:4], 1000 * kept[:1]]), names)
+        for name in names:
+            np.testing.assert_allclose(
+                beside[name][:4], np.concatenate([one[name] for one in alone]), rtol=1e-4, atol=1e-4
+            )
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +149,29 @@ def test_the_change_of_novelty_is_measured_on_held_out_images(half):
         for kind in ("fp16", "fp32")
     )
     assert half.reply["precision"]["novelty"] == pytest.approx(np.abs(small - full).max(), abs=1e-6)
+
+
+def _shared_scale(share):
+    """A file of a mean of each image, of which a share is rounded with one scale for the whole batch."""
+
+    def run(images):
+        means = images.mean(axis=(1, 2, 3))
+        step = np.abs(means).max() / 127
+        return {"prediction": ((1 - share) * means + share * step * np.rint(means / step))[:, None]}
+
+    return run
+
+
+def test_a_file_that_mixes_the_rows_of_a_batch_is_refused():
+    images = np.random.default_rng(0).random((20, 1, 4, 4))
+    for share in (0, 1e-3):
+        judge_rows(_shared_scale(share), images, {"U": 0.02}, "int8")
+    with pytest.raises(InputError, match=r"int8 file answers U 0\.\d+ otherwise where an odd image is in the batch"):
+        judge_rows(_shared_scale(1), images, {"U": 0.02}, "int8")
+
+
+def test_a_budget_of_nothing_leaves_float32_its_rounding():
+    images = np.random.default_rng(0).random((3, 1, 4, 4))
+    judge_rows(_shared_scale(1e-5), images, {"U": 0.0}, "fp16")
+    with pytest.raises(InputError, match="choose another precision"):
+        judge_rows(_shared_scale(1e-2), images, {"U": 0.0}, "fp16")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from deploy.model.session import Session
 from stm_models.signal.tiling import filled_up, whole_field
 from stm_models.tasks.outputs import PlaceMaps
+from stm_models.tasks.verdict import is_least
 
 __all__ = ["ask_field", "explain_places", "tiles_around"]
 
@@ -33,12 +34,8 @@ def ask_field(
     -------
     dict of str to array
         ``prediction`` and, of an ensemble, ``spread`` (1, 1, H, W); ``distance`` (1,), the mean over the tiles;
-        ``novelty`` (1,), twice the mean over the tiles, a p-value whatever they have in common [1]_; explanations
-        (1, C, H, W), of the strongest answer in a tile around it and zero elsewhere.
-
-    References
-    ----------
-    .. [1] Vovk, Wang, "Combining p-values via averaging", Biometrika 107, 791 (2020).
+        ``novelty`` (1,), a p-value whatever the tiles have in common; explanations (1, C, H, W), of the strongest
+        answer in a tile around it and zero elsewhere.
     """
     size = session.metadata.input.shape[1:]
     names = [name for name in ("spread", "distance", "novelty") if name in session.output_names]
@@ -58,9 +55,24 @@ def ask_field(
     for name, values in beside.items():
         # Not the farthest: of nine tiles one is beyond the limit of a single tile in every tenth field, by chance.
         tiles = np.concatenate(values)
-        factor = 2 if name == "novelty" and len(tiles) > 1 else 1
-        known[name] = np.minimum(factor * tiles.mean(keepdims=True), np.inf if name == "distance" else 1)
+        groups = int((session.metadata.novelty or {}).get("groups", 0))
+        known[name] = tiles.mean(keepdims=True) if name == "distance" else _together(tiles, groups)
     return {name: known[name] if name in known else _explained(session, image, prediction, name) for name in outputs}
+
+
+def _together(chances: Array, groups: int) -> Array:
+    """Return one p-value (1,) of those of a field's tiles (K,), whatever these have in common.
+
+    Twice their mean [1]_, but the least there is where all are that, L. This stays a p-value: below 2 L it says no more
+    than that the first tile has L, and from there on it is twice the mean.
+
+    References
+    ----------
+    .. [1] Vovk, Wang, "Combining p-values via averaging", Biometrika 107, 791 (2020).
+    """
+    if len(chances) == 1 or is_least(chances, groups):
+        return chances.max(keepdims=True)
+    return np.minimum(2 * chances.mean(keepdims=True), 1)
 
 
 def explain_places(

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from stm_models.signal.conformal import least_p
 
-__all__ = ["STRANGE", "UNUSUAL", "blind", "verdict"]
+__all__ = ["STRANGE", "UNUSUAL", "blind", "is_least", "verdict"]
 
 UNUSUAL, STRANGE = 0.05, 0.01
 """p-values: images below the second are not to be trusted, those between the two with care."""
@@ -35,6 +35,17 @@ def blind(groups: int) -> str:
     return ""
 
 
+def is_least(chance: ArrayLike, groups: int) -> bool:
+    """Tell whether p-values of so many held-out states are all the least there is; False where nobody counted them.
+
+    Examples
+    --------
+    >>> is_least([0.05, 0.05], 19), is_least([0.05, 0.1], 19), is_least(0.05, 0)
+    (True, False, False)
+    """
+    return groups > 0 and bool(np.max(chance) <= least_p(groups) * (1 + 1e-5))  # float32
+
+
 def verdict(
     outputs: Mapping[str, NDArray[Any]], row: int, doubt: str = "the value", novelty: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -57,7 +68,7 @@ def verdict(
     if "distance" in outputs:
         said["distance"] = float(outputs["distance"][row])
     groups = int((novelty or {}).get("groups", 0))
-    least = groups > 0 and chance <= least_p(groups) * (1 + 1e-5)  # float32
+    least = is_least(chance, groups)
     share = f"{'at most ' if least else ''}{_percent(chance)} of held-out simulated images lie as far"
     if least and (unknown := blind(groups)):
         start = "" if chance >= UNUSUAL else "unusual: "

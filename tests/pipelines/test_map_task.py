@@ -35,7 +35,9 @@ from pipelines.train import read_measured
 from stm_models.data import panel
 from stm_models.errors import InputError
 from stm_models.networks import bundle as bundles
+from stm_models.signal.conformal import least_p
 from stm_models.tasks import registry
+from stm_models.tasks.verdict import verdict
 from stm_models.training.config import TrainConfig
 from support import toy_map_task as toy
 from tracking import models, runs
@@ -348,7 +350,7 @@ def test_what_a_task_does_not_do_is_refused(made):
 
 def test_one_odd_tile_does_not_put_a_field_outside():
     class Counted:
-        metadata = SimpleNamespace(input=SimpleNamespace(shape=(1, 48, 48)))
+        metadata = SimpleNamespace(input=SimpleNamespace(shape=(1, 48, 48)), novelty=None)
         output_names = ("prediction", "distance", "novelty")
         asked = 0
 
@@ -364,3 +366,44 @@ def test_one_odd_tile_does_not_put_a_field_outside():
     assert found["distance"].shape == (1,)
     assert 1.0 < found["distance"][0] < 9.0
     assert 0.3 < found["novelty"][0] < 0.6  # twice the mean
+
+
+class _Alike:
+    """A model of 48 x 48 pixels to which all tiles are as novel."""
+
+    output_names = ("prediction", "novelty")
+
+    def __init__(self, groups, chances):
+        self.metadata = SimpleNamespace(input=SimpleNamespace(shape=(1, 48, 48)), novelty={"groups": groups})
+        self.chances = chances
+
+    def run(self, tiles, outputs):
+        return {"prediction": tiles, "novelty": np.resize(np.float32(self.chances), len(tiles))}
+
+
+def _of_field(groups, chances):
+    found = fields.ask_field(_Alike(groups, chances), np.zeros((1, 120, 120), np.float32), ("novelty",))
+    return float(found["novelty"][0]), verdict(found, 0, novelty={"groups": groups})["verdict"]
+
+
+@pytest.mark.parametrize("groups", [12, 39, 60, 100, 300, 1600])
+def test_a_field_whose_every_tile_is_as_far_as_can_be_told_gets_the_verdict_of_one_tile(groups):
+    least = np.array([least_p(groups)], np.float32)
+    chance, words = _of_field(groups, least)
+    assert chance == pytest.approx(least_p(groups), rel=1e-6)
+    assert words == verdict({"novelty": least}, 0, novelty={"groups": groups})["verdict"]
+    assert "at most" in words
+    # One tile above the least there is: twice the mean, which is no least.
+    chance, words = _of_field(groups, [*[least_p(groups)] * 3, 1.5 * least_p(groups)])
+    assert 2 * least_p(groups) < chance < 3 * least_p(groups)
+    assert "at most" not in words
+
+
+def test_the_p_value_of_a_field_is_one_however_its_tiles_hang_together():
+    rng, least = np.random.default_rng(0), least_p(300)
+    for alike in (0.0, 0.9, 1.0):
+        common = rng.random((40_000, 1))
+        each = np.where(rng.random((40_000, 4)) < alike, common, rng.random((40_000, 4)))
+        chances = np.array([fields._together(row, 300)[0] for row in np.maximum(each, least)])
+        for level in (least, 0.01, 0.015, 2 * least, 0.05, 0.2):
+            assert (chances <= level).mean() <= level + 4 * np.sqrt(level / len(chances))

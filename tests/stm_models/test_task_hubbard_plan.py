@@ -233,6 +233,32 @@ def test_fresh_states_of_chains_of_one_state_share_no_structure():
     assert len({group.parameters["strain"] for group in TASK.plan(fresh).groups}) == 24
 
 
+@pytest.mark.parametrize(
+    "ranges",
+    [
+        {"strain": [0, 0.02]},
+        {"layer_distance": [2.7, 2.9]},
+        {"strain": [0.01, 0.01], "strain_angle": [0, 90]},
+        {"index": [1, 2], "replicates": 2},
+    ],
+)
+def test_states_that_calibrate_share_no_drawn_structure(ranges):
+    config = make(interaction_count=4, **ranges)
+    made = TASK.held_out(config, 99, 24)
+    HubbardSimulation.model_validate(made.model_dump())
+    assert [len(chain) for chain in TASK.plan(made).chains] == [1] * 24
+    assert made.draws == 2
+    assert not TASK.states(made) & TASK.states(config)
+    # States that a benchmark measures on stay as they were.
+    assert TASK.fresh(config, 99, 24, unseen=True).interaction_count > 1
+
+
+def test_states_of_one_structure_calibrate_in_chains():
+    config = make(interaction_count=4)
+    assert TASK.held_out(config, 99, 24) == TASK.fresh(config, 99, 24, unseen=True).model_copy(update={"draws": 2})
+    assert TASK.held_out(config, 99, 24).interaction_count == 12
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
 def test_every_preset_runs_in_small(name):
     values = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))["simulate"]

@@ -169,6 +169,12 @@ class HubbardSimulation(Config):
     seed: int = Field(0, ge=0, description="of all that is drawn")
 
     @property
+    def one_structure(self) -> bool:
+        """Whether all replicates have the same structure."""
+        ranges = (self.layer_distance, self.strain, self.strain_angle)
+        return len(self.index) == 1 and all(low == high for low, high in ranges)
+
+    @property
     def kinds(self) -> int:
         """How many replicates it takes until each index, and each start where they take turns, was there."""
         return len(self.index) * (len(self.starts) if self.keep == "cycle" else 1)

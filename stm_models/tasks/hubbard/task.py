@@ -89,8 +89,12 @@ class HubbardTask(RegressionTask):
         return simulation.states(config)
 
     def held_out(self, config: HubbardSimulation, seed: int, states: int) -> HubbardSimulation:
-        """Return a config for new states at continuous random U, two images of each."""
-        return self.fresh(config, seed, states, unseen=True).model_copy(update={"draws": 2})
+        """Return a config for new states at continuous random U, two images of each.
+
+        Where structures are drawn each state has one of its own: states of a chain would have that in common.
+        """
+        alone = config if config.one_structure else config.model_copy(update={"interaction_count": 1})
+        return self.fresh(alone, seed, states, unseen=True).model_copy(update={"draws": 2})
 
     def prepare(self, raw: RawMap, input_spec: Mapping[str, Any]) -> Prepared:
         """Fourier-transform a real-space map, or one per energy, onto the model's k grid.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deploy.model.session import Session
 from stm_models.signal.tiling import filled_up, whole_field
 from stm_models.tasks.outputs import PlaceMaps
-from stm_models.tasks.verdict import is_least
+from stm_models.tasks.verdict import beyond_twice, is_least
 
 __all__ = ["ask_field", "explain_places", "tiles_around"]
 
@@ -63,16 +63,18 @@ def ask_field(
 def _together(chances: Array, groups: int) -> Array:
     """Return one p-value (1,) of those of a field's tiles (K,), whatever these have in common.
 
-    Twice their mean [1]_, but the least there is where all are that, L. This stays a p-value: below 2 L it says no more
-    than that the first tile has L, and from there on it is twice the mean.
+    Twice their mean [1]_. Where all have the least p-value there is, L, it is L; where a verdict's limit c is above L
+    and not above 2 L, so that twice a mean is never below it, it is their largest if that is below c, else at least
+    2 c. All this stays a p-value: the largest is one, and from 2 L or 2 c on it is twice the mean alone.
 
     References
     ----------
     .. [1] Vovk, Wang, "Combining p-values via averaging", Biometrika 107, 791 (2020).
     """
-    if len(chances) == 1 or is_least(chances, groups):
-        return chances.max(keepdims=True)
-    return np.minimum(2 * chances.mean(keepdims=True), 1)
+    largest, limit = chances.max(keepdims=True), beyond_twice(groups)
+    if len(chances) == 1 or is_least(chances, groups) or largest < limit:
+        return largest
+    return np.clip(2 * chances.mean(keepdims=True), 2 * limit, 1)
 
 
 def explain_places(

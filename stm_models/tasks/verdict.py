@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from stm_models.signal.conformal import least_p
 
-__all__ = ["STRANGE", "UNUSUAL", "blind", "is_least", "verdict"]
+__all__ = ["STRANGE", "UNUSUAL", "beyond_twice", "blind", "is_least", "verdict"]
 
 UNUSUAL, STRANGE = 0.05, 0.01
 """p-values: images below the second are not to be trusted, those between the two with care."""
@@ -44,6 +44,18 @@ def is_least(chance: ArrayLike, groups: int) -> bool:
     (True, False, False)
     """
     return groups > 0 and bool(np.max(chance) <= least_p(groups) * (1 + 1e-5))  # float32
+
+
+def beyond_twice(groups: int) -> float:
+    """Return the limit of a verdict that is above the least p-value of so many states, but not twice it; 0 for none.
+
+    Examples
+    --------
+    >>> beyond_twice(300), beyond_twice(1600), beyond_twice(39)
+    (0.01, 0.0, 0.05)
+    """
+    least = least_p(groups) if groups > 0 else 0.0
+    return next((limit for limit in (STRANGE, UNUSUAL) if least < limit <= 2 * least), 0.0)
 
 
 def verdict(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stm_models.errors import InputError, one_line, unknown
+from stm_models.explain.integrated_gradients import refusal
 from stm_models.networks.model import Model
 from stm_models.training.predict import predict
 
@@ -65,8 +66,8 @@ def shap_values(
     Raises
     ------
     InputError
-        For an unknown kind, a target that does not exist, shapes that do not fit, and for "deep" on a model whose
-        layers the package cannot take apart exactly.
+        For an unknown kind, a target that does not exist, shapes that do not fit, a model whose values do not add up
+        (a map of a softmax), and for "deep" on one whose layers the package cannot take apart exactly.
     """
     if kind not in KINDS:
         raise unknown("kind of SHAP values", kind, KINDS)
@@ -152,6 +153,8 @@ def _numpy_state() -> Iterator[None]:
 
 def _check(model: Model, images: Array, background: Array, target: int, draws: int) -> None:
     shape, count = tuple(model.pixel_mean.shape), len(model.target_mean)
+    if why := refusal(model):
+        raise InputError(f"the model has no SHAP values: {why}; choose a map of the file, e.g. --method gradient")
     if not 0 <= target < count:
         raise InputError(f"target {target} does not exist: expected 0 to {count - 1}")
     for name, values in (("images", images), ("background", background)):

@@ -115,6 +115,15 @@ def test_of_a_map_the_chosen_pixel_is_explained():
         assert np.abs(own).max() > 0
 
 
+@pytest.mark.parametrize("kind", ["gradient", "deep"])
+@pytest.mark.parametrize("name", ["voltage_attention", "fieldnet"])
+def test_a_map_that_is_divided_by_its_own_maximum_has_none(name, kind):
+    model = Model.blank(registry.create(name, (2, 12, 12), 1, {"answer": "softmax"}, seed=3)).eval()
+    images = RNG.normal(size=(2, 2, 12, 12)).astype(np.float32)
+    with pytest.raises(InputError, match=r"no SHAP values: its answer is divided .* --method gradient"):
+        shap_values(model, images, images, kind=kind, draws=5)
+
+
 def test_mistakes_are_named():
     model = _model("mlp")
     for change, word in (

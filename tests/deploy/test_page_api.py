@@ -18,6 +18,7 @@ import pytest
 from deploy.model.session import Session
 from deploy.serving.limits import Limits
 from deploy.serving.page import routes, static_files, upload
+from deploy.serving.page.card import card
 from deploy.serving.server import running
 from stm_models.errors import InputError
 from support import impurity_model
@@ -344,6 +345,21 @@ def test_cards_and_examples(url, models, examples):
     assert request(url, "GET", "/page/examples/0")[1] == (examples / "field.npz").read_bytes()
     for path in ("1", "-1", "../../p.onnx", "%2e%2e%2fp.onnx"):
         assert request(url, "GET", f"/page/examples/{path}")[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        (400, "called outside the training data where its p-value of novelty is below 0.01"),
+        (60, "60 held-out states cannot tell whether an image is outside the training data, so that none is"),
+        (12, "12 held-out states cannot tell whether an image is unusual, so that none is"),
+    ],
+)
+def test_a_card_states_the_rule_of_the_verdict(tmp_path, toy, groups, said):
+    path = toy.write(tmp_path / "n.onnx", change={"novelty": {"groups": groups}})
+    limits = card("n", Session(path, provider="cpu", threads=1))["limits"]
+    assert any(said in limit for limit in limits)
+    assert not any("farther than" in limit for limit in limits)
 
 
 def test_an_example_that_is_gone_harms_no_other(models, tmp_path):

@@ -58,6 +58,13 @@ def check_graph(session: onnxruntime.InferenceSession, about: ModelMetadata, sou
     for needed in ("prediction", *about.explanations):
         if kinds.get(needed) != _FLOAT:
             raise InputError(f"{source}: it has no float output {needed!r}, only {', '.join(kinds)}: {way_out}")
+    answers = [name for name in kinds if name not in about.explanations]
+    # Files of before do not name them.
+    if "answers" in about.model_fields_set and sorted(about.answers) != sorted(answers):
+        raise InputError(
+            f"{source}: its metadata say that it answers with {', '.join(about.answers) or 'nothing'}, but its outputs "
+            f"that are no explanations are {', '.join(answers)}: {way_out}"
+        )
     if "lower" in kinds and about.interval is None:
         raise InputError(
             f"{source}: its metadata lacks interval, without which nobody can judge the outputs 'lower' and 'upper': "

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from stm_models.errors import InputError
 
@@ -118,6 +118,14 @@ class ModelMetadata(_Part):
     focusable: bool = False
     created: str | None = None
     sha256: str = ""
+
+    @field_validator("novelty")
+    @classmethod
+    def _counted(cls, value: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        groups = 1 if value is None else value.get("groups", 1)
+        if type(groups) is not int or groups < 1:
+            raise ValueError(f"groups is {groups!r}: expected a number of states, 1 or more")
+        return value
 
     @model_validator(mode="after")
     def _explained_exists(self) -> ModelMetadata:

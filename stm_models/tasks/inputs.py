@@ -4,13 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
-__all__ = ["Axes", "Prepared", "RawMap"]
+from stm_models.config import validate
+from stm_models.errors import InputError
+
+__all__ = ["Axes", "Prepared", "RawMap", "SpecPart", "read_spec"]
 
 Array = NDArray[Any]
+
+
+class SpecPart(BaseModel):
+    """Base of what a task reads of a model's ``input_spec``; other keys are others' affair."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+AnyPart = TypeVar("AnyPart", bound=SpecPart)
+
+
+def read_spec(part: type[AnyPart], input_spec: Mapping[str, Any]) -> AnyPart:
+    """Return a part of the description of a model's input.
+
+    Raises
+    ------
+    InputError
+        Naming the key that is missing or wrong.
+    """
+    try:
+        return validate(part, input_spec, "the model's input")
+    except InputError as error:
+        raise InputError(f"{error}; write the model file anew with 'stm export'") from error
 
 
 @dataclass(frozen=True)

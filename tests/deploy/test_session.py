@@ -203,6 +203,25 @@ def _wider(toy, folder):
             "2 columns for 1",
         ),
         (lambda toy, f: toy.write(f / "a.onnx", change={"explanations": ["cam"]}), "no float output 'cam'"),
+        *(
+            (lambda toy, f, names=names: toy.write(f / "a.onnx", change={"answers": names}), message)
+            for names, message in (
+                (["distance"], "answers with distance, but .* are prediction, distance: write"),
+                (["prediction"], "answers with prediction, but"),
+                ([], "answers with nothing, but"),
+                (["prediction", "distance", "novelty"], "answers with prediction, distance, novelty, but"),
+            )
+        ),
+        *(
+            (lambda toy, f, groups=groups: toy.write(f / "a.onnx", change={"novelty": {"groups": groups}}), message)
+            for groups, message in (
+                ("many", "novelty: groups is 'many': expected a number of states"),
+                (0, "groups is 0"),
+                (2.5, "groups is 2.5"),
+                (True, "groups is True"),
+                (None, "groups is None"),
+            )
+        ),
     ],
 )
 def test_files_that_are_not_ours_are_refused_in_one_line(tmp_path, toy, make, message):
@@ -223,6 +242,15 @@ def test_a_damaged_file_is_not_laid_at_the_door_of_cuda(tmp_path, toy, monkeypat
         with pytest.raises(InputError, match="damaged or no ONNX model") as caught:
             Session(make(toy, tmp_path), provider=kind)
         assert "CUDA" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"answers": ["prediction", "distance"]}, {"novelty": {"sets": ["clean"]}}, {"novelty": {"groups": 1}}],
+)
+def test_files_that_name_their_answers_and_those_of_before_open(tmp_path, toy, change):
+    path = toy.write(tmp_path / "a.onnx", change=change)
+    assert Session(path, provider="cpu").answer_names == ("prediction", "distance")
 
 
 def test_metadata_keys_of_a_later_exporter_are_kept(toy):

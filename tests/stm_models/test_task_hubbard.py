@@ -115,6 +115,20 @@ def test_prepare_needs_a_size():
         TASK.prepare(raw, plan.attributes["input"])
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("kx_max", None), ("ky_max", "wide"), ("kx_max", 0.0), ("envelope", None), ("radius", -1.0)]
+)
+def test_a_models_input_that_says_too_little_is_refused(name, value):
+    spec = dict(TASK.plan(make()).attributes["input"])
+    spec = {key: own for key, own in spec.items() if key != name} | ({} if value is None else {name: value})
+    raw = RawMap(np.random.default_rng(0).random((1, 32, 32)), (5.0, 5.0), None, "map.npy")
+    with pytest.raises(InputError, match=f"the model's input: {name}: .*; write the model file anew"):
+        TASK.prepare(raw, spec)
+    if name.startswith("k"):
+        with pytest.raises(InputError, match=f"the model's input: {name}: "):
+            TASK.axes(spec)
+
+
 def test_decode_names_value_unit_and_verdict():
     metadata = {"targets": [{"name": "U", "unit": "eV"}], "interval": {"level": 0.9}}
     outputs = {

@@ -141,6 +141,24 @@ def test_prepare_takes_any_biases_in_any_order(task):
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [("biases", None), ("biases", []), ("biases", ["low"]), ("pixel_nm", None), ("pixel_nm", 0.0), ("reach", None),
+     ("half_width", None), ("band_bottom", "deep"), ("preparation", None), ("material", None)],
+)  # fmt: skip
+def test_a_models_input_that_says_too_little_is_refused(task, name, value):
+    spec = plan(make()).attributes["input"]
+    spec = {key: own for key, own in spec.items() if key != name} | ({} if value is None else {name: value})
+    raw = RawMap(np.random.default_rng(0).normal(1, 0.1, (3, 32, 32)), (15.0, 15.0), BIASES, "file")
+    asked = [lambda: task.prepare(raw, spec)]
+    if name in ("biases", "pixel_nm"):
+        asked.append(lambda: answer_of(task, spec, [[10.0, 20.0]]))
+        asked.append(lambda: task.channel_names(spec) if name == "biases" else task.axes(spec))
+    for ask in asked:
+        with pytest.raises(InputError, match=f"the model's input: {name}.*; write the model file anew"):
+            ask()
+
+
+@pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"bias": None}, "does not state its biases"),

@@ -6,7 +6,9 @@ import math
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
+from pydantic import PositiveFloat, field_validator
 
 from stm_models.config import Config
 from stm_models.errors import InputError
@@ -16,7 +18,7 @@ from stm_models.signal.real_map import to_ft_images
 from stm_models.tasks.conventions import Convention
 from stm_models.tasks.hubbard import simulation
 from stm_models.tasks.hubbard.config import HubbardSimulation
-from stm_models.tasks.inputs import Axes, Prepared, RawMap
+from stm_models.tasks.inputs import Axes, Prepared, RawMap, SpecPart, read_spec
 from stm_models.tasks.outputs import Pictures
 from stm_models.tasks.perturbation import Perturbation
 from stm_models.tasks.plan import Plan, Simulator, Variable
@@ -34,6 +36,24 @@ _LIES = (
     "U; --rotate DEGREES turns the map counter-clockwise."
 )
 _MIDDLE = "In the simulation an AA region lies in the disc's middle; where this map's lies was not looked for."
+
+
+class _Window(SpecPart):
+    kx_max: PositiveFloat
+    ky_max: PositiveFloat
+
+
+class _Field(SpecPart):
+    envelope: PositiveFloat
+    radius: PositiveFloat
+    moire: tuple[tuple[float, float], tuple[float, float]] | None = None
+
+    @field_validator("moire")
+    @classmethod
+    def _span_a_plane(cls, vectors: Any) -> Any:
+        if vectors is not None and not abs(np.linalg.det(vectors)) > 1e-9:
+            raise ValueError("expected two vectors that are not parallel")
+        return vectors
 
 
 class HubbardTask(RegressionTask):
@@ -113,22 +133,23 @@ class HubbardTask(RegressionTask):
                 f"the model was trained on 8-bit pictures ({input_spec['unit']}), whose scale no map of an instrument "
                 "has: ask a model trained on FT-LDOS images"
             )
-        grid = KGrid(input_spec["width"], input_spec["kx_max"], input_spec["ky_max"])
+        window = read_spec(_Window, input_spec)
+        grid = KGrid(input_spec["width"], window.kx_max, window.ky_max)
         width = _atom_width(raw)
         if input_spec.get("patch") == "all":
             from stm_models.tasks.hubbard.conventions import ldos
 
             return ldos.prepared(raw, grid, input_spec)
+        field = read_spec(_Field, input_spec)
         # Images from elsewhere do not say at which energy they were made.
         image, known, notes = to_ft_images(
             raw, grid, energies=input_spec.get("energies", [0.0]),
             tolerance=input_spec.get("energy_tolerance", math.inf),
-            envelope=input_spec["envelope"], radius=input_spec["radius"], atom_width=width,
-            moire=input_spec.get("moire"),
+            envelope=field.envelope, radius=field.radius, atom_width=width, moire=field.moire,
         )  # fmt: skip
         if raw.points is None:
             notes = (*notes, _LIES)
-        if input_spec.get("moire") is None:
+        if field.moire is None:
             notes = (*notes, _MIDDLE)
         return Prepared(image, known, notes)
 
@@ -140,8 +161,8 @@ class HubbardTask(RegressionTask):
 
     def axes(self, input_spec: Mapping[str, Any]) -> Axes:
         """Wave vectors in 1/a; kx and ky have different scales, whose limits are centres of pixels."""
-        shape = input_spec["height"], input_spec["width"]
-        return Axes.of_centres(input_spec["kx_max"], input_spec["ky_max"], shape, ("kx (1/a)", "ky (1/a)"))
+        window, shape = read_spec(_Window, input_spec), (input_spec["height"], input_spec["width"])
+        return Axes.of_centres(window.kx_max, window.ky_max, shape, ("kx (1/a)", "ky (1/a)"))
 
     def known(self, attributes: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the moiré lattice, where all images have the same, and the pixels; see `structure.lattice_peaks`."""

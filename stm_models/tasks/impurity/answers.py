@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from stm_models.files import atomic_path
 from stm_models.signal.peaks import Peaks
 from stm_models.tasks.impurity.scoring import calibration_of, maxima
+from stm_models.tasks.impurity.spec import Channels, Raster
+from stm_models.tasks.inputs import read_spec
 from stm_models.tasks.verdict import verdict
 
 __all__ = ["COLUMNS", "decode", "places", "positions", "words", "write_positions"]
@@ -32,7 +34,8 @@ def decode(
     x, are one of the map. Of an ensemble each impurity has the ``spread`` of its members' scores there.
     """
     about = about or {}
-    pixel = about.get("pixel_nm") or [metadata["input"]["pixel_nm"]] * 2
+    pixel = about.get("pixel_nm") or [read_spec(Raster, metadata["input"]).pixel_nm] * 2
+    biases = about.get("windows") or read_spec(Channels, metadata["input"]).biases
     step = about.get("step", [1.0, 1.0])
     calibration = calibration_of(metadata.get("calibration") or {})
     answers = []
@@ -61,7 +64,7 @@ def decode(
             "threshold": calibration.threshold,
             "pixel_nm": [float(size) for size in pixel],
             "step": [float(size) for size in step],
-            "bias_V": [float(bias) for bias in about.get("windows") or metadata["input"]["biases"]],
+            "bias_V": [float(bias) for bias in biases],
         }
         answers.append(answer | verdict(outputs, row, "the positions", metadata.get("novelty")))
     return answers

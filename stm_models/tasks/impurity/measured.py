@@ -13,7 +13,8 @@ from scipy.ndimage import gaussian_filter, zoom
 from stm_models.errors import InputError
 from stm_models.signal.bias_windows import BiasWindows, average
 from stm_models.signal.preprocessing import Preparation, finished_rows, prepare_stack
-from stm_models.tasks.inputs import Prepared, RawMap
+from stm_models.tasks.impurity.spec import Preparing
+from stm_models.tasks.inputs import Prepared, RawMap, read_spec
 
 __all__ = ["prepare", "to_pixels"]
 
@@ -34,7 +35,7 @@ def prepare(raw: RawMap, spec: Mapping[str, Any]) -> Prepared:
     ------
     InputError
         For scattered values, a single spectrum, a signal that is no dI/dV by its unit, a file without its biases or
-        its size, no map in the bias windows, or a field too small or too large.
+        its size, a ``spec`` that lacks something, no map in the bias windows, or a field too small or too large.
     """
     if raw.points is not None:
         raise InputError(
@@ -51,22 +52,24 @@ def prepare(raw: RawMap, spec: Mapping[str, Any]) -> Prepared:
             f"{raw.source} does not say how large the field is, which the oscillation's length is measured by: "
             "give the size, e.g. --size-nm 37.5, or where no such option is, as size_nm in an .npz file"
         )
-    windows = BiasWindows(tuple(spec["biases"]), float(spec["half_width"]), float(spec["reach"]))
+    described = read_spec(Preparing, spec)
+    wanted = described.pixel_nm
+    windows = BiasWindows(described.biases, described.half_width, described.reach)
     rows, notes = finished_rows(raw.values)
     maps = np.asarray(raw.values)[:, rows]
-    averaged, used = average(maps, raw.bias, windows, band_bottom=float(spec["band_bottom"]))
+    averaged, used = average(maps, raw.bias, windows, band_bottom=described.band_bottom)
     height, width = raw.values.shape[1:]
     pixel = (raw.size_nm[0] / height, raw.size_nm[1] / width)
-    fitted, step = to_pixels(averaged, pixel, float(spec["pixel_nm"]), raw.source)
+    fitted, step = to_pixels(averaged, pixel, wanted, raw.source)
     if max(step) != 1 or min(step) != 1:
-        notes = (*notes, _resampled(averaged, fitted, pixel, float(spec["pixel_nm"])))
-    if max(pixel) > _COARSE * float(spec["pixel_nm"]):
+        notes = (*notes, _resampled(averaged, fitted, pixel, wanted))
+    if max(pixel) > _COARSE * wanted:
         notes = (*notes, "The file's pixels are so coarse that the oscillation is hardly sampled: do not trust it.")
-    image = prepare_stack(fitted, Preparation.of(spec["preparation"]))
+    image = prepare_stack(fitted, Preparation.of(described.preparation))
     about = {
         "pixel_nm": list(pixel), "step": list(step), "first_row": int(rows.start), "source": raw.source,
         "biases": [float(v) for v in np.asarray(raw.bias).ravel()], "windows": list(windows.centres),
-        "half_width": windows.half_width, "preparation": dict(spec["preparation"]), "material": spec["material"],
+        "half_width": windows.half_width, "preparation": described.preparation, "material": described.material,
     }  # fmt: skip
     return Prepared(image, np.ones(image.shape[1:], bool), (*signal, *notes, *used), about)
 

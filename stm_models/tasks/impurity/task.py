@@ -16,7 +16,8 @@ from stm_models.tasks.base import Task
 from stm_models.tasks.impurity import answers, scoring, simulation
 from stm_models.tasks.impurity.config import ImpuritySimulation
 from stm_models.tasks.impurity.labels import HEAT_WIDTH
-from stm_models.tasks.inputs import Axes, Prepared, RawMap
+from stm_models.tasks.impurity.spec import Channels, Raster
+from stm_models.tasks.inputs import Axes, Prepared, RawMap, read_spec
 from stm_models.tasks.outputs import Column, PlaceMaps, Predictor
 from stm_models.tasks.plan import Plan, Simulator, Variable
 
@@ -89,7 +90,7 @@ class ImpurityTask(Task):
 
     def axes(self, input_spec: Mapping[str, Any]) -> Axes:
         """Nanometres from the corner of the first pixel."""
-        pixel = float(input_spec["pixel_nm"])
+        pixel = read_spec(Raster, input_spec).pixel_nm
         return Axes((0.0, input_spec["width"] * pixel, 0.0, input_spec["height"] * pixel), ("x (nm)", "y (nm)"))
 
     def metrics(self, prediction: Array, samples: Samples, calibration: Mapping[str, Any]) -> dict[str, float]:
@@ -213,7 +214,7 @@ class ImpurityTask(Task):
 
     def channel_names(self, input_spec: Mapping[str, Any]) -> list[str]:
         """Name the channels by their bias."""
-        return [f"{1000 * bias:+.4g} mV" for bias in input_spec["biases"]]
+        return [f"{1000 * bias:+.4g} mV" for bias in read_spec(Channels, input_spec).biases]
 
     def regions(
         self, attributes: Mapping[str, Any], row: Mapping[str, float], shape: tuple[int, int], place: Array | None

@@ -42,11 +42,12 @@ from mlflow.models import Model, ModelSignature
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.types import Schema, TensorSpec
+from mlflow.utils.uri import append_to_uri_path
 
 __all__ = [
     "Dataset", "DatasetInput", "InputTag", "LoggedModelOutput", "Metric", "MlflowClient", "MlflowException",
     "Model", "ModelSignature", "Param", "RestException", "RunTag", "Schema", "TensorSpec", "ViewType",
-    "create_database", "get_artifact_repository", "onnx_flavour", "resolve_tags", "selected",
+    "append_to_uri_path", "create_database", "get_artifact_repository", "onnx_flavour", "resolve_tags", "selected",
 ]  # fmt: skip
 
 

@@ -7,12 +7,23 @@ import functools
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from stm_models.unfinished import scratch
-from tracking.backend import get_artifact_repository
+from tracking.backend import append_to_uri_path, get_artifact_repository
 
-__all__ = ["fetched", "lies_here"]
+__all__ = ["behind", "fetched", "lies_here"]
+
+
+def behind(address: str, destination: str | None) -> str:
+    """Return where the files of an ``mlflow-artifacts:`` address lie for the server that keeps them in ``destination``.
+
+    Any other address, and one that leads out of there, stays as it is.
+    """
+    parts = urlsplit(address)
+    if destination is None or parts.scheme != "mlflow-artifacts" or ".." in unquote(parts.path).split("/"):
+        return address
+    return str(append_to_uri_path(destination, parts.path.lstrip("/")))
 
 
 def fetched(address: str, name: str, tracking_uri: str, folder: str | Path | None = None) -> Path:

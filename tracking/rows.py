@@ -12,12 +12,12 @@ from typing import Any
 import yaml
 
 from stm_models.errors import InputError, unknown
-from tracking.backend import MlflowException
-from tracking.fetching import fetched
+from tracking.backend import MlflowException, get_artifact_repository
+from tracking.fetching import behind, fetched
 from tracking.spool import PREFIX
 from tracking.store import Store, first_line
 
-__all__ = ["RUN_TAG", "RunRow", "configuration", "download", "duration", "find", "get", "located", "moment"]
+__all__ = ["RUN_TAG", "RunRow", "configuration", "download", "duration", "entries", "find", "get", "located", "moment"]
 
 RUN_TAG = "stm.run"
 """Tag with the identity of a run, which it has before the store gives it an id."""
@@ -149,6 +149,19 @@ def get(store: Store, run_id: str) -> RunRow:
     return _row(run, {run.info.experiment_id: store.client.get_experiment(run.info.experiment_id).name})
 
 
+def entries(store: Store, run_id: str, folder: str | None = None) -> list[Any]:
+    """Return what mlflow lists among a run's files, or in a folder of them.
+
+    Raises
+    ------
+    MlflowException, OSError
+        When they cannot be reached.
+    """
+    if store.destination is None:
+        return list(store.client.list_artifacts(run_id, folder))
+    return list(get_artifact_repository(_address(store, run_id), tracking_uri=store.uri).list_artifacts(folder))
+
+
 def download(store: Store, run_id: str, artifact_path: str, folder: str | Path | None = None) -> Path:
     """Return a run's file or folder as a local one, to be read and not changed.
 
@@ -165,12 +178,12 @@ def download(store: Store, run_id: str, artifact_path: str, folder: str | Path |
     """
     run_id = get(store, run_id).id
     try:
-        path = fetched(store.client.get_run(run_id).info.artifact_uri, artifact_path, store.uri, folder)
+        path = fetched(_address(store, run_id), artifact_path, store.uri, folder)
         if path.exists():
             return path
     except (MlflowException, OSError):
         pass
-    names = [entry.path for entry in store.client.list_artifacts(run_id)]
+    names = [entry.path for entry in entries(store, run_id)]
     raise unknown(f"file of run {run_id}", artifact_path, names)
 
 
@@ -185,6 +198,10 @@ def moment(milliseconds: int | None) -> datetime:
         return datetime.fromtimestamp((milliseconds or 0) / 1000, UTC)
     except (ValueError, OverflowError, OSError):
         return datetime.max.replace(tzinfo=UTC)
+
+
+def _address(store: Store, run_id: str) -> str:
+    return behind(store.client.get_run(run_id).info.artifact_uri, store.destination)
 
 
 def _row(run: Any, experiments: Mapping[str, str]) -> RunRow:

@@ -43,12 +43,15 @@ class Store:
         Where a new experiment keeps its files; ``None`` when the server decides.
     away : str or None
         Why the store did not answer; it can then only be recorded to.
+    destination : str or None
+        In a server's own process: where the files lie that it hands out under ``mlflow-artifacts:`` addresses.
     """
 
     uri: str
     client: Any
     artifacts: str | None
     away: str | None = None
+    destination: str | None = None
 
     @property
     def remote(self) -> bool:

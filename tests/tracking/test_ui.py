@@ -223,6 +223,30 @@ def test_only_listed_pictures_are_served(page, filled, name):
     assert b"secret" not in answer.content
 
 
+@pytest.mark.parametrize("served", ["true", "false"])
+def test_in_mlflows_server_the_files_are_those_that_it_hands_out(tmp_path, monkeypatch, served):
+    store = connect(f"sqlite:///{tmp_path}/mlflow.db")
+    ids = []
+    for place in ("mlflow-artifacts:/7", "mlflow-artifacts:/../outside"):
+        experiment = store.client.create_experiment(f"in {len(ids)}", artifact_location=place)
+        ids.append(store.client.create_run(experiment).info.run_id)
+        folder = tmp_path / "files" / place.partition("/")[2] / ids[-1] / "artifacts" / "a"
+        folder.mkdir(parents=True)
+        (folder / "x.txt").write_text("whole")
+    monkeypatch.setenv("_MLFLOW_SERVER_FILE_STORE", store.uri)
+    monkeypatch.setenv("_MLFLOW_SERVER_SERVE_ARTIFACTS", served)
+    monkeypatch.setenv("_MLFLOW_SERVER_ARTIFACT_DESTINATION", (tmp_path / "files").as_uri())
+    (entry,) = importlib.metadata.entry_points(group="mlflow.app", name="stm-compare")
+    server = TestClient(entry.load()(), base_url="http://127.0.0.1:5000")
+    for run, reached in zip(ids, (served == "true", False), strict=True):
+        answer = server.get(f"/compare/runs/{run}")
+        assert answer.status_code == 200
+        assert ("a/x.txt" in answer.text) is reached
+        assert ("They cannot be listed" in answer.text) is not reached
+        file = server.get(f"/compare/runs/{run}/files/a/x.txt?download=1")
+        assert (file.status_code, file.text == "whole") == ((200, True) if reached else (404, False))
+
+
 def test_it_can_be_a_part_of_mlflows_server(filled, monkeypatch):
     monkeypatch.setenv("_MLFLOW_SERVER_FILE_STORE", filled[0].uri)
     (entry,) = importlib.metadata.entry_points(group="mlflow.app", name="stm-compare")

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from stm_models.unfinished import scratch
 from tracking.backend import MlflowException
-from tracking.rows import download
+from tracking.rows import download, entries
 from tracking.store import Store
 
 __all__ = ["fetch", "is_picture", "listing"]
@@ -30,7 +30,7 @@ def listing(store: Store, run_id: str) -> list[tuple[str, int]]:
     files: list[tuple[str, int]] = []
     folders = [""]
     while folders and len(files) < _MOST:
-        for entry in store.client.list_artifacts(run_id, folders.pop(0) or None):
+        for entry in entries(store, run_id, folders.pop(0) or None):
             if entry.is_dir:
                 folders.append(entry.path)
             else:
@@ -52,10 +52,10 @@ def fetch(store: Store, run_id: str, name: str, *, whole: bool = False) -> tuple
         return None
     parent = str(path.parent) if path.parent.name else None
     try:
-        entries = {entry.path: entry for entry in store.client.list_artifacts(run_id, parent)}
+        known = {entry.path: entry for entry in entries(store, run_id, parent)}
     except MlflowException:
         return None
-    entry = entries.get(name)
+    entry = known.get(name)
     if entry is None or entry.is_dir or int(entry.file_size or 0) > (_DOWNLOADED if whole else _LARGEST):
         return None
     with scratch() as folder:

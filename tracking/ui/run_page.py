@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tracking import rows
+from tracking.store import first_line
 from tracking.ui import files
+from tracking.ui.away import TROUBLE
 from tracking.ui.site import Site
 from tracking.ui.text import number
 
@@ -21,7 +23,12 @@ def context(site: Site, run_id: str) -> dict[str, Any]:
         When there is no such run.
     """
     row = rows.get(site.store, run_id)
-    found = files.listing(site.store, row.id)
+    found: list[tuple[str, int]] = []
+    missing = ""
+    try:
+        found = files.listing(site.store, row.id)
+    except TROUBLE as error:
+        missing = first_line(error).replace(site.store.uri, site.store.location)
     own = [name for name in row.metrics if not name.startswith("system/")]
     values = site.values(row.experiment, own, {row.id})
     tags = {key: text for key, text in row.tags.items() if not key.startswith("mlflow.")}
@@ -34,5 +41,5 @@ def context(site: Site, run_id: str) -> dict[str, Any]:
         "images": [path for path, _ in found if files.is_picture(path)],
         "panel": any(path == "panel.npz" for path, _ in found),
         "sections": [("Metrics", metrics), ("Parameters", sorted(row.params.items())), ("Tags", sorted(tags.items()))],
-        "files": [(path, f"{size:,} bytes") for path, size in found],
+        "missing": missing, "files": [(path, f"{size:,} bytes") for path, size in found],
     }  # fmt: skip

@@ -17,7 +17,7 @@ from stm_models.unfinished import scratch
 from tracking import registry
 from tracking.backend import MlflowException
 from tracking.registry import ModelVersionInfo
-from tracking.rows import RunRow, download
+from tracking.rows import RunRow, download, entries
 from tracking.snapshot import Reader
 from tracking.store import Store
 from tracking.ui.values import Values
@@ -124,7 +124,7 @@ class Site:
 
     def _size(self, run_id: str, name: str) -> int | None:
         try:
-            entries = self.store.client.list_artifacts(run_id)
+            found = entries(self.store, run_id)
         except MlflowException:
             return None
-        return next((int(one.file_size or 0) for one in entries if one.path == name and not one.is_dir), None)
+        return next((int(one.file_size or 0) for one in found if one.path == name and not one.is_dir), None)

@@ -83,7 +83,7 @@ def export(
     ------
     InputError
         For a bundle that is missing, damaged or without a novelty, metadata that are incomplete or disagree
-        with the bundle, and an ``out`` that cannot be written.
+        with the bundle, a budget of a file of fp32, and an ``out`` that cannot be written.
     ExportError
         When the model cannot be expressed in ONNX or the file would not agree with it.
 
@@ -100,6 +100,12 @@ def export(
     """
     start = time.perf_counter()
     given = about.check(metadata)
+    config = config or validate(ExportConfig, {}, "export")
+    if config.budget and config.precision == "fp32":
+        raise InputError(
+            f"export.budget is {config.budget}, but a file of fp32 is held against the model itself: "
+            "leave it out, or give --precision fp16 or int8"
+        )
     bundle_dir, out = Path(bundle_dir).absolute(), Path(out).absolute()
     if not bundle_dir.is_dir():
         raise InputError(f"no model bundle at {bundle_dir}: give the folder that train wrote")
@@ -108,7 +114,6 @@ def export(
     if out.is_dir():
         raise InputError(f"cannot write {out}: it is a folder; choose another file name")
     output_directory(out.parent)
-    config = config or validate(ExportConfig, {}, "export")
     request = {
         "bundle": str(bundle_dir), "out": str(out), "metadata": given, "config": config.model_dump(), "left_out": {},
     }  # fmt: skip

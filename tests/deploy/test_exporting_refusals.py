@@ -158,6 +158,15 @@ def test_unwritable_out_is_refused_at_once(tmp_path, out):
         export(tmp_path / "bundle", tmp_path / out, _valid())
 
 
+def test_a_budget_without_a_smaller_precision_is_refused_at_once(tmp_path):
+    (tmp_path / "bundle").mkdir()
+    with pytest.raises(
+        InputError, match=r"export\.budget is \{'U': 0\.1\}, but .* fp32 .*: leave it out, or give --prec"
+    ):
+        export(tmp_path / "bundle", tmp_path / "a.onnx", _valid(), ExportConfig(budget={"U": 0.1}))
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
 def test_missing_bundle_is_refused_at_once(tmp_path):
     with pytest.raises(InputError, match="no model bundle at"):
         export(tmp_path / "nothing", tmp_path / "a.onnx", _valid())

@@ -157,7 +157,7 @@ def _judge(
     config: PromoteConfig,
     data: str | Path | None,
     on: str | Path | None,
-    among: int,
+    among: int = 1,
 ) -> dict[str, Any]:
     """Return ``gates``, and where the two were compared ``metric``, ``value`` and ``champion``."""
     session = _session(store, candidate)

@@ -82,7 +82,7 @@ def test_whoever_needs_it_says_so_in_the_same_words(made):
     store, row, ours, other = made
     elsewhere = load_parts(other, TASK, SPLIT)
     with pytest.raises(InputError, match=f"{other} has digest .* was trained on"):
-        train._same_data(store, row.id, "", elsewhere, Measured())
+        train._same_data(store, row, "", elsewhere, Measured())
     with pytest.raises(InputError, match=f"{other} has digest .* was trained on"):
         held_out.held_out(store, TASK, row, None, other)
     shutil.rmtree(ours)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from support import browser as browser_tools
+from support.outcomes import answer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -99,3 +100,15 @@ def command(
         return code, said.out, said.err
 
     return call
+
+
+@pytest.fixture
+def trained(command, demo):
+    """Train a network of few seconds; its run."""
+
+    def train(*values, model="mlp"):
+        values = ";".join(("train.epochs=1", *values))
+        start = ("train", "hubbard", "--data", str(demo.data), "--preset", "test", "--model", model)
+        return answer(command(*start, "--set", values, "--json"))
+
+    return train

@@ -179,10 +179,10 @@ def main() -> None:
                 found[name].append(_together(folder, str(ROWS[name].members), benches, chosen, args))
     result = {
         "preset": chosen.preset, "split": chosen.split.model_dump(mode="json"),
-        "samples": {place: len(sets["clean"]) for place, sets in benches[False].judged.items()},
+        "samples": {place: len(sets["clean"]) for place, sets in next(iter(benches.values())).judged.items()},
         "data": {
-            size: {"digest": bench.parts.samples.attributes["digest"], "judged": bench.digests}
-            for size, bench in (("full", benches[False]), ("small", benches[True]))
+            "small" if small else "full": {"digest": bench.parts.samples.attributes["digest"], "judged": bench.digests}
+            for small, bench in benches.items()
         },
         "rows": {name: summary(fits) for name, fits in found.items()},
     }  # fmt: skip
@@ -196,29 +196,31 @@ def main() -> None:
 
 
 def _benches(folder: Path, chosen: Settings, args: argparse.Namespace) -> dict[bool, Bench]:
-    """Simulate what is missing, at both sizes (True: the small one)."""
+    """Simulate what is missing, at the sizes that the rows see (True: the small one)."""
     data = Path(args.data or folder / "data.zarr")
-    if not args.data:
-        simulate(chosen.task, chosen.simulate, data, workers=args.workers)
-    full: Any = validate(chosen.task.simulation, load(data).attributes["config"], "the data set's config")
+    full: Any = chosen.simulate
+    if args.data:
+        full = validate(chosen.task.simulation, load(data).attributes["config"], "the data set's config")
     fresh = chosen.task.fresh(full, FRESH_SEED, args.states, unseen=True)
-    found = {}
-    for small in (False, True):
-        if small and args.size >= full.image_size:
-            found[small] = found[False]
+    found: dict[bool, Bench] = {}
+    for small in sorted({ROWS[ROWS[name].members or name].small for name in args.rows}):
+        reduced = small and args.size < full.image_size
+        if small and not reduced and found:
+            found[True] = found[False]
             break
-        change = {"image_size": args.size} if small else {}
+        change = {"image_size": args.size} if reduced else {}
         paths = {
-            name: folder / f"{name}-{change['image_size']}.zarr" if small else folder / f"{name}.zarr"
+            name: folder / f"{name}-{args.size}.zarr" if reduced else folder / f"{name}.zarr"
             for name in ("data", "fresh")
-        } | ({} if small else {"data": data})
+        } | ({} if reduced else {"data": data})
         for name, config in (("data", full), ("fresh", fresh)):
-            if small or name == "fresh":
+            if reduced or name == "fresh" or not args.data:
                 simulate(chosen.task, config.model_copy(update=change), paths[name], workers=args.workers)
         parts = load_parts(paths["data"], chosen.task, chosen.split)
         sets = {"validation": parts.validation, "unseen": parts.unseen, "fresh": load(paths["fresh"])}
         found[small] = Bench(parts, {name: judged_sets(chosen.task, part) for name, part in sets.items()})
-    _same_states(found[False].parts.samples, found[True].parts.samples)
+    if len(found) > 1:
+        _same_states(found[False].parts.samples, found[True].parts.samples)
     return found
 
 

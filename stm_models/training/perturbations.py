@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,6 @@ __all__ = ["copies_of", "digest", "perturb", "perturbed"]
 
 Ranges = dict[str, Tensor]
 
-_CHUNK = 64
 _DIGITS = 5
 
 
@@ -80,7 +79,7 @@ def perturbed(perturbation: Perturbation, samples: Samples, seed: int) -> NDArra
     if perturbation.remake is None:
         images = np.array(samples.images, dtype=np.float32)
     else:
-        images = _remade(_maker(perturbation, samples), perturbation.needs, samples, seed)
+        images = _remade(_maker(perturbation, samples), _needed(perturbation, samples), samples, seed)
     rows = samples.coordinates["sample"]
     if perturbation.steps:
         for place, row in enumerate(rows):
@@ -97,8 +96,8 @@ def copies_of(perturbation: Perturbation, samples: Samples, seed: int) -> Callab
     """
     if perturbation.remake is None:
         return None
-    remake = _maker(perturbation, samples)
-    return lambda number: _remade(remake, perturbation.needs, samples, mixed(seed, number, 2), number)
+    remake, arrays = _maker(perturbation, samples), _needed(perturbation, samples)
+    return lambda number: _remade(remake, arrays, samples, mixed(seed, number, 2), number)
 
 
 def digest(images: NDArray[Any]) -> str:
@@ -121,16 +120,20 @@ def _maker(perturbation: Perturbation, samples: Samples) -> Remake:
     return perturbation.remake({**samples.attributes, "example": example})
 
 
-def _remade(remake: Remake, needs: Sequence[str], samples: Samples, seed: int, copy: int = 0) -> NDArray[np.float32]:
+def _needed(perturbation: Perturbation, samples: Samples) -> dict[str, NDArray[Any]]:
+    """Read what a set is made from, which is less than the images are."""
+    return {name: stored(samples, name) for name in perturbation.needs}
+
+
+def _remade(
+    remake: Remake, arrays: Mapping[str, NDArray[Any]], samples: Samples, seed: int, copy: int = 0
+) -> NDArray[np.float32]:
     images = np.empty(samples.images.shape, np.float32)
     with threadpool_limits(1, "blas"):  # products of small matrices: more threads only wait for one another
-        for first in range(0, len(samples), _CHUNK):
-            part = samples.subset(np.arange(first, min(first + _CHUNK, len(samples))))
-            arrays = {name: stored(part, name) for name in needs}
-            for place, row in enumerate(part.coordinates["sample"]):
-                coordinates = {name: values[place] for name, values in part.coordinates.items()} | {"copy": copy}
-                own = {name: values[place] for name, values in arrays.items()} | {"image": part.images[place]}
-                images[first + place] = remake(coordinates, own, np.random.default_rng([seed, int(row)]))
+        for place, row in enumerate(samples.coordinates["sample"]):
+            coordinates = {name: values[place] for name, values in samples.coordinates.items()} | {"copy": copy}
+            own = {name: values[place] for name, values in arrays.items()} | {"image": samples.images[place]}
+            images[place] = remake(coordinates, own, np.random.default_rng([seed, int(row)]))
     return images
 
 

@@ -182,6 +182,28 @@ def test_later_copies_draw_from_other_stores_of_noise(samples, monkeypatch):
     np.testing.assert_array_equal(copies_of(BY_NAME["mixed"], samples, 3)(5), made[5])  # as after an interruption
 
 
+def test_transforms_that_there_is_no_room_for_do_not_cost_those_that_are_kept(samples, monkeypatch):
+    # As many are asked for again and again, all in the same order, as there is room for and more.
+    made, transform = [], Transform.spectrum
+    wanted = copies_of(BY_NAME["mixed"], samples, 3)
+
+    def spectrum(self, map_):
+        made.append(map_.tobytes())
+        return transform(self, map_)
+
+    monkeypatch.setattr(Transform, "spectrum", spectrum)
+    monkeypatch.setattr(perturbation_sets, "_REMADE", 1.0)
+    monkeypatch.setattr(perturbation_sets, "_KEPT", 7 * 12 * 24 * 8 + 8)
+    copies = copies_of(BY_NAME["mixed"], samples, 3)
+    first = copies(0)
+    assert len(made) == len(set(made)) == len(samples)
+    second = copies(1)
+    assert len(made) == len(samples) + 3
+    monkeypatch.undo()
+    monkeypatch.setattr(perturbation_sets, "_REMADE", 1.0)
+    np.testing.assert_array_equal(np.stack([first, second]), np.stack([wanted(0), wanted(1)]))
+
+
 def test_layers_at_any_distance_share_a_store_of_noise(samples, monkeypatch):
     """Atoms lie in the same places of the plane, of which alone the noise is; a store takes seconds."""
     stores = []

@@ -53,7 +53,7 @@ def instrument(attributes: Mapping[str, Any]) -> Remake:
 
 _REMADE = 0.4  # of the images in `mixed`
 _LIFE = 2  # copies of the data set that share the stored noises: few enough that no network learns these by heart
-_KEPT = 1000  # transforms, which a training asks for again and again: 260 MB of them for preset quick
+_KEPT = 2**30  # bytes of transforms, which a training asks for again and again: 180 MB of them for preset quick
 
 
 def sometimes_instrument(attributes: Mapping[str, Any]) -> Remake:
@@ -67,10 +67,17 @@ def sometimes_instrument(attributes: Mapping[str, Any]) -> Remake:
         rng = np.random.default_rng(life)
         return QuickInstrument(transform, imaging.maps(field(*place), example)[0], Instrument(), rng)
 
-    @lru_cache(maxsize=_KEPT)
-    def spectra(place: tuple[float, ...], ldos: bytes, channels: int) -> list[Spectrum]:
-        maps = imaging.maps(field(*place), np.frombuffer(ldos).reshape(channels, -1))
-        return [transform.spectrum(one) for one in maps]
+    known: dict[tuple[tuple[float, ...], bytes], list[Spectrum]] = {}
+
+    def spectra(place: tuple[float, ...], ldos: Array) -> list[Spectrum]:
+        key = (place, ldos.tobytes())
+        if key in known:
+            return known[key]
+        found = [transform.spectrum(one) for one in imaging.maps(field(*place), ldos)]
+        # Every copy asks for all in the same order: what made room for another would be gone before it is asked for.
+        if (len(known) + 1) * sum(one.upper.nbytes for one in found) <= _KEPT:
+            known[key] = found
+        return found
 
     def remake(
         coordinates: Mapping[str, Any], arrays: Mapping[str, Array], rng: np.random.Generator
@@ -79,7 +86,7 @@ def sometimes_instrument(attributes: Mapping[str, Any]) -> Remake:
             return np.asarray(arrays["image"], np.float32)
         place, ldos = _place(coordinates), np.atleast_2d(np.asarray(arrays["ldos"], np.float64))
         stored = noises(place, int(coordinates["copy"]) // _LIFE)
-        return stored.draw(spectra(place, ldos.tobytes(), len(ldos)), rng)
+        return stored.draw(spectra(place, ldos), rng)
 
     return remake
 

@@ -47,7 +47,7 @@ class SplitConfig(Config):
     """Which samples train, validate, and stand for values never seen."""
 
     unseen_fraction: float = Field(
-        0.16, ge=0, lt=1, description="share of the values of the task's stratifying label (U) held out whole"
+        0.16, ge=0, lt=1, description="share of the values of the task's stratifying label held out whole"
     )
     validation_fraction: float = Field(0.2, gt=0, lt=1, description="share of the other groups")
     seed: int = Field(0, ge=0)

@@ -32,6 +32,7 @@ from stm_models.tasks.base import Task
 from stm_models.training.predict import predict
 from stm_models.unfinished import scratch
 from tracking import models, runs
+from tracking.delivery import deleted
 from tracking.lock import exclusive
 from tracking.models import ModelVersionInfo
 from tracking.runs import RunRow
@@ -87,6 +88,10 @@ def promote(
     name, config = model_name(task), config or PromoteConfig.model_validate({})
     with _alone(store, name):
         row = runs.get(store, run_id) if run_id else best_run(store, task)
+        if deleted(store, row.id):
+            raise InputError(
+                f"run {row.id} is deleted: restore it (mlflow runs restore --run-id {row.id}), or promote another"
+            )
         if version is not None and version.name != name:
             raise InputError(f"models:/{version.name}/{version.version} is no model of task {task.name} ({name})")
         candidate = version or _version_of(store, task, row)
@@ -130,7 +135,7 @@ def rollback(store: Store, task: Task) -> dict[str, Any]:
     Raises
     ------
     InputError
-        When there is no champion, or none before it is known.
+        When there is no champion, none before it is known, or the file of that one cannot be had.
     """
     name = model_name(task)
     with _alone(store, name):
@@ -140,12 +145,15 @@ def rollback(store: Store, task: Task) -> dict[str, Any]:
         before = champion.tags.get(_BEFORE, "")
         if not before.isdigit():
             raise InputError(f"no champion before version {champion.version} of {name} is known: nothing to go back to")
-        number = models.version(store, name, int(before)).version
+        info = models.version(store, name, int(before))
+        number, reason = info.version, f"version {champion.version} was rolled back"
+        _session(store, info)
+        if deleted(store, info.run_id):
+            reason += f"; run {info.run_id} of version {number} is deleted: until it is restored promotions need --force"
         models.set_alias(store, name, CHAMPION, number)
         models.tag_version(store, name, champion.version, {"champion.rolled_back": _now()})
         _describe_anew(store, task, number, champion.version)
-    return {"model": name, "version": number, "was": champion.version, "promoted": True,
-            "reason": f"version {champion.version} was rolled back"}  # fmt: skip
+    return {"model": name, "version": number, "was": champion.version, "promoted": True, "reason": reason}
 
 
 def _judge(

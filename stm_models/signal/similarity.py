@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +83,9 @@ def levels(values: Array, most: int = 25) -> tuple[Floats, NDArray[np.int64]]:
     >>> centres.tolist(), level.tolist()
     ([0.0, 2.0], [1, 0, 1])
     """
-    distinct, level = np.unique(np.round(np.asarray(values, np.float64), 9), return_inverse=True)
+    values = np.asarray(values, np.float64)
+    decimals = 9 - math.ceil(math.log10(np.abs(values).max(initial=0) or 1))  # whatever the unit
+    distinct, level = np.unique(np.round(values, decimals), return_inverse=True)
     if len(distinct) <= most:
         return distinct.astype(np.float64), level.astype(np.int64)
     band = np.arange(len(distinct)) * most // len(distinct)

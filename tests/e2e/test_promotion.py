@@ -75,6 +75,12 @@ def test_only_a_better_model_becomes_champion(command, demo, trained, as_before)
     assert code == 2
     assert "leave it out" in err
 
+    store.client.delete_run(worse)
+    code, _, err = command("promote", "hubbard", "--run", worse)
+    store.client.restore_run(worse)
+    assert code == 2
+    assert f"run {worse} is deleted: restore it" in err
+
 
 def test_a_candidate_does_not_choose_what_it_is_judged_by(command, demo, trained):
     """A clean specialist that was judged on clean images alone meets the champion on all that this was judged by."""

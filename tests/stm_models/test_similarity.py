@@ -89,3 +89,11 @@ def test_many_values_become_bands():
     for band in range(10):
         assert centres[band] == pytest.approx(values[level == band].mean())
     assert values[level == 3].max() < values[level == 4].min()
+
+
+@pytest.mark.parametrize("unit", [1e-15, 1.0, 1e15])
+def test_values_are_told_apart_in_any_unit(unit):
+    given = np.array([0.1 + 0.2, 0.3, 6.0, 0.0]) * unit
+    centres, level = levels(given)
+    np.testing.assert_allclose(centres, np.array([0, 0.3, 6]) * unit, rtol=1e-8)
+    assert level.tolist() == [1, 1, 2, 0]

@@ -137,6 +137,11 @@ def trust(
             "groups": len(np.unique(held.spread.coordinates["group"])), "samples": len(held.spread),
         }  # fmt: skip
         about["interval"] = {"level": level, **shared, "spread": spread}
+        if not interval.learnt:
+            notes["interval"] = (
+                f"bounds are equally wide for all images that look alike: {spread['groups']} states do not tell how "
+                "errors differ from image to image"
+            )
     return Trust(novelty, interval, about, scores, notes, tuple(part.images for part, _ in parts.values()))
 
 

@@ -149,7 +149,9 @@ def rollback(store: Store, task: Task) -> dict[str, Any]:
         number, reason = info.version, f"version {champion.version} was rolled back"
         _session(store, info)
         if deleted(store, info.run_id):
-            reason += f"; run {info.run_id} of version {number} is deleted: until it is restored promotions need --force"
+            reason += (
+                f"; run {info.run_id} of version {number} is deleted: until it is restored promotions need --force"
+            )
         models.set_alias(store, name, CHAMPION, number)
         models.tag_version(store, name, champion.version, {"champion.rolled_back": _now()})
         _describe_anew(store, task, number, champion.version)

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from stm_models.errors import InputError
 from stm_models.signal.conformal import quantile, separate
+from stm_models.training.reproducible import threads
 
 __all__ = ["Interval", "Residuals", "least_groups"]
 
 _HIDDEN = 16
+_PARTS = 5  # of the groups that the spread is learnt from, each of which tells once whether it was
 _STEPS, _RATE, _DECAY = 300, 1e-2, 1e-2
 _BINS, _EACH, _GROUPS = 8, 3, 3
 _LIMIT = 6.0  # standard deviations of a hint; what lies farther out counts as that far
@@ -82,9 +84,10 @@ class Interval(nn.Module):
     Notes
     -----
     The spread s(x) > 0 of a target is a small network on hints of how an image differs from the usual and how noisy it
-    is, trained so that errors are Laplace distributed with scale s. Whatever it says, the factor makes the interval
-    hold for new groups like the calibration's: it is the quantile of |error| / s over those that look like the same
-    kind of image (clean, noisy, ...) and whose s is in the same range. What an image looks like is the answer of a
+    is, trained so that errors are Laplace distributed with scale s. Where this tells errors of groups left out worse
+    than their mean size does, as with few of them, it is that mean for all. Whatever it says, the factor makes the
+    interval hold for new groups like the calibration's: it is the quantile of |error| / s over those that look like the
+    same kind of image (clean, noisy, ...) and whose s is in the same range. What an image looks like is the answer of a
     second small network on the hints. A clean image and one of a noisy set that no noise met look alike, and are;
     so the bounds hold for every look, and for every set up to how well its images are told apart; that is measured.
 
@@ -133,9 +136,18 @@ class Interval(nn.Module):
         separate(spread.group, calibration.group, "what the spread is learnt from and what it is calibrated on")
         kinds = 1 + int(max(spread.kinds.max(), calibration.kinds.max()))
         made = cls(spread.hints.shape[1], spread.error.shape[1], kinds)
-        made._learn(spread, seed)
+        made._begin(spread, seed)
+        made._learn_spread(spread)
+        made._learn_looks(spread)
+        if not _tells(spread, seed):
+            made._level()
         made.eval().requires_grad_(False)
         return made.calibrated(calibration, level)
+
+    @property
+    def learnt(self) -> bool:
+        """Whether the spread is another for every image."""
+        return bool(self.body[-1].weight.any())
 
     def calibrated(self, calibration: Residuals, level: float) -> Interval:
         """Return one of the same spread with the factor that other samples give.
@@ -197,8 +209,8 @@ class Interval(nn.Module):
         reach = factor * spread
         return prediction - reach, prediction + reach
 
-    def _learn(self, spread: Residuals, seed: int) -> None:
-        hints, error = torch.from_numpy(spread.hints), torch.from_numpy(np.abs(spread.error)).float()
+    def _begin(self, spread: Residuals, seed: int) -> None:
+        hints, error = torch.from_numpy(spread.hints), _size(spread)
         self.mean.copy_(hints.mean(dim=0))
         self.scale.copy_(hints.std(dim=0, unbiased=False).clamp_min(1e-6))
         self.unit.copy_(error.mean(dim=0).clamp_min(1e-12))
@@ -207,20 +219,51 @@ class Interval(nn.Module):
             if isinstance(layer, nn.Linear):
                 nn.init.normal_(layer.weight, std=layer.in_features**-0.5, generator=generator)
                 nn.init.zeros_(layer.bias)
-        kind = torch.from_numpy(spread.kinds.astype(np.int64))
-        weight = 1 / torch.bincount(kind, minlength=self.factor.shape[1]).clamp_min(1)
 
-        def laplace() -> Tensor:
-            scale = self.spread(hints)
-            return (scale.log() + error / scale).mean()
+    def _learn_spread(self, spread: Residuals) -> None:
+        _fit(self.body, lambda: self._unlikeliness(spread))
 
-        _fit(self.body, laplace)
-        _fit(self.look, lambda: nn.functional.cross_entropy(self.looks(hints), kind, weight=weight.to(error)))
+    def _learn_looks(self, spread: Residuals) -> None:
+        hints, kind = torch.from_numpy(spread.hints), torch.from_numpy(spread.kinds.astype(np.int64))
+        weight = (1 / torch.bincount(kind, minlength=self.factor.shape[1]).clamp_min(1)).to(self.unit)
+        _fit(self.look, lambda: nn.functional.cross_entropy(self.looks(hints), kind, weight=weight))
+
+    def _unlikeliness(self, seen: Residuals) -> Tensor:
+        """Return minus the mean logarithm of the likelihood of errors, up to a constant."""
+        scale = self.spread(torch.from_numpy(seen.hints))
+        return (scale.log() + _size(seen) / scale).mean()
+
+    def _level(self) -> None:
+        """Make the spread the mean size of the errors, whatever the image."""
+        nn.init.zeros_(self.body[-1].weight)
+        nn.init.zeros_(self.body[-1].bias)
+
+
+def _size(seen: Residuals) -> Tensor:
+    return torch.from_numpy(np.abs(seen.error)).float()
+
+
+def _tells(spread: Residuals, seed: int) -> bool:
+    """Tell whether a spread learnt from some of the groups makes the errors of the others likelier than their mean."""
+    groups = np.unique(spread.group)
+    parts = min(_PARTS, len(groups))
+    gained = 0.0
+    for part in range(parts if parts > 1 else 0):
+        own = np.isin(spread.group, groups[part::parts])
+        others, rest = spread.subset(~own), spread.subset(own)
+        made = Interval(spread.hints.shape[1], spread.error.shape[1])
+        made._begin(others, seed)
+        made._learn_spread(others)
+        with torch.no_grad():
+            learnt = float(made._unlikeliness(rest))
+            made._level()
+            gained += len(rest.group) * (float(made._unlikeliness(rest)) - learnt)
+    return gained > 0
 
 
 def _fit(body: nn.Module, loss: Callable[[], Tensor]) -> None:
     optimiser = torch.optim.AdamW(body.parameters(), lr=_RATE, weight_decay=_DECAY)
-    with torch.enable_grad():
+    with torch.enable_grad(), threads(1):  # so little work that two of them mostly wait for one another
         for _ in range(_STEPS):
             optimiser.zero_grad()
             loss().backward()

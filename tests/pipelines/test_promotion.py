@@ -74,7 +74,7 @@ def test_a_deleted_run_is_not_promoted(monkeypatch):
         "deleted": lambda store, run_id: run_id == "r4711",
     }.items():
         monkeypatch.setattr(promotion, name, fake)
-    with pytest.raises(InputError, match="run r4711 is deleted: restore it .mlflow runs restore --run-id r4711"):
+    with pytest.raises(InputError, match=r"run r4711 is deleted: restore it \(mlflow runs restore --run-id r4711\)"):
         promotion.promote(None, SimpleNamespace(name="hubbard"), "r4711", force="it was good")
 
 

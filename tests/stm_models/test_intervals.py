@@ -118,6 +118,29 @@ def test_few_groups_have_one_range():
     assert Interval.fit(_residuals(30, 0, "s"), _residuals(20, 1), level=0.9).factor.shape == (1, 1, 1)
 
 
+def _alike(groups, seed, name="c"):
+    """Errors that no hint tells anything of."""
+    rng = np.random.default_rng(seed)
+    names = np.array([f"{name}{seed}-{group}" for group in range(groups)])
+    return Residuals(rng.normal(size=(groups, 12)).astype(np.float32), rng.laplace(size=(groups, 1)), names)
+
+
+@pytest.mark.parametrize("groups", [1, 13, 50, 200])
+def test_hints_that_tell_nothing_widen_no_bounds(groups):
+    made = Interval.fit(_alike(groups, 0, "s"), _alike(300, 1), level=0.9)
+    assert not made.learnt
+    inside, width = _covered(made, _alike(2000, 2))
+    plain = 2 * np.quantile(np.abs(_alike(300, 1).error), 0.9)
+    # Ranges of one spread for all are one range.
+    assert width == pytest.approx(plain, rel=0.1)
+    assert inside.mean() == pytest.approx(0.9, abs=0.05)
+
+
+def test_what_hints_tell_is_learnt(interval):
+    assert interval.learnt
+    assert Interval.fit(_residuals(30, 0, "s"), _residuals(60, 1), level=0.8).learnt
+
+
 def test_groups_on_both_sides_are_refused():
     same = _residuals(30, 0)
     with pytest.raises(InputError, match=r"30 groups .* are both in what the spread"):

@@ -244,14 +244,17 @@ def check_fits(samples: Samples, metadata: ModelMetadata, path: str | Path) -> N
     ------
     InputError
         When its task, its targets (names and units, in order) or the shape of its images differ; of a task whose
-        images may have any size, the number of channels.
+        images may have any size, the number of channels. Also when the task tells its images from the model's: see
+        `stm_models.tasks.base.Task.input_differences`.
     """
-    kept = slice(1, 2) if get(metadata.task).any_size else slice(1, 4)
+    task = get(metadata.task)
+    kept = slice(1, 2) if task.any_size else slice(1, 4)
     targets = [f"{target['name']} ({target['unit']})" for target in samples.attributes["targets"]]
     for what, got, expected in (
         ("task", samples.attributes.get("task"), metadata.task),
         ("targets", ", ".join(targets), ", ".join(f"{target.name} ({target.unit})" for target in metadata.targets)),
         ("image shape", samples.images.shape[kept], metadata.input.shape[: kept.stop - 1]),
+        *task.input_differences(samples.attributes.get("input", {}), metadata.as_dict()["input"]),
     ):
         _agree(path, what, got, expected)
 
@@ -260,7 +263,7 @@ def _agree(path: str | Path, what: str, got: object, expected: object) -> None:
     if got != expected:
         raise InputError(
             f"{path}: its {what} is {got}, the model's is {expected}: "
-            "give a data set of the task and preset that the model was trained on"
+            "give a data set that was simulated as the one that the model was trained on (task, preset, --set)"
         )
 
 

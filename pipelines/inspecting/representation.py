@@ -190,11 +190,12 @@ def _check_fits(model: Trained, samples: Samples) -> None:
     for what, got, wanted in (
         ("task", samples.attributes["task"], model.task.name),
         ("image shape", samples.images.shape[1:][kept], expected[kept]),
+        *model.task.input_differences(samples.attributes["input"], model.bundle.info["input"]),
     ):
         if got != wanted:
             raise InputError(
                 f"{samples.path}: its {what} is {got}, the model's is {wanted}: "
-                "give a data set of the task and preset that the model was trained on"
+                "give a data set that was simulated as the one that the model was trained on (task, preset, --set)"
             )
 
 

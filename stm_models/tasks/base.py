@@ -122,6 +122,21 @@ class Task(ABC):
     def prepare(self, raw: RawMap, input_spec: Mapping[str, Any]) -> Prepared:
         """Turn a raw map into the network's input described by the model's ``input_spec``."""
 
+    def input_differences(self, got: Mapping[str, Any], expected: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+        """List in what else than shape the images that ``got`` describes are of another kind than ``expected`` ones.
+
+        Parameters
+        ----------
+        got, expected : mapping
+            Descriptions of an input; what one of them does not say makes no difference.
+
+        Returns
+        -------
+        list of (str, str, str)
+            What it is (with its unit), and what either says of it, in words.
+        """
+        return []
+
     @abstractmethod
     def axes(self, input_spec: Mapping[str, Any]) -> Axes:
         """Say what the input's pixels mean."""

@@ -93,6 +93,30 @@ def test_data_of_another_task_are_told_as_such(data, impurity, task, target, oth
         load_fitting(wrong, about)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"material": "Cu(111)"}, r"its material is Au\(111\), the model's is Cu\(111\): give a data set"),
+        (
+            {"biases": [-0.4, 0.2, 0.6]},
+            r"its set of biases \(V\) is -0.23, -0.105, 0.02, the model's is -0.4, 0.2, 0.6",
+        ),
+        ({"half_width": 0.2}, r"its half width of the bias windows \(V\) is 0.0625, the model's is 0.2"),
+        ({"pixel_nm": 0.3}, r"its pixel size \(nm\) is 0.46875, the model's is 0.3"),
+        ({"preparation": {"high_pass": 4.0}}, r"its preparation is high_pass 8.0, .*, the model's is high_pass 4.0"),
+        ({"pixel_nm": 0.46, "height": 48, "width": 48, "preparation": {"later": 1}, "reach": 0.3}, None),
+        ({"material": None, "biases": None, "half_width": None, "pixel_nm": None, "preparation": None}, None),
+    ],
+)
+def test_fields_of_another_surface_raster_or_preparation_are_told(impurity, changes, words):
+    """Their size alone may differ, and what an older file does not say."""
+    own = load(impurity).attributes["input"]
+    size = {key: value for key, value in (own | changes).items() if value is not None}
+    about = ModelMetadata(task="impurity", targets=[{"name": "heat"}, {"name": "pixel"}], input=size)
+    with nullcontext() if words is None else pytest.raises(InputError, match=words):
+        load_fitting(impurity, about)
+
+
 def test_an_array_that_a_data_set_lacks_is_no_damage(data):
     with pytest.raises(InputError, match=r"does not hold 'positions' .*: simulate a data set that keeps it"):
         load(data, arrays=["positions"])

@@ -13,12 +13,11 @@ from scipy.ndimage import gaussian_filter, zoom
 from stm_models.errors import InputError
 from stm_models.signal.bias_windows import BiasWindows, average
 from stm_models.signal.preprocessing import Preparation, finished_rows, prepare_stack
-from stm_models.tasks.impurity.spec import Preparing
+from stm_models.tasks.impurity.spec import CLOSE_PIXELS, Preparing
 from stm_models.tasks.inputs import Prepared, RawMap, read_spec
 
 __all__ = ["prepare", "to_pixels"]
 
-_CLOSE = 0.03  # relative; pixels this alike are not interpolated
 _MOST = 4096 * 4096  # pixels of the input
 _SIGNAL = re.compile(r"[fpnuµμmk]?(A|V|S|A/V)|1?|a\.u\.?|arb\.?( units)?", re.ASCII)
 """Units that a lock-in signal, a current or its slope may have."""
@@ -104,7 +103,7 @@ def to_pixels(
         For a field of less than 8 such pixels along a side, or of too many.
     """
     factors = [size / wanted for size in pixel]
-    if all(abs(factor - 1) <= _CLOSE for factor in factors):
+    if all(abs(factor - 1) <= CLOSE_PIXELS for factor in factors):
         return maps, (1.0, 1.0)
     shape = [max(1, round(n * factor)) for n, factor in zip(maps.shape[1:], factors, strict=True)]
     if min(shape) < 8 or shape[0] * shape[1] > _MOST:

@@ -16,7 +16,7 @@ from stm_models.tasks.base import Task
 from stm_models.tasks.impurity import answers, scoring, simulation
 from stm_models.tasks.impurity.config import ImpuritySimulation
 from stm_models.tasks.impurity.labels import HEAT_WIDTH
-from stm_models.tasks.impurity.spec import Channels, Raster
+from stm_models.tasks.impurity.spec import Channels, Raster, differences
 from stm_models.tasks.inputs import Axes, Prepared, RawMap, read_spec
 from stm_models.tasks.outputs import Column, PlaceMaps, Predictor
 from stm_models.tasks.plan import Plan, Simulator, Variable
@@ -87,6 +87,10 @@ class ImpurityTask(Task):
         from stm_models.tasks.impurity.measured import prepare
 
         return prepare(raw, input_spec)
+
+    def input_differences(self, got: Mapping[str, Any], expected: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+        """Compare material, biases, their windows, the pixels' size and the preparation; see `spec.differences`."""
+        return differences(got, expected)
 
     def axes(self, input_spec: Mapping[str, Any]) -> Axes:
         """Nanometres from the corner of the first pixel."""

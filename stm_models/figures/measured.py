@@ -34,7 +34,8 @@ def maps(raw: RawMap, channels: Sequence[int], titles: Sequence[str]) -> Figure:
             drawn = panel.scatter(x, y, c=values.ravel(), s=size, cmap="gray", vmin=low, vmax=high, linewidths=0)
             panel.set_aspect("equal")
         else:
-            extent = (0, width, 0, height)
+            first = raw.unrecorded[0] * height / rows
+            extent = (0, width, first, first + height)
             drawn = panel.imshow(values, origin="lower", extent=extent, cmap="gray", vmin=low, vmax=high)
         panel.set_title(title, fontsize=9)
         panel.set_xlabel(f"x ({unit})", fontsize=8)

@@ -63,6 +63,9 @@ class RawMap:
         Degrees counter-clockwise by which the field is to be turned.
     atom_width : float or None
         Standard deviation of one atom in nm, 0 where each is a single pixel; ``None`` when nobody said.
+    unrecorded : (int, int)
+        Rows of the file's field below and above these that were never recorded, and are left out; ``size_nm`` is
+        without them.
     """
 
     values: Array
@@ -74,6 +77,7 @@ class RawMap:
     channel: str | None = None
     rotate: float = 0.0
     atom_width: float | None = None
+    unrecorded: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)

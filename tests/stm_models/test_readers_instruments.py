@@ -17,6 +17,7 @@ from PIL import Image
 from stm_models.data import arrays
 from stm_models.data.readers import open_stack, read
 from stm_models.errors import InputError
+from stm_models.figures.measured import maps
 from support import instrument_files as files
 
 RNG = np.random.default_rng(3)
@@ -225,6 +226,10 @@ def test_an_unfinished_scan(tmp_path, direction):
     np.testing.assert_array_equal(raw.values[0], IMAGE[:3] if direction == "up" else IMAGE[:3][::-1])
     assert raw.size_nm == pytest.approx((1.5, 4.0))
     assert "3 of 6 lines" in raw.notes[0]
+    assert raw.unrecorded == ((0, 3) if direction == "up" else (3, 0))
+    middles = np.arange(3) + (0.5 if direction == "up" else 3.5)
+    np.testing.assert_allclose(open_stack(tmp_path / "a.sxm").y, 0.5 * middles)
+    assert maps(raw, [0], ["Z"]).axes[0].get_ylim() == ((0, 1.5) if direction == "up" else (1.5, 3))
 
 
 def test_a_spectrum(tmp_path):

@@ -203,6 +203,8 @@ def test_unfinished_scans_keep_their_place(task):
     assert prepared.about["first_row"] == 8
     answer = answer_of(task, plan(make()).attributes["input"], [[3.0, 4.0]], prepared.about)
     assert positions(answer)[0] == pytest.approx([11, 4], abs=0.02)
+    raw = RawMap(maps[:, 8:], (32 * 0.46875, 15.0), BIASES, "scanned downwards", unrecorded=(8, 0))
+    assert task.prepare(raw, plan(make()).attributes["input"]).about["first_row"] == 8
 
 
 def test_files_beside_an_answer(task, tmp_path):

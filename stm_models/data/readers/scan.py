@@ -22,7 +22,7 @@ _TYPES = {("FLOAT", "MSBFIRST"): ">f4", ("FLOAT", "LSBFIRST"): "<f4"}
 def read(path: Path, wanted: Wanted) -> Measurement:
     """Read one signal of a scan: (1, y, x), the first row the lowest in y, the first column the lowest in x.
 
-    Lines that were never scanned (NaN) are left out, and a note says so.
+    Lines that were never scanned (NaN) are left out, and a note says so; ``unrecorded`` counts them.
 
     Raises
     ------
@@ -94,6 +94,7 @@ def read(path: Path, wanted: Wanted) -> Measurement:
         orientation=f"{', '.join(done)}; the frame is turned by {angle:g} degrees clockwise",
         settings=known,
         notes=tuple(notes),
+        unrecorded=(rows - kept, 0) if direction == "down" else (0, rows - kept),
     )
 
 

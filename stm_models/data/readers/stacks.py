@@ -60,8 +60,10 @@ def open_stack(
         for column, axis in enumerate("xy"):
             coordinates[axis] = ("point", np.asarray(found.points)[:, column], {"units": "nm"})
     else:
-        for axis, count, size in zip("yx", values.shape[1:], found.size_nm or values.shape[1:], strict=True):
-            centres = (np.arange(count) + 0.5) * size / count if found.size_nm else np.arange(count)
+        firsts, sizes = (found.unrecorded[0], 0), found.size_nm or values.shape[1:]
+        for axis, first, count, size in zip("yx", firsts, values.shape[1:], sizes, strict=True):
+            pixels = first + np.arange(count)
+            centres = (pixels + 0.5) * size / count if found.size_nm else pixels
             coordinates[axis] = (axis, centres, {"units": "nm" if found.size_nm else "px"})
     attributes = {
         "units": found.unit or "unknown",

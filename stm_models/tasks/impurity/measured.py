@@ -28,7 +28,7 @@ def prepare(raw: RawMap, spec: Mapping[str, Any]) -> Prepared:
     """Average a stack over the model's bias windows, bring its pixels to the model's size, and prepare it.
 
     ``about`` says how to come back to the file: ``pixel_nm`` (its pixels' height and width), ``step`` (the file's
-    pixels in one of the input, y and x), ``first_row`` and the ``preparation``.
+    pixels in one of the input, y and x), ``first_row`` (of the input, in the file) and the ``preparation``.
 
     Raises
     ------
@@ -66,7 +66,8 @@ def prepare(raw: RawMap, spec: Mapping[str, Any]) -> Prepared:
         notes = (*notes, "The file's pixels are so coarse that the oscillation is hardly sampled: do not trust it.")
     image = prepare_stack(fitted, Preparation.of(described.preparation))
     about = {
-        "pixel_nm": list(pixel), "step": list(step), "first_row": int(rows.start), "source": raw.source,
+        "pixel_nm": list(pixel), "step": list(step), "first_row": raw.unrecorded[0] + int(rows.start),
+        "source": raw.source,
         "biases": [float(v) for v in np.asarray(raw.bias).ravel()], "windows": list(windows.centres),
         "half_width": windows.half_width, "preparation": described.preparation, "material": described.material,
     }  # fmt: skip

@@ -34,7 +34,7 @@ class Predictions:
     sets : mapping of str to columns
         By what the samples are called (``validation``); columns (N,) by name: of a regression ``true:U`` and
         ``predicted:U`` (and ``lower:U``, ``upper:U`` where the model has intervals), of found places ``confidence``,
-        ``right`` and (1,) ``impurities``.
+        ``right``, ``reported`` (above the threshold; older files lack it) and (1,) ``impurities``.
     about : mapping
         ``units`` by target, ``digest`` of the data set, ``level`` of the intervals.
     """
@@ -99,6 +99,7 @@ def _check(columns: Columns) -> None:
     for key, values in columns.items():
         kind, _, target = key.partition(":")
         beside = {"predicted": "true", "lower": "true", "upper": "true"}.get(kind)
-        other = columns.get(f"{beside}:{target}" if beside else {"right": "confidence"}.get(key, key))
+        of_places = {"right": "confidence", "reported": "confidence"}
+        other = columns.get(f"{beside}:{target}" if beside else of_places.get(key, key))
         if other is None or len(other) != len(values):
             raise ValueError(f"column {key} has no other of its length beside it")

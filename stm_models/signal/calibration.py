@@ -183,19 +183,20 @@ def kept(
     Returns
     -------
     dict
-        ``confidence_error``, the ``ece`` of `reliability` over all maxima; ``radius_coverage``, the share of positions
-        above the threshold and within 2 px of an impurity whose stated radius holds it: to compare with
+        ``confidence_error``, the ``ece`` of `reliability` over the maxima above the threshold, those that are
+        reported: nearly all others are background, which any calibration is right about; ``radius_coverage``, the
+        share of reported positions within 2 px of an impurity whose stated radius holds it: to compare with
         ``radius_share``. Each is left out where nothing states it.
     """
-    fields = [(one, true) for one, true in zip(peaks, truth, strict=True) if len(one)]
+    reported = [(one.above(calibration.threshold), true) for one, true in zip(peaks, truth, strict=True)]
+    fields = [(one, true) for one, true in reported if len(one)]
     if not fields:
         return {}
     confidence = np.concatenate([calibration.apply(one.height) for one, _ in fields])
     right = np.concatenate([np.isfinite(match_by_height(one.positions, true, tolerance)) for one, true in fields])
     result = {"confidence_error": float(reliability(confidence, right)["ece"])}
-    surest = [(one.above(calibration.threshold), true) for one, true in fields]
-    error = np.concatenate([match_by_height(one.positions, true, _NEAR) for one, true in surest])
-    radius = np.concatenate([calibration.position_radius(one.height) for one, _ in surest])
+    error = np.concatenate([match_by_height(one.positions, true, _NEAR) for one, true in fields])
+    radius = np.concatenate([calibration.position_radius(one.height) for one, _ in fields])
     near = np.isfinite(error) & np.isfinite(radius)
     return result | ({"radius_coverage": float(np.mean(error[near] <= radius[near]))} if near.any() else {})
 

@@ -46,6 +46,7 @@ def test_what_is_written_is_read(tmp_path):
         {"x:true:U": np.zeros(3)},
         {"0:lower:V": np.zeros(3)},
         {"0:right": np.zeros(3)},
+        {"0:reported": np.zeros(3)},
     ],
 )
 def test_another_file_is_refused(tmp_path, changed):

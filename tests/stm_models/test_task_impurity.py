@@ -11,6 +11,7 @@ import pytest
 from stm_models.errors import InputError
 from stm_models.physics.surface.field_recipe import FieldRecipe
 from stm_models.physics.surface.training_fields import training_field
+from stm_models.signal.calibration import Calibration
 from stm_models.tasks import registry
 from stm_models.tasks.impurity import drawing, scoring
 from stm_models.tasks.impurity.answer_files import voltage_shares
@@ -54,6 +55,22 @@ def test_a_perfect_map_scores_one(task):
     nothing = task.metrics(np.zeros_like(prediction), samples, calibration)
     assert nothing["f1"] == nothing["count"] == 0
     assert task.calibrate(np.zeros_like(prediction), samples) == {}
+
+
+def test_reliability_is_of_what_is_reported(task):
+    """Of one right and one wrong place, both surely reported, and of a lot of background."""
+    config = make(fields=1)
+    samples = samples_of([simulator(config)(plan(config).groups[0], None)], **plan(config).attributes)
+    samples.arrays["positions"][:] = -1
+    samples.arrays["positions"][0, 0] = 20
+    prediction = heat_map(np.array([[20.0, 20.0], [10.0, 10.0]]), (32, 32))[None, None]
+    prediction = prediction + 0.1 * heat_map(np.mgrid[2:32:4, 24:32:4].reshape(2, -1).T.astype(float), (32, 32))
+    record = Calibration(0.5, (0.4, 0.6), (0.0, 1.0), (), (), 0.9, 0.0).record()
+    points = task.points(prediction, samples, record)
+    assert points["reported"].sum() == 2 < len(points["reported"])
+    assert task.metrics(prediction, samples, record)["confidence_error"] == 0.5
+    figure = drawing.reliability_diagram({"fields": (samples, prediction)}, record)
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["fields: ECE 0.500"]
 
 
 def test_baselines_find_more_than_chance(task):

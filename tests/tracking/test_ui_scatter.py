@@ -48,3 +48,14 @@ def test_answers_to_different_data_are_in_plots_of_their_own():
     }  # fmt: skip
     assert "coverage_U" in scatter.plots(series, sets, "unseen (bbbbbbbb)")
     assert set(scatter.read(site, series[::2])) == {"validation", "unseen"}
+
+
+@pytest.mark.parametrize(("reported", "said"), [({"reported": np.arange(100) < 10}, "0.400"), ({}, "0.040")])
+def test_reliability_is_of_what_is_reported_where_the_file_tells(reported, said):
+    stated = np.repeat([1.0, 0.0], [10, 90])
+    columns = {"confidence": stated, "right": np.arange(100) < 6, "impurities": np.array([7]), **reported}
+    one = SimpleNamespace(members=[], number=0, label="one", run=None)
+    drawn = scatter.plots(
+        [one], {"validation": {0: [(columns, Predictions({"validation": columns}), "one")]}}, "validation"
+    )
+    assert f"one: ECE {said}" in [mark[-1] for mark in drawn["reliability"]._marks]

@@ -133,10 +133,12 @@ def _places(
             stated, right = columns.get("confidence"), columns.get("right")
             if stated is None or right is None or not len(stated) or not ((stated >= 0) & (stated <= 1)).all():
                 continue
-            bins = reliability(stated, right)
-            points = list(zip(bins["confidence"], bins["frequency"], strict=True))
-            trust.line(points, one.number, f"{one.label}: ECE {bins['ece']:.3f}")
-            trust.dots(points, one.number, one.label)
+            reported = columns.get("reported", np.ones(len(stated))).astype(bool)
+            if reported.any():
+                bins = reliability(stated[reported], right[reported])
+                points = list(zip(bins["confidence"], bins["frequency"], strict=True))
+                trust.line(points, one.number, f"{one.label}: ECE {bins['ece']:.3f}")
+                trust.dots(points, one.number, one.label)
             order = np.argsort(-np.asarray(stated), kind="stable")
             hits = np.cumsum(np.asarray(right, float)[order])
             total = float(columns["impurities"][0]) if len(columns.get("impurities", ())) else hits[-1]

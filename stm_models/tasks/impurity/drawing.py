@@ -89,15 +89,16 @@ def precision_recall(sets: Sets, record: Mapping[str, Any]) -> Figure:
 
 
 def reliability_diagram(sets: Sets, record: Mapping[str, Any]) -> Figure:
-    """Share of right positions against stated confidence."""
+    """Share of right positions against stated confidence, of the maxima above the threshold as in the scores."""
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
     panel = figure.subplots()
     panel.plot([0, 1], [0, 1], "k--", lw=0.8)
     calibration: Calibration = calibration_of(record)
     for name, (samples, prediction) in sets.items():
         height, right, _ = judged(prediction, samples)
-        if len(height):
-            bins = reliability(calibration.apply(height), right)
+        reported = height > calibration.threshold
+        if reported.any():
+            bins = reliability(calibration.apply(height[reported]), right[reported])
             panel.plot(bins["confidence"], bins["frequency"], "o-", ms=4, lw=1, label=f"{name}: ECE {bins['ece']:.3f}")
     panel.set(xlabel="stated confidence", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
     panel.legend(fontsize=8)

@@ -118,9 +118,13 @@ def judged(prediction: NDArray[Any], samples: Samples) -> tuple[Floats, NDArray[
 
 
 def points(prediction: NDArray[Any], samples: Samples, record: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """Confidence of every maximum (N,), whether each is ``right`` (N,), and the number of ``impurities`` (1,)."""
+    """Confidence of every maximum (N,), whether each is ``right`` and is ``reported``, and the number of impurities."""
     height, right, total = judged(prediction, samples)
-    return {"confidence": calibration_of(record).apply(height), "right": right, "impurities": np.array([total])}
+    calibration = calibration_of(record)
+    return {
+        "confidence": calibration.apply(height), "right": right, "reported": height > calibration.threshold,
+        "impurities": np.array([total]),
+    }  # fmt: skip
 
 
 def panel_arrays(prediction: NDArray[Any], samples: Samples, record: Mapping[str, Any]) -> dict[str, NDArray[Any]]:

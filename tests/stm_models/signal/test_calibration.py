@@ -66,11 +66,22 @@ def test_what_is_stated_of_fresh_fields_is_held_against_the_truth(learnt):
     near = replace(learnt, radius=tuple(np.array(learnt.radius) / 2))
     assert kept(near, peaks, truth)["radius_coverage"] < 0.6
     sure = replace(learnt, confidence=(1.0,) * len(learnt.confidence))
-    right = np.mean(np.concatenate([probability(one.height) for one in peaks]))
+    reported = [one.above(learnt.threshold) for one in peaks]
+    right = np.mean(np.concatenate([probability(one.height) for one in reported]))
     assert kept(sure, peaks, truth)["confidence_error"] == pytest.approx(1 - right, abs=0.02)
     bare = replace(learnt, radius=(), radius_confidence=())
     assert set(kept(bare, peaks, truth)) == {"confidence_error"}
     assert kept(learnt, [peaks[0].first(0)], truth[:1]) == {}
+
+
+def test_background_that_nobody_sees_does_not_flatter_the_stated_confidence():
+    certain = Calibration(0.5, (0.4, 0.6), (0.0, 1.0), (), (), 0.9, 0.0)
+    place = 8.0 * np.arange(100)
+    peaks = Peaks(place, place, np.repeat([0.9, 0.1], [10, 90]))
+    truth = [np.stack([place, place], axis=1)[:6]]
+    assert kept(certain, [peaks], truth) == kept(certain, [peaks.first(10)], truth)
+    assert kept(certain, [peaks], truth)["confidence_error"] == pytest.approx(0.4)
+    assert kept(certain, [Peaks(place, place, np.full(100, 0.1))], truth) == {}
 
 
 def test_levels_are_those_of_an_independent_isotonic_regression(learnt):

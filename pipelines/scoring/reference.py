@@ -55,7 +55,7 @@ def evaluate_measured(
     size = questions.parse_size(size_nm) if size_nm is not None else None
     question = questions.read_question(data, session, questions.Reading(size_nm=size, channel=channel))
     answers, _ = asking.answer(session, question)
-    scores = task.reference_metrics(answers[0], reference, bias)
+    scores, notes = task.reference_metrics(answers[0], reference, bias, about=question.about)
     digests = {"data": sha256(data), "reference": sha256(reference)}
     tags = {"evaluated.run": about.run_id, "model.sha256": about.sha256}
     with runs.start(store, about.task, "evaluate", tags=tags) as record:
@@ -70,7 +70,7 @@ def evaluate_measured(
         run_id = record.id
     return {
         "run_id": run_id, "data": str(data), "reference": str(reference), "digests": digests,
-        "metrics": scores, "answer": answers[0], "notes": list(question.notes), "task": about.task,
+        "metrics": scores, "answer": answers[0], "notes": [*question.notes, *notes], "task": about.task,
     }  # fmt: skip
 
 

@@ -279,10 +279,31 @@ class Task(ABC):
         """
         return []
 
-    def reference_metrics(self, answer: Mapping[str, Any], path: Path, bias: float | None = None) -> dict[str, float]:
+    def reference_metrics(
+        self,
+        answer: Mapping[str, Any],
+        path: Path,
+        bias: float | None = None,
+        *,
+        about: Mapping[str, Any] | None = None,
+    ) -> tuple[dict[str, float], tuple[str, ...]]:
         """Score the answer to a measured map against what the file ``path`` tells of the same place.
 
-        ``bias``: in V, of the map to take where the file has several.
+        Parameters
+        ----------
+        answer : mapping
+            As decoded.
+        path : Path
+        bias : float, V, optional
+            Of the map to take where the file has several.
+        about : mapping, optional
+            `Prepared.about` of the measured map.
+
+        Returns
+        -------
+        scores : dict of float
+        notes : tuple of str
+            What a reader of the scores must be told.
 
         Raises
         ------

@@ -310,7 +310,7 @@ def test_a_reference_is_scored_in_the_models_pixels(task, tmp_path):
     table = tmp_path / "known.csv"
     y, x = (3 * (np.array([10.0, 20.0]) + 0.5) - 0.5) + [2, 0]
     table.write_text(f"x_px,y_px\n{x},{y}\n")
-    found = task.reference_metrics(answer, table)
+    found, _ = task.reference_metrics(answer, table)
     assert found["reference_precision"] == 1
     assert found["reference_error_px"] == pytest.approx(2 / 3, abs=0.02)
 
@@ -321,21 +321,57 @@ def test_references(task, tmp_path):
     answer = answer_of(task, spec, where)
     table = tmp_path / "known.csv"
     table.write_text("x_px, y_px\n20,10\n6,5\n25,25\n")
-    found = task.reference_metrics(answer, table)
+    found, _ = task.reference_metrics(answer, table)
     assert found["reference_precision"] == 1
     assert found["reference_recall"] == pytest.approx(2 / 3)
     table.write_text("# made by hand\nx_nm\ty_nm\n9.609\t4.922\n")
-    known, _ = read_reference(table, answer["pixel_nm"])
+    known = read_reference(table, answer["pixel_nm"]).positions
     assert known[0] == pytest.approx([10, 20], abs=0.01)
     (result,) = fields(generator="experiment", preset="std", fields=1, size=64)
     np.save(tmp_path / "bound.npy", result.arrays["bound_state"][0])
-    known, shape = read_reference(tmp_path / "bound.npy", answer["pixel_nm"])
+    bound = read_reference(tmp_path / "bound.npy", answer["pixel_nm"])
+    known, shape = bound.positions, bound.shape
     assert shape == (64, 64)
     (truth,) = unpadded(result.arrays["positions"])
     assert scoring.scores([known], [truth], shape)["f1"] > 0.75
-    known_fine, _ = read_reference(_fine(tmp_path, result.arrays["bound_state"][0]), [0.46875 / 3] * 2, (3.0, 3.0))
-    np.testing.assert_allclose((known_fine + 0.5) / 3 - 0.5, known, atol=0.15)
+    fine = read_reference(_fine(tmp_path, result.arrays["bound_state"][0]), [0.46875 / 3] * 2, (3.0, 3.0))
+    np.testing.assert_allclose((fine.positions + 0.5) / 3 - 0.5, known, atol=0.15)
     for text, words in [("a,b\n1,2\n", "a, b"), ("x,y\n1,here\n", "no position"), ("x,y\n", "0 positions")]:
         table.write_text(text)
         with pytest.raises(InputError, match=words):
             read_reference(table, answer["pixel_nm"])
+
+
+@pytest.mark.parametrize("measured", [slice(0, 40), slice(24, 64)])
+def test_an_unfinished_scan_is_scored_in_the_rows_that_it_reached(task, tmp_path, measured):
+    """Against its own bound-state map, of which the other rows are zero, one of the whole field, and a table."""
+    (result,) = fields(generator="experiment", preset="std", fields=1, size=64)
+    (true,), bound = unpadded(result.arrays["positions"]), result.arrays["bound_state"][0]
+    true = true[(true[:, 0] > -0.5) & (true[:, 0] < 63.5)]
+    there = (true[:, 0] > measured.start + 1) & (true[:, 0] < measured.stop - 2)
+    raw = RawMap(np.zeros((3, 64, 64)), (30.0, 30.0), BIASES, "file")
+    raw.values[:, measured] = np.random.default_rng(0).normal(1, 0.1, (3, 40, 64))
+    spec = plan(make()).attributes["input"]
+    about = task.prepare(raw, spec).about
+    assert about["rows"] == [measured.start, measured.stop]
+    answer = answer_of(task, spec, true[there] - [measured.start, 0], about, size=64)
+    part = np.zeros_like(bound)
+    part[measured] = bound[measured]
+    np.savez(tmp_path / "part.npz", data=part, size_nm=[30.0, 30.0])
+    np.savez(tmp_path / "whole.npz", data=bound, size_nm=[30.0, 30.0])
+    table = "\n".join(["x_px,y_px", *(f"{x},{y}" for y, x in true)])
+    (tmp_path / "known.csv").write_text(table)
+    for name in ("part.npz", "whole.npz", "known.csv"):
+        found, notes = task.reference_metrics(answer, tmp_path / name, about=about)
+        assert found["reference_precision"] > 0.85, name
+        assert found["reference_recall"] > 0.75, name
+        outside = f"positions lie outside the rows from {measured.start} to {measured.stop}, which were measured"
+        assert any(outside in note for note in notes) == (name != "part.npz")
+        assert any("part.npz: The scan is unfinished: 24 of 64 rows" in note for note in notes) == (name == "part.npz")
+    whole = answer_of(task, spec, true, size=64)
+    found, notes = task.reference_metrics(whole, tmp_path / "part.npz", about={"rows": [0, 64]})
+    assert found["reference_precision"] > 0.85
+    assert "found positions lie outside the rows" in notes[-1]
+    (tmp_path / "known.csv").write_text(f"x_px,y_px\n5,{4 if measured.start else 60}\n")
+    with pytest.raises(InputError, match="none of its 1 positions lies in the rows from"):
+        task.reference_metrics(answer, tmp_path / "known.csv", about=about)

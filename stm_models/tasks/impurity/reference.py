@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,57 +13,137 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stm_models.errors import InputError
+from stm_models.signal.matching import match
 from stm_models.signal.mixture import reference_positions
+from stm_models.signal.preprocessing import finished_rows
 from stm_models.tasks.impurity.answers import positions
 from stm_models.tasks.impurity.measured import to_pixels
-from stm_models.tasks.impurity.scoring import scores
+from stm_models.tasks.impurity.scoring import TOLERANCE, scores
 
-__all__ = ["read_reference", "reference_scores"]
+__all__ = ["Known", "read_reference", "reference_scores"]
 
 Floats = NDArray[np.float64]
 _TABLES = (".csv", ".txt", ".tsv")
 _WAYS = (("y_px", "x_px", False), ("y_nm", "x_nm", True), ("y", "x", False))
 
 
-def reference_scores(answer: Mapping[str, Any], path: Path, bias: float | None = None) -> dict[str, float]:
+@dataclass(frozen=True)
+class Known:
+    """What a reference tells, in pixels of the measured file.
+
+    Attributes
+    ----------
+    positions : (N, 2) float64
+        y and x.
+    shape : (height, width) or None
+        Of the field, where the file tells it.
+    rows : (float, float) or None
+        Edges of the rows that a map was recorded in, counted from the lower edge of the first.
+    notes : tuple of str
+    """
+
+    positions: Floats
+    shape: tuple[int, int] | None = None
+    rows: tuple[float, float] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def reference_scores(
+    answer: Mapping[str, Any],
+    path: Path,
+    bias: float | None = None,
+    *,
+    about: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, float], tuple[str, ...]]:
     """Score an answer's positions against a reference of the same field; names begin with ``reference_``.
 
-    Distances count in the model's pixels, as in every other score.
+    Distances count in the model's pixels, as in every other score. Only rows count that an unfinished scan did reach.
+
+    Parameters
+    ----------
+    answer : mapping
+    path : Path
+    bias : float, V, optional
+        See `read_reference`.
+    about : mapping, optional
+        `stm_models.tasks.inputs.Prepared.about` of the measured map.
+
+    Returns
+    -------
+    scores : dict of float
+    notes : tuple of str
 
     Raises
     ------
     InputError
-        See `read_reference`; also when positions were found outside a map that does not say how large it is.
+        See `read_reference`; also when positions were found outside a map that does not say how large it is, or none
+        is known in the measured rows.
     """
-    known, shape = read_reference(path, answer["pixel_nm"], answer["step"], bias)
+    known = read_reference(path, answer["pixel_nm"], answer["step"], bias)
     found = positions(answer)
-    if shape is not None and len(found) and np.any(found.max(axis=0) > np.array(shape) - 0.5):
-        y, x = found.max(axis=0)
-        raise InputError(
-            f"{path} is a field of {shape[0]} x {shape[1]} of the measured file's pixels (height x width), but "
-            f"impurities were found up to y = {y:.0f} and x = {x:.0f}: expected a map of the same place; "
-            "save it with its size"
-        )
+    _check_inside(found, known.shape, path)
+    low, high = _shared_rows((about or {}).get("rows"), known.rows)
     step = np.array(answer["step"])
-    found, known = ((one + 0.5) / step - 0.5 for one in (found, known))
-    if shape is not None:
-        frame = np.rint(np.array(shape) / step).astype(int)
-    else:
-        frame = np.ceil(np.concatenate([known, found, np.ones((1, 2))]).max(axis=0)).astype(int) + 1
-    result = scores([found], [known], (int(frame[0]), int(frame[1])))
-    return {f"reference_{name}": value for name, value in result.items()} | {"reference_known": float(len(known))}
+    found, true = ((one - [low, 0] + 0.5) / step - 0.5 for one in (found, known.positions))
+    counted = _counted(found, true, (high - low) / step[0])
+    if not counted[1].any():
+        raise InputError(
+            f"{path}: none of its {len(true)} positions lies in the rows from {low:g} to {high:g}, which were "
+            "measured: expected a reference of the same place"
+        )
+    notes = [
+        f"{np.count_nonzero(~kept)} of {len(kept)} {what} positions lie outside the rows from {low:g} to {high:g}, "
+        "which were measured, and do not count."
+        for what, kept in zip(("found", "known"), counted, strict=True)
+        if not kept.all()
+    ]
+    found, true = found[counted[0]], true[counted[1]]
+    frame = np.ceil(np.concatenate([true, found, np.ones((1, 2))]).max(axis=0)).astype(int) + 1
+    if np.isfinite(high):
+        frame[0] = max(round((high - low) / step[0]), 1)
+    if known.shape is not None:
+        frame[1] = round(known.shape[1] / step[1])
+    result = scores([found], [true], (int(frame[0]), int(frame[1])))
+    named = {f"reference_{name}": value for name, value in result.items()} | {"reference_known": float(len(true))}
+    return named, (*known.notes, *notes)
+
+
+def _check_inside(found: Floats, shape: tuple[int, int] | None, path: Path) -> None:
+    if shape is None or not len(found) or np.all(found.max(axis=0) <= np.array(shape) - 0.5):
+        return
+    y, x = found.max(axis=0)
+    raise InputError(
+        f"{path} is a field of {shape[0]} x {shape[1]} of the measured file's pixels (height x width), but "
+        f"impurities were found up to y = {y:.0f} and x = {x:.0f}: expected a map of the same place; "
+        "save it with its size"
+    )
+
+
+def _shared_rows(*ranges: Sequence[float] | None) -> tuple[float, float]:
+    """Edges of the rows that all known ranges have in common."""
+    known = [one for one in ranges if one is not None]
+    return max([0.0, *(float(low) for low, _ in known)]), min([math.inf, *(float(high) for _, high in known)])
+
+
+def _counted(found: Floats, true: Floats, height: float) -> list[NDArray[np.bool_]]:
+    """Tell which found and which true positions lie in the ``height`` first rows, or make a pair with one that does."""
+    pairs = match(found, true, TOLERANCE)
+    result = [(one[:, 0] >= -0.5) & (one[:, 0] <= height - 0.5) for one in (found, true)]
+    either = result[0][pairs.found] | result[1][pairs.truth]
+    result[0][pairs.found], result[1][pairs.truth] = either, either
+    return result
 
 
 def read_reference(
     path: Path, pixel_nm: list[float], step: Sequence[float] = (1.0, 1.0), bias: float | None = None
-) -> tuple[Floats, tuple[int, int] | None]:
-    """Read positions (N, 2), y and x in pixels, and the shape of the field where the file tells it.
+) -> Known:
+    """Read known positions, and where the file tells it the field that they are of.
 
     Parameters
     ----------
     path : Path
         A table (.csv, .txt, .tsv) with columns x_px and y_px, or x_nm and y_nm, or x and y in pixels; any other
-        readable file is a bound-state map, to which a Gaussian mixture is fitted.
+        readable file is a bound-state map, to whose recorded rows a Gaussian mixture is fitted.
     pixel_nm : (height, width)
         Of the pixels that positions are given in. A map that says its size may have others; one without has these.
     step : (height, width)
@@ -79,7 +160,7 @@ def read_reference(
     if path.suffix.lower() in _TABLES:
         if bias is not None:
             raise InputError(f"--reference-bias is {bias:g}, but {path} is a table of positions: leave it out")
-        return _table(path, pixel_nm), None
+        return Known(_table(path, pixel_nm))
     from stm_models.data.readers import read
 
     raw = read(path, bias=bias)
@@ -93,11 +174,22 @@ def read_reference(
     height, width = raw.values.shape[1:]
     own = np.array(pixel_nm) if raw.size_nm is None else np.array(raw.size_nm) / (height, width)
     wanted = math.sqrt(math.prod(pixel_nm) * math.prod(step))
-    maps, shrunk = to_pixels(raw.values, (float(own[0]), float(own[1])), wanted, str(path))
+    rows, notes = _recorded(raw.values)
+    maps, shrunk = to_pixels(raw.values[:, rows], (float(own[0]), float(own[1])), wanted, str(path))
     ratio = own / pixel_nm  # pixels of the answer in one of the file
-    field = np.maximum(np.rint(ratio * (height, width)), 1)
-    found = (reference_positions(maps[0]).positions + 0.5) * shrunk * ratio - 0.5
-    return found, (int(field[0]), int(field[1]))
+    below, above = raw.unrecorded
+    field = np.maximum(np.rint(ratio * (below + height + above, width)), 1)
+    first, end = below + rows.start, below + rows.stop
+    found = ((reference_positions(maps[0]).positions + 0.5) * shrunk + [first, 0]) * ratio - 0.5
+    edges = (float(first * ratio[0]), float(end * ratio[0]))
+    return Known(found, (int(field[0]), int(field[1])), edges, tuple(f"{path.name}: {note}" for note in notes))
+
+
+def _recorded(values: NDArray[Any]) -> tuple[slice, tuple[str, ...]]:
+    try:
+        return finished_rows(values)
+    except InputError:  # zeros between others are no rows that were not reached: a picture's black is zero
+        return slice(0, values.shape[1]), ()
 
 
 def _table(path: Path, pixel_nm: list[float]) -> Floats:

@@ -191,11 +191,18 @@ class ImpurityTask(Task):
 
         return write(folder, answer, image, explained, about)
 
-    def reference_metrics(self, answer: Mapping[str, Any], path: Path, bias: float | None = None) -> dict[str, float]:
+    def reference_metrics(
+        self,
+        answer: Mapping[str, Any],
+        path: Path,
+        bias: float | None = None,
+        *,
+        about: Mapping[str, Any] | None = None,
+    ) -> tuple[dict[str, float], tuple[str, ...]]:
         """Score against a table of positions or a bound-state map; see `reference.reference_scores`."""
         from stm_models.tasks.impurity.reference import reference_scores
 
-        return reference_scores(answer, path, bias)
+        return reference_scores(answer, path, bias, about=about)
 
     def on_the_fly(self, attributes: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
         """Return the recipe of fields with Friedel waves, like those of the data set.

@@ -44,9 +44,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--reference", metavar="FILE", help="score the answer to a measured file against what this one tells of it"
     )
     parser.add_argument("--reference-bias", type=float, metavar="V", help="its map to take, where it has several")
-    parser.add_argument("--size-nm", metavar="HxW", help="of the measured file: height and width of the field in nm")
     parser.add_argument(
-        "--channel", type=parse_channel, metavar="NAME", help="of the measured file: the signal to take"
+        "--size-nm",
+        metavar="HxW",
+        help="of the measured file (of a reference in it, too): height and width of the field in nm",
+    )
+    parser.add_argument(
+        "--channel",
+        type=parse_channel,
+        metavar="NAME",
+        help="of the measured file (of a reference in it, too): the signal to take",
     )
     parser.add_argument(
         "--perturbation", metavar="NAME[,NAME]", help="also score the task's perturbation sets of these names, or all"

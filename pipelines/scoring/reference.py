@@ -33,9 +33,10 @@ def evaluate_measured(
     reference : path
         What the model's task takes: see `stm_models.tasks.base.Task.reference_metrics`.
     size_nm : str, optional
-        Of the map, where its file does not say, as `questions.parse_size` reads it.
+        Of the map, where its file does not say, as `questions.parse_size` reads it; of the reference too, where it
+        is the same file.
     channel : str or int, optional
-        Signal of the measured file.
+        Signal of the measured file, in the same way.
     bias : float, V, optional
         Of the reference map, in a file with several.
 
@@ -55,7 +56,8 @@ def evaluate_measured(
     size = questions.parse_size(size_nm) if size_nm is not None else None
     question = questions.read_question(data, session, questions.Reading(size_nm=size, channel=channel))
     answers, _ = asking.answer(session, question)
-    scores, notes = task.reference_metrics(answers[0], reference, bias, about=question.about)
+    read_as = {"size_nm": size, "channel": channel} if reference.samefile(data) else None
+    scores, notes = task.reference_metrics(answers[0], reference, bias, about=question.about, read_as=read_as)
     digests = {"data": sha256(data), "reference": sha256(reference)}
     tags = {"evaluated.run": about.run_id, "model.sha256": about.sha256}
     with runs.start(store, about.task, "evaluate", tags=tags) as record:

@@ -286,6 +286,7 @@ class Task(ABC):
         bias: float | None = None,
         *,
         about: Mapping[str, Any] | None = None,
+        read_as: Mapping[str, Any] | None = None,
     ) -> tuple[dict[str, float], tuple[str, ...]]:
         """Score the answer to a measured map against what the file ``path`` tells of the same place.
 
@@ -298,6 +299,8 @@ class Task(ABC):
             Of the map to take where the file has several.
         about : mapping, optional
             `Prepared.about` of the measured map.
+        read_as : mapping, optional
+            ``size_nm`` and ``channel`` that the measured map was read with, where ``path`` is the same file.
 
         Returns
         -------

@@ -327,6 +327,23 @@ def test_measured_fields_of_any_size(made, shape):
     assert tags["reference.sha256"] != tags["data.sha256"]
 
 
+def test_a_reference_in_the_measured_file_is_read_with_the_same_options(made, monkeypatch):
+    folder, store = made[:2]
+    np.save(folder / "twice.npy", np.zeros((2, 16, 16)))
+    np.save(folder / "copy.npy", np.zeros((2, 16, 16)))
+    asked = []
+
+    def ask(*_, read_as, **__):
+        asked.append(read_as)
+        return {}, ("told",)
+
+    monkeypatch.setattr(toy.ToyMapTask, "reference_metrics", ask)
+    for reference in ("twice.npy", "copy.npy"):
+        found = evaluate_measured(store, folder / "model.onnx", folder / "twice.npy", folder / reference, "5x4")
+        assert found["notes"][-1] == "told"
+    assert asked == [{"size_nm": (5.0, 4.0), "channel": None}, None]
+
+
 def test_what_a_task_does_not_do_is_refused(made):
     folder, _, settings, parts, *_ = made
     np.save(folder / "small.npy", np.zeros((2, 4, 4)))

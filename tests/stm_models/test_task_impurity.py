@@ -375,3 +375,33 @@ def test_an_unfinished_scan_is_scored_in_the_rows_that_it_reached(task, tmp_path
     (tmp_path / "known.csv").write_text(f"x_px,y_px\n5,{4 if measured.start else 60}\n")
     with pytest.raises(InputError, match="none of its 1 positions lies in the rows from"):
         task.reference_metrics(answer, tmp_path / "known.csv", about=about)
+
+
+def test_a_reference_in_the_measured_file_is_read_as_that_was(task, tmp_path):
+    (result,) = fields(generator="experiment", preset="std", fields=1, size=64)
+    (true,), bound = unpadded(result.arrays["positions"]), result.arrays["bound_state"][0]
+    path = tmp_path / "stack.npz"
+    np.savez(path, data=np.stack([bound, bound]), bias=[-0.52, 0.0], size_nm=[3.0, 3.0])
+    spec = plan(make()).attributes["input"]
+    answer = answer_of(task, spec, true[(true > 0).all(axis=1) & (true < 63).all(axis=1)], size=64)
+    about = {"rows": [0, 64], "size_nm": [30.0, 30.0]}
+    found, notes = task.reference_metrics(answer, path, -0.52, about=about, read_as={"size_nm": (30.0, 30.0)})
+    assert found["reference_f1"] > 0.75
+    assert notes == ()
+    numbered = {"size_nm": (30.0, 30.0), "channel": 1}
+    assert task.reference_metrics(answer, path, -0.52, about=about, read_as=numbered)[0] == found
+    np.savez(path, data=bound, size_nm=[36.0, 30.0])
+    notes = task.reference_metrics(answer, path, about=about)[1]
+    assert any("stack.npz is a field of 36 x 30 nm, the measured one of 30 x 30 nm" in note for note in notes)
+
+
+def test_a_reference_of_its_own_is_told_no_option_that_it_has_not(task, tmp_path):
+    answer = answer_of(task, plan(make()).attributes["input"], [[5.0, 6.0]])
+    np.save(tmp_path / "stack.npy", np.ones((3, 16, 16)))
+    for bias, read_as, words in (
+        (0.1, None, "choose with --channel 0 to 2; of a reference in a file of its own no option but --reference-bias"),
+        (0.1, {}, "choose with --channel 0 to 2$"),
+        (None, None, "holds 3 maps: expected the one map at the band bottom; save it by itself"),
+    ):
+        with pytest.raises(InputError, match=words):
+            task.reference_metrics(answer, tmp_path / "stack.npy", bias, read_as=read_as)

@@ -27,9 +27,9 @@ _COARSE = 2.0  # px of the file per px of the model, above which the oscillation
 def prepare(raw: RawMap, spec: Mapping[str, Any]) -> Prepared:
     """Average a stack over the model's bias windows, bring its pixels to the model's size, and prepare it.
 
-    ``about`` says how to come back to the file: ``rows`` (the first that was measured, and the one after the last),
-    ``pixel_nm`` (its pixels' height and width), ``step`` (the file's
-    pixels in one of the input, y and x), ``first_row`` (of the input, in the file) and the ``preparation``.
+    ``about`` says how to come back to the file: ``pixel_nm`` (its pixels' height and width), ``step`` (the file's
+    pixels in one of the input, y and x), ``first_row`` (of the input, in the file), ``rows`` (the first that was
+    measured, and the one after the last), ``size_nm`` (of its whole field) and the ``preparation``.
 
     Raises
     ------
@@ -67,9 +67,10 @@ def prepare(raw: RawMap, spec: Mapping[str, Any]) -> Prepared:
         notes = (*notes, "The file's pixels are so coarse that the oscillation is hardly sampled: do not trust it.")
     image = prepare_stack(fitted, Preparation.of(described.preparation))
     first = raw.unrecorded[0] + int(rows.start)
+    size = [pixel[0] * (height + sum(raw.unrecorded)), raw.size_nm[1]]
     about = {
         "pixel_nm": list(pixel), "step": list(step), "first_row": first,
-        "rows": [first, first + rows.stop - rows.start],
+        "rows": [first, first + rows.stop - rows.start], "size_nm": size,
         "source": raw.source,
         "biases": [float(v) for v in np.asarray(raw.bias).ravel()], "windows": list(windows.centres),
         "half_width": windows.half_width, "preparation": described.preparation, "material": described.material,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from stm_models.signal.preprocessing import finished_rows
 from stm_models.tasks.impurity.answers import positions
 from stm_models.tasks.impurity.measured import to_pixels
 from stm_models.tasks.impurity.scoring import TOLERANCE, scores
+from stm_models.tasks.impurity.spec import CLOSE_PIXELS
+from stm_models.tasks.inputs import RawMap
 
 __all__ = ["Known", "read_reference", "reference_scores"]
 
@@ -39,12 +42,15 @@ class Known:
         Of the field, where the file tells it.
     rows : (float, float) or None
         Edges of the rows that a map was recorded in, counted from the lower edge of the first.
+    size_nm : (height, width) or None
+        Of the field, a map's.
     notes : tuple of str
     """
 
     positions: Floats
     shape: tuple[int, int] | None = None
     rows: tuple[float, float] | None = None
+    size_nm: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -54,6 +60,7 @@ def reference_scores(
     bias: float | None = None,
     *,
     about: Mapping[str, Any] | None = None,
+    read_as: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, float], tuple[str, ...]]:
     """Score an answer's positions against a reference of the same field; names begin with ``reference_``.
 
@@ -67,6 +74,8 @@ def reference_scores(
         See `read_reference`.
     about : mapping, optional
         `stm_models.tasks.inputs.Prepared.about` of the measured map.
+    read_as : mapping, optional
+        See `read_reference`.
 
     Returns
     -------
@@ -79,10 +88,11 @@ def reference_scores(
         See `read_reference`; also when positions were found outside a map that does not say how large it is, or none
         is known in the measured rows.
     """
-    known = read_reference(path, answer["pixel_nm"], answer["step"], bias)
+    known = read_reference(path, answer["pixel_nm"], answer["step"], bias, read_as)
     found = positions(answer)
     _check_inside(found, known.shape, path)
-    low, high = _shared_rows((about or {}).get("rows"), known.rows)
+    about = about or {}
+    low, high = _shared_rows(about.get("rows"), known.rows)
     step = np.array(answer["step"])
     found, true = ((one - [low, 0] + 0.5) / step - 0.5 for one in (found, known.positions))
     counted = _counted(found, true, (high - low) / step[0])
@@ -105,7 +115,17 @@ def reference_scores(
         frame[1] = round(known.shape[1] / step[1])
     result = scores([found], [true], (int(frame[0]), int(frame[1])))
     named = {f"reference_{name}": value for name, value in result.items()} | {"reference_known": float(len(true))}
-    return named, (*known.notes, *notes)
+    return named, (*known.notes, *_sizes(known.size_nm, about.get("size_nm"), path), *notes)
+
+
+def _sizes(own: Sequence[float] | None, measured: Sequence[float] | None, path: Path) -> tuple[str, ...]:
+    if own is None or measured is None or np.allclose(own, measured, rtol=CLOSE_PIXELS, atol=0):
+        return ()
+    fields = [" x ".join(f"{side:.3g}" for side in size) for size in (own, measured)]
+    return (
+        f"{path.name} is a field of {fields[0]} nm, the measured one of {fields[1]} nm (height x width): positions "
+        "count from the corners of both, are these the same place?",
+    )
 
 
 def _check_inside(found: Floats, shape: tuple[int, int] | None, path: Path) -> None:
@@ -135,7 +155,11 @@ def _counted(found: Floats, true: Floats, height: float) -> list[NDArray[np.bool
 
 
 def read_reference(
-    path: Path, pixel_nm: list[float], step: Sequence[float] = (1.0, 1.0), bias: float | None = None
+    path: Path,
+    pixel_nm: list[float],
+    step: Sequence[float] = (1.0, 1.0),
+    bias: float | None = None,
+    read_as: Mapping[str, Any] | None = None,
 ) -> Known:
     """Read known positions, and where the file tells it the field that they are of.
 
@@ -150,6 +174,8 @@ def read_reference(
         So many of these pixels are one of the model's, to which a map is interpolated before it is fitted.
     bias : float, V, optional
         The map nearest to it is taken from a stack.
+    read_as : mapping, optional
+        ``size_nm`` and ``channel`` of the measured file, where it is this one; no option says them of another.
 
     Raises
     ------
@@ -161,15 +187,13 @@ def read_reference(
         if bias is not None:
             raise InputError(f"--reference-bias is {bias:g}, but {path} is a table of positions: leave it out")
         return Known(_table(path, pixel_nm))
-    from stm_models.data.readers import read
-
-    raw = read(path, bias=bias)
+    raw = _map(path, bias, read_as)
     if raw.points is not None or min(raw.values.shape[1:]) < 2:
         raise InputError(f"{path} is no map on a grid of pixels: expected the map at the band bottom, or a table")
     if len(raw.values) != 1:
+        choose = "" if raw.bias is None else "choose it with --reference-bias V, or "
         raise InputError(
-            f"{path} holds {len(raw.values)} maps: expected the one map at the band bottom; choose it with "
-            "--reference-bias V, or save it by itself"
+            f"{path} holds {len(raw.values)} maps: expected the one map at the band bottom; {choose}save it by itself"
         )
     height, width = raw.values.shape[1:]
     own = np.array(pixel_nm) if raw.size_nm is None else np.array(raw.size_nm) / (height, width)
@@ -180,9 +204,36 @@ def read_reference(
     below, above = raw.unrecorded
     field = np.maximum(np.rint(ratio * (below + height + above, width)), 1)
     first, end = below + rows.start, below + rows.stop
-    found = ((reference_positions(maps[0]).positions + 0.5) * shrunk + [first, 0]) * ratio - 0.5
+    with _of_another_file(read_as):
+        places = reference_positions(maps[0]).positions
+    found = ((places + 0.5) * shrunk + [first, 0]) * ratio - 0.5
     edges = (float(first * ratio[0]), float(end * ratio[0]))
-    return Known(found, (int(field[0]), int(field[1])), edges, tuple(f"{path.name}: {note}" for note in notes))
+    size = (float(own[0] * (below + height + above)), float(own[1] * width))
+    return Known(found, (int(field[0]), int(field[1])), edges, size, tuple(f"{path.name}: {note}" for note in notes))
+
+
+def _map(path: Path, bias: float | None, read_as: Mapping[str, Any] | None) -> RawMap:
+    from stm_models.data.readers import read
+
+    size, channel = (None, None) if read_as is None else (read_as.get("size_nm"), read_as.get("channel"))
+    if bias is not None and isinstance(channel, int):
+        channel = None  # a map by its number; this one is chosen by its bias
+    with _of_another_file(read_as):
+        return read(path, bias=bias, size_nm=size, channel=channel)
+
+
+@contextmanager
+def _of_another_file(read_as: Mapping[str, Any] | None) -> Iterator[None]:
+    """Say of another file than the measured one that the advice of what reads it cannot be followed."""
+    try:
+        yield
+    except InputError as error:
+        if read_as is not None:
+            raise
+        raise InputError(
+            f"{error}; of a reference in a file of its own no option but --reference-bias chooses anything: save the "
+            "map at the band bottom by itself, e.g. as an .npz file with data and size_nm"
+        ) from error
 
 
 def _recorded(values: NDArray[Any]) -> tuple[slice, tuple[str, ...]]:

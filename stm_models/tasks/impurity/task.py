@@ -198,11 +198,12 @@ class ImpurityTask(Task):
         bias: float | None = None,
         *,
         about: Mapping[str, Any] | None = None,
+        read_as: Mapping[str, Any] | None = None,
     ) -> tuple[dict[str, float], tuple[str, ...]]:
         """Score against a table of positions or a bound-state map; see `reference.reference_scores`."""
         from stm_models.tasks.impurity.reference import reference_scores
 
-        return reference_scores(answer, path, bias, about=about)
+        return reference_scores(answer, path, bias, about=about, read_as=read_as)
 
     def on_the_fly(self, attributes: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
         """Return the recipe of fields with Friedel waves, like those of the data set.

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from stm_models.errors import InputError
+from stm_models.physics.surface import materials
 from stm_models.physics.surface.field_recipe import FieldRecipe
 from stm_models.physics.surface.training_fields import training_field
 from stm_models.signal.calibration import Calibration
@@ -145,6 +147,18 @@ def test_other_pixels_keep_the_oscillation(ratio):
     kept = 2 * np.abs(np.mean((maps[0] * np.exp(-1j * k * (0.8 * x + 0.6 * y)))[6:-6, 6:-6]))
     assert 0.93 < kept < 1.01
     assert np.abs(maps).max() < 1.05  # nothing swings over at the edges
+
+
+@pytest.mark.parametrize(("material", "limit"), [("Au(111)", 0.8183), ("Cu(111)", 0.7082)])
+def test_pixels_too_coarse_for_the_oscillation_are_told_as_in_simulations(task, material, limit):
+    """Half a period at the highest bias, whatever the model's pixels are."""
+    spec = plan(make()).attributes["input"] | {"material": material}
+    for pixel, told in ((0.999 * limit, False), (1.001 * limit, True)):
+        raw = RawMap(np.random.default_rng(0).normal(1, 0.1, (3, 32, 32)), (32 * pixel, 32 * pixel), BIASES, "file")
+        assert any("so coarse" in note for note in task.prepare(raw, spec).notes) == told
+        k = materials.create(material).wave_number(max(BIASES), 10 * pixel)
+        with pytest.raises(InputError, match="too coarse") if told else nullcontext():
+            materials.create(material).check_pixels(k, 10 * pixel)
 
 
 def test_prepare_takes_any_biases_in_any_order(task):

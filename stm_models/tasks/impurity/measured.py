@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom
 
 from stm_models.errors import InputError
+from stm_models.physics.surface.materials import MATERIALS
 from stm_models.signal.bias_windows import BiasWindows, average
 from stm_models.signal.preprocessing import Preparation, finished_rows, prepare_stack
 from stm_models.tasks.impurity.spec import CLOSE_PIXELS, Preparing
@@ -21,7 +22,6 @@ __all__ = ["prepare", "to_pixels"]
 _MOST = 4096 * 4096  # pixels of the input
 _SIGNAL = re.compile(r"[fpnuµμmk]?(A|V|S|A/V)|1?|a\.u\.?|arb\.?( units)?", re.ASCII)
 """Units that a lock-in signal, a current or its slope may have."""
-_COARSE = 2.0  # px of the file per px of the model, above which the oscillation is hardly sampled
 
 
 def prepare(raw: RawMap, spec: Mapping[str, Any]) -> Prepared:
@@ -63,8 +63,7 @@ def prepare(raw: RawMap, spec: Mapping[str, Any]) -> Prepared:
     fitted, step = to_pixels(averaged, pixel, wanted, raw.source)
     if max(step) != 1 or min(step) != 1:
         notes = (*notes, _resampled(averaged, fitted, pixel, wanted))
-    if max(pixel) > _COARSE * wanted:
-        notes = (*notes, "The file's pixels are so coarse that the oscillation is hardly sampled: do not trust it.")
+    notes = (*notes, *_too_coarse(max(pixel), described))
     image = prepare_stack(fitted, Preparation.of(described.preparation))
     first = raw.unrecorded[0] + int(rows.start)
     size = [pixel[0] * (height + sum(raw.unrecorded)), raw.size_nm[1]]
@@ -92,6 +91,17 @@ def _signal(raw: RawMap) -> tuple[str, ...]:
     return (
         f"The maps are of {raw.channel}, which is not known as a signal of dI/dV: the positions mean nothing if it "
         "is not proportional to it.",
+    )
+
+
+def _too_coarse(pixel: float, described: Preparing) -> tuple[str, ...]:
+    """Warn of pixels (nm) that `Material.check_pixels` refuses in simulations, where the surface is known."""
+    surface = MATERIALS.get(described.material)
+    if surface is None or 2 * surface.wave_number(max(described.biases), 10 * pixel) < np.pi:
+        return ()
+    return (
+        f"The file's pixels of {pixel:.3g} nm are so coarse that a period of the oscillation of {surface.name} has no "
+        "more than two: do not trust it.",
     )
 
 

@@ -71,8 +71,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     store = recording()
     parts = load_parts(args.data, chosen.task, chosen.split, chosen.train.targets)
     alone = args.workers == 1 and args.executor == "local"
-    search = Search(store, chosen, parts, args.study, args.storage)
-    return search.run(earlier=args.earlier, seeds=args.seeds, crew=None if alone else Crew(args.workers, args.executor))
+    search = Search(store, chosen, parts, args.study, args.storage, earlier=args.earlier)
+    return search.run(seeds=args.seeds, crew=None if alone else Crew(args.workers, args.executor))
 
 
 def describe(result: dict[str, Any]) -> str:

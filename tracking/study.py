@@ -15,6 +15,7 @@ import optuna
 from optuna.trial import TrialState
 
 from stm_models.errors import InputError, unknown
+from stm_models.files import sha256_of_json
 from stm_models.search import Range, Space
 from tracking import probe
 from tracking.lock import advisory, exclusive
@@ -79,6 +80,7 @@ def create_study(
     sampler: str = "tpe",
     pruner: str = "median",
     heartbeat: int = 20,
+    earlier: str | None = None,
 ) -> Any:
     """Open the study ``name``, made when it is new.
 
@@ -95,6 +97,8 @@ def create_study(
         See `tracking.samplers`. Only a study of one objective prunes.
     heartbeat : int
         Seconds between the signs of life of a running trial; one silent for three of them is run again.
+    earlier : str, optional
+        Name of a study that this one begins from: what is drawn is not what that one drew with the same seed.
 
     Returns
     -------
@@ -123,7 +127,8 @@ def create_study(
                 study_name=name, storage=_backend(storage, heartbeat), directions=directions, pruner=ends_early,
                 load_if_exists=True,
             )  # fmt: skip
-            numbers = np.random.SeedSequence([seed, worker, len(study.trials)]).generate_state(1)
+            entropy = [seed, worker, len(study.trials), *([int(sha256_of_json(earlier), 16)] if earlier else [])]
+            numbers = np.random.SeedSequence(entropy).generate_state(1)
         except Exception as error:
             raise _unusable(storage, error) from error
     study.lock = _lock(study, lock_file)

@@ -56,6 +56,8 @@ class Search:
         Optuna's; by default beside the tracking store.
     worker : int
         Number of the worker that this is, 0 for the search itself: it draws other trials.
+    earlier : str, optional
+        A study of the same storage whose best trials are tried first; the others are not those that it drew.
 
     Raises
     ------
@@ -71,8 +73,9 @@ class Search:
         name: str | None = None,
         storage: str | None = None,
         worker: int = 0,
+        earlier: str | None = None,
     ) -> None:
-        self.store, self.chosen, self.parts = store, chosen, parts
+        self.store, self.chosen, self.parts, self.earlier = store, chosen, parts, earlier
         self.space = SearchSpace.of(chosen)
         self.values = values_of(chosen, parts)
         setup = _setup(chosen, parts)
@@ -81,6 +84,7 @@ class Search:
         self.found = study.create_study(
             self.name, self.storage, seed=chosen.tune.seed, worker=worker, direction=list(self.values.values()),
             sampler=chosen.tune.sampler, pruner=chosen.tune.pruner, heartbeat=chosen.tune.heartbeat,
+            earlier=earlier,
         )  # fmt: skip
         if self.found.user_attrs.get("setup", setup) != setup:
             raise InputError(
@@ -92,13 +96,11 @@ class Search:
             self.found.set_user_attr("identity", uuid.uuid4().hex)
         self.checkpoints = Checkpoints(self.found.user_attrs["identity"])
 
-    def run(self, *, earlier: str | None = None, seeds: int | None = None, crew: Crew | None = None) -> dict[str, Any]:
+    def run(self, *, seeds: int | None = None, crew: Crew | None = None) -> dict[str, Any]:
         """Search to the end and record what was found.
 
         Parameters
         ----------
-        earlier : str, optional
-            A study of the same storage whose best trials are tried first.
         seeds : int, optional
             Train the best trial with so many at the end.
         crew : Crew, optional
@@ -110,8 +112,8 @@ class Search:
             As `pipelines.tuning.report.summary` gives it.
         """
         chosen, networks = self.chosen, "+".join(self.space.networks)
-        if earlier:
-            warm_start(self.found, study.open_study(earlier, self.storage), self.space, chosen.tune.trials)
+        if self.earlier:
+            warm_start(self.found, study.open_study(self.earlier, self.storage), self.space, chosen.tune.trials)
         trials.settle(self.found, self.store, chosen.task.name)
         tags = {"network": networks, "study": self.name}
         with runs.start(self.store, chosen.task.name, f"tune {networks}", tags=tags) as parent:
@@ -164,7 +166,7 @@ class Search:
         given = (chosen, Path(self.parts.samples.path).absolute(), self.name, self.storage, parent)
         workers.run_workers(
             self.found,
-            [(work, (*given, 1 + number)) for number in range(crew.workers)],
+            [(work, (*given, 1 + number, self.earlier)) for number in range(crew.workers)],
             executor=crew.executor,
             store_uri=self.store.uri,
             parent=parent,
@@ -185,7 +187,9 @@ class Search:
         )  # fmt: skip
 
 
-def work(chosen: settings.Settings, data: Path, name: str, storage: str, parent: str, number: int) -> None:
+def work(
+    chosen: settings.Settings, data: Path, name: str, storage: str, parent: str, number: int, earlier: str | None
+) -> None:
     """Work on trials of a search as one of its workers, perhaps on another machine.
 
     Runs are recorded in the tracking store that the environment names.
@@ -201,6 +205,8 @@ def work(chosen: settings.Settings, data: Path, name: str, storage: str, parent:
         Id of the run of the search.
     number : int
         Of the worker, from 1: each draws other trials.
+    earlier : str or None
+        The study that the search began from.
 
     Raises
     ------
@@ -211,7 +217,7 @@ def work(chosen: settings.Settings, data: Path, name: str, storage: str, parent:
         What trials raised, when several in a row failed.
     """
     parts = load_parts(data, chosen.task, chosen.split, chosen.train.targets)
-    Search(recording(), chosen, parts, name, storage, worker=number).work(parent)
+    Search(recording(), chosen, parts, name, storage, worker=number, earlier=earlier).work(parent)
 
 
 def _setup(chosen: settings.Settings, parts: Parts) -> str:

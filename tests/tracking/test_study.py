@@ -57,6 +57,17 @@ def test_same_seed_same_draws(local, parent):
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+def test_a_study_that_begins_from_an_earlier_one_draws_anew(local, parent):
+    drawn = []
+    for name, earlier in (("one", None), ("two", "one"), ("three", "one"), ("four", "two")):
+        opened = study.create_study(name, seed=5, earlier=earlier)
+        searches.run(opened, _value, 2, local, parent)
+        drawn.append({trial.value for trial in opened.trials})
+    assert drawn[1] == drawn[2]
+    assert not drawn[1] & drawn[0]
+    assert not drawn[3] & (drawn[0] | drawn[1])
+
+
 def test_values_fit_the_space(local, parent):
     seen = []
 

@@ -32,6 +32,7 @@ DEFAULT = "sqlite:///optuna.db"
 _ENOUGH = 4  # complete trials before importances are told
 _PATIENCE = 5.0  # seconds for a gRPC proxy to answer
 _FORMS = "sqlite:///FILE.db, postgresql://USER@HOST/NAME or grpc://HOST:PORT"
+_OPENINGS = "openings:"  # of the study's attributes: worker and number of trials follow
 _DIRECTIONS = ("minimize", "maximize")
 
 
@@ -90,7 +91,9 @@ def create_study(
         Address of a database or, with ``grpc://HOST:PORT``, of Optuna's proxy before one; else ``optuna.db`` in the
         working directory.
     seed, worker : int
-        Of the sampler: each worker of a study gives its own number, and a study continued draws anew.
+        Of the sampler: each worker of a study gives its own number, and a study continued draws anew. The first opening
+        by a worker at a number of trials draws the same for the same seed, further ones, of another command, draw
+        others; behind a proxy, which has no lock, two openings at once may draw the same.
     direction : str or sequence of str
         ``minimize`` or ``maximize``; one for each objective.
     sampler, pruner : str
@@ -127,11 +130,13 @@ def create_study(
                 study_name=name, storage=_backend(storage, heartbeat), directions=directions, pruner=ends_early,
                 load_if_exists=True,
             )  # fmt: skip
-            entropy = [seed, worker, len(study.trials), *([int(sha256_of_json(earlier), 16)] if earlier else [])]
+            study.lock = _lock(study, lock_file)
+            if lock_file is None and study.lock is not None:
+                stack.enter_context(study.lock())
+            entropy = [seed, worker, *_opening(study, worker), *([int(sha256_of_json(earlier), 16)] if earlier else [])]
             numbers = np.random.SeedSequence(entropy).generate_state(1)
         except Exception as error:
             raise _unusable(storage, error) from error
-    study.lock = _lock(study, lock_file)
     study.sampler = create_sampler(sampler, int(numbers[0]), objectives=len(directions))
     found = [each.name.lower() for each in study.directions]
     if found != directions:
@@ -225,6 +230,15 @@ def _backend(storage: str, heartbeat: int) -> Any:
                 raise
             raise ValueError(f"no proxy answers in {_PATIENCE:g} s") from error
         return proxy
+
+
+def _opening(study: Any, worker: int) -> list[int]:
+    """Return the number of trials and, from 1, of a worker's further opening at so many; count it."""
+    trials = len(study.trials)
+    key = f"{_OPENINGS}{worker}:{trials}"
+    before: int = study.user_attrs.get(key, 0)
+    study.set_user_attr(key, before + 1)
+    return [trials, before] if before else [trials]
 
 
 def _unusable(storage: str, error: Exception) -> InputError:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import optuna
 import pytest
 import torch
@@ -55,6 +56,18 @@ def test_same_seed_same_draws(local, parent):
         drawn.append([trial.value for trial in opened.trials])
         assert study.importances(opened) is None
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_commands_on_one_study_draw_different_trials(local):
+    def draw(number):
+        return study.create_study("two commands", seed=5, sampler="random").sampler._rng.rng.random()
+
+    first = np.random.RandomState(np.random.SeedSequence([5, 0, 0]).generate_state(1)[0]).random()
+    with ThreadPoolExecutor(4) as pool:
+        drawn = list(pool.map(draw, range(4)))
+    assert len(set(drawn)) == 4
+    assert first in drawn
+    assert study.create_study("one command", seed=5, sampler="random").sampler._rng.rng.random() == first
 
 
 def test_a_study_that_begins_from_an_earlier_one_draws_anew(local, parent):

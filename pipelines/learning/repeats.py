@@ -156,8 +156,9 @@ def repeat(
 def describe(result: Mapping[str, Any]) -> str:
     """List mean and spread of every metric, and the best seed."""
     lines = [f"run {result['run_id']}: {len(result['runs'])} {result['kind']} of {result['network']}"]
+    width = max(map(len, result["metrics"])) + 2
     for key, found in result["metrics"].items():
-        lines.append(f"  {key:<28}{found['mean']:.4g} ± {found['std']:.2g}")
+        lines.append(f"  {key:<{width}}{found['mean']:.4g} ± {found['std']:.2g}")
     if result["best"]:
         best = result["best"]
         lines.append(f"best {result['metric']} on validation {best['value']:.4g}: {best['name']}, run {best['run_id']}")

@@ -154,3 +154,10 @@ def test_folds_that_leave_one_state_to_train_on_are_refused_before_the_first_tra
     few = divide(three, repeat.chosen.task, repeat.chosen.split)
     with pytest.raises(InputError, match=r"1 state to train on and 2 that validate.*split.folds is 2, give another"):
         repeats.repeat(repeat.store, repeat.chosen, few, "folds", 2)
+
+
+def test_names_and_numbers_of_the_summary_stand_apart():
+    metrics = {"mae": {"mean": 0.1, "std": 0.01}, "kernel_ridge.unseen_atom_width_mae_U": {"mean": 0.2, "std": 0.02}}
+    result = {"run_id": "r", "runs": [{}, {}], "kind": "seeds", "network": "mlp", "metrics": metrics, "best": None}
+    rows = [line.split() for line in repeats.describe(result).splitlines()[1:]]
+    assert rows == [["mae", "0.1", "±", "0.01"], ["kernel_ridge.unseen_atom_width_mae_U", "0.2", "±", "0.02"]]

@@ -54,6 +54,14 @@ def test_their_patterns_find_our_label(U, index, distance, dielectric, filling, 
         ("U3.dat", None),
         ("LDOS-Mu.dat", None),
         ("U1.2.3-a.png", 1.2),
+        ("xU300K.png", None),
+        ("U1,3.png", None),
+        ("a_U3.0eV.png", 3.0),
+        ("a_U3.0eV_b.png", 3.0),
+        ("a_U3.0_eV.png", 3.0),
+        ("a_U3.0_U3.00.png", 3.0),
+        ("U3.0_mu2.png", 3.0),
+        ("LDOS-Mu-I9-U3-a.dat", 3.0),
     ],
 )
 def test_foreign_names(name, U):
@@ -65,3 +73,24 @@ def test_foreign_names(name, U):
 def test_two_labels_are_refused():
     with pytest.raises(InputError, match=r"two labels, U = 1 and 2"):
         parse("U1.0-LDOS-Mu-I9-U2.0-a.dat")
+    with pytest.raises(InputError, match=r"two labels, U = 3 and 4\.5: rename it.*manifest\.csv"):
+        parse("a_U3.0_U4.5.png")
+    with pytest.raises(InputError, match=r"3 labels, U = 1 and 2 and 3"):
+        parse("U1.0_U2.0_U3.0.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("m3_U1.3e-1.png", "1.3e-1"),
+        ("U1.3E2_a.png", "1.3E2"),
+        ("a_U3000.0meV.dat", "3000.0meV"),
+        ("a_U3000.0_meV.dat", "3000.0_meV"),
+        ("U3.0K.png", "3.0K"),
+        ("U3.0eVs.png", "3.0eVs"),
+        ("LDOS-Mu-I9-U1.3e-1-a.dat", "1.3e-1"),
+    ],
+)
+def test_a_label_in_other_units_is_refused(name, read):
+    with pytest.raises(InputError, match=rf"U = {read}, expected a plain number of eV: rename it.*manifest\.csv"):
+        parse(name)

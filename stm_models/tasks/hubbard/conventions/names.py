@@ -13,8 +13,8 @@ from stm_models.tasks.plan import Variable
 __all__ = ["EXPECTED", "FIELDS", "Named", "file_stem", "parse"]
 
 LDOS_LABEL = re.compile(r"LDOS-Mu-I.*-U([0-9.]+)-.*")
-ANY_LABEL = re.compile(r"U(\d+.\d+)")
-"""The two patterns by which the public code to arXiv 2602.18890 finds U in a name."""
+ANY_LABEL = re.compile(r"U(\d+\.\d+)")
+"""The two patterns by which the public code to arXiv 2602.18890 finds U in a name; its dot stands for any character."""
 
 EXPECTED = "LDOS-Mu-I5-d2.74-eps10-nu+0.12-U3.00000-s0-n0"
 
@@ -29,6 +29,8 @@ FIELDS: dict[str, Variable] = {
 
 _FIELD = re.compile(r"-(I|d|eps|nu|s|n)([+-]?\d+(?:\.\d+)?)(?=-|$)")
 _NUMBER = re.compile(r"\d+(\.\d+)?")
+_OTHER_UNIT = re.compile(r"(?!eV(?![^\W\d_]))([ _-]?[mkMµμ]eV|[^\W\d_]+([+-]?\d+)?)")
+"""What may not follow a label: a unit that is not eV, an exponent, or a word."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def parse(name: str) -> Named:
     Raises
     ------
     InputError
-        When the two patterns of the public code find different labels.
+        When the patterns find different labels, or one that an exponent or a unit other than eV follows.
 
     Examples
     --------
@@ -66,13 +68,17 @@ state='LDOS-Mu-I5-d2.74-eps10-nu-0.12-U3.00000-s7')
     """
     suffix = PurePath(name).suffix
     stem = name.removesuffix(suffix) if suffix.lower() in (".dat", ".txt", ".png") else name
-    found = [match.group(1) for pattern in (LDOS_LABEL, ANY_LABEL) if (match := pattern.search(stem))]
-    labels = {float(text) for text in found if _NUMBER.fullmatch(text)}
+    found = [match for pattern in (LDOS_LABEL, ANY_LABEL) for match in pattern.finditer(stem)]
+    labels = {float(match[1]) for match in found if _NUMBER.fullmatch(match[1])}
+    way_out = f"rename it, e.g. {EXPECTED}, or give a manifest.csv with columns file,U"
     if len(labels) > 1:
+        count = "two" if len(labels) == 2 else len(labels)
         raise InputError(
-            f"{name} holds two labels, U = {' and '.join(f'{u:g}' for u in sorted(labels))}: "
-            f"rename it, e.g. {EXPECTED}, or give a manifest.csv with columns file,U"
+            f"{name} holds {count} labels, U = {' and '.join(f'{u:g}' for u in sorted(labels))}: {way_out}"
         )
+    for match in found:
+        if other := _OTHER_UNIT.match(stem, match.end(1)):
+            raise InputError(f"{name} holds U = {match[1]}{other[0]}, expected a plain number of eV: {way_out}")
     numbers = dict(_FIELD.findall(stem))
     state = re.sub(r"-n\d+(?=-|$)", "", stem) if {"s", "n"} <= numbers.keys() else stem
     fields = {variable.name: float(numbers[key]) for key, variable in FIELDS.items() if key in numbers}

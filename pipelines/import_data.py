@@ -102,7 +102,7 @@ def import_folder(task: Task, convention: Convention, folder: Path, options: Any
         "source": folder.resolve().name,
         "recipe": attributes["recipe"],
         "digest": whole,
-        "groups": len(survey.plan.chains),
+        "groups": len({group.state for chain in survey.plan.chains for group in chain}),
         "samples": len(survey.plan.groups),
         "warnings": list(survey.warnings),
         "seconds": round(time.monotonic() - start, 3),

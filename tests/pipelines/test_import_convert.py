@@ -74,6 +74,21 @@ def test_text_comes_back_as_it_was(stm, data, texts, tmp_path):
     }
 
 
+@pytest.mark.parametrize("convention", ["ldos", "images"])
+def test_what_a_chain_shares_is_refused_of_a_copy_too(stm, tmp_path, convention):
+    data = make(tmp_path / "ours.zarr", config_of(layer_distance=(2.6, 2.9), interaction_count=3, replicates=4))
+    assert stm("convert", data, "--to", convention, "--out", tmp_path / "files")[0] == 0
+    code, out, err = stm("import", convention, tmp_path / "files", "--out", tmp_path / "back.zarr", "--json")
+    assert code == 0, err
+    ours, back = load(data), load(tmp_path / "back.zarr")
+    assert json.loads(out)["groups"] == 12
+    order = by_file(tmp_path / "files", ours)
+    for name in ("chain", "group"):
+        assert same_partition(back.coordinates[name], ours.coordinates[name][order])
+    with pytest.raises(InputError, match=r"'layer_distance' .* is the same for all states of a chain"):
+        load_parts(tmp_path / "back.zarr", TASK, SplitConfig(), ["layer_distance"])
+
+
 def test_text_without_the_manifest_needs_the_radius(stm, data, texts, tmp_path):
     folder = copied(texts, tmp_path / "alone")
     (folder / "manifest.csv").unlink()

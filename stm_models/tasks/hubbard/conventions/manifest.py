@@ -20,16 +20,17 @@ _LARGEST = 256 * 1024**2
 
 @dataclass(frozen=True)
 class Row:
-    """One file: label and group as far as they are given, further numbers by column name."""
+    """One file: label, group and chain as far as they are given, further numbers by column name."""
 
     U: float | None
     group: str | None
     radius: float | None
     values: dict[str, float] = field(default_factory=dict)
+    chain: str | None = None
 
 
 def read(path: Path) -> dict[str, Row]:
-    """Read a manifest: column ``file``, and any of ``U`` (eV), ``group`` (text), ``radius`` (a), other numbers.
+    """Read a manifest: column ``file``, and any of ``U`` (eV), ``group``, ``chain`` (text), ``radius`` (a), numbers.
 
     Raises
     ------
@@ -84,10 +85,11 @@ def _row(line: dict[str, str], where: str) -> Row:
             raise InputError(f"{where}: {name} is {text!r}, expected a finite number; mend it or leave the column out")
         return value
 
-    others = [name for name in line if name not in ("file", "group", "U", "radius", *RECORD)]
+    others = [name for name in line if name not in ("file", "group", "chain", "U", "radius", *RECORD)]
     return Row(
         U=number("U"),
         group=line.get("group", "").strip() or None,
         radius=number("radius"),
         values={name: value for name in others if (value := number(name)) is not None},
+        chain=line.get("chain", "").strip() or None,
     )

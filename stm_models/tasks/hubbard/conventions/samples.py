@@ -43,7 +43,7 @@ def known_of(attributes: Mapping[str, Any], sample: Mapping[str, Any]) -> dict[s
 
 
 def facts_of(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the manifest's columns of a sample: label, group, and every physical quantity; empty where unknown."""
+    """Return the manifest's columns of a sample: label, group, chain, and every physical quantity; empty if unknown."""
     numbers = {name: value for name, value in sample.items() if isinstance(value, float) and name not in _INTERNAL}
     facts = {name: repr(value) if math.isfinite(value) else "" for name, value in numbers.items()}
-    return {"U": repr(sample["U"]), "group": round(sample["group"]), **facts}
+    return {"U": repr(sample["U"]), "group": round(sample["group"]), "chain": round(sample["chain"]), **facts}

@@ -58,6 +58,7 @@ class Source:
     state: int
     values: Mapping[str, float]
     listed_radius: float | None
+    chain: str | None
 
 
 def collect(
@@ -107,7 +108,8 @@ def collect(
         kept = {name: values[name] for name in shared}
         row = rows.get(path.name)
         radius = row.radius if row else None
-        sources.append(Source(path, path.relative_to(folder).as_posix(), found, U, numbers[key], kept, radius))
+        chain = row.chain if row else None
+        sources.append(Source(path, path.relative_to(folder).as_posix(), found, U, numbers[key], kept, radius, chain))
     return sources, warnings
 
 
@@ -118,7 +120,7 @@ def lay_out(
     origin: Mapping[str, Any],
     extra: Mapping[str, tuple[Variable, Sequence[float]]],
 ) -> Plan:
-    """Make the plan: one group per file, one chain per simulated state.
+    """Make the plan: one group per file; chains are the manifest's, else one per simulated state.
 
     Parameters
     ----------
@@ -138,11 +140,11 @@ def lay_out(
         *(named.get(name, Variable(name, "1", f"column {name} of the manifest")) for name in sources[0].values),
         *(variable for variable, _ in extra.values()),
     ]
-    chains: dict[int, list[Group]] = {}
+    chains: dict[str | int, list[Group]] = {}
     for index, source in enumerate(sources):
         known = {"U": source.U, "file_state": float(source.state), **source.values}
         known |= {name: float(values[index]) for name, (_, values) in extra.items()}
-        chains.setdefault(source.state, []).append(Group(index, known, {}, state=source.state))
+        chains.setdefault(source.chain or source.state, []).append(Group(index, known, {}, state=source.state))
     labels = [asdict(named.get(name, Variable(name, "1", ""))) for name in _label_like(sources)]
     return Plan(
         chains=tuple(tuple(chain) for chain in chains.values()),
@@ -163,10 +165,11 @@ def lay_out(
 
 
 def identity(sources: Sequence[Source], convention: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what decides the values of the data set: contents, labels, states, options; no place of a file."""
+    """Return what decides the values of the data set: contents, labels, states, chains, options; no place of a file."""
     summary = hashlib.sha256()
     for source in sources:
         line = [source.name, source.look.sha256, source.U, source.state, source.listed_radius, dict(source.values)]
+        line += [] if source.chain is None else [source.chain]
         summary.update(json.dumps(line, sort_keys=True, allow_nan=False).encode() + b"\n")
     return {"convention": convention, "options": dict(options), "files": len(sources), "sha256": summary.hexdigest()}
 

@@ -140,15 +140,19 @@ def _compute(loaded: Loaded, names: tuple[str, ...], jobs: list[_Job]) -> list[t
             ends = np.cumsum([len(job.image) for job in jobs])[:-1]
             split = {name: np.split(values, ends) for name, values in outputs.items()}
             return [(job, {name: split[name][index] for name in names}) for index, job in enumerate(jobs)]
-    results: list[tuple[_Job, Outputs | Exception]] = []
-    for job in jobs:
-        if job.result.done():
-            continue
-        try:
-            results.append((job, _one(loaded, names, job.image, job.focus)))
-        except Exception as error:  # the others' answers do not suffer
-            results.append((job, error))
-    return results
+    return [(job, _tried(loaded, names, job.image, job.focus)) for job in jobs if not job.result.done()]
+
+
+def _tried(
+    loaded: Loaded, names: tuple[str, ...], image: NDArray[np.float32], focus: NDArray[Any] | None
+) -> Outputs | Exception:
+    try:
+        return _one(loaded, names, image, focus)
+    except InputError as error:
+        # Without its frames: handed on as a value it would hold them, and they it, until a collection.
+        return InputError(str(error))
+    except Exception as error:  # the others' answers do not suffer
+        return error
 
 
 def _one(loaded: Loaded, names: tuple[str, ...], image: NDArray[np.float32], focus: NDArray[Any] | None) -> Outputs:

@@ -122,11 +122,9 @@ class Compute:
         self._count(rows)
         most = self._schedule.batch_rows or (1 if session.provider == "cpu" else 32)
         if rows < most:
-            future = self._batcher.add(loaded, image, names, focus, most)
-        else:
-            run = partial(self._timed, loaded, key, image, focus)
-            future = start(self._pool, run, lambda: self._count(-rows))
-        return await self._within(future, until)
+            return await self._within(self._batcher.add(loaded, image, names, focus, most), until)
+        run = partial(self._timed, loaded, key, image, focus)
+        return await self._within(start(self._pool, run, lambda: self._count(-rows)), until)
 
     def is_short(self, loaded: Loaded, key: tuple[tuple[str, ...], int]) -> bool:
         """Tell whether the outputs of so many rows are known to take so little that `now` is the way."""
@@ -168,6 +166,8 @@ class Compute:
                 return await future
         except TimeoutError:
             raise busy(f"the answer took more than {self._limits.request_seconds:g} s", 5) from None
+        finally:
+            del future  # it holds the error, and the error this frame, with all that the request made
 
     def _timed(self, loaded: Loaded, key: Any, image: NDArray[np.float32], focus: NDArray[Any] | None) -> Outputs:
         began = time.thread_time()  # other processes' load tells nothing about the model

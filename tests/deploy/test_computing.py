@@ -1,10 +1,13 @@
 """The ways of a run: on the event loop, in threads, in batches; and the pixel that an explanation is of."""
 
 import argparse
+import gc
 import http.client
 import json
 import sys
 import threading
+import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from urllib.parse import urlsplit
@@ -14,6 +17,7 @@ import pytest
 import tritonclient.http as triton
 
 from deploy.model.session import Session
+from deploy.serving import inference
 from deploy.serving import options as serving_options
 from deploy.serving.compute import Compute, Schedule
 from deploy.serving.heads import Heads
@@ -80,6 +84,65 @@ def test_a_known_head_keeps_nothing_of_the_body_that_it_came_with(toy):
     del request
     assert heads.find(body, length) is not None
     assert sys.getrefcount(body) < before  # the request's image held it
+
+
+@pytest.fixture
+def no_collection():
+    """Without it only what no cycle holds goes."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+class _Held:
+    """What a request has made on its way."""
+
+
+def _gone(made, seconds=10):
+    end = time.monotonic() + seconds
+    while any(one() is not None for one in made) and time.monotonic() < end:
+        time.sleep(0.02)
+    return len(made), sum(one() is not None for one in made)
+
+
+@pytest.mark.parametrize("path", [INFER, "/v2/models/m/versions/1/infer"])
+def test_what_a_large_request_made_goes_when_it_is_refused(session, toy, monkeypatch, no_collection, path):
+    made = []
+
+    def refuse(*asked, **more):
+        held = _Held()
+        made.append(weakref.ref(held))
+        raise InputError("it is refused")
+
+    monkeypatch.setattr(inference, "decode_request", refuse)
+    body, _ = encode_request(toy.images(256), ["prediction"], binary=False)
+    assert len(body) > inference._LARGE  # it is read in a thread
+    with running({"m": session}) as url:
+        for _ in range(3):
+            assert ask(url, "POST", path, body)[0] == 400
+        assert _gone(made) == (3, 0)
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("together", [1, 3])
+def test_what_a_run_made_goes_when_it_is_refused(model_file, no_collection, batch, together):
+    made = []
+
+    class Refusing(Session):
+        def run(self, image, outputs=("prediction",)):
+            held = _Held()
+            made.append(weakref.ref(held))
+            raise InputError("it is refused")
+
+    body, length = encode_request(np.ones((1, 2, 4, 5), np.float32), ["prediction"])
+    refusing = Refusing(model_file, provider="cpu", threads=1)
+    schedule = Schedule(batch_rows=batch, batch_seconds=0.5)
+    with running({"m": refusing}, schedule=schedule) as url, ThreadPoolExecutor(together) as pool:
+        asked = [pool.submit(ask, url, "POST", INFER, body, {HEADER: str(length)}) for _ in range(together)]
+        assert [one.result()[0] for one in asked] == [400] * together
+        assert _gone(made)[1] == 0
+    assert made
 
 
 def test_a_long_run_is_not_made_on_the_event_loop(model_file):

@@ -28,6 +28,8 @@ _HEADER = HEADER.lower().encode()
 _JSON, _BINARY = b"application/json", b"application/octet-stream"
 _LARGE = 65536
 _ANSWER_VALUES = 4096
+_NUMBER_AT_MOST = 32  # bytes of JSON: 17 digits, sign, point, exponent, comma, and some space
+_AROUND = 65536  # bytes of JSON that are no numbers: names, shapes, parameters
 
 Decode = Callable[[Mapping[str, Any], Mapping[str, Any]], list[dict[str, Any]]]
 """Makes one answer in words per row, from raw outputs and a model's metadata."""
@@ -136,7 +138,7 @@ class Inference:
     async def _invocations(self, model: Model, body: bytes, until: float) -> Answer:
         loaded = model.current
         shape = loaded.session.metadata.input.shape
-        self._check_json(len(body))
+        self._check_json(len(body), loaded)
 
         def read() -> Any:
             return decode_invocation(body, image=shape, max_rows=self.limits.rows)
@@ -157,7 +159,7 @@ class Inference:
         text = None if length is None else length.decode("latin-1")
         counted = text is not None and text.isascii() and text.isdigit()  # `decode_request` refuses what is not
         json_bytes = min(int(length[:15]), len(body)) if length and counted else len(body)
-        self._check_json(json_bytes)
+        self._check_json(json_bytes, loaded)
         session = loaded.session
 
         def read() -> InferRequest:
@@ -203,10 +205,20 @@ class Inference:
             text += "ask infer or explain for binary tensors (binary_data), or send fewer images"
             raise Refused(413, text)
 
-    def _check_json(self, size: int) -> None:
+    def _check_json(self, size: int, loaded: Loaded) -> None:
+        """Refuse, before it is parsed, JSON that is longer than what the model can take."""
         if size > self.limits.json_bytes:
             text = f"the JSON is larger than {self.limits.json_bytes} bytes: send binary tensors, or fewer images"
             raise Refused(413, text)
+        rows, shape = self.limits.rows, loaded.session.metadata.input.shape
+        most = rows * (math.prod(shape) + 1) * _NUMBER_AT_MOST + _AROUND
+        if size > most:
+            text = (
+                f"the JSON is larger than {most} bytes, in which {rows} images ({', '.join(map(str, shape))}) of this "
+            )
+            raise Refused(
+                413, text + "model have room: send fewer, with less space between their numbers, or binary tensors"
+            )
 
 
 def task_answers(outputs: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[dict[str, Any]]:

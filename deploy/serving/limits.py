@@ -22,7 +22,9 @@ class Limits:
     body_bytes : int
         Of one request's body.
     json_bytes : int
-        Of the JSON in it: a number takes eight times its text in memory. And of that in its answer.
+        Of the JSON in it, of which a number takes eight times its text in memory and anything else up to 25 times;
+        where that is less, 32 bytes for each number that `rows` images of the asked model have. And of that in its
+        answer.
     total_bytes : int
         Of all bodies that are being read or answered, and of all long answers that are being taken.
     rows : int

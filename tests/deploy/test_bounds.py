@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from deploy.model.session import Session
+from deploy.serving import inference
 from deploy.serving.compute import Schedule
 from deploy.serving.connection import HEAD_BYTES
 from deploy.serving.limits import Limits
 from deploy.serving.protocol import HEADER, encode_request
 from deploy.serving.rate import RateLimit
 from deploy.serving.server import running
+from stm_models.errors import InputError
 from support import http_asking as asking
 
 ask, raw, error_of = asking.ask, asking.raw, asking.error_of
@@ -222,6 +224,35 @@ def test_bodies_together_are_bounded(session):
         status, answer, _ = ask(url, "POST", "/invocations", b'{"inputs": [' + b" " * 2000 + b"]}")
         assert status == 413
         assert b"JSON is larger than 1000 bytes" in answer
+
+
+@pytest.mark.parametrize(
+    ("path", "start", "end"),
+    [
+        ("v2/models/m/infer", b'{"inputs":[{"name":"image","datatype":"FP32","shape":[3,2,4,5],"data":[', b"1]}]}"),
+        ("v2/models/m/explain", b'{"inputs":[{"name":"image","datatype":"FP32","shape":[3,2,4,5],"data":[', b"1]}]}"),
+        ("invocations", b'{"inputs":[', b"1]}"),
+    ],
+)
+def test_json_longer_than_what_the_model_takes_is_not_parsed(session, monkeypatch, path, start, end):
+    parsed = []
+
+    def reading(*asked, **more):
+        parsed.append(asked)
+        raise InputError("it was read")
+
+    monkeypatch.setattr(inference, "decode_request", reading)
+    monkeypatch.setattr(inference, "decode_invocation", reading)
+    most = 65536 + 3 * (2 * 4 * 5 + 1) * 32
+    fits = start + b" " * (most - len(start) - len(end)) + end
+    with running({"m": session}, limits=Limits(rows=3)) as url:
+        status, answer, _ = ask(url, "POST", f"/{path}", fits)
+        assert (status, b"it was read" in answer, len(parsed)) == (400, True, 1)
+        status, answer, _ = ask(url, "POST", f"/{path}", start + b"{}," * 100_000 + end)
+    assert (status, len(parsed)) == (413, 1)
+    assert (
+        f"the JSON is larger than {most} bytes, in which 3 images (2, 4, 5) of this model have room".encode() in answer
+    )
 
 
 def test_what_is_held_before_a_token_is_checked_has_a_bound_for_all_connections(session):

@@ -173,6 +173,23 @@ def test_what_is_wrong_is_named(url, toy, options, status, message, fields):
     assert found["fields"] == fields
 
 
+@pytest.mark.parametrize(
+    ("query", "message", "fields"),
+    [
+        ("explian=gradient", "unknown option 'explian': choose from size_nm, key, bias, channel, rotate, ", []),
+        ("sizenm=5x5", "did you mean 'size_nm'?", []),
+        ("explain=gradient&explain=shap", "option 'explain' is given 2 times: give it once", []),
+        ("key=a&key=b&key=", "option 'key' is given 3 times", ["key"]),
+    ],
+)
+def test_an_option_that_would_not_count_is_refused(url, toy, query, message, fields):
+    path = f"/v2/models/numbers/ask?suffix=.npy&{query}"
+    status, body, _ = request(url, "POST", path, npy(toy.images(1)[0]), CONTENT)
+    found = json.loads(body)
+    assert (status, found["fields"]) == (400, fields)
+    assert message in found["error"]
+
+
 def test_what_a_file_does_not_say_is_asked_for(url):
     status, found = ask(url, npy(np.zeros((30, 30))))
     assert (status, found["fields"]) == (400, ["size_nm"])

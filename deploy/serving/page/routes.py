@@ -107,6 +107,7 @@ class _Handlers:
 
     async def _answer(self, request: Request, session: Session) -> dict[str, Any]:
         values = request.query_params
+        upload.check_options([name for name, _ in values.multi_items()])
         suffix, reading = upload.parse_suffix(values), upload.parse_reading(values)
         explain, place = values.get("explain") or None, _number(values.get("place"))
         async with upload.received(request, suffix, upload.MAX_UPLOAD_BYTES, upload.SECONDS, self.room) as path:

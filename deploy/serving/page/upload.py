@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from stm_models.data.readers import READABLE
 from stm_models.errors import InputError, unknown
 from stm_models.unfinished import scratch
 
-__all__ = ["MAX_UPLOAD_BYTES", "SECONDS", "Room", "fields_of", "parse_reading", "parse_suffix", "received"]
+__all__ = [
+    "MAX_UPLOAD_BYTES", "SECONDS", "Room", "check_options", "fields_of", "parse_reading", "parse_suffix", "received",
+]  # fmt: skip
 
 MAX_UPLOAD_BYTES = 256 * 2**20
 SECONDS = 120
@@ -34,6 +36,7 @@ _FIELDS = {
     "atom_width": r"--atom-width",
     "suffix": r"\bsuffix\b|by its content|expected \.3ds",
 }
+_OPTIONS = (*_FIELDS, "explain", "place")
 
 
 class Room:
@@ -71,8 +74,24 @@ class Room:
 
 
 def fields_of(message: str) -> list[str]:
-    """Return the names of the options that an error message speaks of."""
-    return [name for name, pattern in _FIELDS.items() if re.search(pattern, message)]
+    """Return the names of the options that an error message speaks of; those that it offers to choose from are none."""
+    about = message.partition(": choose from ")[0]
+    return [name for name, pattern in _FIELDS.items() if re.search(pattern, about)]
+
+
+def check_options(names: Sequence[str]) -> None:
+    """Refuse, of the names in an address's query, unknown and repeated ones.
+
+    Raises
+    ------
+    InputError
+        Naming the option.
+    """
+    for name in names:
+        if name not in _OPTIONS:
+            raise unknown("option", name[:_LONGEST], _OPTIONS)
+        if names.count(name) > 1:
+            raise InputError(f"option {name!r} is given {names.count(name)} times: give it once")
 
 
 def parse_suffix(values: Mapping[str, str]) -> str:

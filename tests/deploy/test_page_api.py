@@ -360,7 +360,7 @@ def test_cards_and_examples(url, models, examples):
     assert any("farther than 100 " in limit for limit in card["limits"])
     assert [example["name"] for example in about["examples"]] == ["field.npz"]
     assert request(url, "GET", "/page/examples/0")[1] == (examples / "field.npz").read_bytes()
-    for path in ("1", "-1", "../../p.onnx", "%2e%2e%2fp.onnx"):
+    for path in ("1", "-1", "../../p.onnx", "%2e%2e%2fp.onnx", "9" * 5000, "%D9%A0", "x"):
         assert request(url, "GET", f"/page/examples/{path}")[0] == 404
 
 

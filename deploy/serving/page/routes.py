@@ -57,7 +57,7 @@ def page_routes(
     return [
         *static_routes(),
         Route("/page/models", handlers.cards),
-        Route("/page/examples/{number:int}", handlers.example),
+        Route("/page/examples/{number}", handlers.example),
         Route("/v2/models/{model}/ask", handlers.ask, methods=["POST"]),
     ]
 
@@ -84,9 +84,10 @@ class _Handlers:
         )
 
     async def example(self, request: Request) -> Response:
-        number = request.path_params["number"]
+        text = request.path_params["number"]
+        number = int(text) if text.isascii() and text.isdigit() and len(text) <= 6 else len(self.examples)
         if number >= len(self.examples):
-            raise HTTPException(404, f"there is no example {number}: the server has {len(self.examples)}")
+            raise HTTPException(404, f"there is no example {text[:20]}: the server has {len(self.examples)}")
         path, _ = self.examples[number]
         if not path.is_file():
             raise HTTPException(404, f"example {number} ({path.name}) is gone: choose another one")

@@ -392,6 +392,13 @@ def test_an_example_that_is_gone_harms_no_other(models, tmp_path):
         assert request(url, "GET", "/page/examples/1")[1] == (tmp_path / "b.npy").read_bytes()
 
 
+@pytest.mark.parametrize("asked", ["bytes=0-3", "bytes=0-3,8-9", "bytes=abc", "bytes=999999999-", "rows=1"])
+def test_an_example_is_sent_whole(url, examples, asked):
+    status, body, headers = request(url, "GET", "/page/examples/0", headers={"Range": asked})
+    assert (status, headers["accept-ranges"]) == (200, "none")
+    assert body == (examples / "field.npz").read_bytes()
+
+
 def test_a_folder_without_examples_is_refused(models, tmp_path):
     for folder, message in ((tmp_path, "no file that can be read"), (tmp_path / "absent", "no folder")):
         with pytest.raises(InputError, match=message), running(models, examples=folder):

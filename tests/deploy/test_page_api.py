@@ -197,6 +197,9 @@ def test_what_a_file_does_not_say_is_asked_for(url):
     status, found = ask(url, b"no number\n" * 20, suffix=".txt")
     assert status == 400
     assert "/" not in found["error"].replace("text with columns", "")
+    status, found = ask(url, b"abc", suffix=".png")
+    assert (status, "identify image file 'upload.png'" in found["error"]) == (400, True)
+    assert tempfile.gettempdir() not in found["error"]
 
 
 def test_an_unknown_model(url):

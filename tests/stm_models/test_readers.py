@@ -227,6 +227,7 @@ HOLED = np.where(MAP > 0.9, np.nan, MAP)
         ("b.3ds", b":NANONIS_VERSION:\n2\n", "it is a Nanonis scan; rename it to b.sxm"),
         ("b.mat", b"\x89HDF\r\n\x1a\n" + b"\0" * 600, "7.3"),
         ("b.png", b"\xff\xd8\xff\xe0", "it is a JPEG picture; expected"),
+        ("b.png", b"abc", "cannot read b.png .cannot identify image file 'b.png'"),
         ("b.sm4", b"no such thing", "cannot read|rhkpy"),
     ],
 )

@@ -125,6 +125,7 @@ def _parse(path: Path, module: str, wanted: Wanted) -> Measurement:
         raise InputError(f"cannot read {path.name}: it asks for more memory than there is; is it damaged?") from error
     # Parsers of other people's meet foreign bytes here and raise whatever they like.
     except Exception as error:
-        reason = one_line(error)
+        said = str(error).replace(str(path), path.name)  # a server's client need not know its folders
+        reason = one_line(RuntimeError(said)) if said else one_line(error)
         raise InputError(f"cannot read {path.name} ({reason}); expected {READABLE[path.suffix.lower()]}") from error
     return found

@@ -87,25 +87,36 @@ class Client:
         return self._model
 
     def ready(self, timeout: float | None = None) -> bool:
-        """Tell whether the server answers and has the model ready; False when nothing answers within ``timeout``."""
+        """Tell whether the server answers and has the model ready; False when nothing answers within ``timeout``.
+
+        Where no model was named and none asked yet, the server is meant: it has one.
+        """
         seconds = self.timeout if timeout is None else _seconds(timeout)
         try:
-            return self._request("GET", "/v2/health/ready", timeout=seconds)[0] == 200
+            return self._readiness(seconds)[0] == 200
         except InputError:
             return False
 
     def wait_ready(self, seconds: float) -> None:
-        """Wait until the server is ready.
+        """Wait until `ready`.
 
         Raises
         ------
         InputError
-            When it is not within ``seconds``.
+            When it is not within ``seconds``, with what the server said last.
         """
         end = time.monotonic() + seconds
-        while not self.ready(min(self.timeout, max(0.01, end - time.monotonic()))):
+        while True:
+            said = ""
+            try:
+                status, answer = self._readiness(min(self.timeout, max(0.01, end - time.monotonic())))
+                if status == 200:
+                    return
+                said = f" (it answered {status}: {_message(answer)})"
+            except InputError:
+                pass
             if time.monotonic() >= end:
-                raise InputError(f"{self.url} was not ready within {seconds:g} s: look at the server's log")
+                raise InputError(f"{self.url} was not ready within {seconds:g} s{said}: look at the server's log")
             time.sleep(0.05)
 
     def metadata(self) -> dict[str, Any]:
@@ -233,6 +244,10 @@ class Client:
 
     def _address(self, *parts: str) -> str:
         return "/".join(("/v2/models", quote(self.model, safe=""), *parts))
+
+    def _readiness(self, seconds: float) -> tuple[int, bytes]:
+        path = "/v2/health/ready" if self._model is None else self._address("ready")
+        return self._request("GET", path, timeout=seconds)[:2]
 
     def _tensors(
         self, how: str, images: NDArray[Any], outputs: Sequence[str]

@@ -40,6 +40,13 @@ def test_it_gets_the_arithmetic_of_the_model(url, toy, model, kind):
     assert list(client.infer(images)) == ["prediction"]
 
 
+def test_a_model_that_the_server_does_not_have_is_never_ready(url):
+    client = Client(url, "absent")
+    assert client.ready() is False
+    with pytest.raises(InputError, match=r"not ready within 0.2 s .it answered 404: unknown model 'absent': choose"):
+        client.wait_ready(0.2)
+
+
 def test_metadata(url):
     about = Client(url).metadata()
     assert about["name"] == "stm-toy"

@@ -20,7 +20,7 @@ from deploy.serving.process import give_back
 from deploy.serving.refusals import LOG, Refused
 from stm_models.errors import InputError
 
-__all__ = ["Catalog", "Loaded", "Model", "Opener", "Version", "check_name", "prove"]
+__all__ = ["Catalog", "Loaded", "Model", "Opener", "Version", "check_name", "prove", "refused"]
 
 Opener = Callable[[Path], Session]
 
@@ -108,7 +108,7 @@ class Model:
                 prove(session)
             except Exception as error:  # whatever a file holds, the old version goes on
                 reason = " ".join(str(error).replace(str(version.path), version.path.name).split())[:500]
-                self.refused = {"version": version.label, "reason": reason, "time": _now()}
+                self.refused = refused(version, reason)
                 LOG.error("model %s: version %s refused, %s goes on: %s", self.name, version.label, old.label, reason)
                 return False
             loaded = Loaded(version.label, session, _now())
@@ -199,6 +199,11 @@ def check_name(name: str) -> None:
     """Refuse a name that cannot stand in an address."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name):
         raise InputError(f"model name {name!r} cannot stand in an address: use letters, digits, '.', '_', '-'")
+
+
+def refused(version: Version, reason: str) -> dict[str, str]:
+    """Return what is told of a version that was not taken, now."""
+    return {"version": version.label, "reason": reason, "time": _now()}
 
 
 def prove(session: Session) -> None:

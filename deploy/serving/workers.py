@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy.serving.catalog import Version
+from deploy.serving.catalog import Catalog, Opener, Version, refused
 from deploy.serving.listening import DRAIN_SECONDS, listen
 from deploy.serving.logs import log_to_stderr
 from deploy.serving.metrics import Metrics
@@ -85,6 +85,7 @@ class _Crew:
         self._counters = self._context.RawArray("d", plan.workers * Metrics.width(names))
         self._buckets = self._context.RawArray("d", 2 * BUCKETS)
         self._workers: list[_Worker] = []
+        self._refused: dict[str, dict[str, str]] = {}
         self._lock = threading.Lock()
 
     def start(self, stop: threading.Event) -> None:
@@ -104,28 +105,36 @@ class _Crew:
                     self._workers[row] = self._one(row)
 
     def offer(self, name: str, version: Version) -> bool:
-        """Offer a version to all living workers; when one refuses it, the others go back.
+        """Offer a version to all living workers; when one refuses it, the others go back, and all say so.
 
-        A dead one is not asked: the one that takes its place starts with the version that is wanted then.
+        A dead one is not asked: the one that takes its place starts with the version that is wanted then, and is told
+        what was refused.
         """
         with self._lock:
             index = next(index for index, one in enumerate(self._wanted) if one.name == name)
-            answers = self._ask(self._workers, name, version)
-            if answers and all(taken for _, taken in answers):
+            answers = self._ask(self._workers, ("offer", name, version))
+            if answers and all(answer is True for _, answer in answers):
                 self._wanted[index] = replace(self._wanted[index], version=version)
+                self._refused.pop(name, None)
                 return True
-            self._ask([worker for worker, taken in answers if taken], name, self._wanted[index].version)
+            took = [worker for worker, answer in answers if answer is True]
+            self._ask(took, ("return", name, self._wanted[index].version))
+            said = [answer for _, answer in answers if isinstance(answer, dict)]
+            self._refused[name] = (
+                said[0] if said else refused(version, "a worker process ended before it had loaded it")
+            )
+            self._tell("refused", name, self._refused[name])
             return False
 
     def problem(self, name: str, reason: str) -> None:
         """Tell all workers that an address cannot be resolved, or can be again."""
-        for worker in self._workers:
-            _send(worker, ("problem", name, reason))
+        self._tell("problem", name, reason)
 
     def back(self, name: str) -> None:
         """Tell all workers that the version which was not taken is wanted no more."""
-        for worker in self._workers:
-            _send(worker, ("back", name, None))
+        with self._lock:
+            self._refused.pop(name, None)
+            self._tell("refused", name, None)
 
     def end(self) -> None:
         """End all workers: those under way finish what they answer."""
@@ -139,10 +148,14 @@ class _Crew:
                 worker.process.kill()
                 worker.process.join()
 
-    def _ask(self, workers: Sequence[_Worker], name: str, version: Version) -> list[tuple[_Worker, bool]]:
-        """Return the workers that could be asked, and whether they took the version."""
-        asked = [worker for worker in workers if worker.process.is_alive() and _send(worker, ("offer", name, version))]
-        return [(worker, _took(worker)) for worker in asked]
+    def _ask(self, workers: Sequence[_Worker], message: tuple[str, str, Version]) -> list[tuple[_Worker, Any]]:
+        """Return the workers that could be asked, and their answers."""
+        asked = [worker for worker in workers if worker.process.is_alive() and _send(worker, message)]
+        return [(worker, _answer(worker)) for worker in asked]
+
+    def _tell(self, kind: str, name: str, value: Any) -> None:
+        for worker in self._workers:
+            _send(worker, (kind, name, value))
 
     def _one(self, row: int) -> _Worker:
         ours, theirs = self._context.Pipe()
@@ -156,6 +169,8 @@ class _Crew:
         theirs.close()
         worker = _Worker(process, ours, queue.SimpleQueue(), time.monotonic())
         threading.Thread(target=_hear, args=(worker,), daemon=True).start()
+        for name, refusal in self._refused.items():
+            _send(worker, ("refused", name, refusal))
         return worker
 
 
@@ -163,11 +178,12 @@ def _ready(worker: _Worker, stop: threading.Event) -> bool:
     return _reply(worker, stop) == "ready"
 
 
-def _took(worker: _Worker) -> bool:
+def _answer(worker: _Worker) -> Any:
+    """Return True where a version was taken, else what is told of it, or None where the worker died."""
     answer = _reply(worker)
     while answer == "ready":  # said by one that took the place of another
         answer = _reply(worker)
-    return answer is True
+    return answer
 
 
 def _reply(worker: _Worker, stop: threading.Event | None = None) -> Any:
@@ -217,17 +233,7 @@ def _work(
     def obey(metrics: Metrics) -> None:
         with contextlib.suppress(EOFError, OSError):
             while True:
-                kind, name, value = pipe.recv()
-                if kind == "offer":
-                    taken = catalog.models[name].offer(value, plan.open)
-                    metrics.event("swaps" if taken else "refused", name)
-                    pipe.send(taken)
-                elif kind == "back":
-                    catalog.models[name].refused = None
-                else:
-                    catalog.models[name].problem = value
-                    if value:
-                        metrics.event("poll_failures", name)
+                _follow(pipe, catalog, plan.open, metrics)
         os.kill(os.getpid(), signal.SIGTERM)  # nobody is left who could
 
     @contextlib.contextmanager
@@ -236,3 +242,20 @@ def _work(
         yield
 
     plan.serve(catalog, watched=watched, listener=listener, cells=cells, ready=lambda _: pipe.send("ready"))
+
+
+def _follow(pipe: Connection, catalog: Catalog, opener: Opener, metrics: Metrics) -> None:
+    """Do what the next message says."""
+    kind, name, value = pipe.recv()
+    model = catalog.models[name]
+    if kind in ("offer", "return"):
+        taken = model.offer(value, opener)
+        if kind == "offer":  # who returns to what was served takes no new version
+            metrics.event("swaps" if taken else "refused", name)
+        pipe.send(taken or model.refused)
+    elif kind == "refused":
+        model.refused = value
+    else:
+        model.problem = value
+        if value:
+            metrics.event("poll_failures", name)

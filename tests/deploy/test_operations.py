@@ -22,7 +22,7 @@ import pytest
 from deploy.model.session import Session
 from deploy.serving import workers
 from deploy.serving.body import Bodies
-from deploy.serving.catalog import Version
+from deploy.serving.catalog import Catalog, Model, Version
 from deploy.serving.limits import Limits
 from deploy.serving.metrics import Metrics
 from deploy.serving.openapi import describe
@@ -248,6 +248,27 @@ def test_a_worker_that_dies_is_replaced_with_the_version_that_is_served(crew):
         time.sleep(0.02)
 
 
+def test_workers_that_take_the_place_of_others_know_what_was_refused(crew):
+    process, url, folder, _, _ = crew
+    served = json.loads(ask(url, "GET", "/v2/models/toy/ready")[1])["version"]
+    versions.write_bad(folder, 9, "damaged")
+    versions.point(folder, 9)
+    _soon(lambda: "refused" in json.loads(ask(url, "GET", "/v2/models/toy/ready")[1]))
+    _soon(lambda: len(_workers(process)) == 2)
+    time.sleep(5.5)  # none is replaced twice in five seconds
+    old = _workers(process)
+    for one in old:
+        one.kill()
+    _soon(lambda: len(new := _workers(process)) == 2 and not {one.pid for one in new} & {one.pid for one in old})
+    for _ in range(12):  # of either worker
+        _soon(lambda: "refused" in json.loads(ask(url, "GET", "/v2/models/toy/ready")[1]), 20)
+    told = json.loads(ask(url, "GET", "/v2/models/toy/ready")[1])
+    assert (told["version"], told["refused"]["version"]) == (served, "9")
+    versions.point(folder, int(served))
+    for _ in range(12):
+        _soon(lambda: "refused" not in json.loads(ask(url, "GET", "/v2/models/toy/ready")[1]))
+
+
 def test_workers_answer_what_they_began_before_they_end(tmp_path):
     toy = versions.write_good(tmp_path, 1)
     versions.point(tmp_path, 1)
@@ -311,13 +332,19 @@ class _Told:
 
     def __init__(self, *words, alive=True):
         self.said, self.began, self.offered, self.words = queue.SimpleQueue(), 0.0, [], words
+        self.kinds, self.refused = [], None
         self.process = SimpleNamespace(is_alive=lambda: alive)
         self.pipe = self
 
     def send(self, message):
         if not self.process.is_alive():
             raise BrokenPipeError
-        self.offered.append(message[2].label)
+        kind, _, value = message
+        if kind == "refused":
+            self.refused = value
+            return
+        self.kinds.append(kind)
+        self.offered.append(value.label)
         for word in self.words:
             self.said.put(word)
 
@@ -350,3 +377,35 @@ def test_a_version_is_taken_by_all_workers_that_live_or_by_none(others, taken, o
 def test_no_version_is_taken_while_every_worker_is_dead():
     crew = _crew(_Told(alive=False))
     assert crew.offer("m", Version("2", Path("2.onnx"))) is False
+
+
+def test_all_workers_are_told_what_was_refused_until_it_is_wanted_no_more():
+    why = {"version": "2", "reason": "damaged", "time": "now"}
+    one, two = _Told(True), _Told(why)
+    crew = _crew(one, two)
+    assert crew.offer("m", Version("2", Path("2.onnx"))) is False
+    assert (one.kinds, two.kinds) == (["offer", "return"], ["offer"])
+    assert one.refused == two.refused == why
+    crew.back("m")
+    assert one.refused is two.refused is None
+    dying = _crew(one := _Told(True), _Told(None))
+    dying.offer("m", Version("3", Path("3.onnx")))
+    assert (one.refused["version"], one.refused["reason"][:22]) == ("3", "a worker process ended")
+
+
+def test_a_worker_that_returns_to_what_was_served_has_swapped_nothing(tmp_path):
+    for number in (1, 2):
+        versions.write_good(tmp_path, number)
+    first, second = (Version(str(number), tmp_path / f"{number}.onnx") for number in (1, 2))
+
+    def opener(path):
+        return Session(path, provider="cpu", threads=1)
+
+    catalog, metrics = Catalog([Model("m", opener(first.path), "1")]), Metrics(["m"])
+    messages, said = [("offer", "m", second), ("return", "m", first), ("refused", "m", {"version": "2"})], []
+    pipe = SimpleNamespace(recv=lambda: messages.pop(0), send=said.append)
+    while messages:
+        workers._follow(pipe, catalog, opener, metrics)
+    assert said == [True, True]
+    assert (metrics.count("swaps", "m"), metrics.count("refused", "m")) == (1, 0)
+    assert (catalog.models["m"].current.label, catalog.models["m"].refused) == ("1", {"version": "2"})

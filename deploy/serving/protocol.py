@@ -142,6 +142,7 @@ def decode_request(
         name = tensor["name"]
         if name in found:
             raise InputError(f"input {name!r} is given twice")
+        _refuse_extensions(mapping(tensor.get("parameters", {}), f"parameters of {name!r}"), name)
         found[name], size = decode_tensor(tensor, tail[used:], kinds=kinds, check=check)
         used += size
     if used != len(tail):
@@ -274,10 +275,20 @@ def _wanted(listed: object, known: Sequence[str]) -> tuple[tuple[str, ...], dict
         if name in names:
             raise InputError(f"output {name!r} is asked for twice")
         names.append(name)
-        flag = _flag(mapping(entry.get("parameters", {}), f"parameters of {name}"), "binary_data")
+        parameters = mapping(entry.get("parameters", {}), f"parameters of {name}")
+        _refuse_extensions(parameters, name)
+        flag = _flag(parameters, "binary_data")
         if flag is not None:
             binary[name] = flag
     return tuple(names), binary
+
+
+def _refuse_extensions(parameters: Mapping[str, Any], name: str) -> None:
+    """Refuse what would make another tensor of it; other parameters that nobody knows are ignored."""
+    for given in parameters:
+        if given == "classification" or given.startswith("shared_memory_"):
+            text = f"parameter {given[:64]!r} of {name!r} is of an extension that this server does not have"
+            raise InputError(f"{text}: leave it out, tensors are JSON or, with binary_data, bytes in the body")
 
 
 def _flag(parameters: Mapping[str, Any], name: str) -> bool | None:

@@ -189,6 +189,18 @@ def test_a_wrong_request_is_refused(body, message):
         _decode(body.replace(b"%s", json.dumps(tensor).encode()))
 
 
+@pytest.mark.parametrize("given", ["classification", "shared_memory_region", "shared_memory_byte_size"])
+@pytest.mark.parametrize("where", ["inputs", "outputs"])
+def test_parameters_of_extensions_that_there_are_not_are_refused_and_others_ignored(where, given):
+    tensor = {"name": "image", "datatype": "FP32", "shape": [1, *SHAPE], "data": IMAGE.ravel().tolist()}
+    body = {"inputs": [tensor], "outputs": [{"name": "distance"}]}
+    body[where][0]["parameters"] = {"colour": 1, "memory": "shared_memory"}
+    assert _decode(json.dumps(body).encode()).outputs == ("distance",)
+    body[where][0]["parameters"] = {given: 1}
+    with pytest.raises(InputError, match=f"parameter '{given}' of .* extension that this server does not have"):
+        _decode(json.dumps(body).encode())
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.serving.process import processor_seconds
+
 __all__ = ["BUCKETS", "CONTENT_TYPE", "ENDED", "ROUTES", "Metrics"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -46,7 +48,7 @@ class Metrics:
     models : sequence of str
         Names of the served models.
     cells : (workers, `Metrics.width`) float64, optional
-        Zeros at first; every worker writes into its own row only.
+        Zeros at first; every worker writes into its own row only, but for the processor time that it sees of others.
     row : int
         The row of this process.
     """
@@ -56,6 +58,9 @@ class Metrics:
         self._places = self._layout(self.models)
         self._cells = np.zeros((1, len(self._places))) if cells is None else cells
         self._mine: Any = memoryview(self._cells[row])
+        # Of a worker that had this row before.
+        self._mine[self._places["seconds_ended"]] += self._mine[self._places["seconds_seen"]]
+        self._mine[self._places["seconds_seen"]] = 0.0
         self._mine[self._places["pid"]] = float(os.getpid())
         for name in [name for name, (kind, _) in _OF_PROCESS.items() if kind == "gauge"]:
             self.gauge(name, 0.0)  # a worker that died before may have left others
@@ -104,6 +109,13 @@ class Metrics:
         """Return the process ids of all workers."""
         return [int(pid) for pid in self._cells[:, self._places["pid"]] if pid]
 
+    def processor_seconds(self) -> float:
+        """Return the processor time of all workers, those that have ended as far as it was seen here: it never falls."""
+        pid, seen, ended = (self._places[name] for name in ("pid", "seconds_seen", "seconds_ended"))
+        for row in self._cells:
+            row[seen] = max(row[seen], processor_seconds([int(row[pid])]))
+        return float(self._cells[:, [seen, ended]].sum())
+
     def text(self, information: Sequence[tuple[str, str, str, Sequence[tuple[dict[str, str], float]]]] = ()) -> str:
         """Write everything, and ``information``: (name, kind, help, [(labels, value)]) of more."""
         total = self._cells.sum(axis=0)
@@ -137,7 +149,7 @@ class Metrics:
 
     @staticmethod
     def _layout(models: Sequence[str]) -> dict[Any, int]:
-        keys: list[Any] = ["pid"]
+        keys: list[Any] = ["pid", "seconds_seen", "seconds_ended"]
         keys += [("requests", route, status) for route in ROUTES for status in (*_STATUSES, _OTHER)]
         keys += [("seconds", route, part) for route in ROUTES for part in range(len(BUCKETS) + 2)]
         keys += [(kind, name) for kind in _PER_MODEL for name in models]

@@ -16,7 +16,7 @@ from deploy.serving.catalog import Catalog, Model
 from deploy.serving.inference import Inference
 from deploy.serving.metrics import CONTENT_TYPE, Metrics
 from deploy.serving.openapi import describe
-from deploy.serving.process import open_files, processor_seconds, resident_bytes
+from deploy.serving.process import open_files, resident_bytes
 from deploy.serving.protocol import HEADER
 from deploy.serving.refusals import Refused, refusal
 from deploy.serving.security import OPEN_PATHS
@@ -183,7 +183,12 @@ def _information(
         ("stm_model_versions_held", "gauge", "Versions in this process's memory: two while one drains.", held),
         ("stm_workers", "gauge", "Processes that answer.", [({}, float(len(processes)))]),
         ("process_resident_memory_bytes", "gauge", "Of all workers.", [({}, resident_bytes(processes))]),
-        ("process_cpu_seconds_total", "counter", "Of all workers.", [({}, processor_seconds(processes))]),
+        (
+            "process_cpu_seconds_total",
+            "counter",
+            "Of all workers, ended ones too.",
+            [({}, metrics.processor_seconds())],
+        ),
         ("process_open_fds", "gauge", "Of all workers.", [({}, open_files(processes))]),
     ]
 

@@ -114,6 +114,21 @@ def test_workers_count_in_one_place():
     assert replaced.count("rows", "a") == 7
 
 
+def test_processor_time_of_a_worker_that_ended_is_kept():
+    cells = np.zeros((2, Metrics.width(["a"])))
+    one, two = Metrics(["a"], cells, 0), Metrics(["a"], cells, 1)
+    work = "import time\nwhile time.process_time() < 0.5: pass\nprint(flush=True)\ntime.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", work], stdout=subprocess.PIPE) as process:
+        cells[1, two._places["pid"]] = process.pid
+        process.stdout.read(1)
+        before = one.processor_seconds()
+        process.kill()
+    assert one.processor_seconds() >= before
+    replaced = Metrics(["a"], cells, 1)
+    assert one.processor_seconds() >= before
+    assert cells[1, replaced._places["seconds_ended"]] > 0.4
+
+
 def test_bodies_in_memory_are_counted_in_the_worker_that_holds_them():
     cells = np.zeros((2, Metrics.width(["a"])))
     one, two = Metrics(["a"], cells, 0), Metrics(["a"], cells, 1)

@@ -184,7 +184,7 @@ def create_app(
         (*OPEN_PATHS, *page.OPEN),
         probed,
     )
-    more = page.page_routes(catalog.sessions, examples=examples, seconds=limits.request_seconds)
+    more = page.page_routes(catalog.sessions, examples=examples, seconds=limits.request_seconds, answered=metrics.rows)
     cold = build_routes(catalog, inference, metrics, more, token)
     hot: dict[str, tuple[str, Any, Model]] = {}
     for name, model in catalog.models.items():

@@ -21,7 +21,7 @@ from deploy.serving.page import routes, static_files, upload
 from deploy.serving.page.card import card
 from deploy.serving.server import running
 from stm_models.errors import InputError
-from support import impurity_model
+from support import http_asking, impurity_model
 
 PLACES = [(12, 30), (33, 10), (25, 25)]
 CONTENT = {"Content-Type": "application/octet-stream"}
@@ -95,7 +95,10 @@ def test_an_image_gets_the_models_numbers(url, toy):
     np.testing.assert_allclose(found["image"]["extent"], [-1.875, 1.875, -8 / 3, 8 / 3])
     assert "verdict" not in found["answer"]  # a file without novelty has none to give
     assert len(found["model"]["sha256"]) == 64
+    before = http_asking.counted(url, "stm_rows_total", model="numbers")
     assert ask(url, npy(images[0]))[1]["maps"] == {}
+    assert ask(url, npy(images[0]), key="m")[0] == 400
+    assert http_asking.counted(url, "stm_rows_total", model="numbers") == before + 1
 
 
 def test_a_field_gets_positions_and_the_explanation_of_each(url, examples):

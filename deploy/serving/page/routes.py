@@ -35,7 +35,11 @@ _Result = TypeVar("_Result")
 
 
 def page_routes(
-    models: Mapping[str, Session], *, examples: str | Path | None = None, seconds: float = 60.0
+    models: Mapping[str, Session],
+    *,
+    examples: str | Path | None = None,
+    seconds: float = 60.0,
+    answered: Callable[[str, int], None] = lambda model, images: None,
 ) -> list[Route]:
     """Return the routes of the page.
 
@@ -47,13 +51,15 @@ def page_routes(
         Folder whose readable files the page offers to try.
     seconds : float
         For an answer, from when its file is here.
+    answered : callable
+        Called with a model's name and how many images of a question it has answered.
 
     Raises
     ------
     InputError
         For a folder of examples that has none.
     """
-    handlers = _Handlers(models, find_examples(examples, upload.MAX_UPLOAD_BYTES), seconds)
+    handlers = _Handlers(models, find_examples(examples, upload.MAX_UPLOAD_BYTES), seconds, answered)
     return [
         *static_routes(),
         Route("/page/models", handlers.cards),
@@ -63,13 +69,19 @@ def page_routes(
 
 
 class _Handlers:
-    def __init__(self, models: Mapping[str, Session], examples: list[Path], seconds: float) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, Session],
+        examples: list[Path],
+        seconds: float,
+        answered: Callable[[str, int], None],
+    ) -> None:
         self.models, self.reader = models, FileReader()
         self.examples = [(path, path.stat().st_size) for path in examples]  # they may go while the server runs
         self.pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="stm-page")
         self.slots = threading.Semaphore(_AT_ONCE)
         self.room = upload.Room(_AT_ONCE * upload.MAX_UPLOAD_BYTES)
-        self.seconds = seconds
+        self.seconds, self.answered = seconds, answered
 
     async def cards(self, request: Request) -> Response:
         # Whoever looks at the page is likely to ask soon.
@@ -104,7 +116,9 @@ class _Handlers:
         self._take_slot()
         self.slots.release()
         try:
-            return JSONResponse({"model_name": name, **await self._answer(request, session)})
+            found = await self._answer(request, session)
+            self.answered(name, 1)
+            return JSONResponse({"model_name": name, **found})
         except InputError as error:
             return JSONResponse({"error": str(error), "fields": upload.fields_of(str(error))}, 400)
 

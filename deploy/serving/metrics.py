@@ -110,7 +110,7 @@ class Metrics:
         return [int(pid) for pid in self._cells[:, self._places["pid"]] if pid]
 
     def processor_seconds(self) -> float:
-        """Return the processor time of all workers, those that have ended as far as it was seen here: it never falls."""
+        """Return the processor time of all workers; of those that have ended what was seen here: it never falls."""
         pid, seen, ended = (self._places[name] for name in ("pid", "seconds_seen", "seconds_ended"))
         for row in self._cells:
             row[seen] = max(row[seen], processor_seconds([int(row[pid])]))

@@ -49,7 +49,7 @@ class Trust:
         Estimates for new states of every set of images: ``coverage`` and ``width`` of the interval, ``false_alarms``;
         those of perturbed images with the set's name before them.
     notes : dict of str to str
-        What a reader should know, by what it is of: ``interval``, ``novelty``.
+        What a reader should know, by what it is of: ``interval``, ``spread`` (of the interval), ``novelty``.
     held : tuple of (S, C, H, W) float32
         Images that the model was not fitted to, of each set of images that it claims to know.
     """
@@ -138,9 +138,9 @@ def trust(
         }  # fmt: skip
         about["interval"] = {"level": level, **shared, "spread": spread}
         if not interval.learnt:
-            notes["interval"] = (
-                f"bounds are equally wide for all images that look alike: {spread['groups']} states do not tell how "
-                "errors differ from image to image"
+            notes["spread"] = (
+                "bounds are equally wide for all images that look alike: how errors differ from image to image cannot be "
+                f"told from what was held out for it (states: {spread['groups']})"
             )
     return Trust(novelty, interval, about, scores, notes, tuple(part.images for part, _ in parts.values()))
 

@@ -51,6 +51,8 @@ class Task(ABC):
         Further metrics of which a larger, or a smaller, value is better.
     columns : tuple of Column
         The table of a model beside its baselines.
+    tables : mapping of str to tuple of str
+        The columns of each list of alike things in an answer, which may be empty.
     limits : str
         What its models are not for, in words for a model card.
     losses : tuple of str
@@ -81,6 +83,7 @@ class Task(ABC):
     higher: ClassVar[tuple[str, ...]] = ()
     lower: ClassVar[tuple[str, ...]] = ()
     columns: ClassVar[tuple[Column, ...]] = ()
+    tables: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     limits: ClassVar[str] = "Answers hold for samples like those of its training data set, and for no others."
     default_network: ClassVar[str]
     losses: ClassVar[tuple[str, ...]]

@@ -106,6 +106,7 @@ def test_a_field_gets_positions_and_the_explanation_of_each(url, examples):
     status, found = ask(url, content, "places", suffix=".npz", explain="gradient")
     assert status == 200
     rows = found["answer"]["impurities"]
+    assert set(found["tables"]["impurities"]) == set(rows[0])  # a table without rows has its header all the same
     got = np.array([[one["y_px"], one["x_px"]] for one in rows])
     order = [int(np.hypot(*(got - place).T).argmin()) for place in PLACES]
     np.testing.assert_allclose(got[order], PLACES, atol=0.1)

@@ -17,6 +17,7 @@ from PIL import Image
 from deploy.client import Client
 from deploy.model.session import Session
 from deploy.serving.server import running
+from stm_models.tasks.impurity.answers import COLUMNS
 from support import browser as browser_tools
 from support import impurity_model
 
@@ -205,6 +206,20 @@ def test_impurities_by_an_example(page):
     _, content = downloaded(page, "#csv")
     found = list(csv.DictReader(io.StringIO(content.decode())))
     assert [float(row["x_px"]) for row in found] == pytest.approx([float(row["x_px"]) for row in table], abs=0.01)
+
+
+def test_a_field_without_impurities_has_a_table_without_rows(page, tmp_path):
+    side = impurity_model.SIDE
+    size = (side * impurity_model.PIXEL,) * 2
+    phase = 2 * np.pi * (6 * np.add(*np.mgrid[:side, :side]) / side + np.arange(3)[:, None, None] / 3)
+    # Its mean over the biases, which is the model's score, is zero.
+    np.savez(tmp_path / "bare.npz", data=np.cos(phase), bias=impurity_model.BIASES, size_nm=size)
+    page.select_option("#model", "stm-impurity")
+    page.set_input_files("#file", tmp_path / "bare.npz")
+    page.locator("#values", has_text="0 impurities").wait_for()
+    _, content = downloaded(page, "#csv")
+    common = ("distance", "inside", "model_sha256")
+    assert list(csv.reader(io.StringIO(content.decode()))) == [["number", *COLUMNS, *common]]
 
 
 def test_a_file_that_does_not_say_its_size(page, tmp_path):

@@ -39,7 +39,8 @@ def describe_answer(
     -------
     dict
         ``answer`` (see `deploy.model.asking.answer_from`), ``words``, ``values`` (name, value, unit, ``lower`` and
-        ``upper`` where the model has an interval, ``spread`` where it is an ensemble, else null), ``image``,
+        ``upper`` where the model has an interval, ``spread`` where it is an ensemble, else null), ``tables`` (columns
+        of the lists in ``answer``), ``image``,
         ``markers`` ((y, x) in px of the image), ``maps`` and ``model``. Arrays are objects of ``shape`` and
         ``base64``, little-endian float32; masked pixels are NaN.
 
@@ -83,6 +84,7 @@ def describe_answer(
         "answer": entry,
         "words": task.words(entry),
         "values": _values(entry),
+        "tables": {name: list(columns) for name, columns in task.tables.items()},
         "image": {
             **_array(image), "unit": about.input.unit, "extent": list(axes.extent), "labels": list(axes.labels),
             "channels": task.channel_names(spec),

@@ -50,6 +50,7 @@ class ImpurityTask(Task):
         Column("F1", "f1", ".3f"), Column("precision", "precision", ".3f"), Column("recall", "recall", ".3f"),
         Column("error (px)", "error_px", ".3f"),
     )  # fmt: skip
+    tables: ClassVar[Mapping[str, tuple[str, ...]]] = {"impurities": answers.COLUMNS}
     limits: ClassVar[str] = (
         "It was trained on simulated fields of one surface at given biases. Confidences and position errors hold for "
         "fields like these; where the distance says that a field lies outside, check positions by hand. Defects "

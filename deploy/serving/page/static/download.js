@@ -12,9 +12,9 @@ export function save(name, type, parts) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-// Positions where the answer has some, else its numbers; what the model is stands in every row.
+// Positions where the model answers with such, else its numbers; what the model is stands in every row.
 export function csvOf(found) {
-  const [first] = tablesOf(found.answer);
+  const [first] = [...tablesOf(found.answer), ...Object.entries(found.tables ?? {}).map(empty)];
   const common = { distance: found.answer.distance, inside: found.answer.inside, model_sha256: found.model.sha256 };
   const spread = found.values.some((value) => typeof value.spread === "number") ? ["spread"] : [];
   const columns = ["name", "value", "unit", "lower", "upper", ...spread];
@@ -24,6 +24,9 @@ export function csvOf(found) {
   const lines = rows.map((row, number) => [...row, ...(number ? Object.values(common) : Object.keys(common))]);
   return lines.map((line) => line.map(cell).join(",")).join("\n") + "\n";
 }
+
+// The header alone, of a list in which nothing is.
+const empty = ([name, columns]) => [name, ["number", ...columns], []];
 
 // The server's answers with every map asked for so far, as it sent them.
 export function jsonOf(found, name, options) {

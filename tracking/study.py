@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,7 @@ def create_study(
     lock_file = _lock_file(storage)
     with ExitStack() as stack:
         if lock_file is not None:
-            stack.enter_context(exclusive(lock_file))
+            stack.enter_context(_alone(lock_file, storage))
         try:
             study = optuna.create_study(
                 study_name=name, storage=_backend(storage, heartbeat), directions=directions, pruner=ends_early,
@@ -156,7 +156,7 @@ def open_study(name: str, storage: str | None = None) -> Any:
     lock_file = _lock_file(storage)
     with ExitStack() as stack:
         if lock_file is not None:
-            stack.enter_context(exclusive(lock_file))
+            stack.enter_context(_alone(lock_file, storage))
         try:
             backend = _backend(storage, 20)
             names = [each.study_name for each in optuna.get_all_study_summaries(backend, include_best_trial=False)]
@@ -265,5 +265,13 @@ def _lock_file(storage: str) -> Path | None:
     if not storage.startswith("sqlite"):
         return None
     path = path_of(storage, "study storage")
-    probe.sqlite(path, {"studies", "trials"}, "study storage", "give another file with --storage sqlite:///FILE.db")
     return path.with_name(f"{path.name}.lock")
+
+
+@contextmanager
+def _alone(lock_file: Path, storage: str) -> Iterator[None]:
+    """Hold the lock of a file of studies that is whole: the tables of a new one are not looked at as they are made."""
+    with exclusive(lock_file):
+        path = path_of(storage, "study storage")
+        probe.sqlite(path, {"studies", "trials"}, "study storage", "give another file with --storage sqlite:///FILE.db")
+        yield

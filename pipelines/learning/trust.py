@@ -139,8 +139,8 @@ def trust(
         about["interval"] = {"level": level, **shared, "spread": spread}
         if not interval.learnt:
             notes["spread"] = (
-                "bounds are equally wide for all images that look alike: how errors differ from image to image cannot be "
-                f"told from what was held out for it (states: {spread['groups']})"
+                "bounds are equally wide for all images that look alike: what was held out for it does not tell how "
+                f"errors differ from image to image (states: {spread['groups']})"
             )
     return Trust(novelty, interval, about, scores, notes, tuple(part.images for part, _ in parts.values()))
 

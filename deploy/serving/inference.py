@@ -213,11 +213,11 @@ class Inference:
         rows, shape = self.limits.rows, loaded.session.metadata.input.shape
         most = rows * (math.prod(shape) + 1) * _NUMBER_AT_MOST + _AROUND
         if size > most:
-            text = (
-                f"the JSON is larger than {most} bytes, in which {rows} images ({', '.join(map(str, shape))}) of this "
-            )
+            shown = ", ".join(map(str, shape))
             raise Refused(
-                413, text + "model have room: send fewer, with less space between their numbers, or binary tensors"
+                413,
+                f"the JSON is larger than {most} bytes, in which {rows} images ({shown}) of this model have room: send "
+                "fewer, with less space between their numbers, or binary tensors",
             )
 
 

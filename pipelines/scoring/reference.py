@@ -9,6 +9,7 @@ from deploy.model import asking, questions
 from deploy.model.session import Session
 from stm_models.errors import InputError
 from stm_models.files import sha256
+from stm_models.tasks.inputs import Reference
 from stm_models.tasks.registry import get
 from tracking import runs
 from tracking.store import Store
@@ -57,7 +58,7 @@ def evaluate_measured(
     question = questions.read_question(data, session, questions.Reading(size_nm=size, channel=channel))
     answers, _ = asking.answer(session, question)
     read_as = {"size_nm": size, "channel": channel} if reference.samefile(data) else None
-    scores, notes = task.reference_metrics(answers[0], reference, bias, about=question.about, read_as=read_as)
+    scores, notes = task.reference_metrics(answers[0], question.about, Reference(reference, bias, read_as))
     digests = {"data": sha256(data), "reference": sha256(reference)}
     tags = {"evaluated.run": about.run_id, "model.sha256": about.sha256}
     with runs.start(store, about.task, "evaluate", tags=tags) as record:

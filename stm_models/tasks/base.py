@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stm_models.config import Config
 from stm_models.errors import InputError
 from stm_models.search import Space
-from stm_models.tasks.inputs import Axes, Prepared, RawMap
+from stm_models.tasks.inputs import Axes, Prepared, RawMap, Reference
 from stm_models.tasks.outputs import Column, Pictures, PlaceMaps, Predictor
 from stm_models.tasks.perturbation import CLEAN, Perturbation
 from stm_models.tasks.plan import Plan, Simulator, Variable
@@ -283,27 +283,9 @@ class Task(ABC):
         return []
 
     def reference_metrics(
-        self,
-        answer: Mapping[str, Any],
-        path: Path,
-        bias: float | None = None,
-        *,
-        about: Mapping[str, Any] | None = None,
-        read_as: Mapping[str, Any] | None = None,
+        self, answer: Mapping[str, Any], about: Mapping[str, Any], reference: Reference
     ) -> tuple[dict[str, float], tuple[str, ...]]:
-        """Score the answer to a measured map against what the file ``path`` tells of the same place.
-
-        Parameters
-        ----------
-        answer : mapping
-            As decoded.
-        path : Path
-        bias : float, V, optional
-            Of the map to take where the file has several.
-        about : mapping, optional
-            `Prepared.about` of the measured map.
-        read_as : mapping, optional
-            ``size_nm`` and ``channel`` that the measured map was read with, where ``path`` is the same file.
+        """Score the decoded answer to a measured map, whose `Prepared.about` is ``about``, against a reference.
 
         Returns
         -------
@@ -317,8 +299,8 @@ class Task(ABC):
             When the task has no such reference, or the file cannot be read or does not fit.
         """
         raise InputError(
-            f"--reference is {path}, but nothing measured beside an image tells the truth of task {self.name}: "
-            "leave it out"
+            f"--reference is {reference.path}, but nothing measured beside an image tells the truth of task "
+            f"{self.name}: leave it out"
         )
 
     def on_the_fly(self, attributes: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from stm_models.config import validate
 from stm_models.errors import InputError
 
-__all__ = ["Axes", "Prepared", "RawMap", "SpecPart", "read_spec"]
+__all__ = ["Axes", "Prepared", "RawMap", "Reference", "SpecPart", "read_spec"]
 
 Array = NDArray[Any]
 
@@ -78,6 +79,25 @@ class RawMap:
     rotate: float = 0.0
     atom_width: float | None = None
     unrecorded: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A file that tells the truth of the place of a measured map, and how it is read.
+
+    Attributes
+    ----------
+    path : Path
+    bias : float or None
+        In V, of the map to take where the file has several.
+    read_as : mapping or None
+        ``size_nm`` and ``channel`` that the measured map was read with, where it is of this file; of another file no
+        option says them.
+    """
+
+    path: Path
+    bias: float | None = None
+    read_as: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,30 +1,25 @@
 """A question about a file over HTTP: what is read, what is refused, and that no file harms the server."""
 
 import base64
-import http.client
-import io
 import json
 import re
 import tempfile
 import threading
-import time
 from pathlib import Path
-from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 import onnx
 import pytest
 
 from deploy.model.session import Session
-from deploy.serving.limits import Limits
-from deploy.serving.page import routes, static_files, upload
+from deploy.serving.page import static_files
 from deploy.serving.page.card import card
 from deploy.serving.server import running
 from stm_models.errors import InputError
-from support import http_asking, impurity_model
+from support import file_asking, http_asking, impurity_model
 
 PLACES = [(12, 30), (33, 10), (25, 25)]
-CONTENT = {"Content-Type": "application/octet-stream"}
+CONTENT, request, ask, npy = file_asking.CONTENT, http_asking.ask, file_asking.ask, file_asking.npy
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +29,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def models(folder, toy):
-    ft = {"kind": "ft_ldos", "channels": 2, "height": 4, "width": 5, "unit": "1", "kx_max": 1.5, "ky_max": 2.0,
-          "energies": [0.0, 0.1], "energy_tolerance": 0.03, "envelope": 0.4, "radius": 8.0}  # fmt: skip
-    numbers = toy.write(folder / "n.onnx", change={"task": "hubbard", "input": ft})
-    paths = {"numbers": numbers, "places": impurity_model.write(folder / "p.onnx")}
-    return {name: Session(path, provider="cpu", threads=1) for name, path in paths.items()}
+    places = Session(impurity_model.write(folder / "p.onnx"), provider="cpu", threads=1)
+    return {"numbers": file_asking.numbers(toy, folder), "places": places}
 
 
 @pytest.fixture(scope="module")
@@ -53,29 +45,6 @@ def examples(folder):
 def url(models, examples):
     with running(models, examples=examples) as url:
         yield url
-
-
-def request(url, method, path, body=None, headers=None):
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=120)
-    try:
-        connection.request(method, path, body, headers or {})
-        answer = connection.getresponse()
-        return answer.status, answer.read(), answer.headers
-    finally:
-        connection.close()
-
-
-def ask(url, content, model="numbers", headers=CONTENT, **options):
-    query = urlencode({"suffix": ".npy", **options})
-    status, body, back = request(url, "POST", f"/v2/models/{model}/ask?{query}", content, headers)
-    assert back["content-type"] == "application/json"
-    return status, json.loads(body)
-
-
-def npy(array):
-    stream = io.BytesIO()
-    np.save(stream, array)
-    return stream.getvalue()
 
 
 def array(value):
@@ -219,107 +188,6 @@ def test_no_page_of_another_site_can_send_a_file(url, kind):
     status, _, headers = request(url, "OPTIONS", "/v2/models/numbers/ask", headers={"Origin": "https://x.example"})
     assert status == 403
     assert not [name for name in headers if name.lower().startswith("access-control")]
-
-
-def test_size_limits(models, toy, tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(upload, "MAX_UPLOAD_BYTES", 2000)
-    with running({"numbers": models["numbers"]}) as url:
-        path = "/v2/models/numbers/ask?suffix=.npy"
-        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
-        connection.putrequest("POST", path)
-        connection.putheader("Content-Type", CONTENT["Content-Type"])
-        connection.putheader("Content-Length", str(10**12))
-        connection.endheaders()  # and not one byte of it
-        assert connection.getresponse().status == 413
-        connection.close()
-        status, body, _ = request(url, "POST", path, iter([b"x" * 1500] * 2), CONTENT)  # in chunks, of no said length
-        assert status == 413
-        assert "larger than" in json.loads(body)["error"]
-        assert ask(url, npy(toy.images(1)[0]))[0] == 200
-    assert not list(tmp_path.iterdir())
-
-
-def test_files_have_bounds_of_their_own(models, toy):
-    """Smaller ones for requests of tensors do not hold for them."""
-    limits = Limits(body_bytes=2**20, body_seconds=0.5)
-    content = npy(toy.images(1)[0])
-    with running({"numbers": models["numbers"]}, limits=limits) as url:
-        status, found = ask(url, content + b" " * (5 * 2**20 - len(content)))
-        assert status == 200, found  # what follows an array is no part of it
-
-        def slowly():
-            yield content[:100]
-            time.sleep(1.5)
-            yield content[100:]
-
-        status, body, _ = request(url, "POST", "/v2/models/numbers/ask?suffix=.npy", slowly(), CONTENT)
-        assert status == 200, body
-
-
-ASK = "/v2/models/numbers/ask?suffix=.npy"
-
-
-def begin(url, content=b"slow"):
-    """Send the first bytes of a file."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=120)
-    connection.putrequest("POST", ASK)
-    for name, value in {**CONTENT, "Content-Length": str(len(content) + 1000)}.items():
-        connection.putheader(name, value)
-    connection.endheaders(content)
-    return connection
-
-
-def test_slow_uploads_end_and_keep_nobody_from_asking(models, toy, monkeypatch):
-    monkeypatch.setattr(routes, "_AT_ONCE", 1)
-    with running({"numbers": models["numbers"]}) as url:
-        slow = [begin(url) for _ in range(3)]
-        assert ask(url, npy(toy.images(1)[0]))[0] == 200
-        monkeypatch.setattr(upload, "SECONDS", 0.5)
-        late = begin(url)
-        answer = late.getresponse()
-        assert answer.status == 408
-        assert "did not arrive within 0.5 s" in json.loads(answer.read())["error"]
-        for one in (late, *slow):
-            one.close()
-
-
-def test_files_that_arrive_have_a_bound_together(models, monkeypatch):
-    monkeypatch.setattr(routes, "_AT_ONCE", 1)
-    monkeypatch.setattr(upload, "MAX_UPLOAD_BYTES", 3000)
-    with running({"numbers": models["numbers"]}) as url:
-        slow = begin(url, b"x" * 1900)
-        while (found := request(url, "POST", ASK, b"x" * 1500, CONTENT))[0] == 400:
-            pass  # until the slow one's bytes are here
-        status, body, headers = found
-        assert (status, headers["retry-after"]) == (503, "5")
-        assert "all requests together are too large" in json.loads(body)["error"]
-        assert request(url, "POST", ASK, b"x" * 1000, CONTENT)[0] == 400  # there is room for this one
-        slow.close()
-        while request(url, "POST", ASK, b"x" * 1500, CONTENT)[0] == 503:
-            pass
-
-
-def test_an_answer_has_its_time_and_keeps_its_slot_to_its_end(models, toy, monkeypatch):
-    monkeypatch.setattr(routes, "_AT_ONCE", 1)
-    leave, plain = threading.Event(), routes.FileReader.read
-
-    def slowly(*asked):
-        assert leave.wait(60)
-        return plain(*asked)
-
-    monkeypatch.setattr(routes.FileReader, "read", slowly)
-    content = npy(toy.images(1)[0])
-    with running({"numbers": models["numbers"]}, limits=Limits(request_seconds=0.5)) as url:
-        status, body, headers = request(url, "POST", ASK, content, CONTENT)
-        assert (status, headers["retry-after"]) == (503, "5")
-        assert "took more than 0.5 s" in json.loads(body)["error"]
-        status, body, headers = request(url, "POST", ASK, content, CONTENT)
-        assert (status, headers["retry-after"]) == (503, "5")
-        assert "1 files are being answered already" in json.loads(body)["error"]
-        leave.set()
-        while b"are being answered" in (body := request(url, "POST", ASK, content, CONTENT)[1]):
-            pass
 
 
 def test_many_at_once_get_their_own_answers(url, toy):

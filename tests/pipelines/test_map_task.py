@@ -35,6 +35,7 @@ from stm_models.data import panel
 from stm_models.errors import InputError
 from stm_models.networks import bundle as bundles
 from stm_models.tasks import registry
+from stm_models.tasks.inputs import Reference
 from stm_models.training.config import TrainConfig
 from support import toy_map_task as toy
 from tracking import models, runs
@@ -333,8 +334,8 @@ def test_a_reference_in_the_measured_file_is_read_with_the_same_options(made, mo
     np.save(folder / "copy.npy", np.zeros((2, 16, 16)))
     asked = []
 
-    def ask(*_, read_as, **__):
-        asked.append(read_as)
+    def ask(*given):
+        asked.append(given[-1].read_as)
         return {}, ("told",)
 
     monkeypatch.setattr(toy.ToyMapTask, "reference_metrics", ask)
@@ -351,7 +352,7 @@ def test_what_a_task_does_not_do_is_refused(made):
     with pytest.raises(InputError, match="has no term for maps without labels"):
         read_measured(hubbard, [str(folder / "small.npy")], {})
     with pytest.raises(InputError, match=r"--reference is .*: leave it out"):
-        hubbard.reference_metrics({}, folder / "small.npy")
+        hubbard.reference_metrics({}, {}, Reference(folder / "small.npy"))
     with pytest.raises(InputError, match="leave --reference out"):
         evaluate_measured(None, folder / "model.onnx", folder / "data.zarr", folder / "small.npy")
     for changes, match in (

@@ -23,9 +23,9 @@ def ask(url, method, path, body=None, headers=None, context=None):
     parts = urlsplit(url)
     if parts.scheme == "https":
         context = context or ssl._create_unverified_context()
-        connection = http.client.HTTPSConnection(parts.netloc, timeout=30, context=context)
+        connection = http.client.HTTPSConnection(parts.netloc, timeout=120, context=context)
     else:
-        connection = http.client.HTTPConnection(parts.netloc, timeout=30)
+        connection = http.client.HTTPConnection(parts.netloc, timeout=120)
     try:
         connection.request(method, path, body, headers or {})
         response = connection.getresponse()

@@ -121,5 +121,5 @@ class ToyMapTask(Task):
         np.savetxt(path, np.array(answer["places"]).reshape(-1, 2), delimiter=",", header="y,x")
         return [path]
 
-    def reference_metrics(self, answer, path, bias=None, *, about=None, read_as=None):
-        return {"difference": float(len(answer["places"]) - len(np.loadtxt(path, ndmin=2)))}, ()
+    def reference_metrics(self, answer, about, reference):
+        return {"difference": float(len(answer["places"]) - len(np.loadtxt(reference.path, ndmin=2)))}, ()

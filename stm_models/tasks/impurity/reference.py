@@ -21,7 +21,7 @@ from stm_models.tasks.impurity.answers import positions
 from stm_models.tasks.impurity.measured import to_pixels
 from stm_models.tasks.impurity.scoring import TOLERANCE, scores
 from stm_models.tasks.impurity.spec import CLOSE_PIXELS
-from stm_models.tasks.inputs import RawMap
+from stm_models.tasks.inputs import RawMap, Reference
 
 __all__ = ["Known", "read_reference", "reference_scores"]
 
@@ -55,32 +55,12 @@ class Known:
 
 
 def reference_scores(
-    answer: Mapping[str, Any],
-    path: Path,
-    bias: float | None = None,
-    *,
-    about: Mapping[str, Any] | None = None,
-    read_as: Mapping[str, Any] | None = None,
+    answer: Mapping[str, Any], about: Mapping[str, Any], reference: Reference
 ) -> tuple[dict[str, float], tuple[str, ...]]:
     """Score an answer's positions against a reference of the same field; names begin with ``reference_``.
 
     Distances count in the model's pixels, as in every other score. Only rows count that an unfinished scan did reach.
-
-    Parameters
-    ----------
-    answer : mapping
-    path : Path
-    bias : float, V, optional
-        See `read_reference`.
-    about : mapping, optional
-        `stm_models.tasks.inputs.Prepared.about` of the measured map.
-    read_as : mapping, optional
-        See `read_reference`.
-
-    Returns
-    -------
-    scores : dict of float
-    notes : tuple of str
+    Parameters and what is returned are those of `stm_models.tasks.base.Task.reference_metrics`.
 
     Raises
     ------
@@ -88,10 +68,10 @@ def reference_scores(
         See `read_reference`; also when positions were found outside a map that does not say how large it is, or none
         is known in the measured rows.
     """
-    known = read_reference(path, answer["pixel_nm"], answer["step"], bias, read_as)
+    path = reference.path
+    known = read_reference(reference, answer["pixel_nm"], answer["step"])
     found = positions(answer)
     _check_inside(found, known.shape, path)
-    about = about or {}
     low, high = _shared_rows(about.get("rows"), known.rows)
     step = np.array(answer["step"])
     found, true = ((one - [low, 0] + 0.5) / step - 0.5 for one in (found, known.positions))
@@ -154,28 +134,19 @@ def _counted(found: Floats, true: Floats, height: float) -> list[NDArray[np.bool
     return result
 
 
-def read_reference(
-    path: Path,
-    pixel_nm: list[float],
-    step: Sequence[float] = (1.0, 1.0),
-    bias: float | None = None,
-    read_as: Mapping[str, Any] | None = None,
-) -> Known:
+def read_reference(reference: Reference, pixel_nm: list[float], step: Sequence[float] = (1.0, 1.0)) -> Known:
     """Read known positions, and where the file tells it the field that they are of.
 
     Parameters
     ----------
-    path : Path
+    reference : Reference
         A table (.csv, .txt, .tsv) with columns x_px and y_px, or x_nm and y_nm, or x and y in pixels; any other
-        readable file is a bound-state map, to whose recorded rows a Gaussian mixture is fitted.
+        readable file is a bound-state map, to whose recorded rows a Gaussian mixture is fitted. With a bias the map
+        nearest to it is taken from a stack.
     pixel_nm : (height, width)
         Of the pixels that positions are given in. A map that says its size may have others; one without has these.
     step : (height, width)
         So many of these pixels are one of the model's, to which a map is interpolated before it is fitted.
-    bias : float, V, optional
-        The map nearest to it is taken from a stack.
-    read_as : mapping, optional
-        ``size_nm`` and ``channel`` of the measured file, where it is this one; no option says them of another.
 
     Raises
     ------
@@ -183,11 +154,12 @@ def read_reference(
         For a file that cannot be read, without such columns, without a position, a map without states, or several
         maps of which none is chosen.
     """
+    path, bias = reference.path, reference.bias
     if path.suffix.lower() in _TABLES:
         if bias is not None:
             raise InputError(f"--reference-bias is {bias:g}, but {path} is a table of positions: leave it out")
         return Known(_table(path, pixel_nm))
-    raw = _map(path, bias, read_as)
+    raw = _map(reference)
     if raw.points is not None or min(raw.values.shape[1:]) < 2:
         raise InputError(f"{path} is no map on a grid of pixels: expected the map at the band bottom, or a table")
     if len(raw.values) != 1:
@@ -204,7 +176,7 @@ def read_reference(
     below, above = raw.unrecorded
     field = np.maximum(np.rint(ratio * (below + height + above, width)), 1)
     first, end = below + rows.start, below + rows.stop
-    with _of_another_file(read_as):
+    with _advice_for(reference):
         places = reference_positions(maps[0]).positions
     found = ((places + 0.5) * shrunk + [first, 0]) * ratio - 0.5
     edges = (float(first * ratio[0]), float(end * ratio[0]))
@@ -212,23 +184,24 @@ def read_reference(
     return Known(found, (int(field[0]), int(field[1])), edges, size, tuple(f"{path.name}: {note}" for note in notes))
 
 
-def _map(path: Path, bias: float | None, read_as: Mapping[str, Any] | None) -> RawMap:
+def _map(reference: Reference) -> RawMap:
     from stm_models.data.readers import read
 
-    size, channel = (None, None) if read_as is None else (read_as.get("size_nm"), read_as.get("channel"))
-    if bias is not None and isinstance(channel, int):
+    known = reference.read_as or {}
+    channel = known.get("channel")
+    if reference.bias is not None and isinstance(channel, int):
         channel = None  # a map by its number; this one is chosen by its bias
-    with _of_another_file(read_as):
-        return read(path, bias=bias, size_nm=size, channel=channel)
+    with _advice_for(reference):
+        return read(reference.path, bias=reference.bias, size_nm=known.get("size_nm"), channel=channel)
 
 
 @contextmanager
-def _of_another_file(read_as: Mapping[str, Any] | None) -> Iterator[None]:
+def _advice_for(reference: Reference) -> Iterator[None]:
     """Say of another file than the measured one that the advice of what reads it cannot be followed."""
     try:
         yield
     except InputError as error:
-        if read_as is not None:
+        if reference.read_as is not None:
             raise
         raise InputError(
             f"{error}; of a reference in a file of its own no option but --reference-bias chooses anything: save the "

@@ -17,7 +17,7 @@ from stm_models.tasks.impurity import answers, scoring, simulation
 from stm_models.tasks.impurity.config import ImpuritySimulation
 from stm_models.tasks.impurity.labels import HEAT_WIDTH
 from stm_models.tasks.impurity.spec import Channels, Raster, differences
-from stm_models.tasks.inputs import Axes, Prepared, RawMap, read_spec
+from stm_models.tasks.inputs import Axes, Prepared, RawMap, Reference, read_spec
 from stm_models.tasks.outputs import Column, PlaceMaps, Predictor
 from stm_models.tasks.plan import Plan, Simulator, Variable
 
@@ -193,18 +193,12 @@ class ImpurityTask(Task):
         return write(folder, answer, image, explained, about)
 
     def reference_metrics(
-        self,
-        answer: Mapping[str, Any],
-        path: Path,
-        bias: float | None = None,
-        *,
-        about: Mapping[str, Any] | None = None,
-        read_as: Mapping[str, Any] | None = None,
+        self, answer: Mapping[str, Any], about: Mapping[str, Any], reference: Reference
     ) -> tuple[dict[str, float], tuple[str, ...]]:
         """Score against a table of positions or a bound-state map; see `reference.reference_scores`."""
         from stm_models.tasks.impurity.reference import reference_scores
 
-        return reference_scores(answer, path, bias, about=about, read_as=read_as)
+        return reference_scores(answer, about, reference)
 
     def on_the_fly(self, attributes: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
         """Return the recipe of fields with Friedel waves, like those of the data set.

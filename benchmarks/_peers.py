@@ -138,6 +138,9 @@ def serving(name: str, model: Path, side: int, folder: Path) -> Iterator[tuple[i
     )  # fmt: skip
     try:
         yield port, Tree(started.pid)
+    except Missing as missing:
+        last = Path(said.name).read_text(errors="replace").strip()[-300:]
+        raise Missing(f"{missing}; it said last: {last or 'nothing'}") from missing
     finally:
         os.killpg(started.pid, signal.SIGTERM)
         try:
@@ -154,6 +157,10 @@ class Tree:
     def __init__(self, pid: int) -> None:
         self.root = psutil.Process(pid)
 
+    def ended(self) -> bool:
+        """Whether the first of them, which the others belong to, has."""
+        return not self.root.is_running() or self.root.status() == psutil.STATUS_ZOMBIE
+
     def cpu_seconds(self) -> float:
         """User and system time of all of them, and of their ended children."""
         total = 0.0
@@ -166,7 +173,7 @@ class Tree:
         return total
 
 
-def ask(port: int, dialect: Dialect, image: Array, seconds: float) -> tuple[bytes, bytes, Array]:
+def ask(port: int, tree: Tree, dialect: Dialect, image: Array, seconds: float) -> tuple[bytes, bytes, Array]:
     """Ask once, waiting so long for a server that starts: request and answer as bytes, and what the answer says."""
     body, headers = dialect.encode(image)
     lines = [f"POST {dialect.path} HTTP/1.1", f"Host: 127.0.0.1:{port}", f"Content-Length: {len(body)}"]
@@ -187,6 +194,8 @@ def ask(port: int, dialect: Dialect, image: Array, seconds: float) -> tuple[byte
             error: Exception = Missing(f"it answered {answer.status}: {content[:300]!r}")
         except (OSError, http.client.HTTPException) as trouble:
             error = trouble
+        if tree.ended():
+            raise Missing("it ended before it answered")
         if time.monotonic() > end:
             raise Missing(f"it did not answer: {error}")
         time.sleep(0.3)

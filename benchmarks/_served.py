@@ -35,7 +35,7 @@ def write_models(folder: Path, side: int) -> tuple[Path, Path]:
     model = onnx.load_from_string(extract(full.read_bytes(), ["prediction"]))
     (entry,) = model.metadata_props
     about = json.loads(entry.value)
-    entry.value = json.dumps({**about, "explanations": [], "focusable": False})
+    entry.value = json.dumps({**about, "answers": ["prediction"], "explanations": [], "focusable": False})
     plain = folder / f"plain_{side}.onnx"
     onnx.save(model, plain)
     return plain, full

@@ -69,11 +69,13 @@ class Bench:
         rate = found["requests"] / found["seconds"]
         return {"cpu_ms": 1000 * spent / found["requests"], "per_s": rate, **found}
 
-    def pairs(self, port: int, name: str, dialect: Dialect, images: Array, expected: Array | None) -> Path:
+    def pairs(
+        self, port: int, tree: _peers.Tree, name: str, dialect: Dialect, images: Array, expected: Array | None
+    ) -> Path:
         """Ask about every image, compare with ``expected``, and write what the load generator sends and expects."""
         folder = Path(tempfile.mkdtemp(prefix=f"{name}_", dir=self.folder))
         for row, image in enumerate(images):
-            request, answer, values = _peers.ask(port, dialect, image[None], 600)
+            request, answer, values = _peers.ask(port, tree, dialect, image[None], 600)
             if expected is not None:
                 error = np.abs(values.reshape(-1) - expected[row]).max() / np.abs(expected[row]).max()
                 self.wrong += int(not error <= TOLERANCE)
@@ -86,7 +88,7 @@ class Bench:
         found: dict[str, dict[int, dict[str, float]]] = {}
         with _peers.serving(name, model, images.shape[-1], self.folder) as (port, tree):
             for dialect in SERVERS[name]:
-                pairs = self.pairs(port, dialect, DIALECTS[dialect], images, expected)
+                pairs = self.pairs(port, tree, dialect, DIALECTS[dialect], images, expected)
                 self.load(port, tree, 8, pairs, 0.5)
                 found[dialect] = {c: self.load(port, tree, c, pairs, self.seconds) for c in self.connections}
         return found
@@ -105,7 +107,7 @@ class Bench:
 
         with _peers.serving("ours", model, images.shape[-1], self.folder) as (port, tree):
             sides = {
-                name: self.pairs(port, name, binary(outputs), images, None)
+                name: self.pairs(port, tree, name, binary(outputs), images, None)
                 for name, outputs in (("plain", ["prediction"]), ("with", ["prediction", method]))
             }
             rates: dict[str, list[float]] = {name: [] for name in sides}

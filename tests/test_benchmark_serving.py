@@ -10,7 +10,10 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from deploy.model.session import Session
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -19,7 +22,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 def modules():
     sys.path.insert(0, str(BENCHMARKS))
     try:
-        yield {name: importlib.import_module(name) for name in ("_load", "_peers", "serving")}
+        yield {name: importlib.import_module(name) for name in ("_load", "_peers", "_served", "serving")}
     finally:
         sys.path.remove(str(BENCHMARKS))
 
@@ -99,6 +102,29 @@ def test_processor_time_is_of_all_processes(modules):
         for process in [*tree.root.children(recursive=True), tree.root]:
             process.kill()
         started.wait()
+
+
+def test_the_models_that_are_compared_can_be_served(modules, tmp_path):
+    plain, full = modules["_served"].write_models(tmp_path, 16)
+    image = np.ones((1, 1, 16, 16), np.float32)
+    for path, names in ((plain, ["prediction"]), (full, ["prediction", modules["_served"].METHOD])):
+        assert Session(path, provider="cpu", threads=1).run(image, names).keys() == set(names)
+    (alone,) = modules["serving"].open_alone(plain).run(None, {"image": image})
+    assert alone == pytest.approx(Session(full, provider="cpu").run(image, ["prediction"])["prediction"])
+
+
+def test_a_server_that_ends_is_missing_with_its_last_words(modules, monkeypatch, tmp_path):
+    peers = modules["_peers"]
+    code = "import sys; sys.exit('no such model')"
+    monkeypatch.setattr(peers, "command", lambda *_: [sys.executable, "-c", code])
+    image = np.ones((1, 1, 16, 16), np.float32)
+    begun = time.monotonic()
+    with (
+        pytest.raises(peers.Missing, match="it ended before it answered; it said last: no such model"),
+        peers.serving("ours", tmp_path / "m.onnx", 16, tmp_path) as (port, tree),
+    ):
+        peers.ask(port, tree, peers.DIALECTS["ours_binary"], image, 600)
+    assert time.monotonic() - begun < 60
 
 
 def test_ratios(modules):

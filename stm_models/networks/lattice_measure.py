@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stm_models.errors import InputError
-from stm_models.networks.lattice_windows import PeakGrid, between, quadrant, stars, windows
+from stm_models.networks.lattice_windows import SHAPES, PeakGrid, between, quadrant, stars, windows
+from stm_models.networks.separable import Separable
 
 __all__ = ["PeakMeasure"]
 
@@ -46,10 +47,8 @@ class PeakMeasure(nn.Module):
     no map does, line by line and beside lines, and what lies between the peaks.
     """
 
-    even: Tensor
-    odd: Tensor
-    squared: Tensor
-    floor: Tensor
+    far: Tensor
+    bands: Tensor
 
     def __init__(self, channels: int, grid: PeakGrid, *, symmetric: bool, shapes: bool) -> None:
         super().__init__()
@@ -58,24 +57,26 @@ class PeakMeasure(nn.Module):
         if len(crystal) < 2:
             raise InputError("the image holds no peak beside the middle one: expected a larger window of k")
         self.crystal, self.scan = len(crystal), len(scan)
-        own, narrow = (windows(grid, scan, width)["height"] for width in (_OWN, _NARROW))
-        plain, bent = windows(grid, crystal, _OWN, level=False)["height"], windows(grid, crystal, _WIDE)
-        even = [own, narrow, plain, *(bent[name] for name in ("radial", "tangential", "shear_0") if shapes)]
-        fixed = {"even": np.concatenate(even), "squared": narrow, "odd": bent["shear_1"][: None if shapes else 0]}
-        for name, weights in fixed.items():
-            self.register_buffer(name, torch.from_numpy(self._folded(weights)), persistent=False)
-        self.register_buffer("floor", torch.from_numpy(between(grid, _BANDS)), persistent=False)
+        self.own, self.narrow = (self._windows(*windows(grid, scan, width)) for width in (_OWN, _NARROW))
+        self.plain = self._windows(*windows(grid, crystal, _OWN, level=False))
+        if shapes:
+            *bent, odd = windows(grid, crystal, _WIDE, SHAPES)
+            self.bent, self.odd = self._windows(*bent), self._windows(odd)
+        for name, weights in zip(("far", "bands"), between(grid, _BANDS), strict=True):
+            self.register_buffer(name, torch.from_numpy(weights), persistent=False)
         self.count = channels * (3 * self.scan + self.crystal * (5 if shapes else 1))
         self.noises = channels * (len(_BANDS) + 4)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is measured of the peaks (B, count) and of the noise (B, noises) of images ``x`` (B, C, H, W)."""
-        even = self._mirrored(x, 1) @ self.even.T
-        middle = even[..., :1].clamp_min(_LEAST)
-        heights, plain, shapes = even.tensor_split((2 * self.scan, 2 * self.scan + self.crystal), dim=2)
-        found = [plain, heights / middle, self._mirrored(x * x.abs(), 1) @ self.squared.T / middle.square()]
+        even = self._mirrored(x, 1)
+        own = self.own(even)
+        middle = own[..., :1].clamp_min(_LEAST)
+        squared = self.narrow(self._mirrored(x * x.abs(), 1))
+        found = [self.plain(even), own / middle, self.narrow(even) / middle, squared / middle.square()]
         if self.shapes:
-            sheared = shapes[..., 2 * self.crystal :].square() + (self._mirrored(x, -1) @ self.odd.T).square()
+            shapes = self.bent(even)
+            sheared = shapes[..., 2 * self.crystal :].square() + self.odd(self._mirrored(x, -1)).square()
             found += [shapes / middle, sheared / middle.square()]
         rows = -(-self.size[0] // 2)  # the others are the same again
         turned = x[:, :, :rows] - x[:, :, -rows:].flip(2, 3)
@@ -84,22 +85,23 @@ class PeakMeasure(nn.Module):
             [
                 (turned - lines).square().mean(dim=(2, 3))[..., None],
                 lines.square().mean(dim=(2, 3))[..., None],
-                x.square().flatten(2) @ self.floor.T,
+                (x.square() * self.far).sum(dim=2) @ self.bands.T,
             ],
             dim=2,
         )
         noise = torch.cat([(powers / middle.square() / _QUIET + 1).log(), middle.log()], dim=2)
         return torch.cat(found, dim=2).flatten(1), noise.flatten(1)
 
-    def _folded(self, weights: NDArray[np.float32]) -> NDArray[np.float32]:
-        return quadrant(weights, *self.size) if self.symmetric else weights
+    def _windows(self, *parts: NDArray[np.float64]) -> Separable:
+        weights = np.concatenate(parts)
+        return Separable(quadrant(weights) if self.symmetric else weights)
 
     def _mirrored(self, x: Tensor, sign: int) -> Tensor:
-        """Return the first quarter (B, C, h*w) of the sum of the mirror images, those in one axis times ``sign``."""
+        """Return the first quarter (B, C, h, w) of the sum of the mirror images, those in one axis times ``sign``."""
         if not self.symmetric:
-            return x.flatten(2)
+            return x
         rows, columns = (-(-side // 2) for side in self.size)
         upper, lower = x[:, :, :rows], x[:, :, -rows:].flip(2)
         left = upper[..., :columns] + sign * lower[..., :columns]
         right = lower[..., -columns:] + sign * upper[..., -columns:]
-        return (left + right.flip(3)).flatten(2)
+        return left + right.flip(3)

@@ -10,17 +10,16 @@ from numpy.typing import NDArray
 
 from stm_models.errors import InputError, unknown
 
-__all__ = ["PARTS", "SYMMETRIES", "PeakGrid", "between", "quadrant", "stars", "windows"]
+__all__ = ["SHAPES", "SYMMETRIES", "PeakGrid", "between", "quadrant", "stars", "windows"]
 
 Floats = NDArray[np.float64]
 
-PARTS = ("height", "radial", "tangential", "shear_0", "shear_1")
-"""What is weighed at each star: its height, the curvature along and across k, and two shears of the lattice."""
+SHAPES = ("radial", "tangential", "shear_0", "shear_1")
+"""What is weighed at each star beside its height: the curvature along and across k, and two shears of the lattice."""
 SYMMETRIES = ("D6", "D2", "C2")
 """What may make peaks alike: the moiré lattice's symmetry, that of a scan along x or y, k -> -k alone."""
 _WIDE = 2.2  # widths of the window: the background that is subtracted within each line
 _FAR = 2.6  # widths of a peak
-_NOTHING = 1e-7
 _RIM = 2.0  # px: peaks nearer to the border are not whole
 
 
@@ -92,9 +91,9 @@ def stars(grid: PeakGrid, symmetry: str = "D6") -> list[Floats]:
 
 
 def windows(
-    grid: PeakGrid, groups: list[Floats], width: float, *, level: bool = True
-) -> dict[str, NDArray[np.float32]]:
-    """Weights (stars, H*W) of every one of `PARTS`: the mean over a star of Hermite functions at its peaks.
+    grid: PeakGrid, groups: list[Floats], width: float, parts: tuple[str, ...] = ("height",), *, level: bool = True
+) -> list[Floats]:
+    """Weights (stars, H, W) of heights or `SHAPES` or both: the mean over a star of Hermite functions at its peaks.
 
     ``width`` is the Gaussian's in widths of a peak. With ``level`` the weights of a line sum to zero about each
     peak, so that offsets of lines and of the whole image drop out. Those of the heights give 1 for Gaussian peaks
@@ -103,38 +102,61 @@ def windows(
     ky, kx = grid.axes
     sigma = width * grid.peak
     shape = (len(groups), grid.height, grid.width)
-    result, peaks = {name: np.zeros(shape) for name in PARTS}, np.zeros(shape)
+    result, peaks = {name: np.zeros(shape) for name in parts}, np.zeros(shape)
     for row, group in enumerate(groups):
         for place in group:
             u, v = (kx - place[0]) / sigma, (ky - place[1]) / sigma
-            gauss = np.exp(-(u**2 + v**2) / 2) / len(group)
-            peaks[row] += np.exp(-((width * u) ** 2 + (width * v) ** 2) / 2)
-            wide = np.exp(-((u / _WIDE) ** 2 + (v / _WIDE) ** 2) / 2)
-            share = wide / np.maximum(wide.sum(axis=1, keepdims=True), 1e-12)
-            radius = math.hypot(*place)
-            middle = radius < 1e-9
-            cos, sin = (1.0, 0.0) if middle else place / radius
-            radial, tangential = u * cos + v * sin, v * cos - u * sin
-            hermite = {
-                "height": gauss, "radial": (radial**2 - 1) * gauss, "tangential": (tangential**2 - 1) * gauss,
-                "shear_0": (u * cos - v * sin) * gauss, "shear_1": (u * sin + v * cos) * gauss,
-            }  # fmt: skip
-            if middle:  # a shear leaves it where it is
-                hermite["shear_0"] = hermite["shear_1"] = np.zeros_like(gauss)
-            for name, values in hermite.items():
+            gauss = _gauss(u) * _gauss(v) / len(group)
+            peaks[row] += _gauss(width * u) * _gauss(width * v)
+            share = _gauss(u / _WIDE)
+            share /= share.sum()
+            for name in parts:
+                values = _hermite(name, u, v, place) * gauss
                 result[name][row] += values - share * values.sum(axis=1, keepdims=True) if level else values
-    # What a window sees of its neighbours' peaks is taken away: a height is that of its own star.
-    seen = np.einsum("ihw,jhw->ij", result["height"], peaks)
-    result["height"] = np.einsum("ij,jhw->ihw", np.linalg.inv(seen), result["height"])
-    for values in result.values():
-        values[np.abs(values) < _NOTHING] = 0.0  # also because numbers near the smallest of float32 are slow
-    return {name: values.reshape(len(groups), -1).astype(np.float32) for name, values in result.items()}
+    if "height" in parts:
+        # What a window sees of its neighbours' peaks is taken away: a height is that of its own star.
+        height = result["height"].reshape(len(groups), -1)
+        seen = height @ peaks.reshape(len(groups), -1).T
+        result["height"] = (np.linalg.inv(seen) @ height).reshape(shape)
+    return list(result.values())
 
 
-def between(grid: PeakGrid, edges: tuple[float, ...]) -> NDArray[np.float32]:
-    """Weights (bands, H*W) of the mean over pixels far from any peak, in bands of |kx| that ``edges`` (1/a) divide.
+def _gauss(distance: Floats) -> Floats:
+    found: Floats = np.exp(-(distance**2) / 2)
+    return found
 
-    Noise of a scan along x is the same in all of a band. A band without pixels has no weights.
+
+def _hermite(name: str, u: Floats, v: Floats, place: Floats) -> Floats:
+    """Return what the Gaussian of a peak at ``place`` is multiplied with for a height or one of `SHAPES`."""
+    radius = math.hypot(*place)
+    middle = radius < 1e-9
+    cos, sin = (1.0, 0.0) if middle else place / radius
+    match name:
+        case "height":
+            return np.ones((1, 1))
+        case "radial":
+            return (u * cos + v * sin) ** 2 - 1
+        case "tangential":
+            return (v * cos - u * sin) ** 2 - 1
+        case _ if middle:  # a shear leaves it where it is
+            return np.zeros((1, 1))
+        case "shear_0":
+            return u * cos - v * sin
+        case _:
+            return u * sin + v * cos
+
+
+def between(grid: PeakGrid, edges: tuple[float, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Where no peak is near, and weights of the columns there.
+
+    Noise of a scan along x is the same in all of a band of |kx|; ``edges`` (1/a) divide these bands. Weights times the
+    sums of the columns over the pixels far from peaks are the bands' means. A band without such pixels has no weights.
+
+    Returns
+    -------
+    far : (H, W) float32
+        1 far from any peak, else 0.
+    weights : (bands, W) float32
     """
     ky, kx = np.broadcast_arrays(*grid.axes)
     places = np.stack([kx.ravel(), ky.ravel()], axis=1)
@@ -143,25 +165,25 @@ def between(grid: PeakGrid, edges: tuple[float, ...]) -> NDArray[np.float32]:
     for corner in np.ndindex(3, 3):
         offset = (parts - np.rint(parts) + np.array(corner) - 1) @ grid.vectors
         nearest = np.minimum(nearest, np.hypot(*offset.T))
-    far = nearest > _FAR * grid.peak
-    bands = np.digitize(np.abs(places[:, 0]), edges)
-    chosen = far & (bands == np.arange(len(edges) + 1)[:, None])
-    weights: NDArray[np.float32] = (chosen / np.maximum(chosen.sum(axis=1, keepdims=True), 1)).astype(np.float32)
-    return weights
+    far = (nearest > _FAR * grid.peak).reshape(grid.height, grid.width)
+    bands = np.digitize(np.abs(grid.axes[1][0]), edges) == np.arange(len(edges) + 1)[:, None]
+    weights = bands / np.maximum((bands @ far.sum(axis=0))[:, None], 1)
+    return far.astype(np.float32), weights.astype(np.float32)
 
 
-def quadrant(weights: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Fold weights (K, H*W) that mirrors change at most in sign: (K, h*w) for the first quarter of the image.
+def quadrant(weights: Floats) -> Floats:
+    """Fold weights (K, H, W) that mirrors change at most in sign: (K, h, w) for the first quarter of the image.
 
     They belong to the sum of the image's four mirror images; lines in the middle are their own mirror image.
     """
+    height, width = weights.shape[1:]
     rows, columns = -(-height // 2), -(-width // 2)
-    folded = weights.reshape(-1, height, width)[:, :rows, :columns].copy()
+    folded = weights[:, :rows, :columns].copy()
     if height % 2:
         folded[:, -1] /= 2
     if width % 2:
         folded[:, :, -1] /= 2
-    return folded.reshape(len(weights), rows * columns)
+    return folded
 
 
 def _key(place: Floats, unit: float, symmetry: str) -> tuple[float, ...]:

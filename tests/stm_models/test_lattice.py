@@ -10,7 +10,7 @@ from stm_models.errors import InputError
 from stm_models.networks import registry
 from stm_models.networks.lattice import discriminants
 from stm_models.networks.lattice_measure import PeakMeasure
-from stm_models.networks.lattice_windows import PARTS, PeakGrid, between, quadrant, stars, windows
+from stm_models.networks.lattice_windows import SHAPES, PeakGrid, between, quadrant, stars, windows
 from stm_models.networks.model import Model
 from stm_models.physics.moire.lattice import build
 from stm_models.tasks.hubbard.structure import lattice_peaks
@@ -99,14 +99,27 @@ def test_an_unknown_symmetry_is_refused_with_the_choices():
 @pytest.mark.parametrize("size", [96, 95])
 def test_a_quarter_of_the_mirrored_image_says_all(size):
     image = torch.rand(3, 1, size, size, generator=torch.Generator().manual_seed(1))
-    weighed = windows(grid(size), stars(grid(size)), 1.2)
+    weighed = windows(grid(size), stars(grid(size)), 1.2, SHAPES)
     made = measure(size)
-    rows = slice(-3 * made.crystal, None)
     with torch.no_grad():
-        found = torch.cat([made._mirrored(image, 1) @ made.even[rows].T, made._mirrored(image, -1) @ made.odd.T], dim=2)
-    wanted = np.concatenate([weighed[name] for name in PARTS[1:]]) @ image.flatten(1).numpy().T
-    np.testing.assert_allclose(found[:, 0].numpy().T, wanted, atol=1e-5)
-    assert quadrant(weighed["height"], size, size).shape[1] == 48**2
+        found = torch.cat([made.bent(made._mirrored(image, 1)), made.odd(made._mirrored(image, -1))], dim=2)
+    wanted = np.einsum("khw,bhw->bk", np.concatenate(weighed), image[:, 0].numpy())
+    np.testing.assert_allclose(found[:, 0].numpy(), wanted, atol=1e-5)
+    assert quadrant(weighed[0]).shape[1:] == (48, 48)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_windows_are_taken_apart_along_the_axes_without_loss(symmetric):
+    where = grid()
+    weighed = windows(where, stars(where, "D2" if symmetric else "C2"), 0.6)[0]
+    made = measure(symmetric=symmetric).narrow
+    peaks = len(np.concatenate(stars(where)))
+    assert sum(values.numel() for values in (made.lines, made.columns, made.core)) < 0.1 * weighed.size
+    assert len(made.lines) * len(made.columns) < 3 * peaks
+    image = torch.rand(2, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    wanted = np.einsum("khw,bhw->bk", weighed, image[:, 0].numpy())
+    found = made(measure(symmetric=symmetric)._mirrored(image, 1))[:, 0]
+    np.testing.assert_allclose(found, wanted, atol=1e-6 * np.abs(weighed).sum(axis=(1, 2)).max())
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
@@ -171,7 +184,8 @@ def test_each_kind_of_noise_is_told_from_the_others():
 
 
 def test_between_the_peaks_is_far_from_all_of_them():
-    weights, where = between(grid(), (0.5, 2.0)).reshape(3, SIZE, SIZE), grid()
+    (far, bands), where = between(grid(), (0.5, 2.0)), grid()
+    weights = far * bands[:, None]
     np.testing.assert_allclose(weights.sum(axis=(1, 2)), 1, rtol=1e-5)
     ky, kx = np.broadcast_arrays(*where.axes)
     assert np.abs(kx[weights[0] > 0]).max() < 0.5 <= np.abs(kx[weights[1] > 0]).min()

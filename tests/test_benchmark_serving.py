@@ -105,8 +105,8 @@ def test_processor_time_is_of_all_processes(modules):
 
 
 def test_the_models_that_are_compared_can_be_served(modules, tmp_path):
-    plain, full = modules["_served"].write_models(tmp_path, 16)
-    image = np.ones((1, 1, 16, 16), np.float32)
+    plain, full = modules["_served"].write_models(tmp_path, 32)
+    image = np.ones((1, 1, 32, 32), np.float32)
     for path, names in ((plain, ["prediction"]), (full, ["prediction", modules["_served"].METHOD])):
         assert Session(path, provider="cpu", threads=1).run(image, names).keys() == set(names)
     (alone,) = modules["serving"].open_alone(plain).run(None, {"image": image})

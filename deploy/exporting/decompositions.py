@@ -19,6 +19,7 @@ __all__ = [
     "average_pool_backward",
     "convolution_backward",
     "max_pool_backward",
+    "slice_backward",
     "table",
     "threshold_backward",
     "translations",
@@ -37,6 +38,7 @@ def table() -> dict[Any, Callable[..., Any]]:
         _aten.avg_pool2d_backward.default: average_pool_backward,
         _aten._adaptive_avg_pool2d.default: adaptive_average_pool,
         _aten._adaptive_avg_pool2d_backward.default: adaptive_average_pool_backward,
+        _aten.slice_backward.default: slice_backward,
         _aten._scaled_dot_product_flash_attention_for_cpu_backward.default: attention_backward,
     }
 
@@ -180,6 +182,19 @@ def adaptive_average_pool_backward(gradient: Tensor, image: Tensor) -> Tensor:
         _windows(size, length, image) for size, length in zip(gradient.shape[2:], image.shape[2:], strict=True)
     )
     return rows.T @ gradient @ columns
+
+
+def slice_backward(gradient: Tensor, sizes: Sequence[int], dim: int, start: int, end: int, step: int) -> Tensor:
+    """Return the gradient of what a slice was taken from: padding, faster than writing into zeros.
+
+    Called as torch's ``aten::slice_backward``.
+    """
+    if step != 1:
+        return _aten.slice_scatter.default(gradient.new_zeros(sizes), gradient, dim, start, end, step)
+    length, axis = sizes[dim], dim % gradient.ndim
+    before = min(start + length if start < 0 else start, length)
+    around = [0] * 2 * (gradient.ndim - 1 - axis) + [before, length - before - gradient.shape[axis]]
+    return _aten.constant_pad_nd.default(gradient, around)
 
 
 def attention_backward(

@@ -81,11 +81,14 @@ class PeakMeasure(nn.Module):
         rows = -(-self.size[0] // 2)  # the others are the same again
         turned = x[:, :, :rows] - x[:, :, -rows:].flip(2, 3)
         lines = turned.mean(dim=3, keepdim=True)
+        beside = turned - lines
         powers = torch.cat(
             [
-                (turned - lines).square().mean(dim=(2, 3))[..., None],
-                lines.square().mean(dim=(2, 3))[..., None],
-                (x.square() * self.far).sum(dim=2) @ self.bands.T,
+                (beside * beside).mean(dim=(2, 3))[
+                    ..., None
+                ],  # a power's gradient is a power, which takes ten times longer
+                (lines * lines).mean(dim=(2, 3))[..., None],
+                (x * x * self.far).sum(dim=2) @ self.bands.T,
             ],
             dim=2,
         )

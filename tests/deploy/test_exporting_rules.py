@@ -55,6 +55,24 @@ def test_max_pool_gradient_goes_to_the_first_of_equal_maxima(image, kernel, stri
 
 
 @pytest.mark.parametrize(
+    ("dim", "start", "end", "step"),
+    [
+        (2, 0, 5, 1),
+        (3, 4, 2**63 - 1, 1),
+        (-1, -6, 2**63 - 1, 1),
+        (1, 1, 2, 1),
+        (2, 3, 3, 1),
+        (3, 20, 30, 1),
+        (2, 1, 9, 3),
+    ],
+)
+def test_gradient_of_a_slice(dim, start, end, step):
+    image = _normal(2, 3, 11, 14)
+    want, weights = _autograd(lambda x: torch.ops.aten.slice(x, dim, start, end, step), image)
+    torch.testing.assert_close(rules.slice_backward(weights, image.shape, dim, start, end, step), want)
+
+
+@pytest.mark.parametrize(
     ("kernel", "stride", "padding", "ceil", "counted", "divisor"),
     [
         ([2, 2], [], [0, 0], False, True, None),

@@ -1,9 +1,10 @@
-"""The model that servers are compared by: a small convolutional network, exported as every model is."""
+"""The models that servers are compared by, exported as every model is."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import onnx
 from _models import make
@@ -12,14 +13,15 @@ from deploy.exporting.config import ExportConfig
 from deploy.exporting.export import export
 from deploy.model.subgraph import extract
 from stm_models.networks.registry import default_options
+from stm_models.physics.moire.lattice import build
 
-__all__ = ["METHOD", "write_models"]
+__all__ = ["METHODS", "write_models"]
 
-METHOD = "grad_cam"
-POOL = 4
+METHODS = {"conv": "grad_cam", "lattice": "gradient"}
+"""The networks, and what explains them: a small convolutional network, and the default for FT-LDOS images."""
 
 
-def write_models(folder: Path, side: int) -> tuple[Path, Path]:
+def write_models(folder: Path, network: str, side: int) -> tuple[Path, Path]:
     """Write a model of images of ``side`` pixels.
 
     Returns
@@ -27,10 +29,10 @@ def write_models(folder: Path, side: int) -> tuple[Path, Path]:
     plain : Path
         With the prediction alone, for every server.
     full : Path
-        As exported, with `METHOD`, for ours.
+        As exported, with the network's method, for ours.
     """
-    bundle, metadata = make("conv", (1, side, side), folder / str(side), {**default_options("conv"), "pool": POOL})
-    config = ExportConfig(explanations=(METHOD,))
+    bundle, metadata = make(network, (1, side, side), folder / str(side), _options(network, side))
+    config = ExportConfig(explanations=(METHODS[network],))
     full = export(bundle, folder / f"full_{side}.onnx", metadata, config).path
     model = onnx.load_from_string(extract(full.read_bytes(), ["prediction"]))
     (entry,) = model.metadata_props
@@ -39,3 +41,16 @@ def write_models(folder: Path, side: int) -> tuple[Path, Path]:
     plain = folder / f"plain_{side}.onnx"
     onnx.save(model, plain)
     return plain, full
+
+
+def _options(network: str, side: int) -> dict[str, Any]:
+    """Return the network's options: ``conv`` sees means of 4 x 4 pixels, ``lattice`` the window of preset quick."""
+    own = {
+        "conv": {"pool": 4},
+        "lattice": {
+            "vectors": build(5).reciprocal.tolist(),
+            "pixel": [2 * 6.912 / (side - 1), 2 * 7.981 / (side - 1)],
+            "peak": 0.131,
+        },
+    }
+    return {**default_options(network), **own[network]}

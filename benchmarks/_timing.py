@@ -14,14 +14,20 @@ from typing import Any
 
 import _project  # noqa: F401
 
-__all__ = ["arguments", "machine", "paired", "report"]
+__all__ = ["arguments", "machine", "paired", "parser_of", "report"]
+
+
+def parser_of(description: str) -> argparse.ArgumentParser:
+    """Return what parses ``--quick`` and ``--json``."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="smaller problem, seconds instead of minutes")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    return parser
 
 
 def arguments(description: str, *, devices: bool = False) -> argparse.Namespace:
     """Parse ``--quick`` and ``--json``, and ``--device`` where the benchmark has one."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="smaller problem, seconds instead of minutes")
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser = parser_of(description)
     if devices:
         parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where both sides compute")
     return parser.parse_args()

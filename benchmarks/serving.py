@@ -1,13 +1,14 @@
 """Our server against onnxruntime alone and against other people's: CPU milliseconds per request, requests per second.
 
-All serve one ONNX file (network ``conv`` on images averaged over 4 x 4 pixels, the prediction alone), with one
-thread, one run at once and one worker, and are asked about the same eight images by the same load generator, whose
-CPU time is not counted. Ours is asked with binary tensors and with JSON; MLflow, BentoML and LitServe in their usual
+All serve one ONNX file (``--network conv``: on images averaged over 4 x 4 pixels; or ``lattice``, the default for
+FT-LDOS images; the prediction alone), with one thread, one run at once and one worker, and are asked about the same
+eight images by the same load generator, whose CPU time is not counted. Ours is asked with binary tensors and with JSON; MLflow, BentoML and LitServe in their usual
 JSON; bare FastAPI with the image's bytes. Each answer is compared, with the session's own beforehand and byte by byte
 under load. ``bentoml``, ``litserve`` and ``fastapi`` live in environments that are made from ``benchmarks/peers``
 (with uv, or pip); one that cannot be had is said to be missing. A ratio is of CPU time per request at eight
-connections, the median over rounds; ``grad_cam_rate`` is the share of the plain rate that is left with Grad-CAM in
-every answer, at eight connections too.
+connections, the median over rounds; ``over_raw`` is of the same over onnxruntime alone in this process, in turns;
+``grad_cam_rate`` (``gradient_rate`` of ``lattice``) is the share of the plain rate that is left with that map in every
+answer, at eight connections too.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ import _peers
 import numpy as np
 import onnxruntime
 from _peers import DIALECTS, Dialect, Missing
-from _served import METHOD, write_models
-from _timing import arguments, report
+from _served import METHODS, write_models
+from _timing import parser_of, report
 from numpy.typing import NDArray
 
 from deploy.serving.protocol import encode_request
@@ -92,6 +93,22 @@ class Bench:
                 self.load(port, tree, 8, pairs, 0.5)
                 found[dialect] = {c: self.load(port, tree, c, pairs, self.seconds) for c in self.connections}
         return found
+
+    def over_raw(self, model: Path, images: Array, expected: Array) -> list[float]:
+        """Compare CPU time per request, at eight connections, to that of onnxruntime alone, alternately."""
+        session, pairs = open_alone(model), 2 if self.quick else 8
+        ratios = []
+        with _peers.serving("ours", model, images.shape[-1], self.folder) as (port, tree):
+            asked = self.pairs(port, tree, "in_turns", DIALECTS["ours_binary"], images, expected)
+            self.load(port, tree, 8, asked, 0.5)
+            for number in range(pairs):
+                if number % 2:
+                    alone = raw(session, images, self.seconds / 2)
+                served = self.load(port, tree, 8, asked, self.seconds / 2)
+                if not number % 2:
+                    alone = raw(session, images, self.seconds / 2)
+                ratios.append(served["cpu_ms"] / alone["cpu_ms"])
+        return ratios
 
     def explained(self, model: Path, images: Array, method: str) -> dict[str, float]:
         """Compare the rate of answers with an explanation to that without, alternately."""
@@ -160,7 +177,9 @@ def measure(bench: Bench, side: int, model: Path) -> dict[str, Any]:
             alone = f"{found['raw'][-1]['cpu_ms']:.3g} ms"
             print(f"{side} px, round {number}: {told}, alone {alone}", file=sys.stderr, flush=True)
         rounds.append(found)
-    return summary(rounds)
+    over = bench.over_raw(model, images, expected)
+    result = summary(rounds)
+    return {**result, "ratios": {"over_raw": statistics.median(over), **result["ratios"]}, "over_raw": over}
 
 
 def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
@@ -171,15 +190,10 @@ def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
         if having:
             result[name] = {str(c): _medians([one[c] for one in having]) for c in having[0]}
     for name in DIALECTS:
-        pairs = []
-        for found in rounds:
-            if name not in found or "ours_binary" not in found:
-                continue
-            own = found["ours_binary"][8]["cpu_ms"]
-            base = statistics.median(one["cpu_ms"] for one in found["raw"])
-            pairs.append(found[name][8]["cpu_ms"] / (base if name == "ours_binary" else own))
-        if pairs:
-            result["ratios"]["over_raw" if name == "ours_binary" else name] = statistics.median(pairs)
+        having = [found for found in rounds if name in found and "ours_binary" in found]
+        if having and name != "ours_binary":
+            pairs = [found[name][8]["cpu_ms"] / found["ours_binary"][8]["cpu_ms"] for found in having]
+            result["ratios"][name] = statistics.median(pairs)
     return result
 
 
@@ -189,19 +203,22 @@ def _medians(found: list[dict[str, float]]) -> dict[str, float]:
 
 def main() -> None:
     """Compare the answers, then measure every server at every size."""
-    options = arguments(__doc__ or "")
+    parser = parser_of(__doc__ or "")
+    parser.add_argument("--network", choices=sorted(METHODS), default="conv", help="what is served (default: conv)")
+    options = parser.parse_args()
+    method = METHODS[options.network]
     ratios: dict[str, float] = {}
-    detail: dict[str, Any] = {}
+    detail: dict[str, Any] = {"network": options.network}
     with tempfile.TemporaryDirectory() as temporary:
         bench = Bench(Path(temporary), quick=options.quick)
         for side in bench.sides:
-            plain, full = write_models(bench.folder, side)
+            plain, full = write_models(bench.folder, options.network, side)
             found = measure(bench, side, plain)
             ratios |= {f"{name}_{side}": value for name, value in found.pop("ratios").items()}
             if side == 64:
                 images = np.random.default_rng(1).random((IMAGES, 1, side, side), np.float32)
-                explained = bench.explained(full, images, METHOD)
-                ratios[f"{METHOD}_rate_{side}"] = explained["ratio"]
+                explained = bench.explained(full, images, method)
+                ratios[f"{method}_rate_{side}"] = explained["ratio"]
                 found["explained"] = explained
             eight = found["ours_binary"]["8"]
             found["p99_over_p50"] = eight["p99_ms"] / eight["p50_ms"]

@@ -15,6 +15,8 @@ import pytest
 
 from support import browser as browser_tools
 from support.outcomes import answer
+from tracking import models
+from tracking.store import connect
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -100,6 +102,15 @@ def command(
         return code, said.out, said.err
 
     return call
+
+
+@pytest.fixture
+def as_before(command, demo):
+    """Leave the champion that the demo made, for the tests that follow."""
+    store, name = connect(), "stm-hubbard"
+    before = models.champion(store, name)
+    yield before
+    models.set_alias(store, name, "champion", before.version)
 
 
 @pytest.fixture

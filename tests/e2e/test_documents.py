@@ -75,7 +75,7 @@ def test_named_files_exist():
 @pytest.mark.parametrize(
     "line", [p for p in lines() if p.values[0].startswith(".venv/bin/stm") and not p.id.startswith(APART)]
 )
-def test_command_runs_as_written(line, command, clean, demo):
+def test_command_runs_as_written(line, command, clean, demo, as_before):  # one of them promotes
     words = shlex.split(line)[1:]
     if words[0] not in SERVERS:
         code, _, err = command(*words)

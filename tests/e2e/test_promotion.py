@@ -27,15 +27,6 @@ def verdicts(result):
     return {gate["name"]: gate["verdict"] for gate in result["gates"]}
 
 
-@pytest.fixture
-def as_before(command, demo):
-    """Leave the champion that the demo made."""
-    store = connect()
-    before = models.champion(store, NAME)
-    yield before
-    models.set_alias(store, NAME, "champion", before.version)
-
-
 def test_only_a_better_model_becomes_champion(command, demo, trained, as_before):
     worse = trained()["run_id"]
     refused = answer(command("promote", "hubbard", "--run", worse, "--json"))

@@ -82,11 +82,10 @@ class PeakMeasure(nn.Module):
         turned = x[:, :, :rows] - x[:, :, -rows:].flip(2, 3)
         lines = turned.mean(dim=3, keepdim=True)
         beside = turned - lines
+        # Products: a power's gradient is a power, which takes ten times longer.
         powers = torch.cat(
             [
-                (beside * beside).mean(dim=(2, 3))[
-                    ..., None
-                ],  # a power's gradient is a power, which takes ten times longer
+                (beside * beside).mean(dim=(2, 3))[..., None],
                 (lines * lines).mean(dim=(2, 3))[..., None],
                 (x * x * self.far).sum(dim=2) @ self.bands.T,
             ],

@@ -1,7 +1,7 @@
 """Our server against onnxruntime alone and against other people's: CPU milliseconds per request, requests per second.
 
-All serve one ONNX file (``--network conv``: on images averaged over 4 x 4 pixels; or ``lattice``, the default for FT-
-LDOS images; the prediction alone), with one thread, one run at once and one worker, and are asked about the same
+All serve one ONNX file (``--network conv``: on images averaged over 4 x 4 pixels; or ``lattice``, the default for
+FT-LDOS images; the prediction alone), with one thread, one run at once and one worker, and are asked about the same
 eight images by the same load generator, whose CPU time is not counted. Ours is asked with binary tensors and with
 JSON; MLflow, BentoML and LitServe in their usual JSON; bare FastAPI with the image's bytes. Each answer is compared,
 with the session's own beforehand and byte by byte under load. ``bentoml``, ``litserve`` and ``fastapi`` live in
@@ -96,18 +96,18 @@ class Bench:
 
     def over_raw(self, model: Path, images: Array, expected: Array) -> list[float]:
         """Compare CPU time per request, at eight connections, to that of onnxruntime alone, alternately."""
-        session, pairs = open_alone(model), 2 if self.quick else 8
-        ratios = []
+        session, ratios = open_alone(model), []
         with _peers.serving("ours", model, images.shape[-1], self.folder) as (port, tree):
             asked = self.pairs(port, tree, "in_turns", DIALECTS["ours_binary"], images, expected)
             self.load(port, tree, 8, asked, 0.5)
-            for number in range(pairs):
-                if number % 2:
-                    alone = raw(session, images, self.seconds / 2)
-                served = self.load(port, tree, 8, asked, self.seconds / 2)
-                if not number % 2:
-                    alone = raw(session, images, self.seconds / 2)
-                ratios.append(served["cpu_ms"] / alone["cpu_ms"])
+            sides = {
+                "served": lambda: self.load(port, tree, 8, asked, self.seconds / 2),
+                "alone": lambda: raw(session, images, self.seconds / 2),
+            }
+            for number in range(2 if self.quick else 8):
+                order = ("served", "alone") if number % 2 else ("alone", "served")
+                spent = {name: sides[name]()["cpu_ms"] for name in order}
+                ratios.append(spent["served"] / spent["alone"])
         return ratios
 
     def explained(self, model: Path, images: Array, method: str) -> dict[str, float]:

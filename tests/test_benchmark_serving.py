@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import socket
 import subprocess
@@ -139,6 +140,24 @@ def test_ratios(modules):
     found = modules["serving"].summary(rounds)
     assert found["ratios"] == pytest.approx({"mlflow": 15.0})  # within each round, then the median
     assert "bentoml" not in found["ratios"]  # what is missing is not made up
+
+
+def test_onnxruntime_alone_is_measured_in_turns_with_the_server(modules, monkeypatch, tmp_path):
+    serving, turns = modules["serving"], []
+
+    def measured(side, cpu):
+        turns.append(side)
+        return {"cpu_ms": cpu * len(turns)}  # a machine that slows down
+
+    monkeypatch.setattr(serving, "open_alone", lambda model: None)
+    monkeypatch.setattr(serving, "raw", lambda *_: measured("alone", 2.0))
+    monkeypatch.setattr(serving._peers, "serving", lambda *_: contextlib.nullcontext((1, None)))
+    bench = serving.Bench(tmp_path, quick=True)
+    monkeypatch.setattr(bench, "pairs", lambda *_: tmp_path)
+    monkeypatch.setattr(bench, "load", lambda *_: measured("served", 3.0))
+    found = bench.over_raw(tmp_path, np.zeros((1, 1, 8, 8), np.float32), np.zeros((1, 1), np.float32))
+    assert turns == ["served", "alone", "served", "served", "alone"]  # the first warms up
+    assert found == pytest.approx([1.5 * 3 / 2, 1.5 * 4 / 5])
 
 
 def test_a_peer_that_cannot_be_installed_is_missing(modules, monkeypatch, tmp_path):

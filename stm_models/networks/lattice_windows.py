@@ -138,12 +138,13 @@ def _hermite(name: str, u: Floats, v: Floats, place: Floats) -> Floats:
             return (u * cos + v * sin) ** 2 - 1
         case "tangential":
             return (v * cos - u * sin) ** 2 - 1
-        case _ if middle:  # a shear leaves it where it is
+        case "shear_0" | "shear_1" if middle:  # a shear leaves it where it is
             return np.zeros((1, 1))
         case "shear_0":
             return u * cos - v * sin
-        case _:
+        case "shear_1":
             return u * sin + v * cos
+    raise unknown("part of a window", name, ("height", *SHAPES))
 
 
 def between(grid: PeakGrid, edges: tuple[float, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -96,6 +96,11 @@ def test_an_unknown_symmetry_is_refused_with_the_choices():
         stars(grid(), "D3")
 
 
+def test_an_unknown_part_of_a_window_is_refused_with_the_choices():
+    with pytest.raises(InputError, match="unknown part of a window 'heights': choose from height, radial"):
+        windows(grid(), stars(grid()), 1.0, ("heights",))
+
+
 @pytest.mark.parametrize("size", [96, 95])
 def test_a_quarter_of_the_mirrored_image_says_all(size):
     image = torch.rand(3, 1, size, size, generator=torch.Generator().manual_seed(1))

@@ -17,8 +17,8 @@ from stm_models.physics.moire.lattice import build
 
 __all__ = ["METHODS", "write_models"]
 
-METHODS = {"conv": "grad_cam", "lattice": "gradient"}
-"""The networks, and what explains them: a small convolutional network, and the default for FT-LDOS images."""
+METHODS = {"conv": "grad_cam", "lattice": "gradient", "timm:mobilenetv3_small_100": "grad_cam"}
+"""The networks, and what explains them: a paper's, the default for FT-LDOS images, and one made for small machines."""
 
 
 def write_models(folder: Path, network: str, side: int) -> tuple[Path, Path]:
@@ -44,7 +44,7 @@ def write_models(folder: Path, network: str, side: int) -> tuple[Path, Path]:
 
 
 def _options(network: str, side: int) -> dict[str, Any]:
-    """Return the network's options: ``conv`` sees means of 4 x 4 pixels, ``lattice`` the window of preset quick."""
+    """Return a network's options: ``conv`` sees means of 4 x 4 pixels, ``lattice`` the window of preset quick."""
     own = {
         "conv": {"pool": 4},
         "lattice": {
@@ -53,4 +53,4 @@ def _options(network: str, side: int) -> dict[str, Any]:
             "peak": 0.131,
         },
     }
-    return {**default_options(network), **own[network]}
+    return {**default_options(network), **own.get(network, {})}

@@ -1,11 +1,12 @@
 """Our server against onnxruntime alone and against other people's: CPU milliseconds per request, requests per second.
 
-All serve one ONNX file (``--network conv``: on images averaged over 4 x 4 pixels; or ``lattice``, the default for
-FT-LDOS images; the prediction alone), with one thread, one run at once and one worker, and are asked about the same
-eight images by the same load generator, whose CPU time is not counted. Ours is asked with binary tensors and with
-JSON; MLflow, BentoML and LitServe in their usual JSON; bare FastAPI with the image's bytes. Each answer is compared,
-with the session's own beforehand and byte by byte under load. ``bentoml``, ``litserve`` and ``fastapi`` live in
-environments that are made from ``benchmarks/peers`` (with uv, or pip); one that cannot be had is said to be missing.
+All serve one ONNX file (``--network conv``: on images averaged over 4 x 4 pixels; ``lattice``, the default for
+FT-LDOS images; or ``timm:mobilenetv3_small_100``, in between at 256 pixels; the prediction alone), with one thread,
+one run at once and one worker, and are asked about the same eight images by the same load generator, whose CPU time
+is not counted. Ours is asked with binary tensors and with JSON; MLflow, BentoML and LitServe in their usual JSON;
+bare FastAPI with the image's bytes. Each answer is compared, with the session's own beforehand and byte by byte under
+load. ``bentoml``, ``litserve`` and ``fastapi`` live in environments that are made from ``benchmarks/peers`` (with uv,
+or pip); one that cannot be had is said to be missing.
 A ratio is of CPU time per request at eight connections, the median over rounds; ``over_raw`` is of the same over
 onnxruntime alone in this process, in turns; ``grad_cam_rate`` (``gradient_rate`` of ``lattice``) is the share of the
 plain rate that is left with that map in every answer, at eight connections too.

@@ -105,7 +105,7 @@ def test_processor_time_is_of_all_processes(modules):
         started.wait()
 
 
-@pytest.mark.parametrize(("network", "side"), [("conv", 32), ("lattice", 96)])
+@pytest.mark.parametrize(("network", "side"), [("conv", 32), ("lattice", 96), ("timm:mobilenetv3_small_100", 32)])
 def test_the_models_that_are_compared_can_be_served(modules, tmp_path, network, side):
     plain, full = modules["_served"].write_models(tmp_path, network, side)
     image = np.ones((1, 1, side, side), np.float32)

@@ -174,7 +174,7 @@ def _writable(folder: Path) -> bool:
 
 
 def _drawn(one: Perturbation, samples: Samples) -> Samples:
-    if one.remake is not None:
+    if one.remakes:
         samples = _first(samples)
         return replace(samples, images=perturbed(one, samples, _SEED))
     draws = max(1, min(_DRAWS, _MOST // max(1, len(samples))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -66,6 +67,8 @@ class Perturbation:
     name, description : str
     steps : tuple of Step
         Done to the image, in this order.
+    among : tuple of (share, Perturbation)
+        In place of steps: each image is as one of these sets has it, drawn with these shares, which sum to 1.
     remake : callable, optional
         Called with a data set's attributes, and as ``example`` the first row of its ``needs``, gives the `Remake`
         that makes a sample's image anew from these; before the steps.
@@ -87,12 +90,26 @@ class Perturbation:
     about: Mapping[str, Any] | None = None
     judged: bool = True
     claims: tuple[str, ...] = ()
+    among: tuple[tuple[float, Perturbation], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.among:
+            return
+        if self.steps or self.remake is not None or not math.isclose(sum(share for share, _ in self.among), 1):
+            raise ValueError(f"{self.name}: expected shares of other sets that sum to 1, and nothing of its own")
+
+    @property
+    def remakes(self) -> bool:
+        """Whether images are made anew, which takes longer than distorting them."""
+        return self.remake is not None or any(one.remakes for _, one in self.among)
 
     def record(self) -> dict[str, Any]:
         """Plain values that say all about the set, as they are logged."""
         steps = [{"kind": s.kind, "probability": s.probability, **{k: list(v) for k, v in s.ranges.items()}}
                  for s in self.steps]  # fmt: skip
-        return {"name": self.name, "description": self.description, "steps": steps, **(self.about or {})}
+        among = [{"share": share, **one.record()} for share, one in self.among]
+        done = {"among": among} if among else {"steps": steps}
+        return {"name": self.name, "description": self.description, **done, **(self.about or {})}
 
 
 def scaled(perturbation: Perturbation, strength: float) -> Perturbation:

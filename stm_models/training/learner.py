@@ -23,7 +23,7 @@ from stm_models.training.config import TrainConfig
 from stm_models.training.distributed import World
 from stm_models.training.losses import loss_function
 from stm_models.training.optimisation import applied, create_optimiser
-from stm_models.training.perturbations import perturb
+from stm_models.training.perturbations import distorted
 from stm_models.training.predict import predict
 from stm_models.training.reproducible import mixed
 from stm_models.training.unlabelled import UnlabelledTiles
@@ -31,8 +31,6 @@ from stm_models.training.unlabelled import UnlabelledTiles
 __all__ = ["Learner", "check_data", "create_learner"]
 
 Array = NDArray[Any]
-
-_CHUNK = 64
 
 
 @dataclass
@@ -114,7 +112,7 @@ def create_learner(
     outputs = targets.shape[1] if targets.ndim == 2 else 1
     network = registry.create(config.network, images.shape[1:], outputs, config.options, seed=config.seed)
     shown = images if copies is None else copies(0)
-    first, further = _distorted(shown, steps, config.seed), _further(images, steps, copies, config.seed)
+    first, further = _distorted(shown, steps, config.seed, 0), _further(images, steps, copies, config.seed)
     model = Model.for_data(network, first, targets, standardise=standardise, simulated=images, further=further)
     model = model.to(device)
     _check_network(config.network, model, images, targets)
@@ -150,13 +148,9 @@ def _further(images: Array, steps: Sequence[Step], copies: Callable[[int], Array
         yield _distorted(images if copies is None else copies(number), steps, seed, number)
 
 
-def _distorted(images: Array, steps: Sequence[Step], seed: int, number: int = 0) -> Array:
+def _distorted(images: Array, steps: Sequence[Step], seed: int, number: int) -> Array:
     """Return one distorted copy of the training images: the first is what the network's input is standardised by."""
-    if not steps:
-        return images
-    generator = torch.Generator().manual_seed(mixed(seed, number, 1))
-    parts = (torch.from_numpy(np.array(images[i : i + _CHUNK], np.float32)) for i in range(0, len(images), _CHUNK))
-    return np.concatenate([perturb(part, steps, generator).numpy() for part in parts])
+    return distorted(images, steps, mixed(seed, number, 1)) if steps else images
 
 
 def _check_network(name: str, model: Model, images: Array, targets: Array) -> None:

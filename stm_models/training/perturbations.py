@@ -20,11 +20,13 @@ from stm_models.errors import InputError
 from stm_models.tasks.perturbation import Perturbation, Remake, Step
 from stm_models.training.reproducible import mixed
 
-__all__ = ["copies_of", "digest", "perturb", "perturbed"]
+__all__ = ["copies_of", "digest", "distorted", "perturb", "perturbed"]
 
 Ranges = dict[str, Tensor]
+Rows = NDArray[np.int64]
 
 _DIGITS = 5
+_CHUNK = 64  # images at once, so that many take no more memory
 
 
 def perturb(images: Tensor, steps: Sequence[Step], generator: torch.Generator) -> Tensor:
@@ -61,6 +63,13 @@ def perturb(images: Tensor, steps: Sequence[Step], generator: torch.Generator) -
     return images
 
 
+def distorted(images: NDArray[Any], steps: Sequence[Step], seed: int) -> NDArray[np.float32]:
+    """Return images (S, C, H, W) as `perturb` makes them with a seed, on the CPU, a few at a time."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = (torch.from_numpy(np.array(images[i : i + _CHUNK], np.float32)) for i in range(0, len(images), _CHUNK))
+    return np.concatenate([perturb(part, steps, generator).numpy() for part in parts])
+
+
 def perturbed(perturbation: Perturbation, samples: Samples, seed: int) -> NDArray[np.float32]:
     """Return the images of ``samples`` as the set ``perturbation`` with ``seed`` has them.
 
@@ -76,28 +85,49 @@ def perturbed(perturbation: Perturbation, samples: Samples, seed: int) -> NDArra
     InputError
         When the data set does not hold an array that the set is made from.
     """
-    if perturbation.remake is None:
-        images = np.array(samples.images, dtype=np.float32)
-    else:
-        images = _remade(_maker(perturbation, samples), _needed(perturbation, samples), samples, seed)
     rows = samples.coordinates["sample"]
+    if perturbation.among:
+        images = np.empty(samples.images.shape, np.float32)
+        taken = np.array([_drawn(perturbation, np.random.default_rng([seed, int(row), 1]), 1)[0] for row in rows])
+        for number, (_, one) in enumerate(perturbation.among):
+            own = np.flatnonzero(taken == number)
+            images[own] = perturbed(one, samples.subset(own), seed)
+        return images
+    images = _maker(perturbation, samples)(np.arange(len(samples)), seed, 0)
     if perturbation.steps:
         for place, row in enumerate(rows):
-            generator = torch.Generator().manual_seed(mixed(seed, int(row)))
-            one = torch.from_numpy(images[place : place + 1])
-            images[place] = perturb(one, perturbation.steps, generator)[0].numpy()
+            images[place] = distorted(images[place : place + 1], perturbation.steps, mixed(seed, int(row)))[0]
     return images
 
 
 def copies_of(perturbation: Perturbation, samples: Samples, seed: int) -> Callable[[int], NDArray[np.float32]] | None:
-    """Return what makes copy 0, 1, ... of the images of a set that is made from maps; ``None`` for another set.
+    """Return what makes copy 0, 1, ... of the images of a set that is made from maps or among others; else ``None``.
 
-    Without the steps, which the trainer takes batch by batch.
+    Without the set's own steps, which the trainer takes batch by batch.
     """
-    if perturbation.remake is None:
-        return None
-    remake, arrays = _maker(perturbation, samples), _needed(perturbation, samples)
-    return lambda number: _remade(remake, arrays, samples, mixed(seed, number, 2), number)
+    if not perturbation.among:
+        make = _maker(perturbation, samples)
+        every = np.arange(len(samples))
+        return None if perturbation.remake is None else lambda number: make(every, mixed(seed, number, 2), number)
+    makers = [_maker(one, samples) for _, one in perturbation.among]
+
+    def copy(number: int) -> NDArray[np.float32]:
+        own = mixed(seed, number, 2)
+        taken = _drawn(perturbation, np.random.default_rng(own), len(samples))
+        images = np.empty(samples.images.shape, np.float32)
+        for place, (make, (_, one)) in enumerate(zip(makers, perturbation.among, strict=True)):
+            rows = np.flatnonzero(taken == place)
+            if len(rows):
+                images[rows] = distorted(make(rows, own, number), one.steps, mixed(own, place))
+        return images
+
+    return copy
+
+
+def _drawn(perturbation: Perturbation, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
+    """Return which of the sets among which it draws each of so many samples suffers."""
+    shares = [share for share, _ in perturbation.among]
+    return rng.choice(len(shares), count, p=np.array(shares) / sum(shares))
 
 
 def digest(images: NDArray[Any]) -> str:
@@ -108,32 +138,33 @@ def digest(images: NDArray[Any]) -> str:
     return summary.hexdigest()
 
 
-def _maker(perturbation: Perturbation, samples: Samples) -> Remake:
-    """Return what remakes images; it is told the first row of every array that it needs, whichever ``samples`` are."""
-    assert perturbation.remake is not None  # noqa: S101
+def _maker(perturbation: Perturbation, samples: Samples) -> Callable[[Rows, int, int], NDArray[np.float32]]:
+    """Return what makes the images of rows, with a seed, for a copy of the data set, as they are before the steps.
+
+    A set that remakes them is told the first row of every array that it needs, whichever ``samples`` are.
+    """
+    if perturbation.remake is None:
+        return lambda rows, seed, copy: np.array(samples.images[rows], np.float32)
     first, example = replace(samples, coordinates={"sample": np.zeros(1, np.int64)}), {}
     for name in perturbation.needs:
         try:
             example[name] = stored(first, name)[0]
         except InputError as error:
             raise InputError(f"{error}, or choose another perturbation than {perturbation.name!r}") from error
-    return perturbation.remake({**samples.attributes, "example": example})
-
-
-def _needed(perturbation: Perturbation, samples: Samples) -> dict[str, NDArray[Any]]:
-    """Read what a set is made from, which is less than the images are."""
-    return {name: stored(samples, name) for name in perturbation.needs}
+    remake = perturbation.remake({**samples.attributes, "example": example})
+    arrays = {name: stored(samples, name) for name in perturbation.needs}  # less than the images are
+    return lambda rows, seed, copy: _remade(remake, arrays, samples, rows, seed, copy)
 
 
 def _remade(
-    remake: Remake, arrays: Mapping[str, NDArray[Any]], samples: Samples, seed: int, copy: int = 0
+    remake: Remake, arrays: Mapping[str, NDArray[Any]], samples: Samples, rows: Rows, seed: int, copy: int
 ) -> NDArray[np.float32]:
-    images = np.empty(samples.images.shape, np.float32)
+    images = np.empty((len(rows), *samples.images.shape[1:]), np.float32)
     with threadpool_limits(1, "blas"):  # products of small matrices: more threads only wait for one another
-        for place, row in enumerate(samples.coordinates["sample"]):
-            coordinates = {name: values[place] for name, values in samples.coordinates.items()} | {"copy": copy}
-            own = {name: values[place] for name, values in arrays.items()} | {"image": samples.images[place]}
-            images[place] = remake(coordinates, own, np.random.default_rng([seed, int(row)]))
+        for place, row in enumerate(rows):
+            coordinates = {name: values[row] for name, values in samples.coordinates.items()} | {"copy": copy}
+            own = {name: values[row] for name, values in arrays.items()} | {"image": samples.images[row]}
+            images[place] = remake(coordinates, own, np.random.default_rng([seed, int(coordinates["sample"])]))
     return images
 
 

@@ -62,7 +62,9 @@ def test_each_step_meets_its_share_of_the_images(name, kind):
 
 
 def test_the_mixture_reaches_as_far_as_the_sets():
-    mixed = {step.kind: step for step in BY_NAME["mixed"].steps}
+    among = {one.name: one for _, one in BY_NAME["mixed"].among}
+    assert {"clean", *PAPER} < set(among)
+    mixed = {step.kind: step for step in among["together"].steps}
     for name in PAPER:
         for step in BY_NAME[name].steps:
             for quantity, (low, high) in step.ranges.items():
@@ -70,6 +72,17 @@ def test_the_mixture_reaches_as_far_as_the_sets():
                 assert widest[0] <= low
                 assert widest[1] >= high
             assert 0 < mixed[step.kind].probability < 1
+
+
+def test_shares_of_other_sets_leave_nothing_over_and_nothing_beside():
+    step = Step("gaussian", 1.0, {"sigma": (0.1, 0.2)})
+    for wrong in ({"among": ((0.4, CLEAN), (0.5, CLEAN))}, {"among": ((1.0, CLEAN),), "steps": (step,)}):
+        with pytest.raises(ValueError, match="shares of other sets that sum to 1, and nothing of its own"):
+            Perturbation("wrong", "", **wrong)
+    for name in ("mixed", "mixed_width"):
+        assert BY_NAME[name].remakes
+        assert [entry["share"] for entry in BY_NAME[name].record()["among"]] == [s for s, _ in BY_NAME[name].among]
+    assert not BY_NAME["noisy"].remakes
 
 
 def test_gain_and_shift_fill_their_ranges():

@@ -22,6 +22,12 @@ from stm_models.tasks.perturbation import CLEAN, Perturbation, Step
 from stm_models.training.perturbations import copies_of, digest, perturbed
 
 BY_NAME = {one.name: one for one in SETS}
+QUICK = next(one for _, one in BY_NAME["mixed"].among if one.remake is not None)
+MIXTURE = Perturbation("mixture", "", needs=("ldos",), among=(
+    (0.5, CLEAN),
+    (0.3, Perturbation("shifted", "", (Step("gain_shift", 1.0, {"gain": (1.0, 1.0), "shift": (7.0, 7.0)}),))),
+    (0.2, Perturbation("made anew", "", remake=lambda _: lambda *_: np.float32(3), needs=("ldos",))),
+))  # fmt: skip
 CONFIG = HubbardSimulation(index=1, patch_radius=4.0, image_size=24, energies=(0.0,))
 
 
@@ -172,35 +178,32 @@ def test_later_copies_draw_from_other_stores_of_noise(samples, monkeypatch):
             stores.append(np.stack([noise for noise, _ in self._noises]).reshape(len(self._noises), -1))
 
     monkeypatch.setattr(perturbation_sets, "QuickInstrument", Watched)
-    monkeypatch.setattr(perturbation_sets, "_REMADE", 1.0)
-    copies = copies_of(BY_NAME["mixed"], samples, 3)
+    copies = copies_of(QUICK, samples, 3)
     made = [copies(number) for number in range(6)]
     assert len(stores) == 3  # two copies each
     for new in stores[1:]:
         alike = np.abs(np.corrcoef(stores[0], new)[: len(new), len(new) :])
         assert np.median(alike.max(axis=0)) < 0.6  # 1 where a noise is there again
-    np.testing.assert_array_equal(copies_of(BY_NAME["mixed"], samples, 3)(5), made[5])  # as after an interruption
+    np.testing.assert_array_equal(copies_of(QUICK, samples, 3)(5), made[5])  # as after an interruption
 
 
 def test_transforms_that_there_is_no_room_for_do_not_cost_those_that_are_kept(samples, monkeypatch):
     # As many are asked for again and again, all in the same order, as there is room for and more.
     made, transform = [], Transform.spectrum
-    wanted = copies_of(BY_NAME["mixed"], samples, 3)
+    wanted = copies_of(QUICK, samples, 3)
 
     def spectrum(self, map_):
         made.append(map_.tobytes())
         return transform(self, map_)
 
     monkeypatch.setattr(Transform, "spectrum", spectrum)
-    monkeypatch.setattr(perturbation_sets, "_REMADE", 1.0)
     monkeypatch.setattr(perturbation_sets, "_KEPT", 7 * 12 * 24 * 8 + 8)
-    copies = copies_of(BY_NAME["mixed"], samples, 3)
+    copies = copies_of(QUICK, samples, 3)
     first = copies(0)
     assert len(made) == len(set(made)) == len(samples)
     second = copies(1)
     assert len(made) == len(samples) + 3
     monkeypatch.undo()
-    monkeypatch.setattr(perturbation_sets, "_REMADE", 1.0)
     np.testing.assert_array_equal(np.stack([first, second]), np.stack([wanted(0), wanted(1)]))
 
 
@@ -214,11 +217,10 @@ def test_layers_at_any_distance_share_a_store_of_noise(samples, monkeypatch):
             stores.append(self)
 
     monkeypatch.setattr(perturbation_sets, "QuickInstrument", Watched)
-    monkeypatch.setattr(perturbation_sets, "_REMADE", 1.0)
     pressed = replace(samples, coordinates={**samples.coordinates, "layer_distance": np.linspace(2.6, 2.8, 10)})
-    made = copies_of(BY_NAME["mixed"], pressed, 3)(0)
+    made = copies_of(QUICK, pressed, 3)(0)
     assert len(stores) == 1
-    np.testing.assert_array_equal(made, copies_of(BY_NAME["mixed"], samples, 3)(0))
+    np.testing.assert_array_equal(made, copies_of(QUICK, samples, 3)(0))
 
 
 def test_a_larger_structure_has_noise_at_all_of_its_atoms(samples, monkeypatch):
@@ -231,12 +233,11 @@ def test_a_larger_structure_has_noise_at_all_of_its_atoms(samples, monkeypatch):
             seen.append(example)
 
     monkeypatch.setattr(perturbation_sets, "QuickInstrument", Watched)
-    monkeypatch.setattr(perturbation_sets, "_REMADE", 1.0)
     row = {name: values[0] for name, values in samples.coordinates.items()} | {"copy": 0}
     ldos = zarr.open_group(samples.path)["ldos"][0].astype(np.float64)
     padded = np.where(np.arange(ldos.shape[-1]) < 5, ldos, 0.0)
     for example in (ldos, padded):
-        make = perturbation_sets.sometimes_instrument({**samples.attributes, "example": {"ldos": example}})
+        make = perturbation_sets.quick_instrument({**samples.attributes, "example": {"ldos": example}})
         make(row, {"ldos": ldos, "image": samples.images[0]}, np.random.default_rng(0))
     assert seen[1].mean() == pytest.approx(seen[0].mean(), rel=0.3)
     assert np.corrcoef(seen[0].ravel(), seen[1].ravel())[0, 1] > 0.7
@@ -289,19 +290,45 @@ def test_the_record_says_all(samples):
     assert BY_NAME["instrument"].record()["instrument"]["noise"] == Instrument().noise
 
 
+def test_each_image_of_a_mixture_is_as_one_of_its_sets_has_it(samples):
+    shares = {name: share for (share, _), name in zip(MIXTURE.among, ("as it is", "shifted", "made anew"), strict=True)}
+    told = {"as it is": samples.images, "shifted": samples.images + 7, "made anew": np.full_like(samples.images, 3)}
+    copies = copies_of(MIXTURE, samples, 1)
+    made = [perturbed(MIXTURE, samples, seed) for seed in range(60)] + [copies(number) for number in range(60)]
+    for half in (made[:60], made[60:]):
+        found = {name: (np.stack(half) == np.float32(image)).all(axis=(2, 3, 4)) for name, image in told.items()}
+        assert (sum(one.astype(int) for one in found.values()) == 1).all()
+        for name, one in found.items():
+            assert one.mean() == pytest.approx(shares[name], abs=4 * np.sqrt(0.25 / one.size))
+            assert one.any(axis=0).all()  # whichever sample
+    np.testing.assert_array_equal(copies_of(MIXTURE, samples, 1)(5), made[65])  # as after an interruption
+
+
+def test_a_sample_of_a_mixture_does_not_depend_on_its_companions(samples):
+    for name in ("mixed", "mixed_width"):
+        few = np.array([7, 2, 5])
+        alone = perturbed(BY_NAME[name], samples.subset(few), 4)
+        np.testing.assert_array_equal(alone, perturbed(BY_NAME[name], samples, 4)[few])
+
+
 def test_the_mixture_takes_some_images_through_an_instrument(samples):
-    copies = copies_of(BY_NAME["mixed"], samples, 1)
-    remade = np.array([(copies(number) != samples.images).any(axis=(1, 2, 3)) for number in range(12)])
-    assert 0.1 < remade.mean() < 0.5
-    assert len({tuple(row) for row in remade}) > 1
+    remade = []
+    mixture = replace(BY_NAME["mixed"], among=tuple(
+        (share, replace(one, steps=(), remake=one.remake and (lambda _: lambda *given: remade.append(given) or 5.0)))
+        for share, one in BY_NAME["mixed"].among
+    ))  # fmt: skip
+    copies = copies_of(mixture, samples, 1)
+    made = np.concatenate([copies(number) for number in range(30)])
+    assert len(remade) == (made == 5).all(axis=(1, 2, 3)).sum()
+    assert len(remade) / len(made) == pytest.approx(0.3, abs=0.1)
 
 
 @pytest.mark.parametrize("taken", [0.0, 0.5, 1.0, 1.5])
 def test_atoms_taken_for_wider_ones_are_what_a_map_told_so_gives(wide, monkeypatch, taken):
     monkeypatch.setattr(perturbation_sets, "_TAKEN", (taken, taken))
     monkeypatch.setattr(perturbation_sets, "_MISTAKEN", 1.0)
-    monkeypatch.setattr(perturbation_sets, "_REMADE", 0.0)
-    found = copies_of(BY_NAME["mixed_width"], wide, 0)(0)
+    widened = next(one for _, one in BY_NAME["mixed_width"].among if one.name == "clean")
+    found = copies_of(widened, wide, 0)(0)
     imaging = Imaging.of(wide.attributes["input"])
     size = 2 * imaging.radius * NM
     for row, ldos in enumerate(zarr.open_group(wide.path)["ldos"][:3]):

@@ -51,13 +51,12 @@ def instrument(attributes: Mapping[str, Any]) -> Remake:
     return observed(attributes, Instrument())
 
 
-_REMADE = 0.4  # of the images in `mixed`
 _LIFE = 2  # copies of the data set that share the stored noises: few enough that no network learns these by heart
 _KEPT = 2**30  # bytes of transforms, which a training asks for again and again: 180 MB of them for preset quick
 
 
-def sometimes_instrument(attributes: Mapping[str, Any]) -> Remake:
-    """Most images stay as they are, the others are drawn by `QuickInstrument`, the example being any other sample."""
+def quick_instrument(attributes: Mapping[str, Any]) -> Remake:
+    """Return what draws images by `QuickInstrument`, the example being any other sample."""
     imaging, example = Imaging.of(attributes["input"]), _everywhere(attributes["example"]["ldos"])
     transform = Transform(imaging)
     field = _fields(attributes)
@@ -82,8 +81,6 @@ def sometimes_instrument(attributes: Mapping[str, Any]) -> Remake:
     def remake(
         coordinates: Mapping[str, Any], arrays: Mapping[str, Array], rng: np.random.Generator
     ) -> NDArray[np.float32]:
-        if rng.random() >= _REMADE:
-            return np.asarray(arrays["image"], np.float32)
         place, ldos = _place(coordinates), np.atleast_2d(np.asarray(arrays["ldos"], np.float64))
         stored = noises(place, int(coordinates["copy"]) // _LIFE)
         return stored.draw(spectra(place, ldos), rng)
@@ -114,17 +111,22 @@ def another_width(attributes: Mapping[str, Any]) -> Remake:
     return remake
 
 
-def sometimes_another_width(attributes: Mapping[str, Any]) -> Remake:
-    """As `sometimes_instrument`, and most of these images then as `another_width` has them."""
-    remade, widened = sometimes_instrument(attributes), another_width(attributes)
+def _sometimes_another_width(one: Perturbation) -> Perturbation:
+    """Return a set most of whose images are then as `another_width` has them, before the steps."""
 
-    def remake(
-        coordinates: Mapping[str, Any], arrays: Mapping[str, Array], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
-        image = remade(coordinates, arrays, rng)
-        return widened(coordinates, {"image": image}, rng) if rng.random() < _MISTAKEN else image
+    def made(attributes: Mapping[str, Any]) -> Remake:
+        remade = None if one.remake is None else one.remake(attributes)
+        widened = another_width(attributes)
 
-    return remake
+        def remake(
+            coordinates: Mapping[str, Any], arrays: Mapping[str, Array], rng: np.random.Generator
+        ) -> NDArray[np.float32]:
+            image = np.asarray(arrays["image"], np.float32) if remade is None else remade(coordinates, arrays, rng)
+            return widened(coordinates, {"image": image}, rng) if rng.random() < _MISTAKEN else image
+
+        return remake
+
+    return replace(one, remake=made)
 
 
 def _everywhere(ldos: Array) -> NDArray[np.float64]:
@@ -150,9 +152,44 @@ def _place(coordinates: Mapping[str, Any]) -> tuple[float, ...]:
 
 
 _WIDTHS = {"atom_width_a": ATOM_WIDTH, "taken_width": _TAKEN}
-_MIXED = Perturbation(
-    "mixed",
-    "to train on: what the other sets do, alone and together",
+_MILD = Perturbation(
+    "mild",
+    "small changes of scale, noise and scan lines (arXiv 2602.18890, on |F|/|F(0)| instead of its grey values)",
+    (
+        Step("gain_shift", 0.3, {"gain": (0.98, 1.02), "shift": (-0.01, 0.01)}),
+        Step("gaussian", 0.3, {"sigma": (0.001, 0.005)}),
+        Step("scan_line", 0.2, {"sigma": (0.005, 0.01)}),
+    ),
+)
+_SYMB = Perturbation(
+    "symb",
+    "strain that breaks the symmetry, and noise (arXiv 2602.18890, on |F|/|F(0)| instead of its grey values)",
+    (
+        Step("strain", 0.8, {"strain": (0.01, 0.03)}),
+        Step("gaussian", 0.3, {"sigma": (0.001, 0.005)}),
+    ),
+)
+_NOISY = Perturbation(
+    "noisy",
+    "stronger noise, scan lines and a blunt tip (arXiv 2602.18890, on |F|/|F(0)| instead of its grey values)",
+    (
+        Step("gaussian", 0.3, {"sigma": (0.004, 0.012)}),
+        Step("scan_line", 0.3, {"sigma": (0.006, 0.015)}),
+        Step("tip_blur", 0.25, {"sigma": (0.5, 0.9), "ratio": (1.0, 1.15)}),
+        Step("gain_shift", 0.3, {"gain": (0.95, 1.05), "shift": (-0.01, 0.01)}),
+    ),
+)
+_INSTRUMENT = Perturbation(
+    "instrument",
+    "a real-space map with an instrument's correlated, multiplicative noise, transformed as a real one is",
+    remake=instrument,
+    needs=("ldos",),
+    about={"instrument": asdict(Instrument()), "atom_width_a": ATOM_WIDTH, "pixel_nm": PIXEL},
+)
+
+_TOGETHER = Perturbation(
+    "together",
+    "what the other sets do to an image, together",
     (
         Step("strain", 0.3, {"strain": (0.0, 0.03)}),
         Step("tip_blur", 0.15, {"sigma": (0.5, 0.9), "ratio": (1.0, 1.15)}),
@@ -160,55 +197,43 @@ _MIXED = Perturbation(
         Step("gaussian", 0.35, {"sigma": (0.0005, 0.012)}),
         Step("scan_line", 0.25, {"sigma": (0.002, 0.015)}),
     ),
-    remake=sometimes_instrument,
+)
+_QUICK_INSTRUMENT = Perturbation(
+    "quick_instrument",
+    "an instrument's noise, drawn from stored spectra; a third as often as in `together`, what that does too",
+    tuple(replace(step, probability=step.probability / 3) for step in _TOGETHER.steps),
+    remake=quick_instrument,
     needs=("ldos",),
-    about={"instrument": asdict(Instrument()), "instrument_share": _REMADE},
+    about={"instrument": asdict(Instrument())},
+)
+_MIXED = Perturbation(
+    "mixed",
+    "to train on: images of the other sets, and what these do together",
+    among=(
+        (0.05, CLEAN),
+        (0.10, _MILD),
+        (0.15, _SYMB),
+        (0.30, _NOISY),
+        (0.30, _QUICK_INSTRUMENT),
+        (0.10, _TOGETHER),
+    ),
+    needs=_QUICK_INSTRUMENT.needs,
     judged=False,
 )
 
 SETS = (
     CLEAN,
-    Perturbation(
-        "mild",
-        "small changes of scale, noise and scan lines (arXiv 2602.18890, on |F|/|F(0)| instead of its grey values)",
-        (
-            Step("gain_shift", 0.3, {"gain": (0.98, 1.02), "shift": (-0.01, 0.01)}),
-            Step("gaussian", 0.3, {"sigma": (0.001, 0.005)}),
-            Step("scan_line", 0.2, {"sigma": (0.005, 0.01)}),
-        ),
-    ),
-    Perturbation(
-        "symb",
-        "strain that breaks the symmetry, and noise (arXiv 2602.18890, on |F|/|F(0)| instead of its grey values)",
-        (
-            Step("strain", 0.8, {"strain": (0.01, 0.03)}),
-            Step("gaussian", 0.3, {"sigma": (0.001, 0.005)}),
-        ),
-    ),
-    Perturbation(
-        "noisy",
-        "stronger noise, scan lines and a blunt tip (arXiv 2602.18890, on |F|/|F(0)| instead of its grey values)",
-        (
-            Step("gaussian", 0.3, {"sigma": (0.004, 0.012)}),
-            Step("scan_line", 0.3, {"sigma": (0.006, 0.015)}),
-            Step("tip_blur", 0.25, {"sigma": (0.5, 0.9), "ratio": (1.0, 1.15)}),
-            Step("gain_shift", 0.3, {"gain": (0.95, 1.05), "shift": (-0.01, 0.01)}),
-        ),
-    ),
-    Perturbation(
-        "instrument",
-        "a real-space map with an instrument's correlated, multiplicative noise, transformed as a real one is",
-        remake=instrument,
-        needs=("ldos",),
-        about={"instrument": asdict(Instrument()), "atom_width_a": ATOM_WIDTH, "pixel_nm": PIXEL},
-    ),
+    _MILD,
+    _SYMB,
+    _NOISY,
+    _INSTRUMENT,
     _MIXED,
     replace(
         _MIXED,
         name="mixed_width",
         description="to train on for maps whose atoms are of unknown width: `mixed`, the width taken for another",
-        remake=sometimes_another_width,
-        about={**(_MIXED.about or {}), **_WIDTHS, "mistaken_share": _MISTAKEN},
+        among=tuple((share, _sometimes_another_width(one)) for share, one in _MIXED.among),
+        about={**_WIDTHS, "mistaken_share": _MISTAKEN},
         claims=("atom_width",),
     ),
     Perturbation(

@@ -27,7 +27,7 @@ from stm_models.regression.metrics import interval_scores
 from stm_models.signal.conformal import coverage_interval
 from stm_models.tasks.verdict import UNUSUAL
 
-FRESH_SEED = 9_173_311
+FRESH_SEED = 5_410_927
 """Of the fresh states; nothing else uses it, and nothing was chosen on them."""
 
 

@@ -26,7 +26,7 @@ Ranges = dict[str, Tensor]
 Rows = NDArray[np.int64]
 
 _DIGITS = 5
-_CHUNK = 64  # images at once, so that many take no more memory
+_CHUNK = 32  # images of a map's size: what is made of them stays in a processor's cache
 
 
 def perturb(images: Tensor, steps: Sequence[Step], generator: torch.Generator) -> Tensor:
@@ -66,8 +66,10 @@ def perturb(images: Tensor, steps: Sequence[Step], generator: torch.Generator) -
 def distorted(images: NDArray[Any], steps: Sequence[Step], seed: int) -> NDArray[np.float32]:
     """Return images (S, C, H, W) as `perturb` makes them with a seed, on the CPU, a few at a time."""
     generator = torch.Generator().manual_seed(seed)
-    parts = (torch.from_numpy(np.array(images[i : i + _CHUNK], np.float32)) for i in range(0, len(images), _CHUNK))
-    return np.concatenate([perturb(part, steps, generator).numpy() for part in parts])
+    result = np.array(images, np.float32)
+    for part in torch.from_numpy(result).split(_CHUNK):
+        part.copy_(perturb(part, steps, generator))
+    return result
 
 
 def perturbed(perturbation: Perturbation, samples: Samples, seed: int) -> NDArray[np.float32]:
@@ -117,8 +119,7 @@ def copies_of(perturbation: Perturbation, samples: Samples, seed: int) -> Callab
         images = np.empty(samples.images.shape, np.float32)
         for place, (make, (_, one)) in enumerate(zip(makers, perturbation.among, strict=True)):
             rows = np.flatnonzero(taken == place)
-            if len(rows):
-                images[rows] = distorted(make(rows, own, number), one.steps, mixed(own, place))
+            images[rows] = distorted(make(rows, own, number), one.steps, mixed(own, place))
         return images
 
     return copy

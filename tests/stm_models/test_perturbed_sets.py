@@ -179,8 +179,8 @@ def test_later_copies_draw_from_other_stores_of_noise(samples, monkeypatch):
 
     monkeypatch.setattr(perturbation_sets, "QuickInstrument", Watched)
     copies = copies_of(QUICK, samples, 3)
-    made = [copies(number) for number in range(6)]
-    assert len(stores) == 3  # two copies each
+    made = [copies(number) for number in range(12)]
+    assert len(stores) == 3  # four copies each
     for new in stores[1:]:
         alike = np.abs(np.corrcoef(stores[0], new)[: len(new), len(new) :])
         assert np.median(alike.max(axis=0)) < 0.6  # 1 where a noise is there again

@@ -51,7 +51,7 @@ def instrument(attributes: Mapping[str, Any]) -> Remake:
     return observed(attributes, Instrument())
 
 
-_LIFE = 2  # copies of the data set that share the stored noises: few enough that no network learns these by heart
+_LIFE = 4  # copies of the data set that share the stored noises: few enough that no network learns these by heart
 _KEPT = 2**30  # bytes of transforms, which a training asks for again and again: 180 MB of them for preset quick
 
 

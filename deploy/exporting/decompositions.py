@@ -26,12 +26,14 @@ __all__ = [
 ]
 
 _aten = torch.ops.aten
+_WHOLE = (_aten.hardswish.default, _aten.hardsigmoid.default)
+"""Operators that ONNX has, and onnxruntime makes part of a convolution."""
 
 
 def table() -> dict[Any, Callable[..., Any]]:
     """Return the core ATen decompositions with the rules of this module."""
     return {
-        **core_aten_decompositions(),
+        **{name: rule for name, rule in core_aten_decompositions().items() if name not in _WHOLE},
         _aten.convolution_backward.default: convolution_backward,
         _aten.max_pool2d_with_indices_backward.default: max_pool_backward,
         _aten.threshold_backward.default: threshold_backward,

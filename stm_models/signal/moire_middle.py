@@ -45,6 +45,8 @@ def about_aa(
     star = _star(np.asarray(reciprocal, np.float64))
     radius = min(radius, field.room)
     weights = np.exp(-(field.distance**2) / (2 * (envelope * radius) ** 2)) * (field.distance <= radius)
+    if not weights.any():  # no pixel as near to the middle as the disc reaches
+        return None
     weights /= weights.sum()
     flat = (stack - (stack @ weights)[:, None]) * weights
     seen, between = (flat @ np.exp(-1j * field.positions @ vectors.T) for vectors in (star, star @ turn(30.0).T))

@@ -124,3 +124,8 @@ def test_a_field_that_holds_no_region_keeps_its_middle():
     raw = painted(tuple(LATTICE.vectors.sum(axis=0) / 3), room=0.3 * LENGTH)
     found = middle(raw)
     assert found is None or tuple(found) == (0.0, 0.0)
+
+
+def test_a_map_whose_pixels_are_wider_than_the_disc_is_no_division_by_zero():
+    raw = RawMap(np.random.default_rng(0).normal(size=(1, 8, 8)), (1000.0, 1000.0), None, "wide.npy")
+    assert middle(raw) is None

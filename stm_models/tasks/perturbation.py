@@ -68,7 +68,8 @@ class Perturbation:
     steps : tuple of Step
         Done to the image, in this order.
     among : tuple of (share, Perturbation)
-        In place of steps: each image is as one of these sets has it, drawn with these shares, which sum to 1.
+        In place of steps: each image is as one of these sets has it, drawn with these shares, which sum to 1; ``needs``
+        are then what these need.
     remake : callable, optional
         Called with a data set's attributes, and as ``example`` the first row of its ``needs``, gives the `Remake`
         that makes a sample's image anew from these; before the steps.
@@ -95,13 +96,18 @@ class Perturbation:
     def __post_init__(self) -> None:
         if not self.among:
             return
+        sets = [one for _, one in self.among]
         if self.steps or self.remake is not None or not math.isclose(sum(share for share, _ in self.among), 1):
             raise ValueError(f"{self.name}: expected shares of other sets that sum to 1, and nothing of its own")
+        if any(one.among for one in sets):
+            raise ValueError(f"{self.name}: expected sets that are not drawn among others themselves")
+        if {name for one in sets for name in one.needs} != set(self.needs):
+            raise ValueError(f"{self.name} needs {self.needs}: expected what the sets need that it draws among")
 
     @property
     def remakes(self) -> bool:
         """Whether images are made anew, which takes longer than distorting them."""
-        return self.remake is not None or any(one.remakes for _, one in self.among)
+        return self.remake is not None or any(one.remake is not None for _, one in self.among)
 
     def record(self) -> dict[str, Any]:
         """Plain values that say all about the set, as they are logged."""

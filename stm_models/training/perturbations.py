@@ -107,10 +107,11 @@ def copies_of(perturbation: Perturbation, samples: Samples, seed: int) -> Callab
 
     Without the set's own steps, which the trainer takes batch by batch.
     """
+    if perturbation.remake is not None:
+        make, every = _maker(perturbation, samples), np.arange(len(samples))
+        return lambda number: make(every, mixed(seed, number, 2), number)
     if not perturbation.among:
-        make = _maker(perturbation, samples)
-        every = np.arange(len(samples))
-        return None if perturbation.remake is None else lambda number: make(every, mixed(seed, number, 2), number)
+        return None
     makers = [_maker(one, samples) for _, one in perturbation.among]
 
     def copy(number: int) -> NDArray[np.float32]:

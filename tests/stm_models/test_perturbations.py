@@ -79,6 +79,10 @@ def test_shares_of_other_sets_leave_nothing_over_and_nothing_beside():
     for wrong in ({"among": ((0.4, CLEAN), (0.5, CLEAN))}, {"among": ((1.0, CLEAN),), "steps": (step,)}):
         with pytest.raises(ValueError, match="shares of other sets that sum to 1, and nothing of its own"):
             Perturbation("wrong", "", **wrong)
+    with pytest.raises(ValueError, match="not drawn among others themselves"):
+        Perturbation("wrong", "", among=((1.0, BY_NAME["mixed"]),), needs=("ldos",))
+    with pytest.raises(ValueError, match=r"wrong needs \(\): expected what the sets need"):
+        Perturbation("wrong", "", among=((1.0, BY_NAME["instrument"]),))
     for name in ("mixed", "mixed_width"):
         assert BY_NAME[name].remakes
         assert [entry["share"] for entry in BY_NAME[name].record()["among"]] == [s for s, _ in BY_NAME[name].among]

@@ -48,7 +48,7 @@ SETS: dict[str, tuple[str, str]] = {
 """Of what is judged: the preset of the task, and its pseudo-experiment."""
 COMPARED = ("std", "hard", "std_all", "hard_all")
 TASK = "impurity"
-SHOWN = ("f1", "f1_low", "top_f1", "precision", "recall", "error_px")
+SHOWN = ("f1", "f1_low", "top_f1", "precision", "recall", "error_px", "confidence_error", "radius_coverage")
 
 
 def arguments() -> argparse.Namespace:

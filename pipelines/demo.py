@@ -143,10 +143,10 @@ def next_commands(result: dict[str, Any]) -> list[list[str]]:
 
 def _configs(chosen: settings.Settings, best: dict[str, Any]) -> list[TrainConfig]:
     """Return the tuned network's configuration at full length, then those of the networks beside it."""
-    full = {"epochs": chosen.demo.epochs or chosen.train.epochs, "seed": chosen.train.seed}
+    full = {"epochs": chosen.demo.epochs or chosen.training_of(best["network"]).epochs, "seed": chosen.train.seed}
     configs = [validate(TrainConfig, {**best, **full}, "train")]
     for network, values in chosen.demo.compare.items():
-        plain = chosen.train.model_dump() | {"network": network, "options": {}}
+        plain = chosen.training_of(network).model_dump()
         configs.append(validate(TrainConfig, {**plain, **values}, f"demo.compare.{network}"))
     return configs
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationInfo, field_validator
 
+from pipelines.recipes import SECTION, Recipes
 from stm_models.config import NO_YAML, Config, merge, parse_assignments, validate
 from stm_models.errors import InputError, unknown
 from stm_models.tasks.base import Task
@@ -158,6 +159,8 @@ class Settings:
     ----------
     given : frozenset of str
         ``section.key`` of the values that are not the preset's own but a file's or an assignment's.
+    recipes : Recipes
+        What ``train`` was made of, for its own network and for others.
     """
 
     task: Task
@@ -171,6 +174,14 @@ class Settings:
     promote: PromoteConfig = field(default_factory=lambda: validate(PromoteConfig, {}, "promote"))
     calibrate: CalibrateConfig = field(default_factory=lambda: validate(CalibrateConfig, {}, "calibrate"))
     given: frozenset[str] = frozenset()
+    recipes: Recipes = field(default_factory=Recipes)
+
+    def training_of(self, network: str) -> TrainConfig:
+        """Return the training as it is for ``network``, with its options where they are given, on the same machine."""
+        if network == self.train.network:
+            return self.train
+        values = {"loss": self.task.losses[0], **self.recipes.of(network)}
+        return validate(TrainConfig, values | self.train.model_dump(include={"threads", "device"}), "train")
 
     def record(self, *sections: str) -> dict[str, Any]:
         """Plain values of some sections, as they are logged."""
@@ -275,28 +286,21 @@ def load(
     if preset not in presets(task):
         raise unknown(f"preset of {task}", preset, presets(task))
     values = _read(preset_folder(task) / f"{preset}.yaml")
-    given = _read(Path(config)) if config else {}
-    given = merge(given, parse_assignments(assignments or []))
-    if _network(given) not in (None, _network(values) or found.default_network):
-        values = merge(values, {"train": {"options": {}}})  # they are another network's
-    if seed is not None:
-        values = merge(values, {name: {"seed": seed} for name in ("simulate", "split", "train", "tune")})
-    values = merge(values, given)
+    file = _read(Path(config)) if config else {}
+    given = merge({key: value for key, value in file.items() if key != SECTION}, parse_assignments(assignments or []))
     kinds: dict[str, type[Config]] = {
         "simulate": found.simulation, "split": SplitConfig, "train": TrainConfig, "tune": TuneConfig,
         "evaluate": EvaluateConfig, "demo": DemoConfig, "promote": PromoteConfig, "calibrate": CalibrateConfig,
     }  # fmt: skip
-    for section in values:
-        if section not in kinds:
-            raise unknown("section of the configuration", section, kinds)
-        if not isinstance(values[section], dict):
-            raise InputError(
-                f"section {section!r} of the configuration is {values[section]!r}: expected keys below it, "
-                f"e.g. --set {section}.seed=1"
-            )
-    values = merge({"train": {"network": found.default_network, "loss": found.losses[0]}}, values)
-    for name in kinds.keys() & (recorded or {}).keys():
-        values[name] = {**values.get(name, {}), **(recorded or {})[name]}  # whole: {} is no less than another value
+    for source in (values, file, given):
+        _sections(source, (*kinds, SECTION))
+    if seed is not None:
+        values = merge(values, {name: {"seed": seed} for name in ("simulate", "split", "train", "tune")})
+    again = recorded or {}
+    recipes = Recipes.read(values, file, given, again.get("train", {}).get("network") or found.default_network)
+    values = {**merge(values, given), "train": {"loss": found.losses[0], **recipes.of(recipes.network)}}
+    for name in kinds.keys() & again.keys():
+        values[name] = {**values.get(name, {}), **again[name]}  # whole: {} is no less than another value
     made: dict[str, Any] = {name: validate(kind, values.get(name, {}), name) for name, kind in kinds.items()}
     for name in (made["train"].perturbation, *(made["split"].judged or ()), *made["promote"].floors):
         find(found.perturbations(), name)
@@ -306,7 +310,22 @@ def load(
         )
     if made["train"].loss not in found.losses:
         raise unknown(f"loss of {task}", made["train"].loss, found.losses)
-    return Settings(found, preset, **made, given=frozenset(key for key, _ in flatten(given)))
+    said = [given, *({"train": own} for own in file.get(SECTION, {}).values())]
+    return Settings(
+        found, preset, **made, given=frozenset(key for one in said for key, _ in flatten(one)), recipes=recipes
+    )
+
+
+def _sections(values: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    """Refuse sections that are none."""
+    for section, keys in values.items():
+        if section not in known:
+            raise unknown("section of the configuration", section, known)
+        if not isinstance(keys, dict):
+            raise InputError(
+                f"section {section!r} of the configuration is {keys!r}: expected keys below it, "
+                f"e.g. --set {section}.seed=1"
+            )
 
 
 class _EachKeyOnce(yaml.SafeLoader):
@@ -323,11 +342,6 @@ class _EachKeyOnce(yaml.SafeLoader):
                 raise InputError(f"the configuration has the key {key.value!r} twice, again in line {line}: keep one")
             seen.add(key.value)
         return node
-
-
-def _network(values: Mapping[str, Any]) -> Any:
-    train = values.get("train")
-    return train.get("network") if isinstance(train, Mapping) else None
 
 
 def _read(path: Path) -> dict[str, Any]:

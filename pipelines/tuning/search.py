@@ -112,6 +112,9 @@ class Search:
             As `pipelines.tuning.report.summary` gives it.
         """
         chosen, networks = self.chosen, "+".join(self.space.networks)
+        if not self.found.get_trials(deepcopy=False):
+            # What one has without a search comes first: nothing that is worse can win.
+            self.found.enqueue_trial(self.space.usual(chosen), skip_if_exists=True)
         if self.earlier:
             warm_start(self.found, study.open_study(self.earlier, self.storage), self.space, chosen.tune.trials)
         trials.settle(self.found, self.store, chosen.task.name)
@@ -176,8 +179,10 @@ class Search:
 
     def _retrained(self, result: dict[str, Any], seeds: int) -> dict[str, Any]:
         """Train the best trial with several seeds, at full length; what an interrupted search has of them is kept."""
-        own = self.chosen.train.model_dump(include={"epochs", "seed", "threads"})
-        config = validate(TrainConfig, {**result["best"]["train"], **own}, "train")
+        best = result["best"]["train"]
+        own = self.chosen.train.model_dump(include={"seed", "threads"})
+        own["epochs"] = self.chosen.training_of(best["network"]).epochs
+        config = validate(TrainConfig, {**best, **own}, "train")
         identity = self.found.user_attrs["identity"]  # another study of this name has other trials
         about = {"study": self.name, "study.identity": identity, "study.trial": result["best"]["number"]}
         return repeats.repeat(
@@ -225,4 +230,6 @@ def _setup(chosen: settings.Settings, parts: Parts) -> str:
     tuned = chosen.tune.model_dump(mode="json", exclude={"trials", "heartbeat"})
     free = {"train.seed", *(f"train.{key}" for key in chosen.task.search_space())}
     fixed = sorted(key for key in chosen.given if key in free or key.startswith("train.options."))
-    return sha256_of_json([recipe(chosen, chosen.train, parts), tuned, *fixed])
+    others = [name for name in chosen.tune.networks if name != chosen.train.network]
+    own = [chosen.training_of(name).model_dump(mode="json", exclude={"threads", "device"}) for name in others]
+    return sha256_of_json([recipe(chosen, chosen.train, parts), tuned, *fixed, *own])

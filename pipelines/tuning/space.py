@@ -50,7 +50,7 @@ class SearchSpace:
         """
         networks = chosen.tune.networks or (chosen.train.network,)
         for network in networks:
-            registry.check(network, _given(chosen, network))
+            registry.check(network, chosen.training_of(network).options)
         train = {key: own for key, own in chosen.task.search_space().items() if f"train.{key}" not in chosen.given}
         options = {
             network: {key: own for key, own in registry.space(network).items() if key not in _fixed(chosen, network)}
@@ -65,12 +65,22 @@ class SearchSpace:
             network = suggest(trial, {_NETWORK: Choice(self.networks)})[_NETWORK]
         values = suggest(trial, self.train, _TRAIN)
         options = suggest(trial, self.options[network], network)
+        own = chosen.training_of(network)
         changed = {
-            **values, "network": network, "options": {**_given(chosen, network), **options},
-            "epochs": min(chosen.tune.epochs, chosen.train.epochs),
+            **values, "network": network, "options": {**own.options, **options},
+            "epochs": min(chosen.tune.epochs, own.epochs),
             "seed": chosen.train.seed if "train.seed" in chosen.given else chosen.tune.seed,
         }  # fmt: skip
-        return validate(TrainConfig, {**chosen.train.model_dump(), **changed}, "trial")
+        return validate(TrainConfig, {**own.model_dump(), **changed}, "trial")
+
+    def usual(self, chosen: Settings) -> dict[str, Any]:
+        """Return the parameters of a trial that is as the configuration has it, as far as this space holds them."""
+        network = chosen.train.network if chosen.train.network in self.networks else self.networks[0]
+        own = chosen.training_of(network)
+        options = registry.default_options(network) | own.options
+        values = {f"{_TRAIN}.{key}": getattr(own, key) for key in self.train}
+        values |= {f"{network}.{key}": _plain(options[key]) for key in self.options[network]}
+        return self.fitting(values, network)[0]
 
     def fitting(self, params: Mapping[str, Any], network: str) -> tuple[dict[str, Any], list[str]]:
         """Return what of an earlier trial of ``network`` this space can hold, and the names of the rest.
@@ -87,14 +97,15 @@ class SearchSpace:
         return {**({_NETWORK: network} if len(self.networks) > 1 else {}), **kept}, left
 
 
-def _given(chosen: Settings, network: str) -> dict[str, Any]:
-    """Return the options that the configuration gives; they are those of its own network."""
-    return chosen.train.options if network == chosen.train.network else {}
-
-
 def _fixed(chosen: Settings, network: str) -> set[str]:
     """Return the options of ``network`` that a file or an assignment gives."""
-    return {key for key in _given(chosen, network) if f"train.options.{key}" in chosen.given}
+    known = chosen.training_of(network).options if network == chosen.train.network else {}
+    return {key for key in known if f"train.options.{key}" in chosen.given}
+
+
+def _plain(option: Any) -> Any:
+    """Return an option as a space lists it, several numbers as text."""
+    return "-".join(map(str, option)) if isinstance(option, list | tuple) else option
 
 
 def _holds(entry: Range | Choice, value: Any) -> bool:

@@ -1,6 +1,7 @@
 """How a preset, a file, assignments and a run's record make one configuration."""
 
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from pipelines import settings
 from pipelines.settings import TuneConfig
 from stm_models.errors import InputError
+from stm_models.training.config import TrainConfig
 from tracking.study import create_study
 
 
@@ -21,6 +23,50 @@ def test_the_preset_s_options_are_its_own_network_s():
     assert of("train.network=voltage_attention", "train.options.width=8").options == {"width": 8}
     assert of(f"train.network={of().network}").options == {"eightfold": True}
     assert of("train.network=voltage_attention", preset="test").options == {}
+
+
+def test_what_a_preset_has_for_one_network_is_no_other_s():
+    def train(*assignments, **more):
+        return settings.load("hubbard", "quick", assignments=list(assignments), **more)
+
+    own, other = train().train, train("train.network=resnet18").train
+    plain = TrainConfig(network="resnet18", loss="l1", perturbation="mixed")
+    assert (own.network, own.epochs, own.repeats) == ("lattice", 500, 16)
+    assert other == plain  # 16 copies of each image in 500 epochs would take a convolutional network days
+    assert train("train.network=lattice").train == own
+    asked = train("train.network=conv", "train.epochs=7", "train.options.pool=8", seed=3)
+    assert asked.training_of("lattice") == own.model_copy(update={"epochs": 7, "seed": 3})
+    assert asked.training_of("conv") is asked.train
+    recorded = {"train": {**plain.model_dump(), "epochs": 3}}
+    assert train(recorded=recorded).train == plain.model_copy(update={"epochs": 3})
+
+
+def test_a_file_has_values_for_single_networks_too(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("train: {network: conv}\nnetworks: {conv: {epochs: 5, options: {pool: 8}}, lattice: {epochs: 9}}\n")
+    made = settings.load("hubbard", "quick", config=str(file))
+    assert (made.train.network, made.train.epochs, made.train.options) == ("conv", 5, {"pool": 8})
+    assert (made.training_of("lattice").epochs, made.training_of("lattice").repeats) == (9, 16)
+    assert {"train.epochs", "train.options.pool"} <= made.given
+    asked = settings.load("hubbard", "quick", config=str(file), assignments=["train.epochs=2"])
+    assert (asked.train.epochs, asked.training_of("lattice").epochs) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("networks: {latice: {epochs: 3}}", "did you mean 'lattice'"),
+        ("networks: {lattice: {epoch: 3}}", "networks.lattice: "),
+        ("networks: {lattice: {epochs: -3}}", "networks.lattice: epochs"),
+        ("networks: {lattice: 3}", "expected keys of section 'train'"),
+        ("networks: 3", "section 'networks'"),
+    ],
+)
+def test_values_for_a_network_that_are_none_are_refused(tmp_path, text, said):
+    file = tmp_path / "own.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=re.escape(said)):
+        settings.load("hubbard", "quick", config=str(file))
 
 
 def test_options_can_be_taken_away():

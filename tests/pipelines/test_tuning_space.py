@@ -38,3 +38,34 @@ def test_options_given_to_one_network_leave_those_of_others_searched():
 def test_the_seed_of_trials_is_the_one_that_is_given_to_the_training():
     assert {each.seed for each in _drawn(["train.seed=5", "tune.seed=7"])[1]} == {5}
     assert {each.seed for each in _drawn(["tune.seed=7"])[1]} == {7}
+
+
+def test_every_network_of_a_search_trains_as_the_preset_has_it_for_that_one():
+    chosen = settings.load("hubbard", "quick", assignments=["tune.networks=[conv, lattice]", "train.device=cpu"])
+    space = SearchSpace.of(chosen)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = {one.network: one for one in (space.config(study.ask(), chosen) for _ in range(12))}
+    assert {name: (one.repeats, one.batch_size, one.device) for name, one in drawn.items()} == {
+        "conv": (1, 32, "cpu"), "lattice": (16, 512, "cpu"),
+    }  # fmt: skip
+
+
+def test_what_a_preset_trains_with_can_be_drawn():
+    chosen = settings.load("hubbard", "quick")
+    for key, entry in SearchSpace.of(chosen).train.items():
+        assert entry.low <= getattr(chosen.train, key) <= entry.high, key
+
+
+def test_what_one_has_without_a_search_is_a_trial_of_it():
+    chosen = settings.load("hubbard", "quick", assignments=["tune.networks=[conv, lattice]"])
+    space = SearchSpace.of(chosen)
+    assert space.usual(chosen) == {
+        "network": "lattice", "train.learning_rate": 2e-3, "train.weight_decay": 0.1,
+        "lattice.hidden": "128-64", "lattice.components": 48,
+    }  # fmt: skip
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial(space.usual(chosen))
+    drawn = space.config(study.ask(), chosen)
+    assert drawn.model_copy(update={"options": {}, "epochs": 500}) == chosen.train
+    given = settings.load("hubbard", "test", assignments=["train.options.hidden='7'", "train.learning_rate=0.5"])
+    assert set(SearchSpace.of(given).usual(given)) == {"train.weight_decay", "lattice.components"}

@@ -211,7 +211,7 @@ class HubbardTask(RegressionTask):
         """Learning rate and weight decay, whatever the network."""
         return {
             "learning_rate": Range(5e-4, 1e-2, log=True),
-            "weight_decay": Range(1e-6, 1e-2, log=True),
+            "weight_decay": Range(1e-6, 0.3, log=True),
         }
 
     def reproduction(self) -> Reproduction:

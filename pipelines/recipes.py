@@ -1,0 +1,83 @@
+"""The training values of a configuration, network by network: what suits one may cost another days."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stm_models.config import merge, validate
+from stm_models.errors import InputError
+from stm_models.training.config import TrainConfig
+
+__all__ = ["SECTION", "Recipes", "network_of"]
+
+SECTION = "networks"
+"""Of a preset or file: training values by network, laid over its section ``train``."""
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """What is said about trainings; the rest is as `TrainConfig` has it.
+
+    Attributes
+    ----------
+    network : str
+        The one that is trained, whose options are among ``given``.
+    common : mapping
+        The preset's, whatever the network.
+    own : mapping of str to mapping
+        What single networks have in place of some of these.
+    given : mapping
+        What is laid over both.
+    """
+
+    network: str = ""
+    common: Values = field(default_factory=dict)
+    own: Mapping[str, Values] = field(default_factory=dict)
+    given: Values = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, preset: Values, file: Values, given: Values, default: str) -> Recipes:
+        """Take the trainings out of the sections of a preset, a file, and of what is laid over both.
+
+        Raises
+        ------
+        InputError
+            For an unknown network that a file has values for, an unknown key, or an impossible value.
+        """
+        usual = network_of(preset) or default
+        network = network_of(given) or usual
+        train = dict(_section(preset, "train"))
+        own = merge({usual: {"options": train.pop("options", {})}}, _section(preset, SECTION))
+        for name, values in (said := _section(file, SECTION)).items():
+            from stm_models.networks import registry
+
+            registry.check(name, {})
+            if not isinstance(values, Mapping):
+                raise InputError(f"{SECTION}.{name} is {values!r}: expected keys of section 'train' below it")
+        found = cls(network, train, merge(own, said), _section(given, "train"))
+        for name in found.own:
+            validate(TrainConfig, {**found.common, **found.own[name], "network": name}, f"{SECTION}.{name}")
+        return found
+
+    def of(self, network: str) -> dict[str, Any]:
+        """Return what is said about trainings of ``network``."""
+        given = {key: value for key, value in self.given.items() if network == self.network or key != "options"}
+        layers = (self.common, self.own.get(network, {}), given)
+        values: Values = {"train": {}}
+        for layer in layers:
+            values = merge(values, {"train": layer})
+        return {**values["train"], "network": network}
+
+
+def network_of(values: Values) -> Any:
+    """Return the network that section ``train`` names, if any."""
+    return _section(values, "train").get("network")
+
+
+def _section(values: Values, name: str) -> Values:
+    """Return a section; one that is no mapping is refused with the others, elsewhere."""
+    found = values.get(name)
+    return found if isinstance(found, Mapping) else {}

@@ -121,7 +121,7 @@ ROWS: dict[str, Row] = {
     "ours, clean, short": _ours(perturbation="clean", epochs=40, patience=40),  # for the clock
     "ours, small": _ours(small=True),
     "ours, not symmetric": _ours(options={"symmetric": False}),
-    "ours, no shapes": _ours(options={"shapes": False}),
+    "ours, shapes": _ours(options={"shapes": True}),
     "ours, no gate": _ours(options={"gated": False}),
     "ours, together": Row(members="ours"),
 }

@@ -112,11 +112,11 @@ class Search:
             As `pipelines.tuning.report.summary` gives it.
         """
         chosen, networks = self.chosen, "+".join(self.space.networks)
-        if not self.found.get_trials(deepcopy=False):
-            # What one has without a search comes first: nothing that is worse can win.
-            self.found.enqueue_trial(self.space.usual(chosen), skip_if_exists=True)
         if self.earlier:
             warm_start(self.found, study.open_study(self.earlier, self.storage), self.space, chosen.tune.trials)
+        elif not self.found.get_trials(deepcopy=False):
+            # What one has without a search comes first: nothing that is worse can win.
+            self.found.enqueue_trial(self.space.usual(chosen), skip_if_exists=True)
         trials.settle(self.found, self.store, chosen.task.name)
         tags = {"network": networks, "study": self.name}
         with runs.start(self.store, chosen.task.name, f"tune {networks}", tags=tags) as parent:

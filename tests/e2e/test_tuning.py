@@ -83,6 +83,8 @@ def test_the_network_is_a_choice_and_brings_its_own_options(tune):
     trials = study.open_study("several", study.beside(connect())).trials
     networks = {trial.params["network"] for trial in trials}
     assert networks == {"mlp", "linear"}
+    first = trials[0].params  # as without a search
+    assert (first["network"], first["train.learning_rate"], first["mlp.hidden"]) == ("mlp", 2e-3, "256-64")
     for trial in trials:
         network = trial.params["network"]
         own = {name for name in trial.params if name.partition(".")[0] in ("mlp", "linear")}

@@ -66,6 +66,7 @@ def test_what_one_has_without_a_search_is_a_trial_of_it():
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.enqueue_trial(space.usual(chosen))
     drawn = space.config(study.ask(), chosen)
-    assert drawn.model_copy(update={"options": {}, "epochs": 500}) == chosen.train
+    assert drawn.options == {"shapes": False, "hidden": "128-64", "components": 48}
+    assert drawn.model_copy(update={"options": chosen.train.options, "epochs": 500}) == chosen.train
     given = settings.load("hubbard", "test", assignments=["train.options.hidden='7'", "train.learning_rate=0.5"])
     assert set(SearchSpace.of(given).usual(given)) == {"train.weight_decay", "lattice.components"}

@@ -169,7 +169,8 @@ def test_the_search_varied_the_networks_own_options(made):
     assert {row.status for row in trials} == {"FINISHED"}
     first, *drawn = (row.params["contrast.hidden"] for row in sorted(trials, key=lambda row: row.name))
     assert first == "32"  # as it is without a search
-    assert len(drawn) == 3 and len({first, *drawn}) > 1
+    assert len(drawn) == 3
+    assert len({first, *drawn}) > 1
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["installed", "not installed"])

@@ -10,7 +10,7 @@ from stm_models.config import merge, validate
 from stm_models.errors import InputError
 from stm_models.training.config import TrainConfig
 
-__all__ = ["SECTION", "Recipes", "network_of"]
+__all__ = ["SECTION", "Recipes"]
 
 SECTION = "networks"
 """Of a preset or file: training values by network, laid over its section ``train``."""
@@ -47,8 +47,8 @@ class Recipes:
         InputError
             For an unknown network that a file has values for, an unknown key, or an impossible value.
         """
-        usual = network_of(preset) or default
-        network = network_of(given) or usual
+        usual = _network_of(preset) or default
+        network = _network_of(given) or usual
         train = dict(_section(preset, "train"))
         own = merge({usual: {"options": train.pop("options", {})}}, _section(preset, SECTION))
         for name, values in (said := _section(file, SECTION)).items():
@@ -72,7 +72,7 @@ class Recipes:
         return {**values["train"], "network": network}
 
 
-def network_of(values: Values) -> Any:
+def _network_of(values: Values) -> Any:
     """Return the network that section ``train`` names, if any."""
     return _section(values, "train").get("network")
 

@@ -292,8 +292,9 @@ def load(
         "simulate": found.simulation, "split": SplitConfig, "train": TrainConfig, "tune": TuneConfig,
         "evaluate": EvaluateConfig, "demo": DemoConfig, "promote": PromoteConfig, "calibrate": CalibrateConfig,
     }  # fmt: skip
-    for source in (values, file, given):
+    for source in (values, file):
         _sections(source, (*kinds, SECTION))
+    _sections(given, tuple(kinds))
     if seed is not None:
         values = merge(values, {name: {"seed": seed} for name in ("simulate", "split", "train", "tune")})
     again = recorded or {}

@@ -69,6 +69,11 @@ def test_values_for_a_network_that_are_none_are_refused(tmp_path, text, said):
         settings.load("hubbard", "quick", config=str(file))
 
 
+def test_a_value_for_a_single_network_is_no_assignment():
+    with pytest.raises(InputError, match="section of the configuration 'networks'"):
+        settings.load("hubbard", "quick", assignments=["networks.lattice.epochs=3"])
+
+
 def test_options_can_be_taken_away():
     assert of("train.options={}").options == {}
 

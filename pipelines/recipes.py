@@ -57,6 +57,10 @@ class Recipes:
             registry.check(name, {})
             if not isinstance(values, Mapping):
                 raise InputError(f"{SECTION}.{name} is {values!r}: expected keys of section 'train' below it")
+            if (other := values.get("network", name)) != name:
+                raise InputError(
+                    f"{SECTION}.{name}.network is {other!r}: values of another network go below {SECTION}.{other}"
+                )
         found = cls(network, train, merge(own, said), _section(given, "train"))
         for name in found.own:
             validate(TrainConfig, {**found.common, **found.own[name], "network": name}, f"{SECTION}.{name}")

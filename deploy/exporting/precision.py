@@ -13,8 +13,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from deploy.exporting.excuses import TOLERANCE
 from deploy.exporting.nodes import ancestors, reads, replace
-from deploy.exporting.parity import TOLERANCE
 from deploy.model.contract import INPUT
 from stm_models.errors import InputError
 from stm_models.tasks.verdict import STRANGE, UNUSUAL

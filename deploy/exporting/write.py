@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from deploy.exporting import metadata as about
 from deploy.exporting.choice import choose, enough
 from deploy.exporting.config import ExportConfig
+from deploy.exporting.excuses import Evaluate
 from deploy.exporting.graph import FOCUS, INPUT, OPSET, build, evaluate
-from deploy.exporting.parity import Evaluate, check, check_answers, check_focus
+from deploy.exporting.parity import check, check_answers, check_focus
 from deploy.exporting.parts import parts_of, references_of
 from deploy.exporting.precision import judge, judge_rows, latencies, reduced
 from stm_models.config import validate

@@ -60,6 +60,7 @@ def test_a_file_has_values_for_single_networks_too(tmp_path):
         ("networks: {lattice: {epochs: -3}}", "networks.lattice: epochs"),
         ("networks: {lattice: 3}", "expected keys of section 'train'"),
         ("networks: 3", "section 'networks'"),
+        ("networks: {lattice: {network: conv}}", "go below networks.conv"),
     ],
 )
 def test_values_for_a_network_that_are_none_are_refused(tmp_path, text, said):

@@ -1,4 +1,7 @@
-"""The model whose bounds and novelty are measured: trained by the preset, and calibrated as `stm train` does it."""
+"""The model whose bounds and novelty are measured: trained by the preset, and calibrated as `stm train` does it.
+
+With --seeds it is several such trainings together, as `stm ensemble` makes them one model.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ from pipelines.simulating.simulation import simulate
 from stm_models.machine import cores
 from stm_models.networks import bundle
 from stm_models.networks.bundle import Bundle
+from stm_models.networks.ensemble import together
 from stm_models.tasks import registry
 from stm_models.tasks.perturbation import find
 
@@ -40,6 +44,7 @@ def arguments(description: str | None, states: str) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=cores(), help="processes that simulate")
     names = [one.name for one in registry.get("hubbard").perturbations()]
     parser.add_argument("--perturbation", choices=names, help="what the model is trained on (default: the preset's)")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings that answer together (default: 1)")
     return parser.parse_args()
 
 
@@ -67,16 +72,19 @@ def asked(known: Bundle, images: Any) -> dict[str, Any]:
 
 def _prepared(folder: Path, args: argparse.Namespace) -> tuple[Settings, Bundle]:
     """Simulate, train and calibrate what is not in ``folder`` yet."""
-    quick, workers, own = args.quick, args.workers, args.perturbation
+    quick, workers, own, seeds = args.quick, args.workers, args.perturbation, args.seeds
     preset = "test" if quick else "quick"
     chosen = settings.load("hubbard", preset, assignments=[f"train.perturbation={own}"] if own else [])
-    data, saved = folder / f"{preset}.zarr", folder / f"{preset}-model{f'-{own}' if own else ''}"
+    kind = "".join(f"-{one}" for one in (own, seeds if seeds > 1 else None) if one)
+    data, saved = folder / f"{preset}.zarr", folder / f"{preset}-model{kind}"
     simulate(chosen.task, chosen.simulate, data, workers=workers)
     if not saved.is_dir():
         parts = load_parts(data, chosen.task, chosen.split)
         epochs = 20 if quick else chosen.train.epochs
         config = informed(chosen.task, chosen.train.model_copy(update={"epochs": epochs, "patience": epochs}), parts)
-        model = learn(chosen.task, config, parts).final.model
+        configs = [config.model_copy(update={"seed": config.seed + number}) for number in range(seeds)]
+        members = [learn(chosen.task, one, parts).final.model for one in configs]
+        model = together(members) if seeds > 1 else members[0]
         perturbation = find(chosen.task.perturbations(), config.perturbation)
         held = calibration_samples(chosen, parts, workers=workers)
         known = trust(chosen, model, parts.fitted(config.refit), held, perturbation, config.seed)

@@ -5,6 +5,7 @@ simulated, one image each. Errors are how far coverage is from the stated level;
 interval of the measured coverage holds the level, else 0.
 
 Example: python benchmarks/interval_coverage.py --keep build/coverage --json
+         python benchmarks/interval_coverage.py --keep build/coverage --seeds 3 --json
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def main() -> None:
             }  # fmt: skip
     ratios = {f"holds_{name}": float(row["low"] <= level <= row["high"]) for name, row in rows.items()}
     errors = {name: abs(row["coverage"] - level) for name, row in rows.items()}
-    detail = {"trained_on": chosen.train.perturbation, "level": level, "sets": rows}
+    detail = {"trained_on": chosen.train.perturbation, "trainings": args.seeds, "level": level, "sets": rows}
     report("interval_coverage", ratios, errors, detail, as_json=args.json)
 
 

@@ -9,11 +9,14 @@ from typing import Any
 from stm_models.config import merge, validate
 from stm_models.errors import InputError
 from stm_models.training.config import TrainConfig
+from tracking.values import flatten
 
 __all__ = ["SECTION", "Recipes"]
 
 SECTION = "networks"
 """Of a preset or file: training values by network, laid over its section ``train``."""
+_SHARED = ("targets", "threads", "device")
+"""What a training has in common with the others that it is compared with."""
 Values = Mapping[str, Any]
 
 
@@ -29,13 +32,16 @@ class Recipes:
         The preset's, whatever the network.
     own : mapping of str to mapping
         What single networks have in place of some of these.
+    said : mapping of str to mapping
+        What of ``own`` is a file's, not the preset's.
     given : mapping
-        What is laid over both.
+        What is laid over all of it.
     """
 
     network: str = ""
     common: Values = field(default_factory=dict)
     own: Mapping[str, Values] = field(default_factory=dict)
+    said: Mapping[str, Values] = field(default_factory=dict)
     given: Values = field(default_factory=dict)
 
     @classmethod
@@ -45,7 +51,8 @@ class Recipes:
         Raises
         ------
         InputError
-            For an unknown network that a file has values for, an unknown key, or an impossible value.
+            For an unknown network that a file has values for, an unknown key, one that is none of a single network's,
+            or an impossible value.
         """
         usual = _network_of(preset) or default
         network = _network_of(given) or usual
@@ -61,19 +68,30 @@ class Recipes:
                 raise InputError(
                     f"{SECTION}.{name}.network is {other!r}: values of another network go below {SECTION}.{other}"
                 )
-        found = cls(network, train, merge(own, said), _section(given, "train"))
+            if shared := sorted(values.keys() & _SHARED):
+                raise InputError(
+                    f"{SECTION}.{name}.{shared[0]}: all networks share it, so it goes into section 'train'"
+                )
+        found = cls(network, train, merge(own, said), said, _section(given, "train"))
         for name in found.own:
             validate(TrainConfig, {**found.common, **found.own[name], "network": name}, f"{SECTION}.{name}")
         return found
 
     def of(self, network: str) -> dict[str, Any]:
         """Return what is said about trainings of ``network``."""
-        given = {key: value for key, value in self.given.items() if network == self.network or key != "options"}
-        layers = (self.common, self.own.get(network, {}), given)
         values: Values = {"train": {}}
-        for layer in layers:
+        for layer in (self.common, self.own.get(network, {}), self._given(network)):
             values = merge(values, {"train": layer})
         return {**values["train"], "network": network}
+
+    def fixed(self, network: str) -> set[str]:
+        """Return the keys that a file or an assignment gives trainings of ``network``; options are ``options.KEY``."""
+        layers = (self.said.get(network, {}), self._given(network))
+        return {key for layer in layers for key, _ in flatten(layer)}
+
+    def _given(self, network: str) -> Values:
+        """Return what is laid over trainings of ``network``: options are one network's."""
+        return {key: value for key, value in self.given.items() if network == self.network or key != "options"}
 
 
 def _network_of(values: Values) -> Any:

@@ -18,7 +18,6 @@ from stm_models.tasks.base import Task
 from stm_models.tasks.perturbation import find
 from stm_models.tasks.registry import get
 from stm_models.training.config import TrainConfig
-from tracking.values import flatten
 
 __all__ = [
     "CalibrateConfig",
@@ -157,10 +156,8 @@ class Settings:
 
     Attributes
     ----------
-    given : frozenset of str
-        ``section.key`` of the values that are not the preset's own but a file's or an assignment's.
     recipes : Recipes
-        What ``train`` was made of, for its own network and for others.
+        What ``train`` was made of, for its own network and for others, and what of it is not the preset's own.
     """
 
     task: Task
@@ -173,7 +170,6 @@ class Settings:
     demo: DemoConfig
     promote: PromoteConfig = field(default_factory=lambda: validate(PromoteConfig, {}, "promote"))
     calibrate: CalibrateConfig = field(default_factory=lambda: validate(CalibrateConfig, {}, "calibrate"))
-    given: frozenset[str] = frozenset()
     recipes: Recipes = field(default_factory=Recipes)
 
     def training_of(self, network: str) -> TrainConfig:
@@ -303,18 +299,19 @@ def load(
     for name in kinds.keys() & again.keys():
         values[name] = {**values.get(name, {}), **again[name]}  # whole: {} is no less than another value
     made: dict[str, Any] = {name: validate(kind, values.get(name, {}), name) for name, kind in kinds.items()}
-    for name in (made["train"].perturbation, *(made["split"].judged or ()), *made["promote"].floors):
+    for name in (*(made["split"].judged or ()), *made["promote"].floors):
         find(found.perturbations(), name)
     if (fraction := given.get("split", {}).get("unseen_fraction")) and not found.unseen:
         raise InputError(
             f"split.unseen_fraction is {fraction}, but task {task} has no values to hold out whole: leave it out"
         )
-    if made["train"].loss not in found.losses:
-        raise unknown(f"loss of {task}", made["train"].loss, found.losses)
-    said = [given, *({"train": own} for own in file.get(SECTION, {}).values())]
-    return Settings(
-        found, preset, **made, given=frozenset(key for one in said for key, _ in flatten(one)), recipes=recipes
-    )
+    chosen = Settings(found, preset, **made, recipes=recipes)
+    for network in (chosen.train.network, *recipes.own):
+        training = chosen.training_of(network)
+        find(found.perturbations(), training.perturbation)
+        if training.loss not in found.losses:
+            raise unknown(f"loss of {task}", training.loss, found.losses)
+    return chosen
 
 
 def _sections(values: Mapping[str, Any], known: tuple[str, ...]) -> None:

@@ -228,8 +228,13 @@ def work(
 def _setup(chosen: settings.Settings, parts: Parts) -> str:
     """Identify what trials of one study must share: everything but their number and who works on them."""
     tuned = chosen.tune.model_dump(mode="json", exclude={"trials", "heartbeat"})
-    free = {"train.seed", *(f"train.{key}" for key in chosen.task.search_space())}
-    fixed = sorted(key for key in chosen.given if key in free or key.startswith("train.options."))
     others = [name for name in chosen.tune.networks if name != chosen.train.network]
     own = [chosen.training_of(name).model_dump(mode="json", exclude={"threads", "device"}) for name in others]
-    return sha256_of_json([recipe(chosen, chosen.train, parts), tuned, *fixed, *own])
+    free = {"seed", *chosen.task.search_space()}
+    fixed = {
+        name: {key for key in chosen.recipes.fixed(name) if key in free or key.startswith("options.")}
+        for name in (chosen.train.network, *others)
+    }
+    first = fixed.pop(chosen.train.network)
+    given = [*(f"train.{key}" for key in first), *(f"{name}.{key}" for name in others for key in fixed[name] - first)]
+    return sha256_of_json([recipe(chosen, chosen.train, parts), tuned, *sorted(given), *own])

@@ -5,7 +5,7 @@ Parameters are named ``network``, ``train.KEY`` and ``NETWORK.OPTION``; options 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,14 +30,17 @@ class SearchSpace:
     networks : tuple of str
         One, or those to choose from.
     train : Space
-        Training parameters by name, whatever the network.
+        Training parameters by name, of one network or more.
     options : mapping of str to Space
         Options by name, for each network.
+    fixed : mapping of str to set of str
+        Keys that are given for each network, and so not chosen.
     """
 
     networks: tuple[str, ...]
     train: Space
     options: Mapping[str, Space]
+    fixed: Mapping[str, Set[str]]
 
     @classmethod
     def of(cls, chosen: Settings) -> SearchSpace:
@@ -51,25 +54,32 @@ class SearchSpace:
         networks = chosen.tune.networks or (chosen.train.network,)
         for network in networks:
             registry.check(network, chosen.training_of(network).options)
-        train = {key: own for key, own in chosen.task.search_space().items() if f"train.{key}" not in chosen.given}
-        options = {
-            network: {key: own for key, own in registry.space(network).items() if key not in _fixed(chosen, network)}
-            for network in networks
+        fixed = {network: chosen.recipes.fixed(network) for network in networks}
+        train = {
+            key: own for key, own in chosen.task.search_space().items() if any(key not in one for one in fixed.values())
         }
-        return cls(networks, train, options)
+        options = {
+            network: {key: own for key, own in registry.space(network).items() if f"options.{key}" not in given}
+            for network, given in fixed.items()
+        }
+        return cls(networks, train, options, fixed)
+
+    def training(self, network: str) -> Space:
+        """Return the training parameters that are chosen for ``network``."""
+        return {key: entry for key, entry in self.train.items() if key not in self.fixed[network]}
 
     def config(self, trial: Any, chosen: Settings) -> TrainConfig:
         """Draw the training parameters of ``trial``; what is not searched stays as ``chosen`` has it."""
         network = self.networks[0]
         if len(self.networks) > 1:
             network = suggest(trial, {_NETWORK: Choice(self.networks)})[_NETWORK]
-        values = suggest(trial, self.train, _TRAIN)
+        values = suggest(trial, self.training(network), _TRAIN)
         options = suggest(trial, self.options[network], network)
         own = chosen.training_of(network)
         changed = {
             **values, "network": network, "options": {**own.options, **options},
             "epochs": min(chosen.tune.epochs, own.epochs),
-            "seed": chosen.train.seed if "train.seed" in chosen.given else chosen.tune.seed,
+            "seed": own.seed if "seed" in self.fixed[network] else chosen.tune.seed,
         }  # fmt: skip
         return validate(TrainConfig, {**own.model_dump(), **changed}, "trial")
 
@@ -78,7 +88,7 @@ class SearchSpace:
         network = chosen.train.network if chosen.train.network in self.networks else self.networks[0]
         own = chosen.training_of(network)
         options = registry.default_options(network) | own.options
-        values = {f"{_TRAIN}.{key}": getattr(own, key) for key in self.train}
+        values = {f"{_TRAIN}.{key}": getattr(own, key) for key in self.training(network)}
         values |= {f"{network}.{key}": _plain(options[key]) for key in self.options[network]}
         return self.fitting(values, network)[0]
 
@@ -90,17 +100,12 @@ class SearchSpace:
         """
         if len(self.networks) > 1 and network not in self.networks:
             return {}, sorted(params)
-        entries: dict[str, Range | Choice] = {f"{_TRAIN}.{key}": entry for key, entry in self.train.items()}
+        training = self.training(network if network in self.networks else self.networks[0])
+        entries: dict[str, Range | Choice] = {f"{_TRAIN}.{key}": entry for key, entry in training.items()}
         entries |= {f"{network}.{key}": entry for key, entry in self.options.get(network, {}).items()}
         kept = {name: value for name, value in params.items() if name in entries and _holds(entries[name], value)}
         left = sorted(set(params) - set(kept) - {_NETWORK})
         return {**({_NETWORK: network} if len(self.networks) > 1 else {}), **kept}, left
-
-
-def _fixed(chosen: Settings, network: str) -> set[str]:
-    """Return the options of ``network`` that a file or an assignment gives."""
-    known = chosen.training_of(network).options if network == chosen.train.network else {}
-    return {key for key in known if f"train.options.{key}" in chosen.given}
 
 
 def _plain(option: Any) -> Any:

@@ -47,7 +47,8 @@ def test_a_file_has_values_for_single_networks_too(tmp_path):
     made = settings.load("hubbard", "quick", config=str(file))
     assert (made.train.network, made.train.epochs, made.train.options) == ("conv", 5, {"pool": 8})
     assert (made.training_of("lattice").epochs, made.training_of("lattice").repeats) == (9, 16)
-    assert {"train.epochs", "train.options.pool"} <= made.given
+    assert made.recipes.fixed("conv") == {"network", "epochs", "options.pool"}
+    assert made.recipes.fixed("lattice") == {"network", "epochs"}
     asked = settings.load("hubbard", "quick", config=str(file), assignments=["train.epochs=2"])
     assert (asked.train.epochs, asked.training_of("lattice").epochs) == (2, 2)
 
@@ -61,6 +62,10 @@ def test_a_file_has_values_for_single_networks_too(tmp_path):
         ("networks: {lattice: 3}", "expected keys of section 'train'"),
         ("networks: 3", "section 'networks'"),
         ("networks: {lattice: {network: conv}}", "go below networks.conv"),
+        ("networks: {mlp: {targets: [filling]}}", "networks.mlp.targets: all networks share it"),
+        ("networks: {mlp: {threads: 1}}", "networks.mlp.threads: all networks share it"),
+        ("networks: {mlp: {loss: focal_heat}}", "unknown loss of hubbard 'focal_heat'"),
+        ("networks: {mlp: {perturbation: mildd}}", "did you mean 'mild'"),
     ],
 )
 def test_values_for_a_network_that_are_none_are_refused(tmp_path, text, said):
@@ -99,8 +104,9 @@ def test_it_is_known_what_was_given_beside_the_preset(tmp_path):
     file.write_text("train: {batch_size: 8}")
     pairs = ["train.learning_rate=0.002;train.options.hidden=[7]", "train.network=mlp"]
     chosen = settings.load("hubbard", "test", config=str(file), assignments=pairs, seed=3)
-    assert chosen.given == {"train.batch_size", "train.learning_rate", "train.options.hidden", "train.network"}
-    assert settings.load("hubbard", "test").given == set()
+    assert chosen.recipes.fixed("mlp") == {"batch_size", "learning_rate", "options.hidden", "network"}
+    assert chosen.recipes.fixed("lattice") == {"batch_size", "learning_rate", "network"}
+    assert settings.load("hubbard", "test").recipes.fixed("lattice") == set()
 
 
 def test_a_seed_given_by_its_own_key_stands_over_the_seed_of_all(tmp_path):

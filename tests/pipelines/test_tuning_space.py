@@ -35,6 +35,26 @@ def test_options_given_to_one_network_leave_those_of_others_searched():
     assert space.options["linear"] == whole.options["linear"]
 
 
+def test_what_a_file_gives_one_network_is_not_searched_for_it_and_searched_for_others(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("networks: {mlp: {learning_rate: 0.5, seed: 3, options: {hidden: '7'}}}")
+    pairs = ["tune.networks=[linear, mlp]", "train.network=linear", "tune.seed=9"]
+    chosen = settings.load("hubbard", "test", config=str(file), assignments=pairs)
+    space = SearchSpace.of(chosen)
+    assert set(space.training("linear")) - set(space.training("mlp")) == {"learning_rate"}
+    assert "hidden" not in space.options["mlp"]
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = [space.config(study.ask(), chosen) for _ in range(12)]
+    own = [one for one in drawn if one.network == "mlp"]
+    others = [one for one in drawn if one.network == "linear"]
+    assert {(one.learning_rate, one.seed, one.options["hidden"]) for one in own} == {(0.5, 3, "7")}
+    assert len({one.learning_rate for one in others}) == len(others) > 1
+    assert {one.seed for one in others} == {9}
+    kept = {"train.learning_rate": 1e-3, "train.weight_decay": 1e-4}
+    assert space.fitting(kept, "mlp")[0].keys() == {"network", "train.weight_decay"}
+    assert space.fitting(kept, "linear")[0].keys() == {"network", *kept}
+
+
 def test_the_seed_of_trials_is_the_one_that_is_given_to_the_training():
     assert {each.seed for each in _drawn(["train.seed=5", "tune.seed=7"])[1]} == {5}
     assert {each.seed for each in _drawn(["tune.seed=7"])[1]} == {7}

@@ -46,6 +46,22 @@ def test_their_patterns_find_our_label(U, index, distance, dielectric, filling, 
 
 
 @pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ("LDOS-Mu-I5-d2.74-eps10-U3.00000-n0.dat", "LDOS-Mu-I5-d2.74-eps10-U3.00000-n1.dat", True),
+        ("LDOS-Mu-I5-U3.00000-s1-n0.dat", "LDOS-Mu-I5-U3.00000-s2-n0.dat", False),
+        ("TBG-n4_U0.5.png", "TBG-n5_U0.5.png", False),  # no field of its own
+        ("TBG_U0.5-n4.png", "TBG_U0.5-n5.png", True),
+        ("TBG_U0.5-n4.png", "TBG_U1.5-n4.png", False),
+        ("map-n4.png", "map-n5.png", False),  # a manifest has their labels
+        ("map-s1-n4.png", "map-s1-n5.png", True),
+    ],
+)
+def test_names_that_differ_in_the_number_of_the_draw_alone_are_of_one_state(one, other, alike):
+    assert (parse(one).state == parse(other).state) == alike
+
+
+@pytest.mark.parametrize(
     ("name", "U"),
     [
         ("LDOS-Mu-I9-U3.25-whatever.dat", 3.25),

@@ -44,7 +44,8 @@ class Named:
     fields : dict of str to float
         Values by the names of `FIELDS`.
     state : str
-        The same for all draws of one simulated state; the whole stem where the name counts no draws.
+        The same for all draws of one simulated state: the stem without their number; all of it where the name says
+        neither label nor state, as files of any states may be numbered so.
     """
 
     U: float | None
@@ -80,7 +81,7 @@ state='LDOS-Mu-I5-d2.74-eps10-nu-0.12-U3.00000-s7')
         if other := _OTHER_UNIT.match(stem, match.end(1)):
             raise InputError(f"{name} holds U = {match[1]}{other[0]}, expected a plain number of eV: {way_out}")
     numbers = dict(_FIELD.findall(stem))
-    state = re.sub(r"-n\d+(?=-|$)", "", stem) if {"s", "n"} <= numbers.keys() else stem
+    state = re.sub(r"-n\d+(?=-|$)", "", stem) if labels or "s" in numbers else stem
     fields = {variable.name: float(numbers[key]) for key, variable in FIELDS.items() if key in numbers}
     return Named(labels.pop() if labels else None, fields, state)
 

@@ -88,41 +88,58 @@ def ask(args: argparse.Namespace, explain: str | None) -> dict[str, Any]:
     -------
     dict
         ``model`` (path), ``sha256``, ``task``, ``answers`` (list of dict, see `asking.answer_from`), ``files``
-        (paths written), ``notes`` (list of str: what was left out).
+        (paths written), ``notes`` (list of str: what was left out), ``refused`` (list of str: of several inputs, those
+        that could not be answered, and why).
 
     Raises
     ------
     InputError
-        For an explanation without a folder to write it to, and for whatever `asking` refuses.
+        For an explanation without a folder to write it to, and for whatever `asking` refuses of a single input.
     """
     if explain is not None and not args.out:
         raise InputError(f"--explain {explain} writes maps, but --out is missing: say where with --out DIR")
     path = local_file(args.model)
     session = Session(path, provider=args.provider)
     reading = reading_of(args)
-    answers, written, notes = [], [], []
+    result: dict[str, Any] = {
+        "model": str(path), "sha256": session.metadata.sha256, "task": session.metadata.task,
+        "answers": [], "files": [], "notes": [], "refused": [],
+    }  # fmt: skip
     for item, folder in zip(args.inputs, _folders(args.inputs), strict=True):
-        question = questions.read_question(item, session, reading)
-        found, outputs = asking.answer(session, question, explain)
-        answers += found
-        if args.out:
-            files = asking.write_answers(Path(args.out) / folder, session, question, found, explain, outputs)
-            written += files
-            drawn = [path for path in files if path.endswith(".png") and not path.endswith(f"_{explain}.png")]
-            if drawn and len(found) > asking.MAPS_AT_MOST:
-                notes.append(
-                    f"{item}: pictures of the first {asking.MAPS_AT_MOST} of {len(found)} samples only, tables of all; "
-                    "--sample chooses another"
-                )
-        if explain is not None and len(outputs[explain]) < len(found):
+        try:
+            found = _ask_one(item, session, reading, explain, Path(args.out) / folder if args.out else None)
+        except InputError as error:
+            if len(args.inputs) == 1:
+                raise
+            result["refused"].append(str(error) if Path(item).name in str(error) else f"{item}: {error}")
+        else:
+            for key, values in found.items():
+                result[key] += values
+    return result
+
+
+def _ask_one(
+    item: str, session: Session, reading: questions.Reading, explain: str | None, out: Path | None
+) -> dict[str, list[Any]]:
+    """Return ``answers``, ``files`` and ``notes`` of one input; write into ``out`` if there is one."""
+    question = questions.read_question(item, session, reading)
+    answers, outputs = asking.answer(session, question, explain)
+    files: list[str] = []
+    notes: list[str] = []
+    if out is not None:
+        files = asking.write_answers(out, session, question, answers, explain, outputs)
+        drawn = [path for path in files if path.endswith(".png") and not path.endswith(f"_{explain}.png")]
+        if drawn and len(answers) > asking.MAPS_AT_MOST:
             notes.append(
-                f"{item}: {explain} maps of the first {len(outputs[explain])} of {len(found)} samples only; "
+                f"{item}: pictures of the first {asking.MAPS_AT_MOST} of {len(answers)} samples only, tables of all; "
                 "--sample chooses another"
             )
-    return {
-        "model": str(path), "sha256": session.metadata.sha256, "task": session.metadata.task,
-        "answers": answers, "files": written, "notes": notes,
-    }  # fmt: skip
+    if explain is not None and len(outputs[explain]) < len(answers):
+        notes.append(
+            f"{item}: {explain} maps of the first {len(outputs[explain])} of {len(answers)} samples only; "
+            "--sample chooses another"
+        )
+    return {"answers": answers, "files": files, "notes": notes}
 
 
 def describe(result: dict[str, Any]) -> str:

@@ -320,9 +320,11 @@ def _sections(values: Mapping[str, Any], known: tuple[str, ...]) -> None:
         if section not in known:
             raise unknown("section of the configuration", section, known)
         if not isinstance(keys, dict):
+            example = (
+                f"{section}: {{NAME: {{epochs: 20}}}} in a file" if section == SECTION else f"--set {section}.seed=1"
+            )
             raise InputError(
-                f"section {section!r} of the configuration is {keys!r}: expected keys below it, "
-                f"e.g. --set {section}.seed=1"
+                f"section {section!r} of the configuration is {keys!r}: expected keys below it, e.g. {example}"
             )
 
 

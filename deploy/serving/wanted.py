@@ -65,6 +65,8 @@ def wanted_models(arguments: Sequence[str], name: str | None = None, resolve: Re
     found = []
     for argument in arguments:
         given, address = _split(argument)
+        if name and given and name != given:
+            raise InputError(f"the model is named twice, {given!r} and {name!r}: leave --name out, or NAME=")
         version = _resolved(address, resolve)
         registered = _REGISTERED.fullmatch(address)
         chosen = name or given or (registered[1] if registered else "")

@@ -25,6 +25,7 @@ __all__ = ["at_energies", "to_ft_image", "to_ft_images"]
 Array = NDArray[Any]
 
 _SMALLEST = 8
+_MOST = 1e4  # times that an image may be magnified at its corners
 _BOND = 1.0
 _NO_MOIRE = (
     "The map does not show the model's moiré lattice, so its disc is about the field's middle; in the simulation that "
@@ -177,8 +178,9 @@ def to_ft_image(
     Raises
     ------
     InputError
-        For several channels, an unknown size, fewer than 8 x 8 values, values that are not finite, all equal
-        or of no positive sum, or an envelope that is not positive.
+        For several channels, an unknown size, one below a lattice constant, fewer than 8 x 8 values or a disc of fewer
+        than 8 pixels across, values that are not finite, all equal or of no positive sum, an envelope that is not
+        positive, or atoms so wide that nothing is left of them at high k.
 
     Notes
     -----
@@ -199,6 +201,7 @@ def to_ft_image(
     values = _checked(raw.values[0], raw)
     field = Field.of(raw).about(middle)
     pixel, distance, widest = field.pixel, field.distance, field.room
+    _check_size(raw, field, radius)
     values, spikes = (values, 0) if pixel is None else despike(values)
     wanted, radius = radius, min(widest, radius or widest)
     if pixel is None and wanted is not None and widest > wanted - _BOND:
@@ -222,8 +225,13 @@ def to_ft_image(
         rows, columns = values.shape
         result = raster_image(x[:columns], y[::columns], weights.reshape(rows, columns), atoms.grid)
     known = _known(atoms.grid, pixel, raw.rotate)
-    result = (result / atoms.divisor).astype(np.float32)
-    result[~known] = 0
+    most = 1 / atoms.divisor.min(where=known, initial=1.0)
+    if most > _MOST:
+        raise InputError(
+            f"atoms of {width / NM:.3g} nm standard deviation leave {1 / most:.1g} of an image at its corners, so that "
+            "noise is all there is: give narrower ones (--atom-width in nm, an atom has some 0.05)"
+        )
+    result = np.divide(result, atoms.divisor, where=known, out=np.zeros_like(result)).astype(np.float32)
     notes = _notes(signal, grid, pixel, known, 1 / (envelope * radius) if wanted is None else math.inf)
     if width:
         notes = (*notes, _atoms_note(width, atoms))
@@ -266,6 +274,23 @@ def _checked(values: Array, raw: RawMap) -> Array:
     if np.ptp(values) == 0:
         raise InputError(f"{raw.source}: all values equal {values.flat[0]:g}; expected a map with structure")
     return values
+
+
+def _check_size(raw: RawMap, field: Field, wanted: float | None) -> None:
+    """Refuse a field, or pixels, whose size is in another unit than nm."""
+    if not min(field.half) > 1:
+        height, width = (2 * half / NM for half in field.half)
+        raise InputError(
+            f"{raw.source}: the field is {height:.2g} x {width:.2g} nm, less than two lattice constants: give its size "
+            "in nm (--size-nm)"
+        )
+    if field.pixel is not None and wanted is not None and 2 * wanted < _SMALLEST * max(field.pixel):
+        height, width = (step / NM for step in field.pixel)
+        raise InputError(
+            f"{raw.source}: its pixels are {height:.3g} x {width:.3g} nm and the model's disc has a radius of "
+            f"{wanted / NM:.3g} nm; expected at least {_SMALLEST} pixels across it, so give a finer map, or the "
+            "field's true size (--size-nm)"
+        )
 
 
 def _share(distance: Array, radius: float, width: float) -> Array:

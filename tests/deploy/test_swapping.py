@@ -271,5 +271,7 @@ def test_models_are_named_on_the_command_line(tmp_path, model_file):
         wanted_models(["a=x.onnx", "a=y.onnx"])
     with pytest.raises(InputError, match="write NAME=MODEL for each"):
         wanted_models(["x.onnx", "y.onnx"], "a")
+    with pytest.raises(InputError, match="named twice, 'a' and 'b'"):
+        wanted_models(["a=x.onnx"], "b")
     with pytest.raises(InputError, match="cannot stand in an address"):
         wanted_models(["a b=x.onnx"])

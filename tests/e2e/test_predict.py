@@ -196,6 +196,25 @@ def test_only_the_first_maps_are_written_and_that_is_said(command, demo, tmp_pat
     assert json.loads(command(*ask, "--sample", "20", "--json")[1])["notes"] == []
 
 
+def test_of_several_inputs_those_that_cannot_be_answered_are_told_and_the_others_are_answered(
+    command, demo, state, tmp_path
+):
+    np.save(tmp_path / "good.npy", state[0])
+    np.save(tmp_path / "bad.npy", np.full_like(state[0], np.nan))
+    ask = ("predict", str(demo.onnx), *(str(tmp_path / name) for name in ("bad.npy", "good.npy", "absent.npy")))
+    code, out, err = command(*ask, "--out", str(tmp_path / "out"), "--json")
+    result = json.loads(out)
+    assert code == 2
+    assert [entry["name"] for entry in result["answers"]] == ["good"]
+    assert [Path(file).parent.name for file in result["files"]] == ["good"]
+    assert ["bad.npy" in result["refused"][0], "absent.npy" in result["refused"][1]] == [True, True]
+    assert [line for line in err.splitlines() if line.startswith("error: ")] == [
+        f"error: {reason}" for reason in result["refused"]
+    ]
+    code, out, _ = command(*ask)
+    assert (code, out.count("good: ")) == (2, 1)
+
+
 def test_explain_takes_the_first_sample_of_a_data_set_and_any_file(command, demo, state, tmp_path):
     np.save(tmp_path / "image.npy", state[0])
     for source, name in ((demo.data, "sample-00000"), (tmp_path / "image.npy", "image")):

@@ -60,7 +60,7 @@ def test_a_file_has_values_for_single_networks_too(tmp_path):
         ("networks: {lattice: {epoch: 3}}", "networks.lattice: "),
         ("networks: {lattice: {epochs: -3}}", "networks.lattice: epochs"),
         ("networks: {lattice: 3}", "expected keys of section 'train'"),
-        ("networks: 3", "section 'networks'"),
+        ("networks: 3", "section 'networks' of the configuration is 3: expected keys below it, e.g. networks: {NAME: "),
         ("networks: {lattice: {network: conv}}", "go below networks.conv"),
         ("networks: {mlp: {targets: [filling]}}", "networks.mlp.targets: all networks share it"),
         ("networks: {mlp: {threads: 1}}", "networks.mlp.threads: all networks share it"),

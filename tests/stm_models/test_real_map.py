@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from deploy.serving.page.upload import fields_of
 from stm_models.errors import InputError
 from stm_models.physics.moire.fourier import KGrid, image
 from stm_models.signal.real_map import at_energies, to_ft_image, to_ft_images
@@ -213,6 +214,29 @@ def test_mistakes_are_named(raw, words):
     with pytest.raises(InputError, match=words) as caught:
         to_ft_image(raw, KGrid(16))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "pixels", "width", "words"),
+    [
+        (5000.0, 16, 0.0, ["pixels are 312 x 312 nm", "radius of 4.69 nm", "8 pixels across", "--size-nm"]),
+        (25.0, 16, 0.2, ["pixels are 1.56 x 1.56 nm", "--size-nm"]),
+        (20e-9, 16, 0.2, ["field is 2e-08 x 2e-08 nm", "in nm", "--size-nm"]),
+        (10.0, 128, 2.0, ["atoms of 0.492 nm", "--atom-width in nm"]),
+    ],
+)
+def test_units_that_are_not_nm_are_told_by_the_option_that_mends_them(size, pixels, width, words):
+    values = np.random.default_rng(0).random((1, pixels, pixels))
+    with pytest.raises(InputError) as caught:
+        to_ft_image(changed(values, size_nm=(size, size)), KGrid(16), radius=4.69 / NM, atom_width=width)
+    assert all(word in str(caught.value) for word in words)
+    assert fields_of(str(caught.value)) == ["atom_width" if "atoms" in words[0] else "size_nm"]
+
+
+def test_points_closer_than_a_lattice_constant_are_in_another_unit():
+    points = np.random.default_rng(1).uniform(-1e-8, 1e-8, (256, 2))
+    with pytest.raises(InputError, match=r"field is .* less than two lattice constants"):
+        to_ft_image(changed(GOOD.reshape(1, 1, -1), points=points), KGrid(16))
 
 
 @pytest.mark.parametrize("envelope", [0.0, -0.4, math.nan, math.inf])

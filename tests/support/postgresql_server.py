@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from support.ports import free_port
@@ -52,10 +53,24 @@ def serve():
             )  # fmt: skip
         try:
             wait(port, server, folder / "log")
-            yield f"postgresql://stm@127.0.0.1:{port}/postgres"
+            address = f"postgresql://stm@127.0.0.1:{port}/postgres"
+            _wait_started(address)
+            yield address
         finally:
             server.send_signal(signal.SIGQUIT)
             server.wait(20)
+
+
+def _wait_started(address):
+    """The port is open before the server is."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            return psycopg.connect(address, connect_timeout=5).close()
+        except psycopg.OperationalError as error:
+            if "starting up" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(0.05)
 
 
 def wait(port, process, log=None):

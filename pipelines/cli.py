@@ -124,9 +124,9 @@ def _run(command: str, arguments: list[str]) -> int:
     with contextlib.redirect_stdout(sys.stderr):
         result = module.run(args)
     print(json.dumps(result, allow_nan=False) if args.json else module.describe(result))
-    for reason in result.get("refused", ()):  # of several inputs, which are answered but for these
+    for reason in result.get("unanswered", ()):  # of several inputs; the others are answered
         _refuse(reason)
-    return 2 if result.get("refused") else 0
+    return 2 if result.get("unanswered") else 0
 
 
 def _refuse(message: str) -> int:

@@ -88,8 +88,8 @@ def ask(args: argparse.Namespace, explain: str | None) -> dict[str, Any]:
     -------
     dict
         ``model`` (path), ``sha256``, ``task``, ``answers`` (list of dict, see `asking.answer_from`), ``files``
-        (paths written), ``notes`` (list of str: what was left out), ``refused`` (list of str: of several inputs, those
-        that could not be answered, and why).
+        (paths written), ``notes`` (list of str: what was left out), ``unanswered`` (list of str: of several inputs,
+        those that could not be answered, and why).
 
     Raises
     ------
@@ -103,7 +103,7 @@ def ask(args: argparse.Namespace, explain: str | None) -> dict[str, Any]:
     reading = reading_of(args)
     result: dict[str, Any] = {
         "model": str(path), "sha256": session.metadata.sha256, "task": session.metadata.task,
-        "answers": [], "files": [], "notes": [], "refused": [],
+        "answers": [], "files": [], "notes": [], "unanswered": [],
     }  # fmt: skip
     for item, folder in zip(args.inputs, _folders(args.inputs), strict=True):
         try:
@@ -111,7 +111,7 @@ def ask(args: argparse.Namespace, explain: str | None) -> dict[str, Any]:
         except InputError as error:
             if len(args.inputs) == 1:
                 raise
-            result["refused"].append(str(error) if Path(item).name in str(error) else f"{item}: {error}")
+            result["unanswered"].append(str(error) if Path(item).name in str(error) else f"{item}: {error}")
         else:
             for key, values in found.items():
                 result[key] += values

@@ -207,9 +207,9 @@ def test_of_several_inputs_those_that_cannot_be_answered_are_told_and_the_others
     assert code == 2
     assert [entry["name"] for entry in result["answers"]] == ["good"]
     assert [Path(file).parent.name for file in result["files"]] == ["good"]
-    assert ["bad.npy" in result["refused"][0], "absent.npy" in result["refused"][1]] == [True, True]
+    assert ["bad.npy" in result["unanswered"][0], "absent.npy" in result["unanswered"][1]] == [True, True]
     assert [line for line in err.splitlines() if line.startswith("error: ")] == [
-        f"error: {reason}" for reason in result["refused"]
+        f"error: {reason}" for reason in result["unanswered"]
     ]
     code, out, _ = command(*ask)
     assert (code, out.count("good: ")) == (2, 1)

@@ -25,6 +25,7 @@ __all__ = ["at_energies", "to_ft_image", "to_ft_images"]
 Array = NDArray[Any]
 
 _SMALLEST = 8
+_ACROSS = 4  # pixels
 _MOST = 1e4  # times that an image may be magnified at its corners
 _BOND = 1.0
 _NO_MOIRE = (
@@ -179,7 +180,7 @@ def to_ft_image(
     ------
     InputError
         For several channels, an unknown size, one below a lattice constant, fewer than 8 x 8 values or a disc of fewer
-        than 8 pixels across, values that are not finite, all equal or of no positive sum, an envelope that is not
+        than 4 pixels across, values that are not finite, all equal or of no positive sum, an envelope that is not
         positive, or atoms so wide that nothing is left of them at high k.
 
     Notes
@@ -284,11 +285,11 @@ def _check_size(raw: RawMap, field: Field, wanted: float | None) -> None:
             f"{raw.source}: the field is {height:.2g} x {width:.2g} nm, less than two lattice constants: give its size "
             "in nm (--size-nm)"
         )
-    if field.pixel is not None and wanted is not None and 2 * wanted < _SMALLEST * max(field.pixel):
+    if field.pixel is not None and wanted is not None and 2 * wanted < _ACROSS * max(field.pixel):
         height, width = (step / NM for step in field.pixel)
         raise InputError(
             f"{raw.source}: its pixels are {height:.3g} x {width:.3g} nm and the model's disc has a radius of "
-            f"{wanted / NM:.3g} nm; expected at least {_SMALLEST} pixels across it, so give a finer map, or the "
+            f"{wanted / NM:.3g} nm; expected at least {_ACROSS} pixels across it, so give a finer map, or the "
             "field's true size (--size-nm)"
         )
 

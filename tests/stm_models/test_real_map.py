@@ -219,8 +219,8 @@ def test_mistakes_are_named(raw, words):
 @pytest.mark.parametrize(
     ("size", "pixels", "width", "words"),
     [
-        (5000.0, 16, 0.0, ["pixels are 312 x 312 nm", "radius of 4.69 nm", "8 pixels across", "--size-nm"]),
-        (25.0, 16, 0.2, ["pixels are 1.56 x 1.56 nm", "--size-nm"]),
+        (5000.0, 16, 0.0, ["pixels are 312 x 312 nm", "radius of 4.69 nm", "4 pixels across", "--size-nm"]),
+        (40.0, 16, 0.2, ["pixels are 2.5 x 2.5 nm", "--size-nm"]),
         (20e-9, 16, 0.2, ["field is 2e-08 x 2e-08 nm", "in nm", "--size-nm"]),
         (10.0, 128, 2.0, ["atoms of 0.492 nm", "--atom-width in nm"]),
     ],

@@ -45,7 +45,10 @@ def arguments(description: str | None, states: str) -> argparse.Namespace:
     names = [one.name for one in registry.get("hubbard").perturbations()]
     parser.add_argument("--perturbation", choices=names, help="what the model is trained on (default: the preset's)")
     parser.add_argument("--seeds", type=int, default=1, help="trainings that answer together (default: 1)")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.seeds < 1:
+        parser.error(f"--seeds is {args.seeds}: expected at least 1")
+    return args
 
 
 @contextmanager

@@ -58,20 +58,14 @@ class Recipes:
         network = _network_of(given) or usual
         train = dict(_section(preset, "train"))
         own = merge({usual: {"options": train.pop("options", {})}}, _section(preset, SECTION))
-        for name, values in (said := _section(file, SECTION)).items():
+        said = _section(file, SECTION)
+        for name in said:
             from stm_models.networks import registry
 
             registry.check(name, {})
-            if not isinstance(values, Mapping):
-                raise InputError(f"{SECTION}.{name} is {values!r}: expected keys of section 'train' below it")
-            if (other := values.get("network", name)) != name:
-                raise InputError(
-                    f"{SECTION}.{name}.network is {other!r}: values of another network go below {SECTION}.{other}"
-                )
-            if shared := sorted(values.keys() & _SHARED):
-                raise InputError(
-                    f"{SECTION}.{name}.{shared[0]}: all networks share it, so it goes into section 'train'"
-                )
+        for source in (_section(preset, SECTION), said):
+            for name, values in source.items():
+                _check_own(name, values)
         found = cls(network, train, merge(own, said), said, _section(given, "train"))
         for name in found.own:
             validate(TrainConfig, {**found.common, **found.own[name], "network": name}, f"{SECTION}.{name}")
@@ -92,6 +86,16 @@ class Recipes:
     def _given(self, network: str) -> Values:
         """Return what is laid over trainings of ``network``: options are one network's."""
         return {key: value for key, value in self.given.items() if network == self.network or key != "options"}
+
+
+def _check_own(name: str, values: Any) -> None:
+    """Refuse what is no values of the one network ``name``."""
+    if not isinstance(values, Mapping):
+        raise InputError(f"{SECTION}.{name} is {values!r}: expected keys of section 'train' below it")
+    if (other := values.get("network", name)) != name:
+        raise InputError(f"{SECTION}.{name}.network is {other!r}: values of another network go below {SECTION}.{other}")
+    if shared := sorted(values.keys() & _SHARED):
+        raise InputError(f"{SECTION}.{name}.{shared[0]}: all networks share it, so it goes into section 'train'")
 
 
 def _network_of(values: Values) -> Any:

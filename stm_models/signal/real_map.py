@@ -179,9 +179,9 @@ def to_ft_image(
     Raises
     ------
     InputError
-        For several channels, an unknown size, one below a lattice constant, fewer than 8 x 8 values or a disc of fewer
-        than 4 pixels across, values that are not finite, all equal or of no positive sum, an envelope that is not
-        positive, or atoms so wide that nothing is left of them at high k.
+        For several channels, an unknown size, one below two lattice constants, fewer than 8 x 8 values or a disc of
+        fewer than 4 pixels across, values that are not finite, all equal or of no positive sum, an envelope that is
+        not positive, or atoms so wide that nothing is left of them at high k.
 
     Notes
     -----
@@ -281,9 +281,9 @@ def _check_size(raw: RawMap, field: Field, wanted: float | None) -> None:
     """Refuse a field, or pixels, whose size is in another unit than nm."""
     if not min(field.half) > 1:
         height, width = (2 * half / NM for half in field.half)
+        unit = "positions in lattice constants" if field.pixel is None else "its size in nm (--size-nm)"
         raise InputError(
-            f"{raw.source}: the field is {height:.2g} x {width:.2g} nm, less than two lattice constants: give its size "
-            "in nm (--size-nm)"
+            f"{raw.source}: the field is {height:.2g} x {width:.2g} nm, less than two lattice constants: give {unit}"
         )
     if field.pixel is not None and wanted is not None and 2 * wanted < _ACROSS * max(field.pixel):
         height, width = (step / NM for step in field.pixel)

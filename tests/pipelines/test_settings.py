@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import settings
+from pipelines.recipes import Recipes
 from pipelines.settings import TuneConfig
 from stm_models.errors import InputError
 from stm_models.training.config import TrainConfig
@@ -73,6 +74,11 @@ def test_values_for_a_network_that_are_none_are_refused(tmp_path, text, said):
     file.write_text(text)
     with pytest.raises(InputError, match=re.escape(said)):
         settings.load("hubbard", "quick", config=str(file))
+
+
+def test_a_preset_says_of_a_single_network_no_more_than_a_file_may():
+    with pytest.raises(InputError, match=r"networks\.mlp\.targets: all networks share it"):
+        Recipes.read({"networks": {"mlp": {"targets": ["filling"]}}}, {}, {}, "lattice")
 
 
 def test_a_value_for_a_single_network_is_no_assignment():

@@ -235,7 +235,7 @@ def test_units_that_are_not_nm_are_told_by_the_option_that_mends_them(size, pixe
 
 def test_points_closer_than_a_lattice_constant_are_in_another_unit():
     points = np.random.default_rng(1).uniform(-1e-8, 1e-8, (256, 2))
-    with pytest.raises(InputError, match=r"field is .* less than two lattice constants"):
+    with pytest.raises(InputError, match=r"less than two lattice constants: give positions in lattice"):
         to_ft_image(changed(GOOD.reshape(1, 1, -1), points=points), KGrid(16))
 
 

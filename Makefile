@@ -17,8 +17,8 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: setup ## simulate, tune, train, export, serve and ask, in a quarter of an hour
 	$(BIN)/stm demo
 
-test: setup ## all tests that take less than a minute; what the machine lacks is skipped
-	$(BIN)/python -m pytest -m "not slow"
+test: setup ## all tests that take less than a minute, on up to four cores; what the machine lacks is skipped
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadgroup
 
 slow-test: setup ## the others, half an hour or more
 	$(BIN)/python -m pytest -m slow

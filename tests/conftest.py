@@ -24,6 +24,7 @@ if beside := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
 TOGETHER = Path(__file__).with_name("e2e")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep in one process what shares a demo: all end-to-end tests; of the others, those of one file."""
     for item in items:

@@ -18,7 +18,7 @@ demo: setup ## simulate, tune, train, export, serve and ask, in a quarter of an 
 	$(BIN)/stm demo
 
 test: setup ## all tests that take less than a minute, on up to four cores; what the machine lacks is skipped
-	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadgroup
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 slow-test: setup ## the others, half an hour or more
 	$(BIN)/python -m pytest -m slow

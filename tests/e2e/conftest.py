@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -56,6 +57,11 @@ class Demo:
     def data(self) -> Path:
         return Path(self.result["data"])
 
+    @property
+    def as_made(self) -> Path:
+        """A folder with the databases as the demo left them, whatever tests have added since."""
+        return self.folder / "as made"
+
 
 @pytest.fixture(scope="session")
 def clean() -> dict[str, str]:
@@ -72,7 +78,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     folder = tmp_path_factory.mktemp("a demo")
     done = stm("demo", "--preset", "test", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
-    return Demo(folder, json.loads(done.stdout), done.stdout, done.stderr)
+    made = Demo(folder, json.loads(done.stdout), done.stdout, done.stderr)
+    made.as_made.mkdir()
+    for name in ("mlflow.db", "optuna.db"):
+        shutil.copy(folder / name, made.as_made)
+    return made
 
 
 @pytest.fixture(scope="module")

@@ -51,8 +51,7 @@ def site(demo, clean, tmp_path_factory):
     from pipelines.cli import main
 
     folder = tmp_path_factory.mktemp("compare")
-    for name in ("mlflow.db", "optuna.db"):
-        shutil.copy(demo.folder / name, folder / name)
+    shutil.copytree(demo.as_made, folder, dirs_exist_ok=True)
     uri = f"sqlite:///{folder}/mlflow.db"
     fresh = demo.data.with_name("fresh.zarr")
 
